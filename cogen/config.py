@@ -1,0 +1,238 @@
+"""Settings: TOML in, frozen pydantic models with bounds and units, resolved TOML out.
+
+Order of precedence: defaults, then the TOML file, then `--set table.key=value`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cogen.errors import ConfigError
+
+DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Table(BaseModel):
+    """A TOML table: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseTable(Table):
+    """`[base]`: the model that every domain continues pretraining."""
+
+    name: str = Field("smollm2-135m", min_length=1)
+    """A local folder, a hub id, or a known name."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the frozen weights; auto is bfloat16 where the device has it in hardware."""
+
+
+class Domain(Table):
+    """`[[domains]]`: one client and its corpus."""
+
+    name: str = Field(pattern=DOMAIN_PATTERN)
+    data: str = Field(min_length=1)
+    """A file or folder; relative to the config file."""
+    rank: Count | None = None
+    """LoRA rank of this domain; None takes train.rank."""
+    weight: Annotated[float, Field(gt=0.0)] | None = None
+    """Weight in the mean instead of the tokens it trained."""
+
+
+class Train(Table):
+    """`[train]`: how every client learns."""
+
+    tokens_per_round: Count = 20_000
+    """Tokens that each client trains in a round, rounded up to whole blocks."""
+    block_tokens: Annotated[int, Field(ge=8, le=131_072)] = 512
+    """T, the tokens of a block."""
+    batch_blocks: Count = 4
+    """B, the blocks of an optimiser step."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-4
+    """Peak of the schedule."""
+    warmup_frac: Fraction = 0.03
+    """Of all steps of all rounds."""
+    final_learning_rate_frac: Fraction = 0.1
+    """Of the peak, at the last step of the last round."""
+    rank: Count = 16
+    """LoRA rank r."""
+    alpha: Annotated[float, Field(gt=0.0)] | None = None
+    """delta_W = alpha / rank * B @ A; None is 2 * rank."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Largest l2 norm of a step's gradient."""
+    head_chunk_tokens: Count = 256
+    """Tokens whose logits exist at a time."""
+    checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 60.0
+    """Between saved states of `cogen train`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @property
+    def scaling(self) -> float:
+        """alpha / rank, one number for all ranks of a run."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
+
+
+class Federation(Table):
+    """`[federation]`: rounds, and when one counts."""
+
+    num_rounds: Count = 1
+    min_valid_clients: Count | None = None
+    """A round with fewer valid replies ends the run; None is more than half of the domains."""
+    round_deadline_seconds: Annotated[float, Field(gt=0.0)] = 6 * 3600.0
+    server_rank: Count | None = None
+    """Rank of the global adapter; None is the largest client rank."""
+    server_scale: Annotated[float, Field(gt=0.0)] = 1.0
+    """Factor on the clients' mean increment."""
+    weighting: Literal["tokens", "equal"] = "tokens"
+    optimizer_across_rounds: Literal["keep", "reset"] = "keep"
+    """Whether a client's Adam moments live on into the next round."""
+    max_increment_norm: Annotated[float, Field(gt=0.0)] = 1000.0
+    """Largest Frobenius norm of a reply's increment over all modules."""
+
+
+class Evaluate(Table):
+    """`[evaluate]`: the held-out part, and how much of it is read."""
+
+    heldout_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Share of documents held out, chosen by a hash of their id."""
+    max_heldout_tokens: Count = 8192
+    """Per domain in the final matrix."""
+    round_heldout_tokens: Annotated[int, Field(ge=0)] = 2048
+    """Per domain before and after each round; 0 leaves both out."""
+
+
+class RunConfig(Table):
+    """A whole config file."""
+
+    base: BaseTable = BaseTable()
+    domains: tuple[Domain, ...] = Field(min_length=1)
+    train: Train = Train()
+    federation: Federation = Federation()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [d.name for d in self.domains]
+        doubled = sorted({n for n in names if names.count(n) > 1})
+        if doubled:
+            raise ValueError(f"domains: two domains are named {doubled[0]!r}")
+        if self.min_valid_clients > len(names):
+            raise ValueError(f"federation.min_valid_clients is above the number of domains, {len(names)}")
+        return self
+
+    @property
+    def min_valid_clients(self) -> int:
+        """Valid replies that a round needs."""
+        return self.federation.min_valid_clients or len(self.domains) // 2 + 1
+
+    @property
+    def server_rank(self) -> int:
+        """Rank of the global adapter."""
+        return self.federation.server_rank or max(self.rank_of(d) for d in self.domains)
+
+    def rank_of(self, domain: Domain) -> int:
+        """LoRA rank that `domain` trains."""
+        return domain.rank or self.train.rank
+
+    def to_toml(self) -> str:
+        """The resolved settings; reading them back gives an equal config."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a TOML config; data paths and a base folder become absolute, from the file's own folder.
+
+    Args:
+        overrides: `table.key=value` each, the value as TOML or a bare word.
+    Raises:
+        ConfigError: missing file, bad TOML, unknown key, value out of bounds.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise _bad_config("a TOML file", "no such file", path, "Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise _bad_config("TOML in UTF-8", str(error), path, "Mend the file.") from None
+    apply_overrides(values, overrides)
+    config = parse_config(values, str(path))
+    return _absolute(config, path.resolve().parent)
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
+    """Validate a config's tables; `where` is named in the error."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Put `table.key=value` settings into `values`, in place.
+
+    Raises:
+        ConfigError: not of that form, or no such table.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        table, dot, name = key.strip().partition(".")
+        if not (equals and dot and name):
+            raise _bad_config("table.key=value", repr(text), "--set", "For example --set train.rank=8.")
+        if table == "domains" or not isinstance(values.setdefault(table, {}), dict):
+            raise _bad_config("a table such as train", repr(table), "--set", "Change domains in the file.")
+        values[table][name] = _toml_value(value.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _absolute(config: RunConfig, folder: Path) -> RunConfig:
+    domains = [d.model_copy(update={"data": str((folder / Path(d.data).expanduser()).resolve())}) for d in config.domains]
+    local = folder / Path(config.base.name).expanduser()
+    base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base
+    return config.model_copy(update={"domains": tuple(domains), "base": base})
+
+
+def _explain(error: ValidationError, where: str) -> ConfigError:
+    """The first problem as one line; an unknown key gets the nearest known one."""
+    first = error.errors()[0]
+    place = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        fix = f"Did you mean {near[0]!r}?" if near else "Remove it."
+        return _bad_config("one of " + ", ".join(sorted(known)), f"unknown key {place!r}", where, fix)
+    got = "nothing" if first["type"] == "missing" else repr(first["input"])
+    if first["type"] == "value_error":
+        return _bad_config("a consistent config", first["msg"].removeprefix("Value error, "), where, "Mend it.")
+    return _bad_config(f"{place}: {first['msg']}", got, where, f"Mend {place}.")
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = RunConfig
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        kind = model.model_fields[part].annotation
+        inner = [a for a in get_args(kind) if isinstance(a, type)]
+        model = inner[0] if inner else kind
+    return list(model.model_fields)
+
+
+def _bad_config(expected: str, got: str, where: Path | str, fix: str) -> ConfigError:
+    return ConfigError("cannot use config", expected=expected, got=got, where=str(where), fix=fix)

@@ -1,0 +1,163 @@
+"""Documents to blocks of T tokens: EOS after each document, nothing lost, nothing repeated.
+
+Training reads an endless stream: epoch after epoch, each in its own seeded order, cut every T tokens.
+A block knows the lengths of its segments (whole or partial documents), in which attention and
+positions start afresh. Evaluation reads windows, each predicted from EOS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from cogen.data.read import Document
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments end to end; `tokens` and `targets` are `(N,)`, target IGNORE where nothing is predicted."""
+
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    lengths: tuple[int, ...]
+
+
+class PackedStream:
+    """Random access to the blocks of the endless stream over `documents`, each ending in EOS.
+
+    Args:
+        documents: token ids `(n_i,)` each, the last of them EOS.
+        block_tokens: T.
+        seed: of the order of documents, which differs by epoch.
+    """
+
+    def __init__(self, documents: Sequence[NDArray[np.int32]], block_tokens: int, seed: int) -> None:
+        self.documents = documents
+        self.block_tokens = block_tokens
+        self.seed = seed
+        self.epoch_tokens = sum(len(d) for d in documents)
+        self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def segments(self, index: int) -> list[NDArray[np.int32]]:
+        """The pieces of documents in block `index`, in order; their lengths add up to T."""
+        position, end = index * self.block_tokens, (index + 1) * self.block_tokens
+        pieces: list[NDArray[np.int32]] = []
+        while position < end:
+            epoch, offset = divmod(position, self.epoch_tokens)
+            order, starts = self._order(epoch)
+            at = int(np.searchsorted(starts, offset, side="right")) - 1
+            document = self.documents[order[at]]
+            piece = document[offset - starts[at] :][: end - position]
+            pieces.append(piece)
+            position += len(piece)
+        return pieces
+
+    def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if epoch not in self._orders:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.documents))
+            lengths = np.array([len(self.documents[i]) for i in order], dtype=np.int64)
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = (order, np.concatenate(([0], np.cumsum(lengths)[:-1])))
+        return self._orders[epoch]
+
+
+class InterleavedStream:
+    """Blocks of several streams in turn: each gives as many tokens as any other."""
+
+    def __init__(self, streams: Sequence[PackedStream]) -> None:
+        self.streams = streams
+        self.block_tokens = streams[0].block_tokens
+
+    def segments(self, index: int) -> list[NDArray[np.int32]]:
+        """The pieces of documents in block `index`."""
+        turn, which = divmod(index, len(self.streams))
+        return self.streams[which].segments(turn)
+
+
+class Stream(Protocol):
+    """Blocks of T tokens by index."""
+
+    block_tokens: int
+
+    def segments(self, index: int) -> list[NDArray[np.int32]]: ...
+
+
+def train_batch(stream: Stream, first: int, num_blocks: int) -> Batch:
+    """Blocks `first` to `first + num_blocks - 1`, end to end; a segment's last token predicts nothing."""
+    pieces = [p for i in range(first, first + num_blocks) for p in stream.segments(i)]
+    targets = [np.append(p[1:], IGNORE) for p in pieces]
+    return Batch(
+        tokens=np.concatenate(pieces).astype(np.int64),
+        targets=np.concatenate(targets).astype(np.int64),
+        lengths=tuple(len(p) for p in pieces),
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Up to T tokens of a held-out document and the UTF-8 bytes that they stand for."""
+
+    tokens: NDArray[np.int32]
+    num_bytes: int
+
+
+def tokenize(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int32]]:
+    """Token ids of each document, followed by EOS."""
+    eos = tokenizer.eos_token_id
+    ids = tokenizer([d.text for d in documents], add_special_tokens=False, verbose=False)["input_ids"]
+    return [np.array([*i, eos], dtype=np.int32) for i in ids]
+
+
+def heldout_windows(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, max_tokens: int
+) -> list[Window]:
+    """Windows of the held-out documents, first windows first, until `max_tokens` is reached.
+
+    All documents give their first window before any gives its second, so that a small budget
+    still reads from as many documents as it can.
+    """
+    by_document = [_windows(d.text, tokenizer, block_tokens) for d in documents]
+    chosen: list[Window] = []
+    left = max_tokens
+    for turn in range(max((len(w) for w in by_document), default=0)):
+        for windows in by_document:
+            if turn < len(windows) and left > 0:
+                chosen.append(windows[turn])
+                left -= len(windows[turn].tokens)
+    return chosen
+
+
+def window_batch(windows: Sequence[Window], eos_id: int) -> Batch:
+    """Inputs `[EOS, w_0 .. w_n-2]` with targets `[w_0 .. w_n-1]`: every token of a window is scored once."""
+    tokens = [np.concatenate(([eos_id], w.tokens[:-1])) for w in windows]
+    return Batch(
+        tokens=np.concatenate(tokens).astype(np.int64),
+        targets=np.concatenate([w.tokens for w in windows]).astype(np.int64),
+        lengths=tuple(len(w.tokens) for w in windows),
+    )
+
+
+def _windows(text: str, tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> list[Window]:
+    """Cut after T tokens, or before where a character would be torn apart; bytes add up to the text's."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    cuts = [0]
+    while cuts[-1] < len(ids):
+        cut = min(cuts[-1] + block_tokens, len(ids))
+        while cut < len(ids) and cut > cuts[-1] + 1 and offsets[cut][0] < offsets[cut - 1][1]:
+            cut -= 1
+        cuts.append(cut)
+    edges = [0, *(offsets[c][0] for c in cuts[1:-1]), len(text)]
+    return [
+        Window(np.array(ids[a:b], dtype=np.int32), len(text[i:j].encode()))
+        for a, b, i, j in zip(cuts, cuts[1:], edges, edges[1:], strict=False)
+    ]

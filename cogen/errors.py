@@ -1,0 +1,78 @@
+"""The exceptions that a user can meet. Each is one line and names what to do.
+
+CogenError
+├── ConfigError            a setting is unknown, out of bounds or missing
+├── BaseModelError         a base model cannot be found, fetched or loaded
+├── DataError              a corpus is missing, unreadable, empty or too small
+├── AdapterError           an adapter folder is missing, pickled or malformed
+│   └── ContractMismatch   an adapter meets a base or an adapter it was not made for
+├── MergeError             adapters cannot be combined as asked
+│   ├── WeightError        the weights are negative, not finite or sum to 0
+│   └── RankError          the rank asked for is not one the inputs can give
+├── RunError               a run folder is in the way, incomplete or not resumable
+└── FederationError        Flower's programs or the clients failed
+    └── ReplyError         a client's reply may not touch the global model
+"""
+
+from __future__ import annotations
+
+
+class CogenError(Exception):
+    """A mistake that the user can mend: `<what>: expected <X>, got <Y> (<where>). <fix>`.
+
+    Args:
+        what: what failed, in a few words.
+        expected: what would have been right.
+        got: what was there instead.
+        where: path, key, module or domain; left out when there is none.
+        fix: one sentence that says what to do.
+    """
+
+    def __init__(self, what: str, *, expected: str, got: str, where: str = "", fix: str) -> None:
+        place = f" ({where})" if where else ""
+        line = f"{what}: expected {expected}, got {got}{place}. {fix}"
+        super().__init__(" ".join(line.split()))
+
+
+class ConfigError(CogenError):
+    """A setting is unknown, out of bounds or missing."""
+
+
+class BaseModelError(CogenError):
+    """A base model cannot be found, fetched or loaded."""
+
+
+class DataError(CogenError):
+    """A corpus is missing, unreadable, empty or too small."""
+
+
+class AdapterError(CogenError):
+    """An adapter folder is missing, pickled or malformed."""
+
+
+class ContractMismatch(AdapterError):
+    """An adapter meets a base or another adapter that it was not made for."""
+
+
+class MergeError(CogenError):
+    """Adapters cannot be combined as asked."""
+
+
+class WeightError(MergeError):
+    """The weights are negative, not finite or sum to 0."""
+
+
+class RankError(MergeError):
+    """The rank asked for is not one the inputs can give."""
+
+
+class RunError(CogenError):
+    """A run folder is in the way, incomplete or not resumable."""
+
+
+class FederationError(CogenError):
+    """Flower's programs or the clients failed."""
+
+
+class ReplyError(FederationError):
+    """A client's reply may not touch the global model."""

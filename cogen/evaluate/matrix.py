@@ -1,0 +1,193 @@
+"""The evaluation matrix: bits per byte of every model on every domain's held-out text."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cogen.errors import RunError
+
+FORMAT = 1
+BASE = "base"
+COMBINED = "combined"
+EXPERT_PREFIX = "expert:"
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one domain's held-out text; `bits_per_byte` is comparable across tokenizers."""
+
+    model: str
+    domain: str
+    bits_per_byte: float
+    num_bytes: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All cells of one evaluation; rows are models, columns are domains, and cells may be missing.
+
+    >>> Evaluation((Cell("base", "clinical", 0.81, 4000, 1000),)).bits_per_byte("base", "clinical")
+    0.81
+    """
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Row names, in order of first appearance."""
+        return tuple(dict.fromkeys(cell.model for cell in self.cells))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Column names, in order of first appearance."""
+        return tuple(dict.fromkeys(cell.domain for cell in self.cells))
+
+    def bits_per_byte(self, model: str, domain: str) -> float | None:
+        """The value of one cell; None where the model was not scored on the domain."""
+        return next((c.bits_per_byte for c in self.cells if (c.model, c.domain) == (model, domain)), None)
+
+    def mean_bits_per_byte(self, model: str) -> float | None:
+        """Plain mean over the domains; None unless the model was scored on all of them."""
+        found = [self.bits_per_byte(model, domain) for domain in self.domains]
+        values = [value for value in found if value is not None]
+        return sum(values) / len(values) if values and len(values) == len(found) else None
+
+    def to_json(self) -> str:
+        """The text of `evaluation.json`."""
+        values = {"format": FORMAT, "cells": [asdict(cell) for cell in self.cells]}
+        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Evaluation:
+        """Read the text of an `evaluation.json`; `where` names it in errors.
+
+        Raises:
+            RunError: not JSON, another format, a field missing or out of bounds, or a cell named twice.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise _malformed("JSON", f"unreadable text: {error}", where) from None
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            got = f"format {values.get('format')!r}" if isinstance(values, dict) else type(values).__name__
+            raise _malformed(f"an object of format {FORMAT}", got, where)
+        rows = values.get("cells")
+        if not isinstance(rows, list):
+            raise _malformed("a list of cells", type(rows).__name__, where)
+        cells = tuple(_read_cell(row, f"{where}, cell {i}") for i, row in enumerate(rows, start=1))
+        _refuse_twins(cells, where)
+        return cls(cells)
+
+
+def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, float | None]:
+    """What `model` keeps of each expert's gain, on the expert's own domain.
+
+    (bpb base - bpb model) / (bpb base - bpb expert:<domain>); 1 is as good as the expert, 0 is the base.
+
+    Returns: domain to fraction; None where a cell is missing or the expert gained nothing.
+    """
+    gains: dict[str, float | None] = {}
+    for domain in evaluation.domains:
+        base = evaluation.bits_per_byte(BASE, domain)
+        mine = evaluation.bits_per_byte(model, domain)
+        expert = evaluation.bits_per_byte(EXPERT_PREFIX + domain, domain)
+        if base is None or mine is None or expert is None or base <= expert:
+            gains[domain] = None
+        else:
+            gains[domain] = (base - mine) / (base - expert)
+    return gains
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """A plain-text table: models by domains in bits per byte, `*` at the lowest of a column.
+
+    The mean stands only where a model was scored on every domain. Below it, where they can be computed:
+    the retained gain in percent, and combined - base (negative is better).
+    """
+    header = ["bits per byte", *evaluation.domains, "mean"]
+    columns = [[evaluation.bits_per_byte(m, d) for m in evaluation.models] for d in evaluation.domains]
+    columns.append([evaluation.mean_bits_per_byte(m) for m in evaluation.models])
+    written = [_mark_lowest(column) for column in columns]
+    rows = [[m, *(column[i] for column in written)] for i, m in enumerate(evaluation.models)]
+    return _align([header, *rows, *_summary_rows(evaluation)])
+
+
+def _mark_lowest(column: Sequence[float | None]) -> list[str]:
+    """Four decimals, then `*` at the lowest if there is another to compare it with, else a space."""
+    values = [value for value in column if value is not None]
+    lowest = min(values) if len(values) > 1 else None
+    return [NOTHING + " " if v is None else f"{v:.4f}{'*' if v == lowest else ' '}" for v in column]
+
+
+def _summary_rows(evaluation: Evaluation) -> list[list[str]]:
+    rows = []
+    if COMBINED in evaluation.models and any(EXPERT_PREFIX + d in evaluation.models for d in evaluation.domains):
+        gains = list(retained_gain(evaluation).values())
+        known = [gain for gain in gains if gain is not None]
+        gains.append(sum(known) / len(known) if known else None)
+        rows.append(["retained gain", *(NOTHING + " " if g is None else f"{g:.1%} " for g in gains)])
+    if {BASE, COMBINED} <= set(evaluation.models):
+        pairs = [(evaluation.bits_per_byte(COMBINED, d), evaluation.bits_per_byte(BASE, d)) for d in evaluation.domains]
+        pairs.append((evaluation.mean_bits_per_byte(COMBINED), evaluation.mean_bits_per_byte(BASE)))
+        changes = [NOTHING + " " if c is None or b is None else f"{c - b:+.4f} " for c, b in pairs]
+        rows.append(["combined - base", *changes])
+    return rows
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """First column to the left, the others to the right; every value ends in its mark or a space."""
+    padded = [[row[0], *(text if text[-1] in "* " else text + " " for text in row[1:])] for row in rows]
+    widths = [max(_width(row[i]) for row in padded) for i in range(len(padded[0]))]
+    lines = []
+    for row in padded:
+        room = [" " * (width - _width(text)) for text, width in zip(row, widths, strict=True)]
+        texts = [row[0] + room[0], *(space + text for text, space in zip(row[1:], room[1:], strict=True))]
+        lines.append("  ".join(texts).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _width(text: str) -> int:
+    """Terminal columns: Chinese, Japanese and Korean characters take two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _read_cell(row: object, where: str) -> Cell:
+    names = [field.name for field in fields(Cell)]
+    if not isinstance(row, Mapping) or set(row) != set(names):
+        got = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
+        raise _malformed(f"the fields {', '.join(names)}", got, where)
+    for name in ("model", "domain"):
+        if not isinstance(row[name], str) or not row[name]:
+            raise _malformed(f"{name} as text", repr(row[name]), where)
+    for name in ("num_bytes", "num_tokens"):
+        if type(row[name]) is not int or row[name] <= 0:
+            raise _malformed(f"{name} as a positive whole number", repr(row[name]), where)
+    value: Any = row["bits_per_byte"]
+    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        raise _malformed("bits_per_byte as a finite number >= 0", repr(value), where)
+    return Cell(row["model"], row["domain"], float(value), row["num_bytes"], row["num_tokens"])
+
+
+def _refuse_twins(cells: Sequence[Cell], where: str) -> None:
+    seen: set[tuple[str, str]] = set()
+    for cell in cells:
+        if (cell.model, cell.domain) in seen:
+            raise _malformed("each model once a domain", f"{cell.model} on {cell.domain} twice", where)
+        seen.add((cell.model, cell.domain))
+
+
+def _malformed(expected: str, got: str, where: str) -> RunError:
+    return RunError(
+        "cannot read evaluation",
+        expected=expected,
+        got=got,
+        where=where,
+        fix="Write it anew with `cogen evaluate`.",
+    )

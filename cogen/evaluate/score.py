@@ -1,0 +1,106 @@
+"""Bits per byte: negative log2-likelihood of held-out text over its UTF-8 bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Adapter, Factors
+from cogen.data.pack import Window, window_batch
+from cogen.errors import DataError
+from cogen.evaluate.matrix import Cell, Evaluation
+from cogen.train.attention import use_segment_attention
+from cogen.train.lora import attached
+from cogen.train.loop import hidden_states, make_accelerator
+from cogen.train.loss import chunked_nll, head_weight
+
+if TYPE_CHECKING:
+    from cogen.base import Base
+
+BATCH_TOKENS = 2048
+CHUNK_TOKENS = 256
+
+
+def evaluate_adapters(
+    base: Base,
+    adapters: Mapping[str, Adapter],
+    windows: Mapping[str, Sequence[Window]],
+    *,
+    progress: Callable[[str, str, int], None] | None = None,
+) -> Evaluation:
+    """Score the base and every adapter on every domain's held-out windows.
+
+    Args:
+        adapters: row name to adapter; `base` is scored first, without one.
+        windows: domain to its windows (`heldout_windows`).
+        progress: called with row, domain and tokens scored, after each batch.
+    Raises:
+        ContractMismatch: an adapter was made for another base.
+
+    >>> windows = {"grid": heldout_windows(documents, base.tokenizer, 512, 8192)}  # doctest: +SKIP
+    >>> evaluate_adapters(base, {"mine": adapter}, windows).bits_per_byte("mine", "grid")  # doctest: +SKIP
+    """
+    for name, adapter in adapters.items():
+        base.info.require(adapter, name)
+    cells: list[Cell] = []
+    rows: dict[str, Mapping[str, Factors] | None] = {"base": None}
+    rows.update({name: adapter.factors for name, adapter in adapters.items()})
+    for row, factors in rows.items():
+        with attached(base.model, factors) if factors else nullcontext():
+            for domain, scored in windows.items():
+                report = None if progress is None else _bind(progress, row, domain)
+                cells.append(score_windows(base, scored, row, domain, report))
+    return Evaluation(tuple(cells))
+
+
+def _bind(progress: Callable[[str, str, int], None], row: str, domain: str) -> Callable[[int], None]:
+    return lambda num_tokens: progress(row, domain, num_tokens)
+
+
+def score_windows(
+    base: Base,
+    windows: Sequence[Window],
+    model: str,
+    domain: str,
+    progress: Callable[[int], None] | None = None,
+) -> Cell:
+    """Score whatever is attached to the base now; every token of every window counts once.
+
+    bpb = sum of -log2 p(token | EOS and the window so far) / UTF-8 bytes of the windows.
+
+    Raises:
+        DataError: there is no window.
+    """
+    import torch
+
+    if not windows:
+        raise DataError("cannot score", expected="held-out text", got="none", where=domain, fix="Hold out more documents.")
+    use_segment_attention(base.model)
+    accelerator = make_accelerator(base)
+    weight = head_weight(base.model)
+    nats = 0.0
+    with torch.no_grad():
+        for some in _batches(windows):
+            batch = window_batch(some, base.eos_id)
+            with accelerator.autocast():
+                hidden = hidden_states(base.model, batch)
+            targets = torch.from_numpy(batch.targets).to(hidden.device)
+            nats += float(chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double().sum())
+            if progress is not None:
+                progress(len(batch.tokens))
+    num_bytes = sum(w.num_bytes for w in windows)
+    return Cell(model, domain, nats / math.log(2.0) / num_bytes, num_bytes, sum(len(w.tokens) for w in windows))
+
+
+def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    some: list[Window] = []
+    for window in windows:
+        if some and sum(len(w.tokens) for w in some) + len(window.tokens) > BATCH_TOKENS:
+            yield some
+            some = []
+        some.append(window)
+    if some:
+        yield some
+

@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all: write aside, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from cogen.errors import RunError
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, atomically; the folder is made when missing.
+
+    Raises:
+        RunError: the disk is full or the place cannot be written; nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(aside, 0o644)
+            os.replace(aside, path)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make `folder` hold just `files`, whole or not at all; an older one is replaced.
+
+    Raises:
+        RunError: the disk is full or the place cannot be written; nothing is left behind.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            for name, content in files.items():
+                with open(aside / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.chmod(aside, 0o755)
+            _swap(aside, folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+
+
+def _swap(aside: Path, folder: Path) -> None:
+    """Rename `aside` to `folder`; an existing folder steps out of the way first."""
+    if not folder.exists():
+        os.replace(aside, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    os.replace(folder, old / "was")
+    os.replace(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """The one line for a disk that is full or a place that is not writable."""
+    reason = "a full disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+    return RunError(
+        "cannot write",
+        expected="a writable place with room",
+        got=reason,
+        where=str(path),
+        fix="Free some space or name another place, then run the same command again.",
+    )

@@ -1,0 +1,171 @@
+"""Sums and cuts of low-rank updates that never form a (d_out, d_in) matrix.
+
+Shapes: `a (r, d_in)`, `b (d_out, r)`, `R` = rank of a stack, `n = min(R, d_out, d_in)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Factors
+from cogen.errors import WeightError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A cut update and what the cut cost.
+
+    Args:
+        factors: balanced and sorted: row j of `a` and column j of `b` have the norm
+            sqrt(sigma_j / scaling), sigma falling.
+        energy_cut_frac: sum of the discarded sigma^2 over the sum of all; 0 where that is 0.
+        singular_values: all `n` of them, falling, those that were cut too.
+    """
+
+    factors: Factors
+    energy_cut_frac: float
+    singular_values: Tensor
+
+
+def stack(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
+    """The weighted sum of updates, exactly, as one wider pair of factors of scaling 1.
+
+    sum_i w_i delta_i = [w_1 s_1 B_1 ... w_K s_K B_K] [A_1; ...; A_K], rank R = sum_i r_i.
+
+    Args:
+        parts: K updates of one shape; ranks and scalings may differ.
+        weights: any K finite numbers, taken as they are; parts at 0 are left out.
+    Returns: rank R; rank 1 and all 0 where every weight is 0.
+    Source: FLoRA (arXiv 2409.05976).
+    """
+    import torch
+
+    used = [(f, w) for f, w in zip(parts, weights, strict=True) if w != 0]
+    if not used:
+        first = parts[0]
+        return Factors(a=torch.zeros_like(first.a[:1]), b=torch.zeros_like(first.b[:, :1]), scaling=1.0)
+    a = torch.cat([f.a for f, _ in used], dim=0)
+    b = torch.cat([(w * f.scaling) * f.b for f, w in used], dim=1)
+    return Factors(a=a, b=b, scaling=1.0)
+
+
+def compress(f: Factors, rank: int | None, scaling: float = 1.0) -> Compressed:
+    """Best approximation of an update at a given rank, by QR of both factors and SVD of the core.
+
+    B = Q_b R_b, A^T = Q_a R_a, U S V^T = svd(s R_b R_a^T); the result is
+    B' = Q_b U sqrt(S / scaling), A' = sqrt(S / scaling) V^T Q_a^T, so scaling * B' A' = delta,
+    and its first k directions are the best cut at k. Cost O((d_out + d_in) R^2).
+
+    Args:
+        f: any update: wide, tall, R above its dimensions, float32 or float64.
+        rank: how many directions to keep, at least 1; None, or more than there are, keeps all `n`.
+        scaling: of the result, above 0.
+    Returns: dtype as given; the largest entry of every column of B is positive.
+    Source: FlexLoRA (arXiv 2402.11505), with QR before SVD.
+    """
+    from torch.linalg import qr, svd
+
+    assert (rank is None or rank >= 1) and scaling > 0
+    q_out, r_out = qr(f.b)
+    q_in, r_in = qr(f.a.T)
+    u, values, vh = svd(f.scaling * (r_out @ r_in.T), full_matrices=False)
+    keep = len(values) if rank is None else min(rank, len(values))
+    b, a = q_out @ u[:, :keep], vh[:keep] @ q_in.T
+    signs = largest_signs(b)
+    root = (values[:keep] / scaling).sqrt()
+    factors = Factors(a=(root * signs)[:, None] * a, b=b * (root * signs), scaling=scaling)
+    return Compressed(factors=factors, energy_cut_frac=energy_cut(values, keep), singular_values=values)
+
+
+def leading(f: Factors, rank: int) -> tuple[Factors, Factors | None]:
+    """The first `rank` directions and the rest, None where there is none; their deltas sum to f's.
+
+    Of a sorted update (see `compress`) the first part is the best cut at `rank`.
+
+    Args:
+        rank: at least 1.
+    Returns: copies, so that training one part leaves the other alone.
+    """
+    assert rank >= 1
+    head = Factors(a=f.a[:rank].clone(), b=f.b[:, :rank].clone(), scaling=f.scaling)
+    if rank >= f.rank:
+        return head, None
+    return head, Factors(a=f.a[rank:].clone(), b=f.b[:, rank:].clone(), scaling=f.scaling)
+
+
+def revive(f: Factors, rank: int, generator: torch.Generator) -> Factors:
+    """Give dead directions a fresh start, and add such directions up to `rank`; delta stays.
+
+    Where row j of A and column j of B are both nothing, neither gets a gradient. They become
+    a_j ~ U(-1, 1) / sqrt(d_in), b_j = 0, which is how PEFT starts (Kaiming-uniform, a = sqrt 5).
+
+    Args:
+        f: balanced factors, as `compress` gives them.
+        rank: of the result, at least; directions are never taken away.
+        generator: the only source of chance; on the CPU.
+    """
+    import torch
+
+    d_out, d_in = f.shape
+    added = max(0, rank - f.rank)
+    a = torch.cat([f.a, f.a.new_zeros(added, d_in)], dim=0)
+    b = torch.cat([f.b, f.b.new_zeros(d_out, added)], dim=1)
+    norms_a, norms_b = a.norm(dim=1), b.norm(dim=0)
+    # A balanced direction has norms sqrt(sigma), so the level for sigma goes under a root.
+    floor = ((norms_a * norms_b).max() * null_level(f.a)).sqrt()
+    dead = (norms_a <= floor) & (norms_b <= floor)
+    fresh = torch.rand(int(dead.sum()), d_in, generator=generator, dtype=torch.float64)
+    a[dead] = ((2 * fresh - 1) / math.sqrt(d_in)).to(a)
+    b[:, dead] = 0
+    return Factors(a=a, b=b, scaling=f.scaling)
+
+
+def normalise_weights(weights: Sequence[float], count: int) -> list[float]:
+    """The weights over their sum.
+
+    Raises:
+        WeightError: not `count` weights, one is negative or not finite, or they sum to 0.
+    """
+    total = math.fsum(weights) if all(map(math.isfinite, weights)) else math.nan
+    fix = "Give every adapter a weight of 0 or more, and at least one more than 0."
+    if len(weights) != count:
+        raise WeightError("cannot weight adapters", expected=f"{count} weights", got=str(len(weights)), fix=fix)
+    if not (math.isfinite(total) and total > 0 and min(weights) >= 0):
+        shown = ", ".join(f"{w:g}" for w in weights)
+        raise WeightError("cannot weight adapters", expected="finite weights >= 0, sum above 0", got=shown, fix=fix)
+    return [w / total for w in weights]
+
+
+def energy_cut(singular_values: Tensor, rank: int) -> float:
+    """The part of sum sigma^2 that lies beyond the first `rank` values; 0 where the sum is 0."""
+    squares = singular_values.double().square()
+    total = float(squares.sum())
+    return float(squares[rank:].sum()) / total if total > 0 else 0.0
+
+
+def null_level(like: Tensor) -> float:
+    """What counts as 0 beside 1 in the dtype of `like`: eps^(3/4), 6e-6 in float32.
+
+    Rounding reaches eps times a condition number; learned directions lie far above.
+    """
+    import torch
+
+    return float(torch.finfo(like.dtype).eps ** 0.75)
+
+
+def numerical_rank(singular_values: Tensor) -> int:
+    """How many singular values are more than rounding; at least 1."""
+    return max(1, int((singular_values > null_level(singular_values) * singular_values[0]).sum()))
+
+
+def largest_signs(columns: Tensor) -> Tensor:
+    """Per column +1 or -1, the sign of its largest entry: SVD leaves it open, equal input must not."""
+    top = columns.gather(0, columns.abs().argmax(dim=0, keepdim=True))[0]
+    return top.new_ones(top.shape).copysign(top)

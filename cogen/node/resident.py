@@ -1,0 +1,179 @@
+"""A trainer in a process of its own, which outlives the message that started it.
+
+Flower starts ClientApps afresh and often; a model must not be loaded for each. The caller's side
+(`ResidentTrainer`) needs no torch. If the process dies, that call fails with its reason and the next
+call starts a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogen.errors import CogenError, FederationError
+from cogen.node.wire import Frame, receive, send
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cogen.node.trainer import Trainer
+
+
+class ResidentTrainer:
+    """The caller's handle on the trainer process of one run."""
+
+    def __init__(self, run: str | Path) -> None:
+        self.run = Path(run)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def call(self, action: str, arrays: Mapping[str, NDArray[Any]] | None = None, **header: Any) -> Frame:
+        """Ask for `describe`, `train` or `evaluate`, and wait for the answer.
+
+        Raises:
+            FederationError: the trainer reported an error, or died.
+        """
+        with self._lock:
+            connection = self._connect()
+            try:
+                send(connection, Frame({"action": action, **header}, arrays or {}))
+                answer = receive(connection)
+            except (EOFError, OSError):
+                raise _failed("an answer", self._reap(), str(header.get("domain", ""))) from None
+        if "error" in answer.header:
+            raise _failed("a trained reply", str(answer.header["error"]), str(header.get("domain", "")))
+        return answer
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        with self._lock:
+            if self._process is not None:
+                self._reap()
+
+    def _connect(self) -> socket.socket:
+        if self._connection is not None:
+            return self._connection
+        mine, theirs = socket.socketpair()
+        logs = self.run / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with open(logs / "trainer.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cogen.node.resident", str(theirs.fileno()), str(self.run)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **training_environment()},
+                start_new_session=True,
+            )
+        theirs.close()
+        self._connection = mine
+        return mine
+
+    def _reap(self) -> str:
+        """Close, end and forget the process; say how it ended."""
+        process, self._process = self._process, None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if process is None:
+            return "no trainer"
+        try:
+            code = process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the trainer process died ({how}; see logs/trainer.log)"
+
+
+def training_environment() -> dict[str, str]:
+    """Large pages for torch's tensors: fewer page faults, which cost a step dearly on a virtual machine."""
+    return {"THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
+
+
+def _failed(expected: str, got: str, domain: str) -> FederationError:
+    return FederationError(
+        "client failed", expected=expected, got=got, where=domain, fix="See the client's log, mend it, and resume."
+    )
+
+
+def serve(connection: socket.socket, run: str) -> None:
+    """Answer requests until the other side is gone. An error is answered, and ends nothing."""
+    from cogen.node.trainer import Trainer
+
+    trainer: Trainer | None = None
+    while True:
+        try:
+            request = receive(connection)
+        except EOFError:
+            return
+        try:
+            trainer = trainer or Trainer(run)
+            answer = _answer(trainer, request)
+        except CogenError as error:
+            answer = Frame({"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - whatever went wrong must reach the server as this client's reason
+            import traceback
+
+            traceback.print_exc()
+            answer = Frame({"error": f"{type(error).__name__}: {error}"})
+        send(connection, answer)
+
+
+def _answer(trainer: Trainer, request: Frame) -> Frame:
+    import torch
+
+    from cogen.node.trainer import from_arrays, to_arrays
+
+    asked = dict(request.header)
+    tensors = {k: torch.from_numpy(v.copy()) for k, v in request.arrays.items()}
+    domain = str(asked["domain"])
+    if asked["action"] == "describe":
+        return Frame({"contract": vars(trainer.describe(domain))})
+    if asked["action"] == "evaluate":
+        models = {
+            name: from_arrays({k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}, s)
+            for name, s in asked["models"].items()
+        }
+        return Frame({"cells": [vars(c) for c in trainer.evaluate(domain, models)]})
+    reply = trainer.train(domain, int(asked["round"]), from_arrays(tensors, float(asked["scaling"])))
+    header = {
+        "num_tokens": reply.num_tokens,
+        "bits_per_byte_before": reply.bits_per_byte_before,
+        "bits_per_byte_after": reply.bits_per_byte_after,
+        "seconds": reply.seconds,
+        "contract": vars(trainer.base.info.contract),
+    }
+    return Frame(header, {k: v.numpy() for k, v in to_arrays(reply.factors).items()})
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the parent is gone, even in the middle of a round."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(3)
+
+
+def main() -> None:
+    """`python -m cogen.node.resident FD RUN`; started by ResidentTrainer alone."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What a domain does when it is asked: describe itself, train a round, score models."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Contract, Factors
+from cogen.base import Base, describe_base, load_base
+from cogen.config import Domain, RunConfig, load_config
+from cogen.data import PackedStream, Window, heldout_windows, read_corpus, split_documents, tokenize
+from cogen.errors import ConfigError
+from cogen.evaluate.matrix import Cell
+from cogen.evaluate.score import score_windows
+from cogen.merge.factored import leading
+from cogen.runs import RunFolder, append_line
+from cogen.train.loop import RoundResult, Step, train_round
+from cogen.train.lora import attached, init_factors
+from cogen.train.schedule import plan_round
+from cogen.train.single import state_key
+from cogen.train.state import TrainState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHT_KEYS = ("a", "b")
+
+
+@dataclass(frozen=True)
+class DomainData:
+    """One domain's packed training part, its held-out windows, and the key of its saved states."""
+
+    stream: PackedStream
+    windows: list[Window]
+    key: str
+
+
+@dataclass(frozen=True)
+class RoundReply:
+    """What leaves a domain after a round: trained factors and a few numbers."""
+
+    factors: dict[str, Factors]
+    num_tokens: int
+    bits_per_byte_before: float | None
+    bits_per_byte_after: float | None
+    seconds: float
+
+
+class Trainer:
+    """Holds one base model, and the data of every domain that it was asked for.
+
+    Asked twice for the same round with the same global factors, it gives the same reply: optimiser
+    states are kept by round, and a round always starts from the one before it.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self.run = RunFolder(run)
+        self.config: RunConfig = load_config(self.run.config)
+        self._data: dict[str, DomainData] = {}
+
+    @cached_property
+    def base(self) -> Base:
+        return load_base(self.config.base.name, precision=self.config.base.precision)
+
+    def describe(self, domain: str) -> Contract:
+        """The contract of the base that `domain` would train."""
+        self._domain(domain)
+        return describe_base(self.config.base.name).contract
+
+    def train(self, domain: str, round_number: int, current: Mapping[str, Factors]) -> RoundReply:
+        """Train round `round_number` of the run from the global factors `current`.
+
+        A domain whose rank is below the global one trains the leading directions and holds the rest
+        frozen; one whose rank is above it adds fresh directions that change nothing yet.
+        """
+        began = time.monotonic()
+        about, data = self._domain(domain), self._load(domain)
+        start, rest = split_rank(current, self.config.rank_of(about), self.base, self.config.train.seed + round_number)
+        scored = self._round_windows(data)
+        before = self._score(start, rest, scored, domain)
+        result = self._train_round(domain, round_number, data, start, rest)
+        after = self._score(result.factors, rest, scored, domain)
+        return RoundReply(result.factors, result.num_tokens, before, after, time.monotonic() - began)
+
+    def evaluate(self, domain: str, models: Mapping[str, Mapping[str, Factors]]) -> list[Cell]:
+        """Score the base and every model on the domain's held-out part."""
+        windows = self._load(domain).windows
+        cells = [score_windows(self.base, windows, "base", domain)]
+        for name, factors in models.items():
+            with attached(self.base.model, factors):
+                cells.append(score_windows(self.base, windows, name, domain))
+        return cells
+
+    def _domain(self, name: str) -> Domain:
+        for domain in self.config.domains:
+            if domain.name == name:
+                return domain
+        known = ", ".join(d.name for d in self.config.domains)
+        raise ConfigError("no such domain", expected=f"one of {known}", got=repr(name), fix="Check [[domains]].")
+
+    def _load(self, name: str) -> DomainData:
+        if name not in self._data:
+            train, evaluate = self.config.train, self.config.evaluate
+            corpus = read_corpus(self._domain(name).data)
+            split = split_documents(corpus.documents, evaluate.heldout_frac, name)
+            tokenizer = self.base.tokenizer
+            self._data[name] = DomainData(
+                stream=PackedStream(tokenize(split.train, tokenizer), train.block_tokens, train.seed),
+                windows=heldout_windows(split.heldout, tokenizer, train.block_tokens, evaluate.max_heldout_tokens),
+                key=state_key(self.base, {name: corpus}, train, evaluate.heldout_frac),
+            )
+        return self._data[name]
+
+    def _round_windows(self, data: DomainData) -> list[Window]:
+        """The first of the held-out windows, up to `round_heldout_tokens`."""
+        left, chosen = self.config.evaluate.round_heldout_tokens, []
+        for window in data.windows:
+            if left <= 0:
+                break
+            chosen.append(window)
+            left -= len(window.tokens)
+        return chosen
+
+    def _score(
+        self, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None, windows: list[Window], domain: str
+    ) -> float | None:
+        if not windows:
+            return None
+        with attached(self.base.model, train, rest):
+            return score_windows(self.base, windows, "now", domain).bits_per_byte
+
+    def _train_round(
+        self,
+        domain: str,
+        number: int,
+        data: DomainData,
+        start: Mapping[str, Factors],
+        rest: Mapping[str, Factors] | None,
+    ) -> RoundResult:
+        node = self.run.node(domain)
+        plan = plan_round(self.config.train, number, self.config.federation.num_rounds)
+
+        def log(step: Step) -> None:
+            values = {**vars(step), "num_tokens": plan.first_block * data.stream.block_tokens + step.num_tokens}
+            append_line(node / "train.jsonl", values)
+
+        state = self._state_before(domain, number, data.key)
+        result = train_round(
+            self.base, start, data.stream, plan, self.config.train, rest=rest, state=state, on_step=log
+        )
+        about = {"round": number, "seconds": result.seconds, "peak_memory_bytes": peak_memory_bytes()}
+        append_line(node / "rounds.jsonl", about)
+        result.state.save(node / f"state-{number:04d}.safetensors", data.key)
+        for path in _states(node, number - 2):
+            path.unlink()
+        return result
+
+    def _state_before(self, domain: str, number: int, key: str) -> TrainState | None:
+        """The newest state of an earlier round: a round that this domain missed does not cost it its moments."""
+        if self.config.federation.optimizer_across_rounds == "reset":
+            return None
+        found = _states(self.run.node(domain), number - 1)
+        return TrainState.load(found[-1], key) if found else None
+
+
+def _states(node: Path, last_round: int) -> list[Path]:
+    """Saved states of rounds up to `last_round`, oldest first."""
+    return [p for p in sorted(node.glob("state-*.safetensors")) if int(p.stem.removeprefix("state-")) <= last_round]
+
+
+def split_rank(
+    current: Mapping[str, Factors], rank: int, base: Base, seed: int
+) -> tuple[dict[str, Factors], dict[str, Factors] | None]:
+    """What a client of rank `rank` trains of the global factors, and what it holds frozen.
+
+    Global factors come sorted and balanced, so their first directions are the best cut.
+    """
+    import torch
+
+    start: dict[str, Factors] = {}
+    rest: dict[str, Factors] = {}
+    for name, factors in current.items():
+        wanted = min(rank, *factors.shape)
+        lead, tail = leading(factors, min(wanted, factors.rank))
+        if tail is not None:
+            rest[name] = tail
+        if wanted > lead.rank:
+            fresh = init_factors({name: factors.shape}, wanted, factors.scaling, seed)[name]
+            lead = Factors(
+                a=torch.cat([lead.a, fresh.a[lead.rank :]]),
+                b=torch.cat([lead.b, fresh.b[:, lead.rank :]], dim=1),
+                scaling=factors.scaling,
+            )
+        start[name] = lead
+    return start, rest or None
+
+
+def to_arrays(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
+    """Factors under the names that travel: `<module>.a`, `<module>.b`."""
+    return {f"{n}.{k}": getattr(f, k).contiguous() for n, f in factors.items() for k in WEIGHT_KEYS}
+
+
+def from_arrays(tensors: Mapping[str, Tensor], scaling: float) -> dict[str, Factors]:
+    """The inverse of `to_arrays`."""
+    names = sorted({key.rpartition(".")[0] for key in tensors})
+    return {n: Factors(tensors[f"{n}.a"], tensors[f"{n}.b"], scaling) for n in names}
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+

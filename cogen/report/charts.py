@@ -1,0 +1,114 @@
+"""The charts of a report, each drawn twice: wide with labels, narrow (for a phone) with a legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from markupsafe import Markup
+
+from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, Evaluation, retained_gain
+from cogen.report.record import Record, Reply
+from cogen.report.svg import Axis, Series, bar_chart, line_chart
+from cogen.report.units import short_count
+
+WIDE = 880
+NARROW = 340
+MOST_POINTS = 80
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing in two widths, the legend for the narrow one, and notes on how to read it."""
+
+    wide: Markup
+    narrow: Markup
+    legend: tuple[Series, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def gain_chart(evaluation: Evaluation) -> Chart | None:
+    """Retained gain by domain; None where no expert and combined model were scored."""
+    if not any(EXPERT_PREFIX + d in evaluation.models for d in evaluation.domains):
+        return None
+    if not {BASE, COMBINED} <= set(evaluation.models):
+        return None
+    gains = {d: g for d, g in retained_gain(evaluation).items() if EXPERT_PREFIX + d in evaluation.models}
+    bars = [(d, gain, "worse" if gain is not None and gain < 0 else "better") for d, gain in gains.items()]
+    notes = tuple(f"{d}: no value, {_why_no_gain(evaluation, d)}." for d, gain in gains.items() if gain is None)
+    title = "Retained gain by domain"
+    return Chart(bar_chart(bars, WIDE, title), bar_chart(bars, NARROW, title), notes=notes)
+
+
+def loss_chart(record: Record) -> Chart | None:
+    """Training loss by tokens for each client; None where nothing was logged."""
+    most_steps = max((len(steps) for steps in record.steps.values()), default=0)
+    size = math.ceil(most_steps / MOST_POINTS)
+    series = [
+        Series(d, bucket_means([(float(s.num_tokens), s.loss_nats) for s in steps], size), _colour(record, d))
+        for d, steps in record.steps.items()
+        if steps
+    ]
+    notes = [f"Each point is the mean of {size} logged steps."] if size > 1 else []
+    if any(not math.isfinite(p[1]) for s in series for p in s.points):
+        notes.append("A gap in a line is where the loss was not a finite number.")
+    axis = Axis("tokens read by the client", short_count)
+    return _lines(series, axis, "loss [nats per token]", "Training loss by tokens", notes)
+
+
+def round_chart(record: Record) -> Chart | None:
+    """Held-out bits per byte from round to round; None for a single round."""
+    if len(record.rounds) < 2:
+        return None
+    series = []
+    for domain in record.domains:
+        points = _round_points([reply for reply in record.replies if reply.domain == domain])
+        if points:
+            series.append(Series(domain, points, _colour(record, domain)))
+    notes = [
+        "Each line goes from the start to the end of a client's training in every round.",
+        "The upright step between two rounds is what merging changed.",
+    ]
+    if any(math.isnan(p[1]) for s in series for p in s.points):
+        notes.append("A gap in a line is a round in which the client did not count.")
+    axis = Axis("rounds", lambda value: f"{value:g}", smallest_step=1.0)
+    return _lines(series, axis, "bits per byte", "Held-out bits per byte by round", notes)
+
+
+def bucket_means(points: Sequence[tuple[float, float]], size: int) -> tuple[tuple[float, float], ...]:
+    """Means of `size` neighbouring points in both directions; the last bucket may hold fewer."""
+    buckets = [[point for _, point in group] for _, group in groupby(enumerate(points), lambda p: p[0] // size)]
+    return tuple((sum(p[0] for p in b) / len(b), sum(p[1] for p in b) / len(b)) for b in buckets)
+
+
+def _round_points(replies: Sequence[Reply]) -> tuple[tuple[float, float], ...]:
+    """Before and after, at the ends of each round; a point that is not a number where a round is missing."""
+    points: list[tuple[float, float]] = []
+    last = 0
+    for reply in replies:
+        ends = ((reply.round - 1, reply.bits_per_byte_before), (reply.round, reply.bits_per_byte_after))
+        found = [(float(at), value) for at, value in ends if value is not None]
+        if points and found and reply.round > last + 1:
+            points.append((math.nan, math.nan))
+        points += found
+        last = reply.round if found else last
+    return tuple(points)
+
+
+def _lines(series: Sequence[Series], x: Axis, y_title: str, title: str, notes: Sequence[str]) -> Chart | None:
+    wide = line_chart(series, x, y_title, WIDE, title, labels=True)
+    narrow = line_chart(series, x, y_title, NARROW, title, labels=False)
+    return Chart(wide, narrow, tuple(series), tuple(notes)) if wide else None
+
+
+def _colour(record: Record, domain: str) -> int:
+    """A domain has one colour in all charts."""
+    return record.domains.index(domain)
+
+
+def _why_no_gain(evaluation: Evaluation, domain: str) -> str:
+    base, expert = evaluation.bits_per_byte(BASE, domain), evaluation.bits_per_byte(EXPERT_PREFIX + domain, domain)
+    scored = base is not None and expert is not None and evaluation.bits_per_byte(COMBINED, domain) is not None
+    return "since its expert gained nothing over the base" if scored else "since a score is missing"

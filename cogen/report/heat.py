@@ -1,0 +1,81 @@
+"""The evaluation matrix as rows of coloured cells; a colour means the same change in every report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cogen.evaluate.matrix import BASE, EXPERT_PREFIX, Evaluation
+from cogen.report.units import MINUS, decimals, percent
+
+EDGES = (0.005, 0.02, 0.05, 0.10)
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """A value, its change against base, and how it is shown.
+
+    Args:
+        colour: `b1` to `b4` where lower than base (better), `w1` to `w4` where higher, `n` near it, or empty.
+        best: the lowest of its column.
+        own: an expert on its own domain.
+    """
+
+    value: str
+    change: str
+    colour: str
+    best: bool
+    own: bool
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """A model and its cells, one a domain; a last one for the mean where there are several domains."""
+
+    model: str
+    cells: tuple[HeatCell, ...]
+
+
+def heat_rows(evaluation: Evaluation) -> list[HeatRow]:
+    """All models in order, each cell coloured by its change against base in the same column."""
+    return [HeatRow(model, tuple(_row(evaluation, model))) for model in evaluation.models]
+
+
+def colour(change_frac: float) -> str:
+    """The class of a relative change against base: the sign, then how many edges it passes."""
+    strength = sum(abs(change_frac) >= edge for edge in EDGES)
+    if strength == 0:
+        return "n"
+    return ("b" if change_frac < 0 else "w") + str(strength)
+
+
+def legend() -> list[tuple[str, str]]:
+    """Class and meaning of each colour, from much better to much worse than base."""
+    edges = [f"{100 * edge:g}" for edge in EDGES]
+    spans = list(enumerate(pairwise(edges), start=1))
+    better = [(f"b{i}", f"{MINUS}{high} to {MINUS}{low}%") for i, (low, high) in reversed(spans)]
+    worse = [(f"w{i}", f"+{low} to +{high}%") for i, (low, high) in spans]
+    ends = (f"b{len(edges)}", f"below {MINUS}{edges[-1]}%"), (f"w{len(edges)}", f"above +{edges[-1]}%")
+    return [ends[0], *better, ("n", f"within {edges[0]}%"), *worse, ends[1]]
+
+
+def _row(evaluation: Evaluation, model: str) -> list[HeatCell]:
+    cells = []
+    for domain in evaluation.domains:
+        column = {m: evaluation.bits_per_byte(m, domain) for m in evaluation.models}
+        cells.append(_cell(column, model, own=model == EXPERT_PREFIX + domain))
+    if len(evaluation.domains) > 1:
+        means = {m: evaluation.mean_bits_per_byte(m) for m in evaluation.models}
+        cells.append(_cell(means, model, own=False))
+    return cells
+
+
+def _cell(column: dict[str, float | None], model: str, *, own: bool) -> HeatCell:
+    value, base = column[model], column.get(BASE)
+    others = [v for v in column.values() if v is not None]
+    best = len(others) > 1 and value == min(others)
+    if value is None or not base or model == BASE:
+        return HeatCell(decimals(value), "", "", best, own)
+    # Rounded as it is shown, so that the colour of a cell never disagrees with its number.
+    change = round(value / base - 1, 3)
+    return HeatCell(decimals(value), percent(change, 1, signed=True), colour(change), best, own)

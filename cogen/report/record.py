@@ -1,0 +1,242 @@
+"""What a run folder says happened, read once and put in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from cogen.errors import RunError
+from cogen.evaluate.matrix import Evaluation
+
+T = TypeVar("T")
+State = Literal["finished", "failed", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The process began, or began again."""
+
+    run: str
+    base: str
+    domains: list[str]
+    num_rounds: int
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one client returned in one round, and its held-out bits per byte around its training."""
+
+    round: int
+    domain: str
+    rank: int
+    num_tokens: int
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    bits_per_byte_before: float | None = None
+    bits_per_byte_after: float | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A client that did not count in a round."""
+
+    round: int
+    domain: str
+    reason: str
+
+
+Outcome = Reply | LeftOut
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """The sum of one round; `energy_cut_frac` is what the cut to the server's rank threw away."""
+
+    round: int
+    num_valid: int
+    num_clients: int
+    num_tokens: int
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    bits_per_byte_before: float | None = None
+    bits_per_byte_after: float | None = None
+    energy_cut_frac: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One logged training step of one client; `num_tokens` counts over the whole run."""
+
+    round: int
+    step: int
+    num_tokens: int
+    loss_nats: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When something happened, and what; `reason` where the event gives one."""
+
+    time: str
+    event: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. Where a round was run again after a stop, only the last time is in here."""
+
+    name: str
+    started: Started | None
+    moments: tuple[Moment, ...]
+    replies: tuple[Reply, ...]
+    left_out: tuple[LeftOut, ...]
+    rounds: Mapping[int, RoundDone | None]
+    steps: Mapping[str, tuple[Step, ...]]
+    num_unreadable: int
+    evaluation: Evaluation | None
+    config: str
+    adapters: tuple[str, ...]
+
+    @property
+    def state(self) -> State:
+        """What the last start, end or failure says."""
+        ends = [m.event for m in self.moments if m.event in ("run_started", "run_finished", "run_failed")]
+        states: dict[str, State] = {"run_finished": "finished", "run_failed": "failed"}
+        return states.get(ends[-1], "unfinished") if ends else "unfinished"
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The run's domains; without a start event, those that left a trace."""
+        named = self.started.domains if self.started else []
+        return tuple(dict.fromkeys([*named, *(reply.domain for reply in self.replies), *self.steps]))
+
+
+def read_run(run: Path) -> Record:
+    """Read everything a report needs from a run folder; each part may be missing.
+
+    Raises:
+        RunError: there is no run in the folder, or its evaluation.json is malformed.
+    """
+    if not (run / "events.jsonl").is_file() and not (run / "evaluation.json").is_file():
+        raise RunError(
+            "no run to report",
+            expected="a run folder with events.jsonl or evaluation.json",
+            got="neither" if run.is_dir() else "no such folder",
+            where=str(run),
+            fix="Name a folder that `cogen simulate`, `cogen run` or `cogen evaluate` has written.",
+        )
+    rows, bad_lines = read_lines(run / "events.jsonl")
+    moments = [Moment(*(str(row.get(key, "")) for key in ("time", "event", "reason"))) for row in rows]
+    starts, bad_starts = _parse(TypeAdapter(Started), [row for row in rows if row.get("event") == "run_started"])
+    outcomes, rounds, bad_outcomes = _replay(rows)
+    steps, bad_steps = _read_steps(run, starts[-1].domains if starts else [])
+    return Record(
+        name=starts[-1].run if starts else run.resolve().name,
+        started=starts[-1] if starts else None,
+        moments=tuple(moments),
+        replies=tuple(outcome for outcome in outcomes if isinstance(outcome, Reply)),
+        left_out=tuple(outcome for outcome in outcomes if isinstance(outcome, LeftOut)),
+        rounds=rounds,
+        steps=steps,
+        num_unreadable=bad_lines + bad_starts + bad_outcomes + bad_steps,
+        evaluation=_read_evaluation(run / "evaluation.json"),
+        config=_read_text(run / "config.toml"),
+        adapters=tuple(str(path.parent.relative_to(run)) for path in _manifests(run)),
+    )
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of a .jsonl file, and how many lines could not be read.
+
+    A process that is killed leaves half a line at the end; that one is left out uncounted.
+    """
+    lines = [line for line in _read_text(path).split("\n") if line.strip()]
+    found: list[dict[str, Any]] = []
+    num_bad = 0
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            num_bad += number < len(lines)
+            continue
+        if isinstance(values, dict):
+            found.append(values)
+        else:
+            num_bad += 1
+    return found, num_bad
+
+
+def _parse(kind: TypeAdapter[T], rows: Iterable[Mapping[str, Any]]) -> tuple[list[T], int]:
+    """The rows as `kind`, and how many lack a field or hold a wrong one."""
+    found: list[T] = []
+    num_bad = 0
+    for row in rows:
+        try:
+            found.append(kind.validate_python(row))
+        except ValidationError:
+            num_bad += 1
+    return found, num_bad
+
+
+def _replay(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Outcome], dict[int, RoundDone | None], int]:
+    """The last outcome of each (round, domain), the rounds, and how many events could not be read."""
+    outcomes: dict[tuple[int, str], Outcome] = {}
+    rounds: dict[int, RoundDone | None] = {}
+    kinds: dict[str, TypeAdapter[Any]] = {
+        "client_replied": TypeAdapter(Reply),
+        "client_left_out": TypeAdapter(LeftOut),
+        "round_finished": TypeAdapter(RoundDone),
+    }
+    num_bad = 0
+    for row in rows:
+        if row.get("event") == "round_started" and isinstance(row.get("round"), int):
+            rounds.setdefault(row["round"], None)
+        kind = kinds.get(str(row.get("event")))
+        events, bad = _parse(kind, [row]) if kind else ([], 0)
+        num_bad += bad
+        for event in events:
+            rounds.setdefault(event.round, None)
+            if isinstance(event, RoundDone):
+                rounds[event.round] = event
+            else:
+                outcomes[event.round, event.domain] = event
+    return [outcomes[key] for key in sorted(outcomes)], dict(sorted(rounds.items())), num_bad
+
+
+def _read_steps(run: Path, order: Sequence[str]) -> tuple[dict[str, tuple[Step, ...]], int]:
+    """Each node's steps, the last line of a (round, step) counting, and how many could not be read."""
+    paths = {path.parent.name: path for path in run.glob("nodes/*/train.jsonl")}
+    kind = TypeAdapter(Step)
+    found: dict[str, tuple[Step, ...]] = {}
+    num_bad = 0
+    for domain in sorted(paths, key=lambda d: (order.index(d) if d in order else len(order), d)):
+        rows, bad_lines = read_lines(paths[domain])
+        steps, bad_steps = _parse(kind, rows)
+        last = {(step.round, step.step): step for step in steps}
+        found[domain] = tuple(last[key] for key in sorted(last))
+        num_bad += bad_lines + bad_steps
+    return found, num_bad
+
+
+def _read_evaluation(path: Path) -> Evaluation | None:
+    return Evaluation.from_json(_read_text(path), str(path)) if path.is_file() else None
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file, empty when missing; broken UTF-8 (a write cut off) is no reason to stop."""
+    return path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""
+
+
+def _manifests(run: Path) -> list[Path]:
+    return [
+        path for path in [run / "merged" / "cogen.json", *sorted(run.glob("experts/*/cogen.json"))] if path.exists()
+    ]

@@ -1,0 +1,186 @@
+"""The run folder: layout, events, rounds, lock.
+
+    config.toml          resolved settings
+    events.jsonl         the truth: one JSON object a line, appended and flushed
+    rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
+    nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
+    experts/<domain>/    with one round, each client's reply
+    merged/              the last global adapter
+    evaluation.json      bits per byte, model by domain
+    report.html          `cogen report`
+    logs/                output of Flower's programs and of the trainers
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cogen.errors import RunError
+from cogen.files import cannot_write, write_file
+
+CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
+LOCK = ".lock"
+
+
+class RunFolder:
+    """Paths and events of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+
+    @property
+    def config(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / EVENTS
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / EVALUATION
+
+    @property
+    def merged(self) -> Path:
+        return self.path / "merged"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def expert(self, domain: str) -> Path:
+        return self.path / "experts" / domain
+
+    def node(self, domain: str) -> Path:
+        return self.path / "nodes" / domain
+
+    def round(self, number: int) -> Path:
+        return self.path / "rounds" / f"{number:04d}"
+
+    def create(self, config_toml: str, *, overwrite: bool = False) -> None:
+        """Make the folder with its resolved settings.
+
+        Raises:
+            RunError: a run is there already and `overwrite` is off, or the place is something else.
+        """
+        if self.config.exists() and overwrite:
+            shutil.rmtree(self.path)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                "cannot start a run here",
+                expected="a new or empty folder",
+                got="a run" if self.config.exists() else "other files",
+                where=str(self.path),
+                fix="Continue it with --resume, replace it with --overwrite, or name another with --out.",
+            )
+        write_file(self.config, config_toml.encode())
+
+    def require_resumable(self) -> None:
+        """Raise RunError unless there is a run to continue."""
+        if not self.config.is_file():
+            raise RunError(
+                "cannot resume",
+                expected=f"a run folder with {CONFIG}",
+                got="none",
+                where=str(self.path),
+                fix="Start it without --resume.",
+            )
+
+    def last_complete_round(self) -> int:
+        """Number of the last round that is complete; 0 when none is."""
+        number = 0
+        while (self.round(number + 1) / "round.json").is_file():
+            number += 1
+        return number
+
+    def append_event(self, event: str, **values: Any) -> None:
+        """Append one line to `events.jsonl`, and flush it to the disk."""
+        append_line(self.events_path, {"time": datetime.now(UTC).isoformat(), "event": event, **values})
+
+    @contextmanager
+    def building_round(self, number: int) -> Iterator[Path]:
+        """A folder aside that becomes `rounds/<number>` when the block ends without an error."""
+        final = self.round(number)
+        aside = final.parent / f".{final.name}.building"
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            yield aside
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(aside, final)
+        except OSError as error:
+            raise cannot_write(final, error) from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, wait_seconds: float = 20.0) -> Iterator[int]:
+        """Hold the run for this process and those that inherit the yielded descriptor.
+
+        Raises:
+            RunError: another process holds it for longer than `wait_seconds`.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path.parent / f".{self.path.name}{LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            until = time.monotonic() + wait_seconds
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise self._in_use() from None
+                    time.sleep(0.2)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _in_use(self) -> RunError:
+        return RunError(
+            "cannot use run folder",
+            expected="no other process in it",
+            got="one that is still running",
+            where=str(self.path),
+            fix="Wait for it to end, or name another folder with --out.",
+        )
+
+
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
+    """Append one JSON object as a line; a torn last line of a killed process is closed first."""
+    line = json.dumps(values, separators=(",", ":")).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole JSON lines of a file; torn ones are passed over, a missing file has none."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found

@@ -1,0 +1,204 @@
+"""The one training loop, on accelerate: every command and every client trains through `train_round`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cogen.adapter import Factors
+from cogen.config import Train
+from cogen.data.pack import Batch, Stream, train_batch
+from cogen.errors import CogenError
+from cogen.train.attention import use_segment_attention
+from cogen.train.lora import attached, read_back
+from cogen.train.loss import chunked_loss, head_weight
+from cogen.train.schedule import Plan, learning_rate
+from cogen.train.state import TrainState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel
+
+    from cogen.base import Base
+
+ADAM_KEYS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class TrainingError(CogenError):
+    """Training went wrong in a way that a setting can mend."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step, as it is shown and logged; counts are of this round."""
+
+    round: int
+    step: int
+    num_steps: int
+    num_tokens: int
+    loss_nats: float
+    learning_rate: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round of training gave: factors, the state to go on from, and its figures."""
+
+    factors: dict[str, Factors]
+    state: TrainState
+    num_tokens: int
+    loss_nats: float
+    seconds: float
+
+
+def train_round(
+    base: Base,
+    start: Mapping[str, Factors],
+    stream: Stream,
+    plan: Plan,
+    settings: Train,
+    *,
+    rest: Mapping[str, Factors] | None = None,
+    state: TrainState | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_checkpoint: Callable[[TrainState], None] | None = None,
+) -> RoundResult:
+    """Continue pretraining from `start` through the blocks and steps of `plan`.
+
+    Args:
+        start: the factors to train, by module.
+        rest: frozen directions that belong to the model all the same.
+        state: of an earlier round (moments live on), or of this round cut off in the middle.
+        on_step: called after each optimiser step.
+        on_checkpoint: called with a state to save, every `settings.checkpoint_seconds`.
+    Returns: float32 factors on the CPU; the same bits for the same input on the same CPU.
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    accelerator = make_accelerator(base)
+    use_segment_attention(base.model)
+    begin = state.factors if state is not None and state.factors is not None else start
+    first = state.num_steps_done if state is not None else 0
+    scaling = {name: f.scaling for name, f in start.items()}
+    sum_loss = state.sum_loss_nats if state is not None else 0.0
+    began = saved = time.monotonic()
+    with attached(base.model, begin, rest) as live:
+        optimizer = accelerator.prepare(_optimizer(live, settings, state))
+        for step in range(first, plan.num_steps):
+            rate = learning_rate(settings, plan.first_step + step, plan.total_steps)
+            block, num_blocks = plan.blocks_of(step)
+            loss = _step(accelerator, base.model, optimizer, train_batch(stream, block, num_blocks), rate, settings)
+            sum_loss += _finite(loss, plan, step)
+            seconds = time.monotonic() - began
+            if on_step is not None:
+                on_step(_report(plan, first, step, stream.block_tokens, loss, rate, seconds))
+            if on_checkpoint is not None and time.monotonic() - saved >= settings.checkpoint_seconds:
+                on_checkpoint(TrainState(_moments(live, optimizer), step + 1, sum_loss, read_back(live, scaling)))
+                saved = time.monotonic()
+        factors = read_back(live, scaling)
+        after = TrainState(_moments(live, optimizer))
+    tokens = plan.num_blocks * stream.block_tokens
+    return RoundResult(factors, after, tokens, sum_loss / plan.num_steps, time.monotonic() - began)
+
+
+def make_accelerator(base: Base) -> Any:
+    """An Accelerator for the device and dtype that `base` is on."""
+    import torch
+    from accelerate import Accelerator
+
+    precision = "bf16" if base.model.dtype == torch.bfloat16 else "no"
+    return Accelerator(mixed_precision=precision, cpu=base.model.device.type == "cpu")
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Last hidden states `(N, d)` of segments that do not see each other, positions from 0 in each."""
+    import torch
+
+    device = model.device
+    positions = torch.cat([torch.arange(n, device=device) for n in batch.lengths])
+    out = model.get_decoder()(
+        input_ids=torch.from_numpy(batch.tokens).to(device)[None],
+        position_ids=positions[None],
+        use_cache=False,
+        segment_lengths=batch.lengths,
+    )
+    hidden: Tensor = out.last_hidden_state[0]
+    return hidden
+
+
+def _step(
+    accelerator: Any, model: PreTrainedModel, optimizer: Any, batch: Batch, rate: float, settings: Train
+) -> float:
+    import torch
+
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with accelerator.autocast():
+        hidden = hidden_states(model, batch)
+    targets = torch.from_numpy(batch.targets).to(hidden.device)
+    weight = head_weight(model)
+    loss = chunked_loss(hidden.to(weight.dtype), weight, targets, settings.head_chunk_tokens)
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
+
+
+def _finite(loss: float, plan: Plan, step: int) -> float:
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise TrainingError(
+            "training diverged",
+            expected="a finite loss",
+            got=str(loss),
+            where=f"round {plan.round}, step {step + 1}",
+            fix="Lower train.learning_rate.",
+        )
+    return loss
+
+
+def _optimizer(
+    live: Mapping[str, tuple[Parameter, Parameter]], settings: Train, state: TrainState | None
+) -> Optimizer:
+    import torch
+
+    parameters = [p for pair in live.values() for p in pair]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    moments = state.moments if state is not None else {}
+    for name, parameter in _named(live):
+        found = {k: moments.get(f"{name}.{k}") for k in ADAM_KEYS}
+        average = found["exp_avg"]
+        if average is not None and average.shape == parameter.shape:
+            optimizer.state[parameter] = {k: v.clone().to(parameter.device) for k, v in found.items() if v is not None}
+    return optimizer
+
+
+def _moments(live: Mapping[str, tuple[Parameter, Parameter]], optimizer: Any) -> dict[str, Tensor]:
+    """Copies of Adam's state by parameter name, on the CPU."""
+    state = optimizer.state
+    return {f"{n}.{k}": state[p][k].detach().to("cpu", copy=True) for n, p in _named(live) for k in ADAM_KEYS}
+
+
+def _named(live: Mapping[str, tuple[Parameter, Parameter]]) -> list[tuple[str, Parameter]]:
+    return [(f"{name}.{side}", p) for name, pair in live.items() for side, p in zip("AB", pair, strict=True)]
+
+
+def _report(plan: Plan, first: int, step: int, block_tokens: int, loss: float, rate: float, seconds: float) -> Step:
+    blocks = min((step + 1) * plan.batch_blocks, plan.num_blocks)
+    here = blocks - first * plan.batch_blocks
+    return Step(
+        round=plan.round,
+        step=step + 1,
+        num_steps=plan.num_steps,
+        num_tokens=blocks * block_tokens,
+        loss_nats=loss,
+        learning_rate=rate,
+        tokens_per_second=here * block_tokens / max(seconds, 1e-9),
+    )

@@ -1,0 +1,100 @@
+"""LoRA factors on a base model through PEFT: made, attached, read back, taken off."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Factors, lora_config
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Parameter
+    from transformers import PreTrainedModel
+
+TRAIN, REST = "trained", "frozen"  # PEFT puts them in a ModuleDict, where "train" is taken
+
+
+def init_factors(
+    modules: Mapping[str, tuple[int, int]], rank: int, scaling: float, seed: int
+) -> dict[str, Factors]:
+    """Fresh LoRA factors: A uniform in +-1/sqrt(d_in) as PEFT draws it (Kaiming, a = sqrt 5), B zero.
+
+    Each module has a generator of its own, and rows are drawn in order: a smaller rank is the
+    leading part of a larger one. The rank is held to min(d_out, d_in).
+    """
+    import torch
+
+    factors = {}
+    for name, (d_out, d_in) in modules.items():
+        r = min(rank, d_out, d_in)
+        generator = torch.Generator().manual_seed(module_seed(seed, name))
+        a = (torch.rand(r, d_in, generator=generator) * 2.0 - 1.0) / math.sqrt(d_in)
+        factors[name] = Factors(a=a, b=torch.zeros(d_out, r), scaling=scaling)
+    return factors
+
+
+def module_seed(seed: int, name: str) -> int:
+    """A seed for one module, whatever the others are."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:7], "big")
+
+
+@contextmanager
+def attached(
+    model: PreTrainedModel, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None = None
+) -> Iterator[dict[str, tuple[Parameter, Parameter]]]:
+    """Attach factors to the linear layers of `model`, and take them off again at the end.
+
+    Args:
+        train: get gradients; float32 masters whatever the base's dtype.
+        rest: directions that are part of the model but stay frozen.
+    Yields: module name to the live parameters `(A, B)` of `train`.
+    """
+    from peft import LoraModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = LoraModel(model, lora_config(train, ""), TRAIN)
+        names = [TRAIN]
+        if rest:
+            wrapped.peft_config[REST] = lora_config(rest, "")
+            wrapped.inject_adapter(model, REST)
+            names.append(REST)
+    wrapped.set_adapter(names)
+    live = _fill(model, train, TRAIN, requires_grad=True)
+    if rest:
+        _fill(model, rest, REST, requires_grad=False)
+    try:
+        yield live
+    finally:
+        wrapped.unload()
+        model.requires_grad_(False)
+
+
+def _fill(
+    model: PreTrainedModel, factors: Mapping[str, Factors], name: str, *, requires_grad: bool
+) -> dict[str, tuple[Parameter, Parameter]]:
+    import torch
+
+    live = {}
+    for path, f in factors.items():
+        layer = model.get_submodule(path)
+        pair = (layer.lora_A[name].weight, layer.lora_B[name].weight)
+        for parameter, value in zip(pair, (f.a, f.b), strict=True):
+            parameter.data = value.detach().clone().to(device=parameter.device, dtype=torch.float32)
+            parameter.requires_grad_(requires_grad)
+        live[path] = pair
+    return live
+
+
+def read_back(live: Mapping[str, tuple[Parameter, Parameter]], scaling: Mapping[str, float]) -> dict[str, Factors]:
+    """Copies of the live factors, float32 on the CPU."""
+
+    def copy(parameter: Parameter) -> torch.Tensor:
+        return parameter.detach().to("cpu", copy=True).contiguous()
+
+    return {name: Factors(a=copy(a), b=copy(b), scaling=scaling[name]) for name, (a, b) in live.items()}

@@ -1,0 +1,94 @@
+"""Head and cross-entropy in chunks: no `(N, V)` tensor exists.
+
+Legend: N tokens, d hidden size, V vocabulary, C tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cogen.data.pack import IGNORE
+from cogen.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+def head_weight(model: PreTrainedModel) -> Tensor:
+    """The output embedding `(V, d)`.
+
+    Raises:
+        BaseModelError: the head does more than one product (bias, soft-capping, scaled logits).
+    """
+    head = model.get_output_embeddings()
+    extras = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    odd = [k for k in extras if getattr(model.config, k, None) not in (None, 1, 1.0)]
+    if getattr(head, "bias", None) is not None:
+        odd.append("a bias")
+    if odd:
+        raise BaseModelError(
+            "cannot compute the loss in chunks",
+            expected="a head that is one matrix product",
+            got=odd[0],
+            where=type(model).__name__,
+            fix="Use a Llama-like base.",
+        )
+    weight: Tensor = head.weight
+    return weight
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Mean negative log-likelihood; the gradient of `hidden` is formed in the forward, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int) -> Tensor:
+        grad = torch.zeros_like(hidden)
+        kept = (targets != IGNORE).nonzero().squeeze(1)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for rows in kept.split(chunk_tokens):
+            logits = (hidden[rows] @ weight.T).float()
+            nll = _nll(logits, targets[rows])
+            total += nll.sum()
+            # logits now hold log-probabilities; the gradient is softmax minus one-hot, over the mean.
+            logits.exp_()
+            logits[torch.arange(len(rows), device=rows.device), targets[rows]] -= 1.0
+            grad[rows] = (logits.to(weight.dtype) @ weight).div_(max(len(kept), 1))
+        ctx.save_for_backward(grad)
+        return total / max(len(kept), 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0].to(grad.dtype), None, None, None
+
+
+def _nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Per row, in nats; turns `logits` into log-probabilities in place."""
+    logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True))
+    return -logits.gather(1, targets[:, None]).squeeze(1)
+
+
+def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int) -> Tensor:
+    """Mean cross-entropy of the predicted tokens, in nats, differentiable in `hidden` alone.
+
+    Args:
+        hidden: `(N, d)`.
+        weight: `(V, d)`, frozen.
+        targets: `(N,)`, IGNORE where nothing is predicted; they cost nothing.
+        chunk_tokens: C; `(C, V)` logits exist at a time.
+    """
+    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, chunk_tokens)
+    return loss
+
+
+@torch.no_grad()
+def chunked_nll(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int) -> Tensor:
+    """Negative log-likelihood `(N,)` of each target, in nats, float32; 0 where the target is IGNORE."""
+    out = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
+    kept = (targets != IGNORE).nonzero().squeeze(1)
+    for rows in kept.split(chunk_tokens):
+        out[rows] = _nll((hidden[rows] @ weight.T).float(), targets[rows])
+    return out

@@ -1,0 +1,56 @@
+"""Learning rate over the whole run: linear warm-up, then cosine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cogen.config import Train
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where one round lies in the run: blocks of the stream and steps of the schedule, counted from 0."""
+
+    round: int
+    first_block: int
+    num_blocks: int
+    first_step: int
+    num_steps: int
+    total_steps: int
+    batch_blocks: int
+
+    def blocks_of(self, step: int) -> tuple[int, int]:
+        """First block and number of blocks of the round's `step`; the last step may be smaller."""
+        done = step * self.batch_blocks
+        return self.first_block + done, min(self.batch_blocks, self.num_blocks - done)
+
+
+def plan_round(settings: Train, round_number: int, num_rounds: int) -> Plan:
+    """The part of the run that round `round_number` (from 1) of `num_rounds` is."""
+    num_blocks = math.ceil(settings.tokens_per_round / settings.block_tokens)
+    num_steps = math.ceil(num_blocks / settings.batch_blocks)
+    before = round_number - 1
+    return Plan(
+        round=round_number,
+        first_block=before * num_blocks,
+        num_blocks=num_blocks,
+        first_step=before * num_steps,
+        num_steps=num_steps,
+        total_steps=num_rounds * num_steps,
+        batch_blocks=settings.batch_blocks,
+    )
+
+
+def learning_rate(settings: Train, step: int, total_steps: int) -> float:
+    """Rate of optimiser step `step` (from 0) of `total_steps` over all rounds.
+
+    Rises linearly to the peak over the warm-up (at least one step, so the first step is never 0),
+    then follows half a cosine down to `final_learning_rate_frac` of it at the last step.
+    """
+    warmup = max(1, math.ceil(settings.warmup_frac * total_steps))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup + 1) / max(1, total_steps - warmup)
+    low = settings.final_learning_rate_frac
+    return settings.learning_rate * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * progress)))

@@ -1,0 +1,78 @@
+"""What a client keeps to go on bit for bit: Adam's moments and where in the round it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Factors
+from cogen.errors import RunError
+from cogen.files import write_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Adam's `exp_avg`, `exp_avg_sq` and `step` by parameter, and the steps done of the current round.
+
+    `factors` are those of a round cut off in the middle; None between rounds, where the server's
+    global factors are the truth.
+    """
+
+    moments: Mapping[str, Tensor]
+    num_steps_done: int = 0
+    sum_loss_nats: float = 0.0
+    factors: Mapping[str, Factors] | None = None
+
+    def save(self, path: Path, key: str) -> None:
+        """Write to one safetensors file; `key` names what it belongs to and is checked on load."""
+        from safetensors.torch import save
+
+        tensors = {f"moment:{k}": v.contiguous() for k, v in self.moments.items()}
+        scalings = {}
+        for name, f in (self.factors or {}).items():
+            tensors[f"a:{name}"], tensors[f"b:{name}"], scalings[name] = f.a, f.b, f.scaling
+        about = {
+            "format": FORMAT,
+            "key": key,
+            "num_steps_done": self.num_steps_done,
+            "sum_loss_nats": self.sum_loss_nats,
+            "scalings": scalings,
+        }
+        write_file(path, save(tensors, metadata={"cogen": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: Path, key: str) -> TrainState:
+        """Read a saved state.
+
+        Raises:
+            RunError: it is not one, or belongs to other data or settings.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as opened:
+                about = json.loads((opened.metadata() or {})["cogen"])
+                tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise _unusable(path, "a saved training state", str(error)) from None
+        if about["format"] != FORMAT or about["key"] != key:
+            raise _unusable(path, "the state of this data and these settings", "that of others")
+        factors = {
+            n: Factors(tensors[f"a:{n}"], tensors[f"b:{n}"], scaling) for n, scaling in about["scalings"].items()
+        }
+        moments = {k.removeprefix("moment:"): v for k, v in tensors.items() if k.startswith("moment:")}
+        return cls(moments, about["num_steps_done"], about["sum_loss_nats"], factors or None)
+
+
+def _unusable(path: Path, expected: str, got: str) -> RunError:
+    return RunError(
+        "cannot resume", expected=expected, got=got, where=str(path), fix="Start afresh, or restore what was changed."
+    )

@@ -1,0 +1,1 @@
+"""The Flower ServerApp: rounds, checks of replies, checkpoints."""

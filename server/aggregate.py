@@ -1,0 +1,63 @@
+"""From valid replies to the new global factors: the weighted mean of increments, exact until it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cogen.adapter import Factors
+from cogen.base import BaseInfo
+from cogen.config import RunConfig
+from cogen.merge.factored import revive
+from cogen.merge.increments import aggregate_increments
+from cogen.train.lora import init_factors, module_seed
+from server.replies import Reply
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """New global factors, the weights used (sum 1), and the share of energy that the cut lost."""
+
+    factors: dict[str, Factors]
+    weights: list[float]
+    energy_cut_frac: float
+
+
+def first_global(base: BaseInfo, config: RunConfig) -> dict[str, Factors]:
+    """The shared starting point: it changes nothing yet, and every client can train it."""
+    return init_factors(base.modules, config.server_rank, config.train.scaling, config.train.seed)
+
+
+def aggregate(
+    config: RunConfig, current: Mapping[str, Factors], replies: Sequence[Reply], round_number: int
+) -> Aggregated:
+    """Mean increment of the replies on top of `current`, cut to the server's rank.
+
+    Directions that carry nothing are drawn afresh (A random, B zero), so that every client can train
+    all of them in the next round.
+    """
+    weights = _weights(config, replies)
+    factors: dict[str, Factors] = {}
+    cut = total = 0.0
+    for name, now in current.items():
+        trained = [r.factors[name] for r in replies]
+        rank = min(config.server_rank, *now.shape)
+        made = aggregate_increments(now, trained, weights, rank, config.federation.server_scale)
+        energy = float((made.singular_values.double() ** 2).sum())
+        cut, total = cut + made.energy_cut_frac * energy, total + energy
+        generator = torch.Generator().manual_seed(module_seed(config.train.seed + round_number, name))
+        factors[name] = revive(made.factors, rank, generator)
+    return Aggregated(factors, weights, cut / total if total > 0 else 0.0)
+
+
+def _weights(config: RunConfig, replies: Sequence[Reply]) -> list[float]:
+    """Tokens trained, one for all, or what the config says of a domain; normalised to sum 1."""
+    fixed = {d.name: d.weight for d in config.domains}
+    raw = []
+    for reply in replies:
+        counted = float(reply.num_tokens) if config.federation.weighting == "tokens" else 1.0
+        weight = fixed[reply.domain]
+        raw.append(counted if weight is None else weight)
+    return [w / sum(raw) for w in raw]

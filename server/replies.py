@@ -1,0 +1,124 @@
+"""A reply is checked before it can touch the global model; what fails is named, and left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cogen.adapter import Contract, Factors
+from cogen.errors import ReplyError
+from cogen.merge.factored import leading, stack
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+REFUSED = "It is left out of this round."
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's valid reply."""
+
+    domain: str
+    factors: dict[str, Factors]
+    num_tokens: int
+    bits_per_byte_before: float | None
+    bits_per_byte_after: float | None
+    seconds: float
+    bytes_up: int
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the server asked of a client: domain, rank, and the global factors that it started from."""
+
+    domain: str
+    rank: int
+    contract: Contract
+    current: Mapping[str, Factors]
+    max_increment_norm: float
+
+
+def check_reply(content: RecordDict, expected: Expected) -> Reply:
+    """Turn a message's content into a Reply.
+
+    Checks, in this order: records, domain, contract, names, dtype, shapes and rank, finite values,
+    tokens, norm of the increment.
+
+    Raises:
+        ReplyError: says what was expected and what came.
+    """
+    for kind in ("factors", "figures", "about"):
+        if kind not in content:
+            raise _refuse(f"a record {kind!r}", "none", expected)
+    about = dict(content.config_records["about"])
+    if about.get("domain") != expected.domain:
+        raise _refuse(f"domain {expected.domain!r}", repr(about.get("domain")), expected)
+    got = Contract(*(str(about.get(k, "")) for k in ("weights", "tokenizer", "modules")))
+    if got != expected.contract:
+        raise _refuse("the contract of the run's base", "another", expected)
+    record = content.array_records["factors"]
+    arrays = {name: array.numpy() for name, array in record.items()}
+    _check_arrays(arrays, expected)
+    factors = {
+        name: Factors(torch.from_numpy(arrays[f"{name}.a"]), torch.from_numpy(arrays[f"{name}.b"]), f.scaling)
+        for name, f in expected.current.items()
+    }
+    figures = _check_figures(dict(content.metric_records["figures"]), expected)
+    _check_norm(factors, expected)
+    return Reply(expected.domain, factors, bytes_up=sum(a.nbytes for a in arrays.values()), **figures)
+
+
+def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
+    wanted = {f"{n}.{side}" for n in expected.current for side in "ab"}
+    if arrays.keys() != wanted:
+        missing, extra = sorted(wanted - arrays.keys()), sorted(arrays.keys() - wanted)
+        got = f"{len(missing)} missing" + (f" ({missing[0]})" if missing else "")
+        got += f", {len(extra)} unknown" + (f" ({extra[0]})" if extra else "")
+        raise _refuse(f"{len(wanted)} arrays", got, expected)
+    for name, f in expected.current.items():
+        d_out, d_in = f.shape
+        rank = min(expected.rank, d_out, d_in)
+        for side, shape in (("a", (rank, d_in)), ("b", (d_out, rank))):
+            array = arrays[f"{name}.{side}"]
+            if array.dtype != np.float32:
+                raise _refuse(f"float32 {name}.{side}", str(array.dtype), expected)
+            if array.shape != shape:
+                raise _refuse(f"{name}.{side} {shape}", str(array.shape), expected)
+            if not np.isfinite(array).all():
+                raise _refuse(f"finite {name}.{side}", "NaN or infinity", expected)
+
+
+def _check_figures(figures: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
+    tokens = figures.get("num_tokens")
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens <= 0:
+        raise _refuse("num_tokens above 0", repr(tokens), expected)
+    values: dict[str, Any] = {"num_tokens": tokens}
+    for key in ("bits_per_byte_before", "bits_per_byte_after", "seconds"):
+        value = figures.get(key)
+        if value is not None and not (isinstance(value, int | float) and np.isfinite(value)):
+            raise _refuse(f"a finite {key}", repr(value), expected)
+        values[key] = value
+    values["seconds"] = float(values["seconds"] or 0.0)
+    return values
+
+
+def _check_norm(factors: Mapping[str, Factors], expected: Expected) -> None:
+    """Frobenius norm of the increment over all modules, from Gram matrices of the factors alone."""
+    total = 0.0
+    for name, f in factors.items():
+        start, _ = leading(expected.current[name], min(f.rank, expected.current[name].rank))
+        both = stack([f, start], [1.0, -1.0])
+        gram = (both.b.T.double() @ both.b.double()) * (both.a.double() @ both.a.T.double())
+        total += max(float(gram.sum()), 0.0)
+    if total**0.5 > expected.max_increment_norm:
+        bound = f"an increment of norm up to {expected.max_increment_norm:g}"
+        raise _refuse(bound, f"{total**0.5:.4g}", expected)
+
+
+def _refuse(expected: str, got: str, asked: Expected) -> ReplyError:
+    return ReplyError("reply refused", expected=expected, got=got, where=f"domain {asked.domain!r}", fix=REFUSED)
