@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.errors import CogenError, FederationError
 from cogen.node.wire import Frame, receive, send
+from cogen.train.memory import keep_pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +78,6 @@ class ResidentTrainer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **training_environment()},
                 start_new_session=True,
             )
         theirs.close()
@@ -99,11 +99,6 @@ class ResidentTrainer:
             code = process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"the trainer process died ({how}; see logs/trainer.log)"
-
-
-def training_environment() -> dict[str, str]:
-    """Large pages for torch's tensors: fewer page faults, which cost a step dearly on a virtual machine."""
-    return {"THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
 
 
 def _failed(expected: str, got: str, domain: str) -> FederationError:
@@ -171,6 +166,7 @@ def _end_with(parent: int) -> None:
 
 def main() -> None:
     """`python -m cogen.node.resident FD RUN`; started by ResidentTrainer alone."""
+    keep_pages()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
 

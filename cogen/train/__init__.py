@@ -1,0 +1,1 @@
+"""LoRA continual pretraining: attachment, loss, schedule, the one loop, its saved state."""

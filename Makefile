@@ -1,0 +1,32 @@
+# Every target makes .venv by itself when it is missing. PYTHON names the interpreter to make it with.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup simulate test test-slow check clean
+
+setup: .venv/ready
+
+# torch first and by its exact version: the CPU build is enough, and a range would fetch gigabytes of CUDA.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+simulate: .venv/ready
+	$(BIN)/cogen simulate configs/quickstart.toml --overwrite
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m 'slow or network'
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build dist

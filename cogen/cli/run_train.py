@@ -1,0 +1,71 @@
+"""The work of `cogen train`, imported only when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cogen.base import load_base
+from cogen.cli.show import named_paths, print_json, token_bar
+from cogen.config import Train, apply_overrides, parse_config
+from cogen.data import read_corpus
+from cogen.errors import ConfigError, RunError
+from cogen.train.schedule import plan_round
+from cogen.train.single import Trained, train_adapter
+
+
+def run_train(
+    base_name: str,
+    data: list[str],
+    domain: str,
+    out: Path | None,
+    heldout_frac: float,
+    overrides: list[str],
+    *,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Check the input, train with a bar, write the adapter, say what came of it."""
+    paths = named_paths(data, "--data")
+    if not paths or not domain or out is None:
+        missing = "--data" if not paths else "--domain" if not domain else "--out"
+        raise ConfigError("cannot train", expected=missing, got="nothing", fix="See cogen train --help.")
+    if out.exists() and not out.is_dir():
+        raise RunError("cannot write", expected="a folder", got="a file", where=str(out), fix="Name another --out.")
+    settings = _settings(domain, paths, heldout_frac, overrides)
+    corpora = {name: read_corpus(path) for name, path in paths.items()}
+    base = load_base(base_name)
+    state = out.parent / f".{out.name}.training"
+    total = plan_round(settings, 1, 1).num_blocks * settings.block_tokens
+    with token_bar(domain, total) as bar:
+        made = train_adapter(
+            base,
+            corpora,
+            settings,
+            domain=domain,
+            heldout_frac=heldout_frac,
+            on_step=lambda s: bar.update(s.num_tokens, f"loss {s.loss_nats:.3f}"),
+            state_path=state,
+            resume=resume,
+        )
+    made.adapter.save(out)
+    state.unlink(missing_ok=True)
+    _say(made, out, as_json)
+
+
+def _settings(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> Train:
+    """Through the config's own checks, so that bounds and unknown keys read the same everywhere."""
+    first = next(iter(paths.values()))
+    values: dict[str, Any] = {"domains": [{"name": domain, "data": first}], "evaluate": {"heldout_frac": heldout_frac}}
+    apply_overrides(values, overrides)
+    return parse_config(values, "the command line").train
+
+
+def _say(made: Trained, out: Path, as_json: bool) -> None:
+    result = made.result
+    rate = result.num_tokens / max(result.seconds, 1e-9)
+    if as_json:
+        values = {"out": str(out), "num_tokens": result.num_tokens, "loss_nats": result.loss_nats}
+        print_json({**values, "seconds": result.seconds, "tokens_per_second": rate})
+    else:
+        print(f"{out}: {result.num_tokens} tokens, mean loss {result.loss_nats:.3f} nats, {rate:.0f} tok/s")

@@ -1,0 +1,26 @@
+"""`cogen simulate`: a whole federation on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def simulate(
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped one (quickstart).")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name of the config> without it.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="table.key=value, for example train.rank=8.")] = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option(help="Continue from the last complete round.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a run that is there.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port for Flower's SuperLink on loopback; free one without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Simulate a federation: every domain trains, the server combines, a table says what it gave.
+
+    Example: cogen simulate configs/quickstart.toml
+    """
+    from cogen.cli.run_simulate import run_simulate
+
+    run_simulate(config, out, settings, resume=resume, overwrite=overwrite, port=port, as_json=as_json)

@@ -1,0 +1,32 @@
+"""`cogen train`: one domain alone, without Flower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    base: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or a known name.")] = "smollm2-135m",
+    data: Annotated[list[str], typer.Option(help="[NAME=]PATH of a corpus; several take turns.")] = [],  # noqa: B006
+    domain: Annotated[str, typer.Option(help="What the adapter is called.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens to train; short for --set train.tokens_per_round.")] = None,
+    heldout_frac: Annotated[float, typer.Option(help="Share of documents never trained on.")] = 0.05,
+    settings: Annotated[list[str], typer.Option("--set", help="train.KEY=VALUE, for example train.rank=8.")] = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option(help="Continue from the state saved in the adapter folder's .training.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Continue pretraining a base model on one corpus with LoRA.
+
+    Example: cogen train --base smollm2-135m --data seeds/grid.jsonl --domain grid --out adapters/grid
+    """
+    from cogen.train.memory import keep_pages
+
+    keep_pages()
+    from cogen.cli.run_train import run_train
+
+    extra = [] if tokens is None else [f"train.tokens_per_round={tokens}"]
+    run_train(base, data, domain, out, heldout_frac, [*extra, *settings], resume=resume, as_json=as_json)

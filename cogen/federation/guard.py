@@ -1,0 +1,67 @@
+"""Runs one program and ends it, with all that it started, when whoever started the guard is gone.
+
+Flower's SuperLink starts processes that start processes (Ray's leave the process group), and a launcher
+that is killed cannot clean up. So the launcher starts `python -m cogen.federation.guard PROGRAM ARGS…`
+and keeps the guard's stdin open: the end of that pipe, however it comes, is the order to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+
+GRACE_SECONDS = 5.0
+
+
+def end_tree(root: psutil.Process, known: set[psutil.Process]) -> None:
+    """Stop `root`, its descendants, and `known` ones that have lost their parent since."""
+    everyone = {root, *known, *_descendants(root)}
+    for process in everyone:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(list(everyone), timeout=GRACE_SECONDS)
+    for process in {*alive, *(d for p in alive for d in _descendants(p))}:
+        _signal(process, signal.SIGKILL)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _wait_for_order(order: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    order.set()
+
+
+def main() -> int:
+    """Run the program in argv until it ends or the order comes."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    root = psutil.Process(child.pid)
+    order = threading.Event()
+    threading.Thread(target=_wait_for_order, args=(order,), daemon=True).start()
+    known: set[psutil.Process] = set()
+    while not order.wait(0.5) and child.poll() is None:
+        known |= set(_descendants(root))
+    end_tree(root, known)
+    return child.poll() or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

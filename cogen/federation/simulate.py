@@ -1,0 +1,171 @@
+"""A local simulation of many clients in Flower: prepare, start, follow, end."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cogen.base import describe_base
+from cogen.config import RunConfig, load_config
+from cogen.data import read_corpus, split_documents
+from cogen.errors import FederationError, RunError
+from cogen.evaluate.matrix import Evaluation
+from cogen.federation.shipped import shipped_config, shipped_root
+from cogen.federation.superlink import SuperLink, superlink
+from cogen.runs import RunFolder, read_lines
+
+POLL_SECONDS = 0.3
+STATUS_SECONDS = 5.0
+
+Follow = Callable[[dict[str, Any]], None]
+
+
+def simulate(
+    config: str | Path,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    port: int | None = None,
+    follow: Follow | None = None,
+) -> RunFolder:
+    """Run a whole federation on this machine through Flower's own SuperLink and ServerApp.
+
+    Args:
+        config: a TOML file, or the name of a shipped one.
+        out: the run folder; None is `runs/<name of the config>`.
+        resume: continue from the last complete round, with the settings that the run began with.
+        follow: called with each new event of the run, and with each training step (`"event": "step"`).
+    Returns: the run folder, with `merged/` and `evaluation.json`.
+    Raises:
+        CogenError: bad input, before anything is started; or a run that failed and can be resumed.
+
+    >>> run = simulate("configs/quickstart.toml")  # doctest: +SKIP
+    >>> run.merged.is_dir()                        # doctest: +SKIP
+    True
+    """
+    source = shipped_config(str(config))
+    run = RunFolder(out or Path("runs") / source.stem)
+    if resume:
+        run.require_resumable()
+        settings = load_config(run.config, overrides)
+    else:
+        settings = load_config(source, overrides)
+    check_input(settings)
+    with run.lock() as handle:
+        if not resume:
+            run.create(settings.to_toml(), overwrite=overwrite)
+        seen = Watcher(run)
+        if resume:
+            _same_settings(run, settings)
+            seen.skip()
+        with _private_home() as home, superlink(home, run.logs, port, handle) as link:
+            run_id = link.submit(shipped_root(), run.path, len(settings.domains))
+            _follow(link, run_id, seen, follow or (lambda event: None))
+    return run
+
+
+def check_input(settings: RunConfig) -> None:
+    """Fail before anything is started: corpora are read and split, the base is found or fetched."""
+    for domain in settings.domains:
+        corpus = read_corpus(domain.data)
+        split_documents(corpus.documents, settings.evaluate.heldout_frac, domain.data)
+    describe_base(settings.base.name)
+
+
+def _same_settings(run: RunFolder, settings: RunConfig) -> None:
+    if settings != load_config(run.config):
+        raise RunError(
+            "cannot resume",
+            expected="the settings that the run began with",
+            got="others",
+            where=str(run.config),
+            fix="Leave --set out, or start a new run with --out.",
+        )
+
+
+class Watcher:
+    """New lines of `events.jsonl` and of the nodes' training logs, in order of arrival."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self._seen: dict[Path, int] = {}
+
+    def skip(self) -> None:
+        """Pass over what is there already."""
+        for _ in self.new():
+            pass
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Events and steps since the last call; a step carries `event = "step"` and its domain."""
+        for path in sorted(self.run.path.glob("nodes/*/train.jsonl")):
+            for line in self._lines(path):
+                yield {**line, "event": "step", "domain": path.parent.name}
+        yield from self._lines(self.run.events_path)
+
+    def _lines(self, path: Path) -> list[dict[str, Any]]:
+        lines = read_lines(path)
+        before, self._seen[path] = self._seen.get(path, 0), len(lines)
+        return lines[before:]
+
+
+def _follow(link: SuperLink, run_id: str, seen: Watcher, follow: Follow) -> None:
+    """Until the run is over; then raise if it failed."""
+    asked = time.monotonic()
+    while True:
+        for event in seen.new():
+            follow(event)
+            if event["event"] == "run_finished":
+                return
+            if event["event"] == "run_failed":
+                raise _run_failed(seen.run, str(event["reason"]))
+        if not link.alive():
+            raise _run_failed(seen.run, "Flower's SuperLink ended")
+        if time.monotonic() - asked > STATUS_SECONDS:
+            asked = time.monotonic()
+            status = link.status(run_id)
+            if status.startswith("finished"):
+                _drain(seen, follow, status)
+                return
+        time.sleep(POLL_SECONDS)
+
+
+def _drain(seen: Watcher, follow: Follow, status: str) -> None:
+    """Flower says that the run is over: the events must say so too."""
+    for event in seen.new():
+        follow(event)
+        if event["event"] == "run_finished":
+            return
+        if event["event"] == "run_failed":
+            raise _run_failed(seen.run, str(event["reason"]))
+    raise _run_failed(seen.run, f"Flower ended it as {status!r}")
+
+
+def _run_failed(run: RunFolder, reason: str) -> FederationError:
+    return FederationError(
+        "the run failed",
+        expected="every round to end",
+        got=reason,
+        where=str(run.path),
+        fix="See events.jsonl and logs/ there, mend the cause, and continue with --resume.",
+    )
+
+
+@contextmanager
+def _private_home() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="cogen-flwr-"))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def read_evaluation(run: RunFolder) -> Evaluation:
+    """The matrix of a finished run."""
+    return Evaluation.from_json(run.evaluation.read_text("utf-8"), str(run.evaluation))
