@@ -26,6 +26,7 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
 MANIFEST_NAME = "cogen.json"
 PEFT_PREFIX = "base_model.model."
+REWRITING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # of PEFT: they change the base's weights too
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
             fix="Point at a folder that `cogen train`, `cogen merge` or PEFT has written.",
         )
     try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        config: Any = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise _malformed(folder, "a JSON object", f"unreadable {CONFIG_NAME}: {error}") from None
+    if not isinstance(config, dict):
+        raise _malformed(folder, "a JSON object", f"{type(config).__name__} in {CONFIG_NAME}")
     _refuse_variants(config, folder)
     return config
 
@@ -226,6 +229,9 @@ def _refuse_variants(config: Mapping[str, Any], folder: Path) -> None:
             raise _malformed(folder, "plain LoRA", f"{key} = {config[key]!r}")
     if config.get("bias", "none") != "none":
         raise _malformed(folder, "plain LoRA", f"bias = {config['bias']!r}")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(REWRITING_STARTS):
+        raise _malformed(folder, "an adapter of the base as it is", f"init_lora_weights = {start!r}")
 
 
 def _malformed(folder: Path, expected: str, got: str) -> AdapterError:
@@ -276,17 +282,21 @@ def _pair(name: str, ab: Mapping[str, Tensor], config: Mapping[str, Any], folder
         raise _malformed(folder, "A (r, d_in) and B (d_out, r)", f"{tuple(a.shape)} and {tuple(b.shape)} in {name}")
     if not (bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all())):
         raise _malformed(folder, "finite factors", f"NaN or infinity in {name}")
-    return Factors(a=a, b=b, scaling=_scaling(name, a.shape[0], config))
+    try:
+        wanted = int(_by_pattern(name, config.get("rank_pattern"), config.get("r", a.shape[0])))
+        alpha = float(_by_pattern(name, config.get("alpha_pattern"), config.get("lora_alpha", a.shape[0])))
+    except (TypeError, ValueError, AttributeError, re.error):
+        found = ", ".join(f"{k} = {config.get(k)!r}" for k in ("r", "lora_alpha", "rank_pattern", "alpha_pattern"))
+        raise _malformed(folder, f"numbers in {CONFIG_NAME}", found) from None
+    if wanted != a.shape[0] or not math.isfinite(alpha):
+        raise _malformed(folder, f"rank {wanted} and a finite alpha in {name}", f"rank {a.shape[0]}, alpha {alpha}")
+    return Factors(a=a, b=b, scaling=alpha / (math.sqrt(wanted) if config.get("use_rslora") else wanted))
 
 
-def _scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:
-    """PEFT's rule: alpha by pattern or default, over r, or over sqrt(r) with rsLoRA."""
-    alpha = float(config.get("lora_alpha", rank))
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            alpha = float(value)
-            break
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+def _by_pattern(name: str, patterns: Mapping[str, Any] | None, default: Any) -> Any:
+    """PEFT's rule: the first pattern that matches the end of the name, else the default."""
+    matching = (v for pattern, v in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", name))
+    return next(matching, default)
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], Contract | None]:

@@ -29,7 +29,7 @@ class Table(BaseModel):
 class BaseTable(Table):
     """`[base]`: the model that every domain continues pretraining."""
 
-    name: str = Field("smollm2-135m", min_length=1)
+    name: Annotated[str, Field(min_length=1)] = "smollm2-135m"
     """A local folder, a hub id, or a known name."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen weights; auto is bfloat16 where the device has it in hardware."""
@@ -43,7 +43,7 @@ class Domain(Table):
     """A file or folder; relative to the config file."""
     rank: Count | None = None
     """LoRA rank of this domain; None takes train.rank."""
-    weight: Annotated[float, Field(gt=0.0)] | None = None
+    weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     """Weight in the mean instead of the tokens it trained."""
 
 
@@ -64,9 +64,9 @@ class Train(Table):
     """Of the peak, at the last step of the last round."""
     rank: Count = 16
     """LoRA rank r."""
-    alpha: Annotated[float, Field(gt=0.0)] | None = None
+    alpha: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     """delta_W = alpha / rank * B @ A; None is 2 * rank."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest l2 norm of a step's gradient."""
     head_chunk_tokens: Count = 256
@@ -90,7 +90,7 @@ class Federation(Table):
     round_deadline_seconds: Annotated[float, Field(gt=0.0)] = 6 * 3600.0
     server_rank: Count | None = None
     """Rank of the global adapter; None is the largest client rank."""
-    server_scale: Annotated[float, Field(gt=0.0)] = 1.0
+    server_scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """Factor on the clients' mean increment."""
     weighting: Literal["tokens", "equal"] = "tokens"
     optimizer_across_rounds: Literal["keep", "reset"] = "keep"
@@ -202,7 +202,9 @@ def _toml_value(text: str) -> Any:
 
 
 def _absolute(config: RunConfig, folder: Path) -> RunConfig:
-    domains = [d.model_copy(update={"data": str((folder / Path(d.data).expanduser()).resolve())}) for d in config.domains]
+    domains = [
+        d.model_copy(update={"data": str((folder / Path(d.data).expanduser()).resolve())}) for d in config.domains
+    ]
     local = folder / Path(config.base.name).expanduser()
     base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base
     return config.model_copy(update={"domains": tuple(domains), "base": base})

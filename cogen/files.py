@@ -52,6 +52,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                     file.flush()
                     os.fsync(file.fileno())
             os.chmod(aside, 0o755)
+            _sync_folder(aside)
             _swap(aside, folder)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -62,14 +63,21 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _swap(aside: Path, folder: Path) -> None:
-    """Rename `aside` to `folder`; an existing folder steps out of the way first."""
+    """Rename `aside` to `folder`; an existing folder steps out of the way first, and back if that fails."""
     if not folder.exists():
         os.replace(aside, folder)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    os.replace(folder, old / "was")
-    os.replace(aside, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        os.replace(folder, old / "was")
+        try:
+            os.replace(aside, folder)
+        except OSError:
+            os.replace(old / "was", folder)
+            raise
+    finally:
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

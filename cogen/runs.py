@@ -1,14 +1,14 @@
 """The run folder: layout, events, rounds, lock.
 
-    config.toml          resolved settings
-    events.jsonl         the truth: one JSON object a line, appended and flushed
-    rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
-    nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
-    experts/<domain>/    with one round, each client's reply
-    merged/              the last global adapter
-    evaluation.json      bits per byte, model by domain
-    report.html          `cogen report`
-    logs/                output of Flower's programs and of the trainers
+config.toml          resolved settings
+events.jsonl         the truth: one JSON object a line, appended and flushed
+rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
+nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
+experts/<domain>/    with one round, each client's reply
+merged/              the last global adapter
+evaluation.json      bits per byte, model by domain
+report.html          `cogen report`
+logs/                output of Flower's programs and of the trainers
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from cogen.files import cannot_write, write_file
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
 LOCK = ".lock"
+ENTRIES = (CONFIG, EVENTS, EVALUATION, REPORT, "rounds", "nodes", "experts", "merged", "logs")
 
 
 class RunFolder:
@@ -72,13 +73,13 @@ class RunFolder:
         Raises:
             RunError: a run is there already and `overwrite` is off, or the place is something else.
         """
-        if self.config.exists() and overwrite:
+        if self.config.exists() and overwrite and all(_of_a_run(p.name) for p in self.path.iterdir()):
             shutil.rmtree(self.path)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunError(
                 "cannot start a run here",
                 expected="a new or empty folder",
-                got="a run" if self.config.exists() else "other files",
+                got="a run" if self.config.exists() and not overwrite else "other files",
                 where=str(self.path),
                 fix="Continue it with --resume, replace it with --overwrite, or name another with --out.",
             )
@@ -129,8 +130,11 @@ class RunFolder:
         Raises:
             RunError: another process holds it for longer than `wait_seconds`.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path.parent / f".{self.path.name}{LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path.parent / f".{self.path.name}{LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
         try:
             until = time.monotonic() + wait_seconds
             while True:
@@ -153,6 +157,11 @@ class RunFolder:
             where=str(self.path),
             fix="Wait for it to end, or name another folder with --out.",
         )
+
+
+def _of_a_run(name: str) -> bool:
+    """Whether a run makes such an entry, or writes it aside; whatever else lies there is the user's."""
+    return name in ENTRIES or name.startswith(tuple(f".{entry}." for entry in ENTRIES))
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:

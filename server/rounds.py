@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 HELLO_SECONDS = 300.0
-SCORES = ("bits_per_byte", "num_bytes", "num_tokens")
 
 
 class Coordinator:
@@ -71,7 +70,9 @@ class Coordinator:
         current = Adapter.load(self.run.round(number - 1) / "global").factors
         request = {"round": number, "scaling": self.config.train.scaling}
         down = RecordDict({"global": _to_record(current), "request": self._request(**request)})
-        replies = self._collect(number, current, self._ask("train", down, self.config.federation.round_deadline_seconds))
+        replies = self._collect(
+            number, current, self._ask("train", down, self.config.federation.round_deadline_seconds)
+        )
         if len(replies) < self.config.min_valid_clients:
             raise FederationError(
                 f"round {number} failed",
@@ -167,13 +168,16 @@ class Coordinator:
                 self.run.append_event("client_left_out", round=0, domain=domain, reason=f"scores: {reason}")
                 continue
             for model, record in answer.content.metric_records.items():
-                found[model, domain] = Cell(model, domain, **{k: record[k] for k in SCORES})
+                found[model, domain] = _cell(model, domain, record)
         rows = ["base", *factors]
         cells = tuple(found[m, d] for m in rows for d in self.domains if (m, d) in found)
         if not cells:
             raise FederationError(
-                "cannot score", expected="numbers from at least one domain", got="none",
-                where=str(self.run.events_path), fix="The reasons are there; mend them and run again with --resume.",
+                "cannot score",
+                expected="numbers from at least one domain",
+                got="none",
+                where=str(self.run.events_path),
+                fix="The reasons are there; mend them and run again with --resume.",
             )
         write_file(self.run.evaluation, Evaluation(cells).to_json().encode())
         self.run.append_event("evaluated", num_cells=len(cells))
@@ -231,6 +235,12 @@ def _num_bytes(factors: Mapping[str, Factors]) -> int:
     return sum(f.a.nbytes + f.b.nbytes for f in factors.values())
 
 
+def _cell(model: str, domain: str, record: Mapping[str, Any]) -> Cell:
+    return Cell(
+        model, domain, float(record["bits_per_byte"]), int(record["num_bytes"]), int(record["num_tokens"])
+    )
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
@@ -242,6 +252,6 @@ def _no_reply(expected: str, got: str, domain: str) -> ReplyError:
     )
 
 
-def _last_line(reason: str) -> str:
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+def _last_line(reason: str | None) -> str:
+    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"

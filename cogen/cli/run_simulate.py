@@ -15,7 +15,14 @@ from cogen.report import write_report
 
 
 def run_simulate(
-    config: str, out: Path | None, overrides: list[str], *, resume: bool, overwrite: bool, port: int | None, as_json: bool
+    config: str,
+    out: Path | None,
+    overrides: list[str],
+    *,
+    resume: bool,
+    overwrite: bool,
+    port: int | None,
+    as_json: bool,
 ) -> None:
     """Run it, then print the matrix and where everything lies."""
     print("starting Flower", file=sys.stderr, flush=True)

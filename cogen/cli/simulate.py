@@ -14,7 +14,9 @@ def simulate(
     settings: Annotated[list[str], typer.Option("--set", help="table.key=value, for example train.rank=8.")] = [],  # noqa: B006
     resume: Annotated[bool, typer.Option(help="Continue from the last complete round.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that is there.")] = False,
-    port: Annotated[int | None, typer.Option(help="Port for Flower's SuperLink on loopback; free one without it.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port for Flower's SuperLink on loopback; free one without it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Simulate a federation: every domain trains, the server combines, a table says what it gave.

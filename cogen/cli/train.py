@@ -16,7 +16,9 @@ def train(
     tokens: Annotated[int | None, typer.Option(help="Tokens to train; short for --set train.tokens_per_round.")] = None,
     heldout_frac: Annotated[float, typer.Option(help="Share of documents never trained on.")] = 0.05,
     settings: Annotated[list[str], typer.Option("--set", help="train.KEY=VALUE, for example train.rank=8.")] = [],  # noqa: B006
-    resume: Annotated[bool, typer.Option(help="Continue from the state saved in the adapter folder's .training.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Continue from the state saved in the adapter folder's .training.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Continue pretraining a base model on one corpus with LoRA.

@@ -61,7 +61,9 @@ def read_corpus(path: str | Path) -> Corpus:
     """
     root = Path(path).expanduser()
     if not root.exists():
-        raise DataError("cannot read data", expected="a file or folder", got="no such path", where=str(root), fix="Check the path.")
+        raise DataError(
+            "cannot read data", expected="a file or folder", got="no such path", where=str(root), fix="Check the path."
+        )
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root))
     documents: list[Document] = []
     left_out: list[tuple[str, str]] = []
@@ -91,7 +93,7 @@ def _hidden(path: Path, root: Path) -> bool:
 
 def _read_file(file: Path, root: Path) -> list[Document]:
     try:
-        text = file.read_text("utf-8-sig")
+        text = file.read_text("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise _bad_file(file, "UTF-8", f"byte {error.start} that is not", "Convert it to UTF-8.") from None
     except OSError as error:
@@ -115,9 +117,13 @@ def _parse_line(line: str, file: Path, number: int) -> Document:
     if not isinstance(text, str) or not text.strip():
         got = f"keys {sorted(values)}" if isinstance(values, dict) else type(values).__name__
         raise _bad_file(where, "an object with a non-empty string `text`", got, "Mend or remove the line.")
-    made = hashlib.sha256(text.encode()).hexdigest()[:16]
+    given = "" if values.get("id") is None else str(values["id"])
+    try:
+        made = hashlib.sha256((given + text).encode()).hexdigest()[:16]
+    except UnicodeEncodeError:
+        raise _bad_file(where, "whole characters", "half a surrogate pair", "Mend or remove the line.") from None
     return Document(
-        id=str(values.get("id") or made),
+        id=given or made,
         title=str(values.get("title") or ""),
         text=text,
         source=str(values.get("source") or file.name),

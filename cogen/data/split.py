@@ -24,8 +24,9 @@ def split_documents(documents: Iterable[Document], heldout_frac: float, where: s
     Raises:
         DataError: too few documents for both parts to hold at least one.
     """
-    ranked = sorted((_unit_hash(d.id), d) for d in _by_id(documents))
-    heldout = tuple(d for u, d in ranked if u < heldout_frac)
+    documents = tuple(documents)
+    ranked = sorted(documents, key=lambda d: (_unit_hash(d.id), d.id))
+    heldout = tuple(d for d in ranked if _unit_hash(d.id) < heldout_frac)
     kept = {d.id for d in heldout}
     train = tuple(d for d in documents if d.id not in kept)
     if not heldout or not train:
@@ -37,10 +38,6 @@ def split_documents(documents: Iterable[Document], heldout_frac: float, where: s
             fix="Add documents or change evaluate.heldout_frac.",
         )
     return Split(train=train, heldout=heldout)
-
-
-def _by_id(documents: Iterable[Document]) -> list[Document]:
-    return sorted(documents, key=lambda d: d.id)
 
 
 def _unit_hash(identity: str) -> float:

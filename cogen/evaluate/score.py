@@ -12,8 +12,8 @@ from cogen.data.pack import Window, window_batch
 from cogen.errors import DataError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.train.attention import use_segment_attention
-from cogen.train.lora import attached
 from cogen.train.loop import hidden_states, make_accelerator
+from cogen.train.lora import attached
 from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def score_windows(
     import torch
 
     if not windows:
-        raise DataError("cannot score", expected="held-out text", got="none", where=domain, fix="Hold out more documents.")
+        raise DataError(
+            "cannot score", expected="held-out text", got="none", where=domain, fix="Hold out more documents."
+        )
     use_segment_attention(base.model)
     accelerator = make_accelerator(base)
     weight = head_weight(base.model)
@@ -103,4 +105,3 @@ def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
         some.append(window)
     if some:
         yield some
-

@@ -7,6 +7,7 @@ and keeps the guard's stdin open: the end of that pipe, however it comes, is the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -36,10 +37,8 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _signal(process: psutil.Process, number: int) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _wait_for_order(order: threading.Event) -> None:

@@ -42,8 +42,8 @@ class SuperLink:
 
     def status(self, run_id: str) -> str:
         """`running`, `finished:completed`, `finished:failed`, ... as Flower has it."""
-        runs = self._flwr(["list", CONNECTION, "--run-id", run_id, "--format", "json"]).get("runs") or [{}]
-        return str(runs[0].get("status", "unknown"))
+        runs = self._flwr(["list", CONNECTION, "--run-id", run_id, "--format", "json"]).get("runs")
+        return str(runs[0].get("status", "unknown")) if isinstance(runs, list) and runs else "unknown"
 
     def alive(self) -> bool:
         return self.guard.poll() is None
@@ -163,4 +163,3 @@ def _wait_ready(link: SuperLink) -> None:
         where=str(link.logs / "superlink.log"),
         fix="See its log.",
     )
-

@@ -142,7 +142,9 @@ def _answer(trainer: Trainer, request: Frame) -> Frame:
         return Frame({"contract": vars(trainer.describe(domain))})
     if asked["action"] == "evaluate":
         models = {
-            name: from_arrays({k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}, s)
+            name: from_arrays(
+                {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}, s
+            )
             for name, s in asked["models"].items()
         }
         return Frame({"cells": [vars(c) for c in trainer.evaluate(domain, models)]})

@@ -73,5 +73,7 @@ def segment_attention(
         out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout)
         return out.transpose(1, 2).reshape(1, num * length, *out.shape[1:2], out.shape[3]), None
     pieces = zip(*(x.split(segment_lengths, dim=2) for x in (query, key, value)), strict=True)
-    outs = [scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout) for q, k, v in pieces]
+    outs = [
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout) for q, k, v in pieces
+    ]
     return torch.cat(outs, dim=2).transpose(1, 2), None

@@ -162,15 +162,11 @@ def _finite(loss: float, plan: Plan, step: int) -> float:
     return loss
 
 
-def _optimizer(
-    live: Mapping[str, tuple[Parameter, Parameter]], settings: Train, state: TrainState | None
-) -> Optimizer:
+def _optimizer(live: Mapping[str, tuple[Parameter, Parameter]], settings: Train, state: TrainState | None) -> Optimizer:
     import torch
 
     parameters = [p for pair in live.values() for p in pair]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     moments = state.moments if state is not None else {}
     for name, parameter in _named(live):
         found = {k: moments.get(f"{name}.{k}") for k in ADAM_KEYS}

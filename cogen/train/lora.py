@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors, lora_config
+from cogen.errors import ContractMismatch
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 TRAIN, REST = "trained", "frozen"  # PEFT puts them in a ModuleDict, where "train" is taken
 
 
-def init_factors(
-    modules: Mapping[str, tuple[int, int]], rank: int, scaling: float, seed: int
-) -> dict[str, Factors]:
+def init_factors(modules: Mapping[str, tuple[int, int]], rank: int, scaling: float, seed: int) -> dict[str, Factors]:
     """Fresh LoRA factors: A uniform in +-1/sqrt(d_in) as PEFT draws it (Kaiming, a = sqrt 5), B zero.
 
     Each module has a generator of its own, and rows are drawn in order: a smaller rank is the
@@ -53,9 +52,13 @@ def attached(
         train: get gradients; float32 masters whatever the base's dtype.
         rest: directions that are part of the model but stay frozen.
     Yields: module name to the live parameters `(A, B)` of `train`.
+    Raises:
+        ContractMismatch: a module is absent or has another shape; the model is left as it was.
     """
     from peft import LoraModel
 
+    for factors in (train, rest or {}):
+        _require_fit(model, factors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = LoraModel(model, lora_config(train, ""), TRAIN)
@@ -64,15 +67,32 @@ def attached(
             wrapped.peft_config[REST] = lora_config(rest, "")
             wrapped.inject_adapter(model, REST)
             names.append(REST)
-    wrapped.set_adapter(names)
-    live = _fill(model, train, TRAIN, requires_grad=True)
-    if rest:
-        _fill(model, rest, REST, requires_grad=False)
     try:
+        wrapped.set_adapter(names)
+        live = _fill(model, train, TRAIN, requires_grad=True)
+        if rest:
+            _fill(model, rest, REST, requires_grad=False)
         yield live
     finally:
         wrapped.unload()
         model.requires_grad_(False)
+
+
+def _require_fit(model: PreTrainedModel, factors: Mapping[str, Factors]) -> None:
+    """Before anything is attached: PEFT, failing half-way, leaves its layers behind."""
+    from transformers.pytorch_utils import Conv1D
+
+    modules = dict(model.named_modules())
+    for name, f in factors.items():
+        layer = modules.get(name)
+        shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
+        if f.shape != (shape[::-1] if isinstance(layer, Conv1D) else shape):
+            raise ContractMismatch(
+                "adapter mismatch",
+                expected=f"{name} {shape or 'absent'} of the model",
+                got=str(f.shape),
+                fix="Use adapters that were trained from this very base model.",
+            )
 
 
 def _fill(

@@ -89,9 +89,7 @@ def train_adapter(
     return Trained(adapter, result)
 
 
-def make_stream(
-    base: Base, corpora: Mapping[str, Corpus], settings: Train, heldout_frac: float
-) -> Stream:
+def make_stream(base: Base, corpora: Mapping[str, Corpus], settings: Train, heldout_frac: float) -> Stream:
     """The training blocks of the corpora, taking turns where there are several."""
     streams = []
     for name, corpus in corpora.items():
@@ -117,4 +115,3 @@ def versions() -> dict[str, str]:
             return "unknown"
 
     return {name: find(name) for name in ("cogen-ai", "torch", "transformers", "peft", "flwr", "accelerate")}
-

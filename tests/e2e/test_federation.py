@@ -1,0 +1,250 @@
+"""The real ServerApp and the real ClientApp, one domain a node, with the resident trainer behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+
+from clients import client_app
+from cogen.adapter import Adapter, factor_digest
+from cogen.config import load_config
+from cogen.data import read_corpus
+from cogen.errors import FederationError
+from cogen.runs import RunFolder, read_lines
+from cogen.train.single import train_adapter
+from server.server_app import app as server_app
+from tests.grid import Fault, InProcessGrid
+
+Start = Callable[..., RunFolder]
+
+
+@pytest.fixture
+def start(tmp_path: Path, config_file: Path) -> Iterator[Start]:
+    """Run the ServerApp over an in-process grid; each call is one start of the same or a new run folder."""
+
+    def go(*overrides: str, faults: dict[int, Fault] | None = None, name: str = "run") -> RunFolder:
+        run = RunFolder(tmp_path / name)
+        if not run.config.exists():
+            run.create(load_config(config_file, overrides).to_toml())
+        grid = InProcessGrid(len(load_config(run.config).domains), faults)
+        server_app(grid, Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
+        return run
+
+    yield go
+    client_app.resident.cache_clear()
+
+
+def left_out(run: RunFolder) -> dict[str, str]:
+    return {e["domain"]: e["reason"] for e in read_lines(run.events_path) if e["event"] == "client_left_out"}
+
+
+def edit(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Fault:
+    """A fault that changes the arrays of a reply."""
+
+    def fault(message: Message, reply: Message) -> Message:
+        arrays = {k: a.numpy().copy() for k, a in reply.content.array_records["factors"].items()}
+        reply.content["factors"] = ArrayRecord({k: Array(v) for k, v in change(arrays).items()})
+        return reply
+
+    return fault
+
+
+def with_nan(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    next(iter(arrays.values())).flat[0] = np.nan
+    return arrays
+
+
+def with_other_shape(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    key = next(k for k in arrays if k.endswith(".a"))
+    return {**arrays, key: arrays[key][:1]}  # (1, d_in) would broadcast silently
+
+
+def without_a_key(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return dict(list(arrays.items())[1:])
+
+
+def as_float64(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v.astype(np.float64) for k, v in arrays.items()}
+
+
+def far_too_large(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v * 1e4 for k, v in arrays.items()}
+
+
+def set_tokens(value: int | float | None) -> Fault:
+    def fault(message: Message, reply: Message) -> Message:
+        figures = dict(reply.content.metric_records["figures"])
+        figures.pop("num_tokens")
+        reply.content["figures"] = MetricRecord(figures if value is None else {**figures, "num_tokens": value})
+        return reply
+
+    return fault
+
+
+def other_contract(message: Message, reply: Message) -> Message:
+    reply.content.config_records["about"]["weights"] = "0" * 64
+    return reply
+
+
+def no_records(message: Message, reply: Message) -> Message:
+    del reply.content["factors"]
+    return reply
+
+
+def silence(message: Message, reply: Message) -> None:
+    return None
+
+
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "nan": (edit(with_nan), "NaN"),
+    "shape": (edit(with_other_shape), "(1, 32)"),
+    "missing key": (edit(without_a_key), "1 missing"),
+    "dtype": (edit(as_float64), "float64"),
+    "norm": (edit(far_too_large), "increment of norm"),
+    "no tokens": (set_tokens(0), "num_tokens above 0, got 0"),
+    "no token count": (set_tokens(None), "num_tokens above 0, got None"),
+    "contract": (other_contract, "contract"),
+    "no records": (no_records, "'factors'"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_reply_is_left_out_and_the_round_goes_on(name: str, start: Start) -> None:
+    """The global model is that of the other two clients, as if the third had never been."""
+    fault, reason = FAULTS[name]
+    run = start("federation.num_rounds=1", faults={1: fault})
+    assert reason in left_out(run)["grid"]
+    assert sorted(p.name for p in (run.round(1) / "clients").iterdir()) == ["clinical", "materials"]
+    merged = Adapter.load(run.merged)
+    assert [p["name"] for p in merged.manifest["parents"]] == ["clinical", "materials"]
+    assert run.evaluation.is_file()
+
+
+def test_a_client_that_raises_is_left_out(start: Start, tmp_path: Path) -> None:
+    corpus = tmp_path / "gone.jsonl"
+    corpus.write_text((Path(__file__).parents[2] / "seeds/grid.jsonl").read_text())
+    config = load_config(tmp_path / "tiny.toml", ["federation.num_rounds=1"])
+    domains = [d.model_copy(update={"data": str(corpus)}) if d.name == "grid" else d for d in config.domains]
+    run = RunFolder(tmp_path / "run")
+    run.create(config.model_copy(update={"domains": tuple(domains)}).to_toml())
+    corpus.unlink()
+    start()
+    assert "no such path" in left_out(run)["grid"]
+    assert run.merged.is_dir()
+
+
+def test_a_client_that_dies_is_left_out_and_the_next_one_gets_a_new_process(start: Start, tmp_path: Path) -> None:
+    """The trainer process is killed while it trains the first domain."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        log = tmp_path / "run" / "nodes" / "clinical" / "train.jsonl"
+        while not log.is_file():
+            time.sleep(0.01)
+        trainer = client_app.resident(str(tmp_path / "run"))
+        if trainer.pid is not None:
+            killed.append(trainer.pid)
+            os.kill(trainer.pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    run = start("federation.num_rounds=1", "train.tokens_per_round=16384")
+    assert killed
+    assert "SIGKILL" in left_out(run)["clinical"]
+    assert sorted(p.name for p in (run.round(1) / "clients").iterdir()) == ["grid", "materials"]
+
+
+def test_a_silent_client_is_left_out_at_the_deadline(start: Start) -> None:
+    run = start("federation.num_rounds=1", "federation.round_deadline_seconds=1.5", faults={2: silence})
+    assert "within 1.5 s" in left_out(run)["materials"]
+    assert run.merged.is_dir()
+
+
+def test_too_few_valid_replies_end_the_run_and_resuming_gives_what_it_would_have_been(start: Start) -> None:
+    """Round 2 fails for two of three; resumed without the fault, the result is bit for bit the undisturbed one."""
+    calls = {1: 0, 2: 0}
+
+    def from_round_two(node: int) -> Fault:
+        def fault(message: Message, reply: Message) -> Message:
+            calls[node] += 1
+            return edit(with_nan)(message, reply) if calls[node] == 2 else reply  # type: ignore[return-value]
+
+        return fault
+
+    with pytest.raises(FederationError, match=r"round 2 failed: expected at least 2 valid replies, got 1 of 3"):
+        start(faults={n: from_round_two(n) for n in calls})
+    resumed = start()
+    whole = start(name="whole")
+    assert resumed.last_complete_round() == whole.last_complete_round() == 2
+    for path in ("merged/adapter_model.safetensors", "merged/cogen.json", "merged/adapter_config.json"):
+        assert (resumed.path / path).read_bytes() == (whole.path / path).read_bytes()
+    events = [e["event"] for e in read_lines(resumed.events_path)]
+    assert events.count("run_failed") == 1
+    assert [e["resumed"] for e in read_lines(resumed.events_path) if e["event"] == "run_started"] == [False, True]
+
+
+def test_one_client_and_one_round_is_local_training_bit_for_bit(start: Start, tmp_path: Path, tiny_folder: Path) -> None:
+    """The reply equals what train_adapter gives; the merged delta equals it to float32 rounding."""
+    from cogen.base import load_base
+
+    text = (tmp_path / "tiny.toml").read_text()
+    blocks = text.split("[[domains]]")
+    (tmp_path / "tiny.toml").write_text(blocks[0] + "[[domains]]" + blocks[1] + text[text.index("[train]") :])
+    run = start("federation.num_rounds=1", "federation.min_valid_clients=1", "federation.server_rank=12")
+    config = load_config(run.config)
+    base = load_base(str(tiny_folder), device="cpu", precision="float32")
+    corpora = {"clinical": read_corpus(config.domains[0].data)}
+    alone = train_adapter(base, corpora, config.train, domain="clinical", heldout_frac=config.evaluate.heldout_frac)
+    expert = Adapter.load(run.expert("clinical"))
+    assert factor_digest(expert.factors) == factor_digest(alone.adapter.factors)
+    merged = Adapter.load(run.merged)
+    for name, f in expert.factors.items():
+        want = f.delta()
+        assert float(want.norm()) > 0
+        assert float((merged.factors[name].delta() - want).norm()) <= 1e-6 * float(want.norm())
+
+
+def test_a_round_asked_twice_gives_the_same_reply(start: Start) -> None:
+    """Resuming from a copy of round 1 trains round 2 again, from the states of round 1."""
+    import shutil
+
+    run = start()
+    before = {p.name: (p / "adapter_model.safetensors").read_bytes() for p in (run.round(2) / "clients").iterdir()}
+    shutil.rmtree(run.round(2))
+    start()
+    after = {p.name: (p / "adapter_model.safetensors").read_bytes() for p in (run.round(2) / "clients").iterdir()}
+    assert before == after
+
+
+def test_ranks_may_differ_and_only_what_is_said_leaves(start: Start, tmp_path: Path) -> None:
+    """A client of rank 2 replies with rank 2; replies hold factors and five numbers, no text."""
+    text = (tmp_path / "tiny.toml").read_text().replace('name = "grid"\n', 'name = "grid"\nrank = 2\n', 1)
+    (tmp_path / "tiny.toml").write_text(text)
+    run = RunFolder(tmp_path / "run")
+    run.create(load_config(tmp_path / "tiny.toml").to_toml())
+    grid = InProcessGrid(3)
+    server_app(grid, Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
+    assert Adapter.load(run.round(2) / "clients" / "grid").rank == 2
+    assert Adapter.load(run.round(2) / "clients" / "clinical").rank == 4
+    assert Adapter.load(run.merged).rank == 4
+    for reply in (m for m in grid.seen if m.metadata.message_type == "train"):
+        assert set(reply.content) == {"factors", "figures", "about"}
+        allowed = {"num_tokens", "bits_per_byte_before", "bits_per_byte_after", "seconds"}
+        assert set(reply.content.metric_records["figures"]) == allowed
+        assert set(reply.content.config_records["about"]) == {"domain", "weights", "tokenizer", "modules"}
+
+
+def test_the_matrix_has_base_experts_and_combined(start: Start) -> None:
+    run = start("federation.num_rounds=1")
+    values = json.loads(run.evaluation.read_text())
+    rows = {c["model"] for c in values["cells"]}
+    assert rows == {"base", "expert:clinical", "expert:grid", "expert:materials", "combined"}
+    assert len(values["cells"]) == 15

@@ -1,0 +1,170 @@
+"""Files become documents: which are read, under which ids, and what is refused in which words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from cogen.data import Corpus, read_corpus
+from cogen.errors import DataError
+
+
+def put(folder: Path, **files: str | bytes) -> Path:
+    """Files by name, `__` for a folder's slash and `_` for the suffix's dot."""
+    for name, content in files.items():
+        path = folder / ".".join(name.replace("__", "/").rsplit("_", 1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_corpus(path)
+    line = str(caught.value)
+    assert "\n" not in line and "expected" in line and "got" in line and str(path) in line
+    return line
+
+
+def ids(corpus: Corpus) -> list[str]:
+    return [d.id for d in corpus]
+
+
+def test_each_kind_becomes_documents(tmp_path: Path) -> None:
+    put(
+        tmp_path, a_txt="Plain.", b_md="# Marked", c_jsonl='{"id": "x", "title": "T", "source": "S", "text": "Lined"}\n'
+    )
+    corpus = read_corpus(tmp_path)
+    found = [(d.id, d.title, d.source, d.text) for d in corpus]
+    assert found == [("a.txt", "a", "a.txt", "Plain."), ("b.md", "b", "b.md", "# Marked"), ("x", "T", "S", "Lined")]
+    assert corpus.left_out == () and len(corpus) == 3
+
+
+def test_one_file_alone_is_read_under_its_name(tmp_path: Path) -> None:
+    put(tmp_path, sub__a_txt="one", sub__b_txt="two")
+    assert ids(read_corpus(tmp_path / "sub" / "b.txt")) == ["b.txt"]
+    assert ids(read_corpus(str(tmp_path / "sub" / "b.txt"))) == ["b.txt"]
+
+
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    put(tmp_path, a_TXT="one")
+    assert ids(read_corpus(tmp_path)) == ["a.TXT"]
+
+
+def test_folders_are_read_deep_and_sorted(tmp_path: Path) -> None:
+    put(tmp_path, z_txt="1", b__c__deep_md="2", b__a_txt="3", a_txt="4", B_txt="5")
+    assert ids(read_corpus(tmp_path)) == ["B.txt", "a.txt", "b/a.txt", "b/c/deep.md", "z.txt"]
+
+
+def test_hidden_files_are_passed_over_without_a_word(tmp_path: Path) -> None:
+    hidden = put(tmp_path / ".corpus", a_txt="seen")
+    put(hidden / ".git", b_txt="no")
+    (hidden / ".c.txt").write_text("no")
+    corpus = read_corpus(hidden)
+    assert ids(corpus) == ["a.txt"] and corpus.left_out == ()
+
+
+def test_other_and_empty_files_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    put(tmp_path, a_txt="kept", b_pdf="x", c_txt=" \n\t", d_jsonl="\n \n")
+    (tmp_path / "README").write_text("x")
+    assert dict(read_corpus(tmp_path).left_out) == {
+        str(tmp_path / "README"): "no suffix is not one of .txt, .md, .jsonl",
+        str(tmp_path / "b.pdf"): ".pdf is not one of .txt, .md, .jsonl",
+        str(tmp_path / "c.txt"): "it is empty",
+        str(tmp_path / "d.jsonl"): "it is empty",
+    }
+
+
+def test_a_line_without_an_id_takes_its_texts_hash(tmp_path: Path) -> None:
+    lines = [{"text": "höher"}, {"text": "b", "id": None}, {"text": "c", "id": ""}, {"text": "d", "id": 7}]
+    put(tmp_path, a_jsonl="\n".join(map(json.dumps, lines)))
+    made = [hashlib.sha256(t.encode()).hexdigest()[:16] for t in ("höher", "b", "c")]
+    corpus = read_corpus(tmp_path)
+    assert ids(corpus) == [*made, "7"]
+    assert {(d.title, d.source) for d in corpus} == {("", "a.jsonl")}
+
+
+def test_zero_is_an_id(tmp_path: Path) -> None:
+    put(tmp_path, a_jsonl='{"id": 0, "text": "a"}\n{"id": 1, "text": "b"}\n')
+    assert ids(read_corpus(tmp_path)) == ["0", "1"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    put(tmp_path, a_txt=b"\xef\xbb\xbfone", b_jsonl=b'\xef\xbb\xbf{"id": "x", "text": "two"}')
+    assert [d.text for d in read_corpus(tmp_path)] == ["one", "two"]
+
+
+def test_line_ends_inside_a_json_string_do_not_cut_the_line(tmp_path: Path) -> None:
+    put(tmp_path, a_jsonl='{"id": "x", "text": "a\u2028b\x85c"}\r\n{"id": "y", "text": "d"}\r\n')
+    assert [d.text for d in read_corpus(tmp_path)] == ["a\u2028b\x85c", "d"]
+
+
+def test_no_such_path(tmp_path: Path) -> None:
+    assert "got no such path" in refusal(tmp_path / "none")
+
+
+def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
+    assert "expected documents in .txt, .md, .jsonl, got none" in refusal(tmp_path)
+
+
+def test_a_folder_of_other_files_says_how_many(tmp_path: Path) -> None:
+    put(tmp_path, a_pdf="x", b_txt="")
+    assert "got 2 files that are empty or of other kinds" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "offset"),
+    [(b"caf\xe9 au lait", 3), ("für ".encode() + b"\xff", 5), (b"\xef\xbb\xbfab\xff", 5), (b"a\r\nb\r\n\x80", 6)],
+    ids=["latin-1", "after two bytes", "after a mark", "after line ends"],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_bytes_that_are_not_utf8_are_named_by_their_offset(
+    tmp_path: Path, content: bytes, offset: int, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert f"expected UTF-8, got byte {offset} that is not" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [
+        ('{"id": "x", "title": "T"}', "got keys ['id', 'title']"),
+        ('{"text": "  "}', "got keys ['text']"),
+        ('{"text": 5}', "got keys ['text']"),
+        ('["a", "b"]', "got list"),
+        ('"a"', "got str"),
+        ("null", "got NoneType"),
+        ('{"text": "a"', "expected one JSON object a line"),
+        ('{"text": "a \\ud800 b"}', "half a surrogate pair"),
+        ('{"id": "\\udc00", "text": "a"}', "half a surrogate pair"),
+    ],
+)
+def test_a_line_that_is_no_document_is_named_by_its_number(tmp_path: Path, bad: str, got: str) -> None:
+    put(tmp_path, a_jsonl=f'{{"text": "fine"}}\n\n{bad}\n{{"text": "good"}}\n')
+    line = refusal(tmp_path / "a.jsonl")
+    assert got in line and "a.jsonl, line 3)" in line
+
+
+def test_two_documents_of_one_id_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, a_jsonl='{"id": "same", "text": "a"}\n', b_jsonl='{"id": "same", "text": "b"}\n')
+    assert "got two with id 'same'" in refusal(tmp_path)
+
+
+def test_the_same_text_twice_without_ids_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, a_jsonl='{"text": "a"}\n{"text": "a"}\n')
+    assert "expected one document an id" in refusal(tmp_path)
+
+
+def test_the_digest_follows_ids_texts_and_order(tmp_path: Path) -> None:
+    def digest(*documents: tuple[str, str]) -> str:
+        put(tmp_path, a_jsonl="\n".join(json.dumps({"id": i, "text": t}) for i, t in documents))
+        return read_corpus(tmp_path).sha256()
+
+    first = digest(("x", "a"), ("y", "b"))
+    others = [digest(("y", "b"), ("x", "a")), digest(("x", "b"), ("y", "a")), digest(("x", "a"), ("y", "bc"))]
+    assert first == digest(("x", "a"), ("y", "b"))
+    assert len({first, *others}) == 4
