@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 setup: .venv/ready
 
-# torch first and by its exact version: the CPU build is enough, and a range would fetch gigabytes of CUDA.
+# torch first and alone, by the exact version of constraints.txt: whatever build the package index has of it is taken.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch

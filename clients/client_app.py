@@ -21,33 +21,32 @@ app = ClientApp()
 
 
 @lru_cache(maxsize=1)
-def resident(run: str) -> ResidentTrainer:
+def resident() -> ResidentTrainer:
     """One trainer for all messages that this process handles."""
-    return ResidentTrainer(run)
+    return ResidentTrainer()
 
 
-def _ask(message: Message, context: Context) -> tuple[dict[str, Any], str, ResidentTrainer]:
-    """The request, the domain of this node, and who answers."""
+def _ask(message: Message, context: Context) -> tuple[dict[str, Any], str]:
+    """The request, and the domain of this node: "" for a node more than the run has domains."""
     request = dict(message.content.config_records["request"])
-    run = str(request["run"])
-    config = load_config(RunFolder(run).config)
-    domain = config.domains[int(context.node_config["partition-id"])].name
-    return request, domain, resident(run)
+    config = load_config(RunFolder(str(request["run"])).config)
+    number = int(context.node_config["partition-id"])
+    return request, config.domains[number].name if number < len(config.domains) else ""
 
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Who is this: the domain of the node."""
-    _, domain, _ = _ask(message, context)
+    _, domain = _ask(message, context)
     return Message(RecordDict({"about": ConfigRecord({"domain": domain})}), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train a round from the global factors; reply with factors and figures."""
-    request, domain, trainer = _ask(message, context)
+    request, domain = _ask(message, context)
     arrays = {name: array.numpy() for name, array in message.content.array_records["global"].items()}
-    answer = trainer.call("train", arrays, domain=domain, round=request["round"], scaling=request["scaling"])
+    answer = resident().call("train", arrays, domain=domain, **request)
     figures = {k: v for k, v in answer.header.items() if k != "contract" and v is not None}
     content = RecordDict(
         {
@@ -62,14 +61,15 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Score the base and the models sent on this domain's held-out text; reply with numbers."""
-    _, domain, trainer = _ask(message, context)
+    request, domain = _ask(message, context)
     scalings = dict(message.content.config_records["models"])
     arrays = {
         f"{name}/{key}": array.numpy()
         for name in scalings
         for key, array in message.content.array_records[name].items()
     }
-    cells = trainer.call("evaluate", arrays, domain=domain, models=scalings).header["cells"]
+    answer = resident().call("evaluate", arrays, domain=domain, models=scalings, **request)
+    cells = answer.header["cells"]
     keys = ("bits_per_byte", "num_bytes", "num_tokens")
     content = {c["model"]: MetricRecord({k: c[k] for k in keys}) for c in cells}
     return Message(RecordDict({**content, "about": ConfigRecord({"domain": domain})}), reply_to=message)

@@ -26,6 +26,7 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
 MANIFEST_NAME = "cogen.json"
 PEFT_PREFIX = "base_model.model."
+REBASING = ("pissa", "olora", "corda", "loftq", "lora")  # "lora" is lora_ga: these change the base's weights
 REWRITING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # of PEFT: they change the base's weights too
 
 
@@ -126,7 +127,8 @@ def factor_digest(factors: Mapping[str, Factors]) -> str:
     digest = hashlib.sha256()
     for name in sorted(factors):
         f = factors[name]
-        digest.update(f"{name} {tuple(f.a.shape)} {tuple(f.b.shape)} {f.scaling!r}\n".encode())
+        scaling = f.scaling * f.rank / f.rank  # as it comes back from a file, which holds alpha = scaling * rank
+        digest.update(f"{name} {tuple(f.a.shape)} {tuple(f.b.shape)} {scaling!r}\n".encode())
         for tensor in (f.a, f.b):
             digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -148,11 +150,7 @@ def lora_config(factors: Mapping[str, Factors], base_name: str) -> LoraConfig:
     widest = next(f for f in factors.values() if f.rank == rank)
     alpha = widest.scaling * rank
     ranks = {n: f.rank for n, f in factors.items() if f.rank != rank}
-    alphas = {
-        n: _tidy(f.scaling * f.rank)
-        for n, f in factors.items()
-        if not math.isclose(f.scaling * f.rank, alpha, rel_tol=1e-12)
-    }
+    alphas = {n: _tidy(f.scaling * f.rank) for n, f in factors.items() if f.scaling * f.rank != alpha}
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
@@ -196,8 +194,16 @@ def _read(folder: Path) -> Adapter:
     tensors = _read_tensors(folder)
     factors = {name: _pair(name, ab, config, folder) for name, ab in _by_module(tensors, folder).items()}
     manifest, contract = _read_manifest(folder)
+    _check_digest(manifest, factors, folder)
     base_name = str(manifest.pop("base", None) or config.get("base_model_name_or_path") or "")
     return Adapter(factors=factors, base_name=base_name, contract=contract, manifest=manifest)
+
+
+def _check_digest(manifest: dict[str, Any], factors: Mapping[str, Factors], folder: Path) -> None:
+    """The manifest's digest is of these very factors; a half-copied or edited folder is refused."""
+    said = manifest.pop("factors_sha256", None)
+    if said is not None and said != (found := factor_digest(factors)):
+        raise _malformed(folder, f"factors with sha256 {str(said)[:12]}", found[:12])
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -227,6 +233,9 @@ def _refuse_variants(config: Mapping[str, Any], folder: Path) -> None:
     for key in ("use_dora", "modules_to_save", "alora_invocation_tokens", "trainable_token_indices"):
         if config.get(key):
             raise _malformed(folder, "plain LoRA", f"{key} = {config[key]!r}")
+    how = config.get("init_lora_weights")
+    if isinstance(how, str) and how.lower().split("_")[0] in REBASING:
+        raise _malformed(folder, "plain LoRA on the base's own weights", f"init_lora_weights = {how!r}")
     if config.get("bias", "none") != "none":
         raise _malformed(folder, "plain LoRA", f"bias = {config['bias']!r}")
     start = config.get("init_lora_weights")

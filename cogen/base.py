@@ -153,7 +153,8 @@ def describe_base(name: str) -> BaseInfo:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise _unusable(name, "safetensors weights", "none" if folder.is_dir() else "no folder", folder)
-    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in weights]
+    about = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".txt", ".model"})
+    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in about]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:24]
     cached = cache_folder() / "contracts" / f"{key}.json"
     if cached.is_file():
@@ -163,7 +164,7 @@ def describe_base(name: str) -> BaseInfo:
             return BaseInfo(name, folder, Contract(**values["contract"]), modules)
     modules = _linear_modules(name, folder)
     contract = Contract(
-        weights=_weights_digest(weights),
+        weights=_weights_digest(name, weights),
         tokenizer=_tokenizer_digest(name, folder),
         modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
     )
@@ -175,9 +176,9 @@ def describe_base(name: str) -> BaseInfo:
 def _resolve(name: str) -> Path:
     if name in KNOWN_BASES:
         return _packaged_folder(name, KNOWN_BASES[name])
-    if Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not Path(name).exists():
         return _hub_folder(name)
     raise BaseModelError(
         "no such base model",
@@ -189,12 +190,12 @@ def _resolve(name: str) -> Path:
 
 def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise _unfetched(name, f"{type(error).__name__}") from None
 
 
@@ -262,14 +263,17 @@ def _linear_modules(name: str, folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _weights_digest(files: list[Path]) -> str:
+def _weights_digest(name: str, files: list[Path]) -> str:
     """sha256 over names, dtypes, shapes and bytes of all tensors; the layout of the files does not matter."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     where = {}
     for path in files:
-        with safe_open(path, framework="pt") as opened:
-            where.update(dict.fromkeys(opened.keys(), path))
+        try:
+            with safe_open(path, framework="pt") as opened:
+                where.update(dict.fromkeys(opened.keys(), path))
+        except (SafetensorError, OSError) as error:
+            raise _unusable(name, "safetensors weights", f"{path.name}: {error}", path.parent) from None
     digest = hashlib.sha256()
     for key in sorted(where):
         with safe_open(where[key], framework="pt") as opened:

@@ -9,6 +9,7 @@ CogenError
 ├── MergeError             adapters cannot be combined as asked
 │   ├── WeightError        the weights are negative, not finite or sum to 0
 │   └── RankError          the rank asked for is not one the inputs can give
+├── TrainingError          training went wrong in a way that a setting can mend
 ├── RunError               a run folder is in the way, incomplete or not resumable
 └── FederationError        Flower's programs or the clients failed
     └── ReplyError         a client's reply may not touch the global model
@@ -64,6 +65,10 @@ class WeightError(MergeError):
 
 class RankError(MergeError):
     """The rank asked for is not one the inputs can give."""
+
+
+class TrainingError(CogenError):
+    """Training went wrong in a way that a setting can mend."""
 
 
 class RunError(CogenError):

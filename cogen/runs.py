@@ -105,7 +105,7 @@ class RunFolder:
 
     def append_event(self, event: str, **values: Any) -> None:
         """Append one line to `events.jsonl`, and flush it to the disk."""
-        append_line(self.events_path, {"time": datetime.now(UTC).isoformat(), "event": event, **values})
+        append_line(self.events_path, {"time": datetime.now(UTC).isoformat(), "event": event, **values}, durable=True)
 
     @contextmanager
     def building_round(self, number: int) -> Iterator[Path]:
@@ -164,8 +164,8 @@ def _of_a_run(name: str) -> bool:
     return name in ENTRIES or name.startswith(tuple(f".{entry}." for entry in ENTRIES))
 
 
-def append_line(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one JSON object as a line; a torn last line of a killed process is closed first."""
+def append_line(path: Path, values: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Append one JSON object as a line, flushed (to the disk if `durable`); a torn last line is closed first."""
     line = json.dumps(values, separators=(",", ":")).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,8 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
                 line = line if file.read(1) == b"\n" else b"\n" + line
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
     except OSError as error:
         raise cannot_write(path, error) from None
 

@@ -41,6 +41,7 @@ class Expected:
     contract: Contract
     current: Mapping[str, Factors]
     max_increment_norm: float
+    max_tokens: int
 
 
 def check_reply(content: RecordDict, expected: Expected) -> Reply:
@@ -52,6 +53,13 @@ def check_reply(content: RecordDict, expected: Expected) -> Reply:
     Raises:
         ReplyError: says what was expected and what came.
     """
+    try:
+        return _check(content, expected)
+    except (KeyError, ValueError, TypeError) as error:  # a record of the wrong kind, bytes that are no array
+        raise _refuse("readable records", f"{type(error).__name__}: {error}", expected) from None
+
+
+def _check(content: RecordDict, expected: Expected) -> Reply:
     for kind in ("factors", "figures", "about"):
         if kind not in content:
             raise _refuse(f"a record {kind!r}", "none", expected)
@@ -97,11 +105,13 @@ def _check_figures(figures: Mapping[str, Any], expected: Expected) -> dict[str, 
     tokens = figures.get("num_tokens")
     if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens <= 0:
         raise _refuse("num_tokens above 0", repr(tokens), expected)
+    if tokens > expected.max_tokens:  # tokens are weights: a client may not claim more than it was asked for
+        raise _refuse(f"num_tokens up to {expected.max_tokens}", str(tokens), expected)
     values: dict[str, Any] = {"num_tokens": tokens}
     for key in ("bits_per_byte_before", "bits_per_byte_after", "seconds"):
         value = figures.get(key)
-        if value is not None and not (isinstance(value, int | float) and np.isfinite(value)):
-            raise _refuse(f"a finite {key}", repr(value), expected)
+        if value is not None and not (isinstance(value, int | float) and np.isfinite(value) and value >= 0):
+            raise _refuse(f"a finite {key} of 0 or more", repr(value), expected)
         values[key] = value
     values["seconds"] = float(values["seconds"] or 0.0)
     return values

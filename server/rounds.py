@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from cogen.adapter import Adapter, Factors
+from cogen.adapter import Adapter, Factors, factor_digest
 from cogen.base import describe_base
 from cogen.config import Domain, load_config
 from cogen.errors import FederationError, ReplyError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.files import write_file
 from cogen.runs import RunFolder
+from cogen.train.schedule import plan_round
 from server.aggregate import Aggregated, aggregate, first_global
 from server.replies import Expected, Reply, check_reply
 
@@ -110,11 +111,17 @@ class Coordinator:
             raise _no_reply("a reply", f"error {answer.error.code}: {_last_line(answer.error.reason)}", domain.name)
         bound = self.config.federation.max_increment_norm
         rank = self.config.rank_of(domain)
-        return check_reply(answer.content, Expected(domain.name, rank, self.base.contract, current, bound))
+        plan = plan_round(self.config.train, 1, self.config.federation.num_rounds)
+        tokens = plan.num_blocks * self.config.train.block_tokens
+        asked = Expected(domain.name, rank, self.base.contract, current, bound, tokens)
+        return check_reply(answer.content, asked)
 
     def _checkpoint(self, number: int, replies: list[Reply], result: Aggregated) -> None:
         """The round's folder, whole; with a single round the replies are the experts as well."""
-        parents = [{"name": r.domain, "weight": w} for r, w in zip(replies, result.weights, strict=True)]
+        parents = [
+            {"name": r.domain, "weight": w, "factors_sha256": factor_digest(r.factors)}
+            for r, w in zip(replies, result.weights, strict=True)
+        ]
         about = {"kind": "global", "round": number, "num_tokens": sum(r.num_tokens for r in replies)}
         about |= {"energy_cut_frac": result.energy_cut_frac, "parents": parents}
         with self.run.building_round(number) as folder:
@@ -167,8 +174,13 @@ class Coordinator:
                 reason = "no scores in time" if answer is None else _last_line(answer.error.reason)
                 self.run.append_event("client_left_out", round=0, domain=domain, reason=f"scores: {reason}")
                 continue
-            for model, record in answer.content.metric_records.items():
-                found[model, domain] = _cell(model, domain, record)
+            try:
+                scored = [_cell(m, domain, answer.content.metric_records[m]) for m in ("base", *factors)]
+            except (KeyError, ValueError, TypeError) as error:
+                reason = f"scores: {type(error).__name__}: {error}"
+                self.run.append_event("client_left_out", round=0, domain=domain, reason=reason)
+                continue
+            found.update({(cell.model, domain): cell for cell in scored})
         rows = ["base", *factors]
         cells = tuple(found[m, d] for m in rows for d in self.domains if (m, d) in found)
         if not cells:
@@ -236,9 +248,10 @@ def _num_bytes(factors: Mapping[str, Factors]) -> int:
 
 
 def _cell(model: str, domain: str, record: Mapping[str, Any]) -> Cell:
-    return Cell(
-        model, domain, float(record["bits_per_byte"]), int(record["num_bytes"]), int(record["num_tokens"])
-    )
+    bits = float(record["bits_per_byte"])
+    if not 0.0 <= bits < float("inf"):
+        raise ValueError(f"bits_per_byte of {model} is {bits}")
+    return Cell(model, domain, bits, int(record["num_bytes"]), int(record["num_tokens"]))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

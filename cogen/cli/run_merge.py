@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +29,7 @@ def run_merge(
     """Load, combine with a bar over modules, save, say how much energy a cut lost."""
     adapters = [Adapter.load(folder) for folder in folders]
     total = len(set().union(*(a.factors for a in adapters)))
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("merging", total=total)
         merged = merge_adapters(
             adapters,

@@ -25,7 +25,6 @@ def run_simulate(
     as_json: bool,
 ) -> None:
     """Run it, then print the matrix and where everything lies."""
-    print("starting Flower", file=sys.stderr, flush=True)
     with Narrator() as narrator:
         run = simulate(
             config, out=out, overrides=overrides, resume=resume, overwrite=overwrite, port=port, follow=narrator.follow
@@ -77,6 +76,9 @@ class Narrator:
 
     def _say(self, text: str) -> None:
         self.live.console.print(text, highlight=False, soft_wrap=True)
+
+    def _starting(self, event: dict[str, Any]) -> None:
+        self._say("starting Flower")
 
     def _run_started(self, event: dict[str, Any]) -> None:
         self.num_rounds, self.num_clients = event["num_rounds"], len(event["domains"])

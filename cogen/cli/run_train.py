@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def run_train(
     overrides: list[str],
     *,
     resume: bool,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Check the input, train with a bar, write the adapter, say what came of it."""
@@ -32,10 +34,17 @@ def run_train(
         raise ConfigError("cannot train", expected=missing, got="nothing", fix="See cogen train --help.")
     if out.exists() and not out.is_dir():
         raise RunError("cannot write", expected="a folder", got="a file", where=str(out), fix="Name another --out.")
+    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
+        fix = "Continue it with --resume, replace it with --overwrite, or name another --out."
+        raise RunError(
+            "cannot write", expected="a new or empty folder", got="a folder with files", where=str(out), fix=fix
+        )
     settings = _settings(domain, paths, heldout_frac, overrides)
     corpora = {name: read_corpus(path) for name, path in paths.items()}
     base = load_base(base_name)
     state = out.parent / f".{out.name}.training"
+    if resume and not state.is_file():
+        print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
     total = plan_round(settings, 1, 1).num_blocks * settings.block_tokens
     with token_bar(domain, total) as bar:
         made = train_adapter(
@@ -57,6 +66,10 @@ def _settings(domain: str, paths: dict[str, str], heldout_frac: float, overrides
     """Through the config's own checks, so that bounds and unknown keys read the same everywhere."""
     first = next(iter(paths.values()))
     values: dict[str, Any] = {"domains": [{"name": domain, "data": first}], "evaluate": {"heldout_frac": heldout_frac}}
+    for text in overrides:
+        if not text.strip().startswith("train."):
+            fix = "Here only train.KEY=VALUE has a meaning."
+            raise ConfigError("cannot use option", expected="train.KEY=VALUE", got=repr(text), where="--set", fix=fix)
     apply_overrides(values, overrides)
     return parse_config(values, "the command line").train
 

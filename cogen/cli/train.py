@@ -16,9 +16,8 @@ def train(
     tokens: Annotated[int | None, typer.Option(help="Tokens to train; short for --set train.tokens_per_round.")] = None,
     heldout_frac: Annotated[float, typer.Option(help="Share of documents never trained on.")] = 0.05,
     settings: Annotated[list[str], typer.Option("--set", help="train.KEY=VALUE, for example train.rank=8.")] = [],  # noqa: B006
-    resume: Annotated[
-        bool, typer.Option(help="Continue from the state saved in the adapter folder's .training.")
-    ] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the state saved beside the adapter folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an adapter that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Continue pretraining a base model on one corpus with LoRA.
@@ -31,4 +30,6 @@ def train(
     from cogen.cli.run_train import run_train
 
     extra = [] if tokens is None else [f"train.tokens_per_round={tokens}"]
-    run_train(base, data, domain, out, heldout_frac, [*extra, *settings], resume=resume, as_json=as_json)
+    run_train(
+        base, data, domain, out, heldout_frac, [*extra, *settings], resume=resume, overwrite=overwrite, as_json=as_json
+    )

@@ -13,7 +13,7 @@ from typing import Any
 from cogen.base import describe_base
 from cogen.config import RunConfig, load_config
 from cogen.data import read_corpus, split_documents
-from cogen.errors import FederationError, RunError
+from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.matrix import Evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, superlink
@@ -50,6 +50,10 @@ def simulate(
     >>> run.merged.is_dir()                        # doctest: +SKIP
     True
     """
+    if resume and overwrite:
+        raise ConfigError(
+            "cannot simulate", expected="--resume or --overwrite", got="both", fix="Leave one of them out."
+        )
     source = shipped_config(str(config))
     run = RunFolder(out or Path("runs") / source.stem)
     if resume:
@@ -65,9 +69,11 @@ def simulate(
         if resume:
             _same_settings(run, settings)
             seen.skip()
+        show = follow or (lambda event: None)
+        show({"event": "starting"})
         with _private_home() as home, superlink(home, run.logs, port, handle) as link:
             run_id = link.submit(shipped_root(), run.path, len(settings.domains))
-            _follow(link, run_id, seen, follow or (lambda event: None))
+            _follow(link, run_id, seen, show)
     return run
 
 

@@ -135,13 +135,13 @@ def _check_settings(count: int, rank: int | None, scale: float, method: str, den
         raise _refused("at least one adapter", "none", "Name the adapter folders to merge.")
     if method not in METHODS:
         known = ", ".join(METHODS)
-        raise _refused(f"one of {known}", repr(method), "Set merge.method to a known one.")
+        raise _refused(f"one of {known}", repr(method), "Choose a known method.")
     if not 0 < density <= 1:
-        raise _refused("a density in (0, 1]", f"{density:g}", "Set merge.density to the fraction of entries to keep.")
+        raise _refused("a density in (0, 1]", f"{density:g}", "Give the share of entries to keep.")
     if not math.isfinite(scale):
         raise _refused("a finite scale", f"{scale:g}", "Set merge.scale to a number such as 1.0.")
     if rank is not None and rank < 1:
-        fix = "Set merge.rank to 1 or more, or leave it out to lose nothing."
+        fix = "Give a rank of 1 or more, or leave it out to lose nothing."
         raise RankError("cannot merge", expected="a rank of 1 or more", got=str(rank), fix=fix)
 
 

@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
 
 class ResidentTrainer:
-    """The caller's handle on the trainer process of one run."""
+    """The caller's handle on a trainer process, which logs into the run that it was started for."""
 
-    def __init__(self, run: str | Path) -> None:
-        self.run = Path(run)
+    def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
@@ -43,13 +42,13 @@ class ResidentTrainer:
         return None if self._process is None else self._process.pid
 
     def call(self, action: str, arrays: Mapping[str, NDArray[Any]] | None = None, **header: Any) -> Frame:
-        """Ask for `describe`, `train` or `evaluate`, and wait for the answer.
+        """Ask for `train` or `evaluate` of a run's domain, and wait for the answer.
 
         Raises:
             FederationError: the trainer reported an error, or died.
         """
         with self._lock:
-            connection = self._connect()
+            connection = self._connect(Path(str(header["run"])) / "logs")
             try:
                 send(connection, Frame({"action": action, **header}, arrays or {}))
                 answer = receive(connection)
@@ -65,15 +64,14 @@ class ResidentTrainer:
             if self._process is not None:
                 self._reap()
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, logs: Path) -> socket.socket:
         if self._connection is not None:
             return self._connection
         mine, theirs = socket.socketpair()
-        logs = self.run / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with open(logs / "trainer.log", "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cogen.node.resident", str(theirs.fileno()), str(self.run)],
+                [sys.executable, "-m", "cogen.node.resident", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -107,7 +105,7 @@ def _failed(expected: str, got: str, domain: str) -> FederationError:
     )
 
 
-def serve(connection: socket.socket, run: str) -> None:
+def serve(connection: socket.socket) -> None:
     """Answer requests until the other side is gone. An error is answered, and ends nothing."""
     from cogen.node.trainer import Trainer
 
@@ -118,7 +116,9 @@ def serve(connection: socket.socket, run: str) -> None:
         except EOFError:
             return
         try:
-            trainer = trainer or Trainer(run)
+            run = str(request.header["run"])
+            if trainer is None or str(trainer.run.path) != run:
+                trainer = Trainer(run)
             answer = _answer(trainer, request)
         except CogenError as error:
             answer = Frame({"error": str(error)})
@@ -138,8 +138,6 @@ def _answer(trainer: Trainer, request: Frame) -> Frame:
     asked = dict(request.header)
     tensors = {k: torch.from_numpy(v.copy()) for k, v in request.arrays.items()}
     domain = str(asked["domain"])
-    if asked["action"] == "describe":
-        return Frame({"contract": vars(trainer.describe(domain))})
     if asked["action"] == "evaluate":
         models = {
             name: from_arrays(
@@ -167,10 +165,10 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m cogen.node.resident FD RUN`; started by ResidentTrainer alone."""
+    """`python -m cogen.node.resident FD`; started by ResidentTrainer alone."""
     keep_pages()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    serve(socket.socket(fileno=int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogen.adapter import Contract, Factors
-from cogen.base import Base, describe_base, load_base
+from cogen.adapter import Factors
+from cogen.base import Base, load_base
 from cogen.config import Domain, RunConfig, load_config
 from cogen.data import PackedStream, Window, heldout_windows, read_corpus, split_documents, tokenize
 from cogen.errors import ConfigError
@@ -64,14 +64,9 @@ class Trainer:
         self.config: RunConfig = load_config(self.run.config)
         self._data: dict[str, DomainData] = {}
 
-    @cached_property
+    @property
     def base(self) -> Base:
-        return load_base(self.config.base.name, precision=self.config.base.precision)
-
-    def describe(self, domain: str) -> Contract:
-        """The contract of the base that `domain` would train."""
-        self._domain(domain)
-        return describe_base(self.config.base.name).contract
+        return _loaded(self.config.base.name, self.config.base.precision)
 
     def train(self, domain: str, round_number: int, current: Mapping[str, Factors]) -> RoundReply:
         """Train round `round_number` of the run from the global factors `current`.
@@ -167,6 +162,12 @@ class Trainer:
             return None
         found = _states(self.run.node(domain), number - 1)
         return TrainState.load(found[-1], key) if found else None
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, precision: str) -> Base:
+    """One base a process, whatever runs and domains ask for it."""
+    return load_base(name, precision=precision)
 
 
 def _states(node: Path, last_round: int) -> list[Path]:

@@ -132,7 +132,7 @@ def read_run(run: Path) -> Record:
             expected="a run folder with events.jsonl or evaluation.json",
             got="neither" if run.is_dir() else "no such folder",
             where=str(run),
-            fix="Name a folder that `cogen simulate`, `cogen run` or `cogen evaluate` has written.",
+            fix="Name a folder that `cogen simulate` or `cogen evaluate` has written.",
         )
     rows, bad_lines = read_lines(run / "events.jsonl")
     moments = [Moment(*(str(row.get(key, "")) for key in ("time", "event", "reason"))) for row in rows]

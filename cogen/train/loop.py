@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Factors
 from cogen.config import Train
 from cogen.data.pack import Batch, Stream, train_batch
-from cogen.errors import CogenError
+from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
 from cogen.train.lora import attached, read_back
 from cogen.train.loss import chunked_loss, head_weight
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from cogen.base import Base
 
 ADAM_KEYS = ("exp_avg", "exp_avg_sq", "step")
-
-
-class TrainingError(CogenError):
-    """Training went wrong in a way that a setting can mend."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ from cogen.train.state import TrainState
 if TYPE_CHECKING:
     from cogen.base import Base
 
-STATE_NAME = "training.safetensors"
-
 
 @dataclass(frozen=True)
 class Trained:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ Start = Callable[..., RunFolder]
 
 
 @pytest.fixture
-def start(tmp_path: Path, config_file: Path) -> Iterator[Start]:
+def start(tmp_path: Path, config_file: Path) -> Start:
     """Run the ServerApp over an in-process grid; each call is one start of the same or a new run folder."""
 
     def go(*overrides: str, faults: dict[int, Fault] | None = None, name: str = "run") -> RunFolder:
@@ -39,8 +39,7 @@ def start(tmp_path: Path, config_file: Path) -> Iterator[Start]:
         server_app(grid, Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
         return run
 
-    yield go
-    client_app.resident.cache_clear()
+    return go
 
 
 def left_out(run: RunFolder) -> dict[str, str]:
@@ -150,13 +149,13 @@ def test_a_client_that_dies_is_left_out_and_the_next_one_gets_a_new_process(star
         log = tmp_path / "run" / "nodes" / "clinical" / "train.jsonl"
         while not log.is_file():
             time.sleep(0.01)
-        trainer = client_app.resident(str(tmp_path / "run"))
+        trainer = client_app.resident()
         if trainer.pid is not None:
             killed.append(trainer.pid)
             os.kill(trainer.pid, signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    run = start("federation.num_rounds=1", "train.tokens_per_round=16384")
+    run = start("federation.num_rounds=1", "train.tokens_per_round=8192")
     assert killed
     assert "SIGKILL" in left_out(run)["clinical"]
     assert sorted(p.name for p in (run.round(1) / "clients").iterdir()) == ["grid", "materials"]
@@ -191,7 +190,9 @@ def test_too_few_valid_replies_end_the_run_and_resuming_gives_what_it_would_have
     assert [e["resumed"] for e in read_lines(resumed.events_path) if e["event"] == "run_started"] == [False, True]
 
 
-def test_one_client_and_one_round_is_local_training_bit_for_bit(start: Start, tmp_path: Path, tiny_folder: Path) -> None:
+def test_one_client_and_one_round_is_local_training_bit_for_bit(
+    start: Start, tmp_path: Path, tiny_folder: Path
+) -> None:
     """The reply equals what train_adapter gives; the merged delta equals it to float32 rounding."""
     from cogen.base import load_base
 

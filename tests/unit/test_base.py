@@ -84,12 +84,21 @@ def test_a_head_of_its_own_is_no_module_either(copied: Path, tiny: Base) -> None
 
 
 def test_layout_of_the_files_is_not_in_the_contract(tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
-    """Red: hash the files, or the tensors in the order of the files."""
+    """Red: hash the files."""
     folder = resharded(tiny_folder, tmp_path / "shards")
     assert len(list(folder.glob("*.safetensors"))) > 3
     found = describe_base(str(folder))
     assert found.contract == tiny.info.contract and found.modules == tiny.info.modules
     assert describe_base(str(folder)) == found, "read from the cache"
+
+
+def test_order_of_the_files_is_not_in_the_contract_either(tiny: Base, copied: Path) -> None:
+    """Red: hash the tensors in the order of the files."""
+    tensors = load_file(copied / "model.safetensors")
+    (copied / "model.safetensors").unlink()
+    for i, key in enumerate(sorted(tensors, reverse=True)):
+        save_file({key: tensors[key]}, copied / f"model-{i:05d}.safetensors")
+    assert describe_base(str(copied)).contract == tiny.info.contract
 
 
 def test_one_bit_of_one_weight_is_another_base(tiny: Base, copied: Path) -> None:
@@ -155,6 +164,15 @@ def test_an_unknown_name(name: str) -> None:
     assert "smollm2-135m" in line and repr(name) in line
 
 
+@pytest.mark.parametrize("name", ["org/model", "a--b/c..d"], ids=["offline", "no-id"])
+def test_a_hub_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert f"cannot fetch base model {name!r}" in refused(name)
+
+
 def test_a_folder_without_weights(copied: Path, tmp_path: Path) -> None:
     (copied / "model.safetensors").unlink()
     assert "expected safetensors weights, got none" in refused(str(copied))
@@ -202,7 +220,10 @@ def test_a_folder_with_a_broken_part(copied: Path, file: str, content: bytes | N
 
 @pytest.mark.parametrize(
     ("stderr", "told"),
-    [("ERROR: Could not find a version\nERROR: No matching distribution found\n", "No matching distribution"), ("", "")],
+    [
+        ("ERROR: Could not find a version\nERROR: No matching distribution found\n", "No matching distribution"),
+        ("", ""),
+    ],
 )
 def test_a_cold_cache_without_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, told: str

@@ -167,9 +167,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_attached(model: Any, wh
     good = noise({Q: (32, 32)}, (3,), 0.7, seed=1)
     name = {"absent": "model.layers.9.mlp.up_proj", "misshapen": DOWN, "not-linear": "model.norm"}[bad]
     mixed = {**good, name: good[Q]}
-    with pytest.raises(ContractMismatch, match=rf"{name} .*, got \(32, 32\)") as refused:
-        with attached(model, *((mixed,) if where == "train" else (good, mixed))):
-            pass
+    parts = (mixed,) if where == "train" else (good, mixed)
+    fit = pytest.raises(ContractMismatch, match=rf"{name} .*, got \(32, 32\)")
+    with fit as refused, attached(model, *parts):
+        pass
     assert "\n" not in str(refused.value)
     assert lora_layers(model) == []
     assert torch.equal(logits(model), before)

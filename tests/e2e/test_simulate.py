@@ -1,0 +1,100 @@
+"""`cogen simulate` with Flower's own programs: interrupted, killed, resumed, and no process left behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from flwr.app import Context, RecordDict
+
+from cogen.config import load_config
+from cogen.runs import RunFolder, read_lines
+from server.server_app import app as server_app
+from tests.grid import InProcessGrid
+
+PATIENCE_SECONDS = 180.0
+
+
+def launch(config: Path, out: Path, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cogen.cli.app", "simulate", str(config), "--out", str(out), *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(run: RunFolder, wanted: dict[str, object], process: subprocess.Popen[str]) -> None:
+    """Until an event with all of `wanted` is in the run's events."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        if any(wanted.items() <= event.items() for event in read_lines(run.events_path)):
+            return
+        if process.poll() is not None:
+            pytest.fail(f"ended early: {process.communicate()}")
+        time.sleep(0.02)
+    pytest.fail(f"no {wanted} in {PATIENCE_SECONDS} s")
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all end within the time that the guard takes."""
+    return not psutil.wait_procs(processes, timeout=25.0)[1]
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes of a test; what is still there at its end is killed."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_interrupted_killed_and_resumed_equals_uninterrupted(
+    config_file: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    """Ctrl-C in round 1, SIGKILL in the middle of round 2, then to the end; every file of the rounds is equal."""
+    run = RunFolder(tmp_path / "cut")
+    first = launch(config_file, run.path)
+    started.append(first)
+    wait_for(run, {"event": "round_started", "round": 1}, first)
+    relatives = family(first)
+    assert len(relatives) > 3
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert gone(relatives)
+
+    second = launch(config_file, run.path, "--resume")
+    started.append(second)
+    wait_for(run, {"event": "client_replied", "round": 2}, second)
+    relatives = family(second)
+    second.kill()
+    second.communicate(timeout=60)
+    assert gone(relatives)
+    assert run.last_complete_round() == 1
+
+    third = launch(config_file, run.path, "--resume")
+    started.append(third)
+    out, err = third.communicate(timeout=PATIENCE_SECONDS)
+    assert third.returncode == 0, err
+    assert "combined" in out
+    assert "round 2/2 · clients 3/3" in err
+    assert (run.path / "report.html").is_file()
+
+    whole = RunFolder(tmp_path / "whole")
+    whole.create(load_config(config_file).to_toml())
+    server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(whole.path), "config": ""}))
+    for part in ("rounds", "merged"):
+        files = {p.relative_to(run.path): p for p in (run.path / part).rglob("*") if p.is_file()}
+        assert files
+        for name, path in files.items():
+            assert path.read_bytes() == (whole.path / name).read_bytes(), name
+    assert run.evaluation.read_bytes() == whole.evaluation.read_bytes()
