@@ -112,14 +112,14 @@ class RunFolder:
         """A folder aside that becomes `rounds/<number>` when the block ends without an error."""
         final = self.round(number)
         aside = final.parent / f".{final.name}.building"
+        shutil.rmtree(aside, ignore_errors=True)
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+            with _writing(final):
+                aside.mkdir(parents=True)
             yield aside
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(aside, final)
-        except OSError as error:
-            raise cannot_write(final, error) from None
+            with _writing(final):
+                shutil.rmtree(final, ignore_errors=True)
+                os.replace(aside, final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -162,6 +162,14 @@ class RunFolder:
 def _of_a_run(name: str) -> bool:
     """Whether a run makes such an entry, or writes it aside; whatever else lies there is the user's."""
     return name in ENTRIES or name.startswith(tuple(f".{entry}." for entry in ENTRIES))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def append_line(path: Path, values: Mapping[str, Any], *, durable: bool = False) -> None:

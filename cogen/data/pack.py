@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100
+# Text is text: "<eos>" spelled out in a document does not become the EOS token.
+PLAIN = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Window:
 def tokenize(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int32]]:
     """Token ids of each document, followed by EOS."""
     eos = tokenizer.eos_token_id
-    ids = tokenizer([d.text for d in documents], add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenizer([d.text for d in documents], **PLAIN)["input_ids"]
     return [np.array([*i, eos], dtype=np.int32) for i in ids]
 
 
@@ -148,7 +150,7 @@ def window_batch(windows: Sequence[Window], eos_id: int) -> Batch:
 
 def _windows(text: str, tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> list[Window]:
     """Cut after T tokens, or before where a character would be torn apart; bytes add up to the text's."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = tokenizer(text, **PLAIN, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     cuts = [0]
     while cuts[-1] < len(ids):

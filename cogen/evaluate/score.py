@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter, Factors
 from cogen.data.pack import Window, window_batch
-from cogen.errors import DataError
+from cogen.errors import ConfigError, DataError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.train.attention import use_segment_attention
 from cogen.train.loop import hidden_states, make_accelerator
@@ -42,6 +42,8 @@ def evaluate_adapters(
     >>> windows = {"grid": heldout_windows(documents, base.tokenizer, 512, 8192)}  # doctest: +SKIP
     >>> evaluate_adapters(base, {"mine": adapter}, windows).bits_per_byte("mine", "grid")  # doctest: +SKIP
     """
+    if "base" in adapters:
+        raise ConfigError("cannot score", expected="another name", got="an adapter called base", fix="Rename it.")
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
     cells: list[Cell] = []

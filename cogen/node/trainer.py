@@ -76,7 +76,7 @@ class Trainer:
         """
         began = time.monotonic()
         about, data = self._domain(domain), self._load(domain)
-        start, rest = split_rank(current, self.config.rank_of(about), self.base, self.config.train.seed + round_number)
+        start, rest = split_rank(current, self.config.rank_of(about), self.config.train.seed + round_number)
         scored = self._round_windows(data)
         before = self._score(start, rest, scored, domain)
         result = self._train_round(domain, round_number, data, start, rest)
@@ -176,7 +176,7 @@ def _states(node: Path, last_round: int) -> list[Path]:
 
 
 def split_rank(
-    current: Mapping[str, Factors], rank: int, base: Base, seed: int
+    current: Mapping[str, Factors], rank: int, seed: int
 ) -> tuple[dict[str, Factors], dict[str, Factors] | None]:
     """What a client of rank `rank` trains of the global factors, and what it holds frozen.
 

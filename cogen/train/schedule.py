@@ -48,7 +48,7 @@ def learning_rate(settings: Train, step: int, total_steps: int) -> float:
     Rises linearly to the peak over the warm-up (at least one step, so the first step is never 0),
     then follows half a cosine down to `final_learning_rate_frac` of it at the last step.
     """
-    warmup = max(1, math.ceil(settings.warmup_frac * total_steps))
+    warmup = max(1, math.ceil(settings.warmup_frac * total_steps - 1e-9))
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     progress = (step - warmup + 1) / max(1, total_steps - warmup)

@@ -99,7 +99,13 @@ def make_stream(base: Base, corpora: Mapping[str, Corpus], settings: Train, held
 def state_key(base: Base, corpora: Mapping[str, Corpus], settings: Train, heldout_frac: float) -> str:
     """Changes whenever a saved state would not continue the same training."""
     schedule = settings.model_dump(exclude={"checkpoint_seconds"})
-    about = [vars(base.info.contract), schedule, heldout_frac, [c.sha256() for c in corpora.values()]]
+    about = [
+        vars(base.info.contract),
+        str(base.model.dtype),
+        schedule,
+        heldout_frac,
+        [c.sha256() for c in corpora.values()],
+    ]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

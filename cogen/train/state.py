@@ -61,9 +61,11 @@ class TrainState:
             with safe_open(path, framework="pt") as opened:
                 about = json.loads((opened.metadata() or {})["cogen"])
                 tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
+            if not isinstance(about, dict) or about["format"] != FORMAT:
+                raise _unusable(path, f"a training state of format {FORMAT}", "another")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise _unusable(path, "a saved training state", str(error)) from None
-        if about["format"] != FORMAT or about["key"] != key:
+        if about.get("key") != key:
             raise _unusable(path, "the state of this data and these settings", "that of others")
         factors = {
             n: Factors(tensors[f"a:{n}"], tensors[f"b:{n}"], scaling) for n, scaling in about["scalings"].items()

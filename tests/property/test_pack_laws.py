@@ -189,6 +189,12 @@ def test_about_the_right_fraction_is_held_out_and_more_only_adds(frac: float) ->
     assert set(held) < set(split_documents(documents, frac + 0.1, "here").heldout)
 
 
+def test_the_same_documents_are_held_out_on_every_machine() -> None:
+    # printf 'cogen-heldout\0page-0' | sha256sum, and so on; held out below 0.15 * 2**256, least first
+    held = split_documents([of(f"page-{n}") for n in range(40)], 0.15, "here").heldout
+    assert [d.id for d in held] == ["page-38", "page-8", "page-10"]
+
+
 @pytest.mark.parametrize(("count", "frac"), [(0, 0.5), (1, 0.5), (5, 1e-9), (5, 1 - 1e-9)])
 def test_a_corpus_too_small_to_split_is_refused(count: int, frac: float) -> None:
     with pytest.raises(DataError, match=r"expected at least one held-out and one training document, got .* \(grid\)"):

@@ -178,6 +178,8 @@ def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
 @pytest.mark.parametrize("override", ["domains.name=x", "domains.0.rank=8"])
 def test_domains_are_not_for_overrides(tmp_path: Path, override: str) -> None:
     assert "got 'domains' (--set). Change domains in the file." in refusal(toml(tmp_path), override)
+    with pytest.raises(ConfigError, match="Change domains in the file"):
+        apply_overrides({}, [override])
 
 
 def test_an_override_of_a_value_that_is_no_table_is_refused() -> None:

@@ -56,7 +56,9 @@ def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
 
 def test_folders_are_read_deep_and_sorted(tmp_path: Path) -> None:
     put(tmp_path, z_txt="1", b__c__deep_md="2", b__a_txt="3", a_txt="4", B_txt="5")
-    assert ids(read_corpus(tmp_path)) == ["B.txt", "a.txt", "b/a.txt", "b/c/deep.md", "z.txt"]
+    corpus = read_corpus(tmp_path)
+    assert ids(corpus) == ["B.txt", "a.txt", "b/a.txt", "b/c/deep.md", "z.txt"]
+    assert corpus.left_out == (), "a folder is no file to leave out"
 
 
 def test_hidden_files_are_passed_over_without_a_word(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def whole_numbers(rank: int) -> dict[str, Factors]:
 def test_a_smaller_rank_trains_the_leading_directions(tiny: Base) -> None:
     """Red: the last directions; the rest left out; the scaling of the rest another."""
     current = whole_numbers(4)
-    start, rest = split_rank(current, 3, tiny, seed=1)
+    start, rest = split_rank(current, 3, seed=1)
     assert rest is not None and set(start) == set(rest) == set(current)
     for name, f in current.items():
         assert (start[name].rank, rest[name].rank) == (3, 1)
@@ -41,7 +41,7 @@ def test_parts_are_copies(tiny: Base) -> None:
     """Training a part must not move the global factors."""
     for rank in (2, 4, 5):
         current, kept = whole_numbers(4), whole_numbers(4)
-        start, rest = split_rank(current, rank, tiny, seed=1)
+        start, rest = split_rank(current, rank, seed=1)
         for f in (*start.values(), *(rest or {}).values()):
             f.a.zero_()
             f.b.zero_()
@@ -55,7 +55,7 @@ def test_a_larger_rank_adds_directions_that_change_nothing_yet(tiny: Base) -> No
     Red: both drawn; both zero (no gradient, ever); the fresh rows put first.
     """
     current = whole_numbers(2)
-    start, rest = split_rank(current, 5, tiny, seed=1)
+    start, rest = split_rank(current, 5, seed=1)
     assert rest is None
     for name, f in current.items():
         assert (start[name].rank, start[name].scaling, start[name].shape) == (5, f.scaling, f.shape)
@@ -68,7 +68,7 @@ def test_a_larger_rank_adds_directions_that_change_nothing_yet(tiny: Base) -> No
 def test_fresh_directions_follow_the_seed_alone(tiny: Base) -> None:
     """A round repeated gives the same start; another round, or module, another."""
     current = whole_numbers(2)
-    once, again, other = (split_rank(current, 5, tiny, seed=s)[0] for s in (1, 1, 2))
+    once, again, other = (split_rank(current, 5, seed=s)[0] for s in (1, 1, 2))
     assert torch.equal(once["wide"].a, again["wide"].a)
     assert not torch.equal(once["wide"].a, other["wide"].a)
     assert torch.equal(once["wide"].a[2:], init_factors(SHAPES, 5, 0.5, 1)["wide"].a[2:])
@@ -76,7 +76,7 @@ def test_fresh_directions_follow_the_seed_alone(tiny: Base) -> None:
 
 def test_an_equal_rank_is_left_as_it_is(tiny: Base) -> None:
     current = whole_numbers(4)
-    start, rest = split_rank(current, 4, tiny, seed=1)
+    start, rest = split_rank(current, 4, seed=1)
     assert rest is None and list(start) == list(current)
     for name, f in current.items():
         assert torch.equal(start[name].a, f.a) and torch.equal(start[name].b, f.b)
@@ -84,7 +84,7 @@ def test_an_equal_rank_is_left_as_it_is(tiny: Base) -> None:
 
 
 def test_a_rank_beyond_a_module_is_held_to_it(tiny: Base) -> None:
-    start, rest = split_rank(whole_numbers(2), 50, tiny, seed=1)
+    start, rest = split_rank(whole_numbers(2), 50, seed=1)
     assert rest is None
     assert {n: f.rank for n, f in start.items()} == {"wide": 6, "tall": 5}
 
@@ -92,7 +92,7 @@ def test_a_rank_beyond_a_module_is_held_to_it(tiny: Base) -> None:
 def test_modules_are_cut_each_by_its_own_rank(tiny: Base) -> None:
     """One module is above the client's rank, one at it, and only the first has a rest."""
     current = {"wide": whole_numbers(4)["wide"], "tall": whole_numbers(3)["tall"]}
-    start, rest = split_rank(current, 3, tiny, seed=1)
+    start, rest = split_rank(current, 3, seed=1)
     assert rest is not None and set(rest) == {"wide"}
     assert {n: f.rank for n, f in start.items()} == {"wide": 3, "tall": 3}
     assert torch.equal(start["wide"].delta() + rest["wide"].delta(), current["wide"].delta())
