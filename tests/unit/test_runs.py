@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cogen.errors import RunError
+from cogen.files import write_file
 from cogen.runs import RunFolder, append_line, read_lines
 
 HOLDER = (
@@ -153,9 +155,19 @@ def test_a_round_that_fails_leaves_nothing_and_keeps_the_old(run: RunFolder, err
     assert names(run.path / "rounds") == ["0001"] and names(run.round(1)) == ["round.json"]
 
 
-def test_a_round_on_a_full_disk_is_one_line_and_leaves_nothing(run: RunFolder) -> None:
-    with pytest.raises(RunError, match="got a full disk"):
-        fail_midway(run, 1, OSError(errno.ENOSPC, "No space left on device"))
+def test_a_round_on_a_full_disk_is_one_line_and_leaves_nothing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="got a full disk"), run.building_round(1) as folder:
+        write_file(folder / "round.json", b"{}")
+    assert names(run.path / "rounds") == []
+
+
+def test_an_error_of_another_kind_in_a_round_stays_what_it_is(run: RunFolder) -> None:
+    with pytest.raises(ConnectionResetError):
+        fail_midway(run, 1, ConnectionResetError("peer"))
     assert names(run.path / "rounds") == []
 
 
