@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.1
+MAX_POLL_SECONDS = 1.0
 HELLO_SECONDS = 300.0
 
 
@@ -224,10 +225,13 @@ class Coordinator:
         messages = [Message(content, message_type=kind, dst_node_id=i, ttl=seconds + 60.0) for i in ids]
         waiting = dict(zip(self.grid.push_messages(messages), ids, strict=True))
         until = time.monotonic() + seconds
+        pause = POLL_SECONDS
         while waiting and time.monotonic() < until:
             for answer in self.grid.pull_messages(list(waiting)):
                 yield waiting.pop(answer.metadata.reply_to_message_id), answer
-            time.sleep(POLL_SECONDS)
+                pause = POLL_SECONDS
+            time.sleep(pause if waiting else 0.0)
+            pause = min(1.5 * pause, MAX_POLL_SECONDS)
         for node in waiting.values():
             yield node, None
 
