@@ -189,7 +189,7 @@ def split_rank(
     for name, factors in current.items():
         wanted = min(rank, *factors.shape)
         lead, tail = leading(factors, min(wanted, factors.rank))
-        if tail is not None:
+        if tail is not None and bool(tail.b.any()):  # fresh directions add nothing: no need to carry them along
             rest[name] = tail
         if wanted > lead.rank:
             fresh = init_factors({name: factors.shape}, wanted, factors.scaling, seed)[name]

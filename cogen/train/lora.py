@@ -14,6 +14,7 @@ from cogen.errors import ContractMismatch
 
 if TYPE_CHECKING:
     import torch
+    from peft import LoraConfig
     from torch.nn import Parameter
     from transformers import PreTrainedModel
 
@@ -61,10 +62,10 @@ def attached(
         _require_fit(model, factors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wrapped = LoraModel(model, lora_config(train, ""), TRAIN)
+        wrapped = LoraModel(model, _bare(train), TRAIN)
         names = [TRAIN]
         if rest:
-            wrapped.peft_config[REST] = lora_config(rest, "")
+            wrapped.peft_config[REST] = _bare(rest)
             wrapped.inject_adapter(model, REST)
             names.append(REST)
     try:
@@ -76,6 +77,13 @@ def attached(
     finally:
         wrapped.unload()
         model.requires_grad_(False)
+
+
+def _bare(factors: Mapping[str, Factors]) -> LoraConfig:
+    """Layers whose values PEFT does not draw: they are filled at once, and drawing takes seconds."""
+    config = lora_config(factors, "")
+    config.init_lora_weights = False
+    return config
 
 
 def _require_fit(model: PreTrainedModel, factors: Mapping[str, Factors]) -> None:

@@ -23,7 +23,14 @@ PATIENCE_SECONDS = 180.0
 
 def launch(config: Path, out: Path, *args: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cogen.cli.app", "simulate", str(config), "--out", str(out), *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A runner that is itself in the background hands an ignored SIGINT down; a person's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def wait_for(run: RunFolder, wanted: dict[str, object], process: subprocess.Popen[str]) -> None:
