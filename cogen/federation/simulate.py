@@ -16,7 +16,7 @@ from cogen.data import read_corpus, split_documents
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.matrix import Evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
-from cogen.federation.superlink import SuperLink, superlink
+from cogen.federation.superlink import SuperLink, free_port, superlink
 from cogen.runs import RunFolder, read_lines
 
 POLL_SECONDS = 0.5
@@ -63,6 +63,7 @@ def simulate(
     else:
         settings = load_config(source, overrides)
     check_input(settings)
+    listen = free_port(port)
     with run.lock() as handle:
         if not resume:
             run.create(settings.to_toml(), overwrite=overwrite)
@@ -72,7 +73,7 @@ def simulate(
             seen.skip()
         show = follow or (lambda event: None)
         show({"event": "starting"})
-        with _private_home() as home, superlink(home, run.logs, port, handle) as link:
+        with _private_home() as home, superlink(home, run.logs, listen, handle) as link:
             run_id = link.submit(shipped_root(), run.path, len(settings.domains))
             _follow(link, run_id, seen, show)
     return run

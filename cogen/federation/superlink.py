@@ -84,16 +84,15 @@ def flower_environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def superlink(home: Path, logs: Path, port: int | None, inherit: int) -> Iterator[SuperLink]:
+def superlink(home: Path, logs: Path, port: int, inherit: int) -> Iterator[SuperLink]:
     """Start a SuperLink; end it and all that it started, whatever happens in the block.
 
     Args:
-        port: on loopback; None takes a free one.
+        port: on loopback.
         inherit: descriptor of the run folder's lock, held by the guard for as long as it lives.
     Raises:
-        FederationError: the port is taken, or the SuperLink does not come up.
+        FederationError: the SuperLink does not come up.
     """
-    port = _check_port(port)
     write_file(home / "config.toml", _connection(port).encode())
     logs.mkdir(parents=True, exist_ok=True)
     program = [str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
@@ -134,7 +133,12 @@ def _connection(port: int) -> str:
     return f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
 
 
-def _check_port(port: int | None) -> int:
+def free_port(port: int | None) -> int:
+    """`port` itself, or a free one for None.
+
+    Raises:
+        FederationError: the port is taken.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -103,9 +103,8 @@ def test_an_occupied_port(cogen: Cogen, config_file: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, _, err = cogen("simulate", config_file, "--port", port)
-    assert code == 2
-    assert f"port {port} to be free" in err
+        refused(cogen("simulate", config_file, "--port", port), f"port {port} to be free")
+    assert not list(Path.cwd().iterdir())
 
 
 def test_a_run_that_is_there_is_not_touched(cogen: Cogen, config_file: Path) -> None:
