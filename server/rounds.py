@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 1.0
+ROSTER_SECONDS = 60.0
 HELLO_SECONDS = 300.0
 
 
@@ -197,7 +198,7 @@ class Coordinator:
 
     def _roster(self) -> dict[int, str]:
         """Node id to domain, once every domain has a node or the wait is over."""
-        until = time.monotonic() + HELLO_SECONDS
+        until = time.monotonic() + ROSTER_SECONDS
         while len(ids := list(self.grid.get_node_ids())) < len(self.domains) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
         content = RecordDict({"request": self._request()})

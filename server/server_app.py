@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from cogen.config import load_config
 from cogen.errors import CogenError
-from cogen.federation.shipped import shipped_config
+from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.runs import RunFolder
 from server.rounds import Coordinator
 
@@ -35,6 +35,7 @@ def _open(context: Context) -> RunFolder:
     if prepared := str(context.run_config.get("run", "")):
         return RunFolder(prepared)
     source = shipped_config(str(context.run_config["config"]))
-    run = RunFolder(source.parent.parent / "runs" / f"{source.stem}-flwr-{context.run_id}")
+    place = shipped_root() if source.is_relative_to(shipped_root()) else source.parent
+    run = RunFolder(place / "runs" / f"{source.stem}-flwr-{context.run_id}")
     run.create(load_config(source).to_toml())
     return run

@@ -249,3 +249,12 @@ def test_the_matrix_has_base_experts_and_combined(start: Start) -> None:
     rows = {c["model"] for c in values["cells"]}
     assert rows == {"base", "expert:clinical", "expert:grid", "expert:materials", "combined"}
     assert len(values["cells"]) == 15
+
+
+def test_flwr_run_without_a_prepared_folder_makes_its_own(config_file: Path) -> None:
+    """As `flwr run .` does it: only a config is named; a node more than there are domains does no harm."""
+    server_app(InProcessGrid(4), Context(7, 0, {}, RecordDict(), {"run": "", "config": str(config_file)}))
+    run = RunFolder(config_file.parent / "runs" / "tiny-flwr-7")
+    assert run.merged.is_dir()
+    assert run.last_complete_round() == 2
+    assert left_out(run) == {}
