@@ -110,6 +110,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "dtype": (edit(as_float64), "float64"),
     "norm": (edit(far_too_large), "increment of norm"),
     "no tokens": (set_tokens(0), "num_tokens above 0, got 0"),
+    "more tokens than asked for": (set_tokens(10**9), "num_tokens up to 512"),
     "no token count": (set_tokens(None), "num_tokens above 0, got None"),
     "contract": (other_contract, "contract"),
     "no records": (no_records, "'factors'"),
