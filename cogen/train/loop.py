@@ -79,6 +79,7 @@ def train_round(
     accelerator = make_accelerator(base)
     use_segment_attention(base.model)
     begin = state.factors if state is not None and state.factors is not None else start
+    begin = dict(sorted(begin.items()))  # the order in which clipping sums the norms decides the last bit
     first = state.num_steps_done if state is not None else 0
     scaling = {name: f.scaling for name, f in start.items()}
     sum_loss = state.sum_loss_nats if state is not None else 0.0
