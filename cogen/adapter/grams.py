@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cogen.adapter.factors import Gram
+from cogen.adapter.factors import Gram, is_finite
 from cogen.adapter.peft_config import malformed
 from cogen.adapter.stored import SIZES, header_of, read_tensor
 
@@ -36,11 +36,9 @@ class StoredGrams(Mapping[str, Gram]):
         return iter(self._names)
 
     def __getitem__(self, name: str) -> Gram:
-        import torch
-
         with open(self.path, "rb") as file:
             directions, ridge = (read_tensor(file, self._places[f"{name}.{p}"]) for p in ("directions", "ridge"))
-        if ridge.numel() != 1 or not bool(torch.isfinite(directions).all()) or not 0.0 < float(ridge) < float("inf"):
+        if ridge.numel() != 1 or not is_finite(directions) or not 0.0 < float(ridge) < float("inf"):
             raise malformed(self.path.parent, "finite directions and a ridge above 0", f"others in {name}")
         return Gram(directions, float(ridge))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter.factors import Factors, Layout
+from cogen.adapter.factors import Factors, Layout, is_finite
 from cogen.adapter.peft_config import WEIGHTS_NAME, malformed, scaling_of
 
 if TYPE_CHECKING:
@@ -60,11 +60,9 @@ class StoredFactors(Mapping[str, Factors]):
         return name in self._places
 
     def __getitem__(self, name: str) -> Factors:
-        import torch
-
         with open(self.path, "rb") as file:
             a, b = (read_tensor(file, self._places[name][side]) for side in "AB")
-        if not (bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all())):
+        if not (is_finite(a) and is_finite(b)):
             raise malformed(self.path.parent, "finite factors", f"NaN or infinity in {name}")
         return Factors(a=a, b=b, scaling=self._scalings[name])
 

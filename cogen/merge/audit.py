@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter, Factors, layout_of
+from cogen.adapter.factors import is_finite
 from cogen.errors import AdapterError
 from cogen.merge.diagnosis import Finding
 from cogen.merge.factored import compress
@@ -57,8 +58,6 @@ def plan_modules(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
 
 def read_parts(adapters: Sequence[Adapter], module: str, users: Sequence[int], broken: Broken) -> dict[int, Factors]:
     """One module's factors by adapter, each read once; those that are not finite go into `broken`."""
-    import torch
-
     parts = {}
     for i in users:
         try:
@@ -66,7 +65,7 @@ def read_parts(adapters: Sequence[Adapter], module: str, users: Sequence[int], b
         except AdapterError as error:  # from a folder whose factors are checked when they are read
             broken[i][module] = str(error)
             continue
-        if bool(torch.isfinite(f.a).all()) and bool(torch.isfinite(f.b).all()):
+        if is_finite(f.a) and is_finite(f.b):
             parts[i] = f
         else:
             broken[i][module] = f"NaN or infinity in {module}."

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Factors
 from cogen.adapter.grams import gram_digest
 from cogen.merge.factored import normalise_weights
+from cogen.merge.parallel import in_parallel
 from cogen.merge.plan import Override, Plan, check_grams, names_for, plan_modules, shared_contract
 from cogen.merge.rule import Rule, combine, refused
 from cogen.merge.sketch import sketch
@@ -86,10 +88,8 @@ def merge_adapters(
     plans = plan_modules(adapters, rule, raw, overrides)
     check_grams(adapters, plans, called)
     factors, cut, whole, sketches = {}, {}, {}, {}
-    for name, parts, shares in _by_module(adapters, plans):
-        made = combine(parts, shares, plans[name].rule, _module_seed(plans[name].rule.seed, name))
-        factors[name], cut[name], whole[name] = made.factors, made.energy_cut_frac, made.energy
-        sketches[name] = sketch(made.whole, name)
+    for name, made in zip(plans, in_parallel(partial(_combine_module, adapters, plans), list(plans)), strict=True):
+        factors[name], cut[name], whole[name], sketches[name] = made
         if progress is not None:
             progress(name)
     manifest = _manifest(adapters, called, rule, raw, overrides)
@@ -101,14 +101,15 @@ def merge_adapters(
     return Merged(merged, cut, whole, sketches)
 
 
-def _by_module(
-    adapters: Sequence[Adapter], plans: Mapping[str, Plan]
-) -> Iterator[tuple[str, list[Factors], list[float]]]:
-    """Every module with the updates that there are for it, and their weights as they stand."""
-    for name, plan in plans.items():
-        pairs = [(a, w) for a, w in zip(adapters, plan.weights, strict=True) if w and name in a.factors]
-        with_gram = plan.rule.method == "regmean"
-        yield name, [_part(a, name, with_gram) for a, _ in pairs], [w for _, w in pairs]
+def _combine_module(
+    adapters: Sequence[Adapter], plans: Mapping[str, Plan], name: str
+) -> tuple[Factors, float, float, Tensor]:
+    """Factors, energy cut off, energy and sketch of a module; reads the updates that there are for it."""
+    plan = plans[name]
+    pairs = [(a, w) for a, w in zip(adapters, plan.weights, strict=True) if w and name in a.factors]
+    parts = [_part(a, name, plan.rule.method == "regmean") for a, _ in pairs]
+    made = combine(parts, [w for _, w in pairs], plan.rule, _module_seed(plan.rule.seed, name))
+    return made.factors, made.energy_cut_frac, made.energy, sketch(made.whole, name)
 
 
 def _part(adapter: Adapter, module: str, with_gram: bool) -> Factors:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors
-from cogen.merge.factored import compress, largest_signs, null_level, numerical_rank
+from cogen.merge.factored import NULL_LEVEL, compress, eigenbasis, largest_signs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,16 +98,13 @@ def from_core(space: SharedSpace, core: Tensor) -> Factors:
 
 
 def _without_rounding(cores: Tensor) -> Tensor:
-    floor = null_level(cores) * cores.abs().amax(dim=(1, 2), keepdim=True)
+    floor = NULL_LEVEL * cores.abs().amax(dim=(1, 2), keepdim=True)
     return cores.where(cores.abs() > floor, 0)
 
 
 def _basis(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Left singular vectors and values of the columns side by side, null ones dropped; QR first, as in `compress`."""
+    """Left singular vectors and values of the columns side by side, null ones dropped."""
     import torch
 
-    q, r = torch.linalg.qr(torch.cat(list(columns), dim=1))
-    u, values, _ = torch.linalg.svd(r, full_matrices=False)
-    count = numerical_rank(values)
-    basis = q @ u[:, :count]
-    return basis * largest_signs(basis), values[:count]
+    basis, values, _ = eigenbasis(torch.cat(list(columns), dim=1))
+    return basis * largest_signs(basis), values

@@ -16,7 +16,7 @@ from cogen.errors import MergeError
 from cogen.merge.audit import Broken, findings_of, plan_modules, read_parts, spectrum_of
 from cogen.merge.core import core_space
 from cogen.merge.diagnosis import Diagnosis
-from cogen.merge.factored import Compressed, compress, norm, null_level, numerical_rank, stack
+from cogen.merge.factored import NULL_LEVEL, Compressed, compress, norm, numerical_rank, stack
 from cogen.merge.outliers import Spectrum
 from cogen.merge.tally import Tally, diagnosis_of, family_of
 
@@ -102,7 +102,7 @@ def shared_directions(gram: Tensor, ranks: Sequence[int], dimension: int) -> tup
     edge = 1 + (count - 2) * t + 2 * math.sqrt((count - 1) * t * (1 - t))
     is_shared = values > min(max(count / 2, CHANCE_MARGIN * edge), WHOLE * count)
     # Bases in float32 are orthonormal to about 1e-6, whatever the dtype of the Gram matrix.
-    num_directions = int((values > null_level(values.float()) * values[-1]).sum())
+    num_directions = int((values > NULL_LEVEL * values[-1]).sum())
     return values[is_shared], vectors[:, is_shared], num_directions
 
 

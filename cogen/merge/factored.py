@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NULL_LEVEL = 2.0**-17.25  # what counts as 0 beside 1: eps^(3/4) of float32, 6e-6; learned directions lie far above
+
+
 @dataclass(frozen=True)
 class Compressed:
     """A cut update and what the cut cost.
@@ -57,50 +60,68 @@ def stack(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
 
 
 def compress(f: Factors, rank: int | Callable[[Tensor], int] | None, scaling: float = 1.0) -> Compressed:
-    """Best approximation of an update at a given rank, by QR of both factors and SVD of the core.
+    """Best approximation of an update at a given rank, from the Gram matrices of its factors in double precision.
 
-    B = Q_b R_b, A^T = Q_a R_a, U S V^T = svd(s R_b R_a^T); the result is
-    B' = Q_b U sqrt(S / scaling), A' = sqrt(S / scaling) V^T Q_a^T, so scaling * B' A' = delta,
-    and its first k directions are the best cut at k. Cost O((d_out + d_in) R^2); the orthonormal Q
-    are never formed, only their products with the k directions that are kept.
+    A A^T = L L^T, so that A = L Q^T with orthonormal Q; the eigenvectors of L^T (B^T B) L are the V of
+    s B L = U S V^T, and s B A = U S (Q V)^T. The result is B' = s B L V (scaling S)^(-1/2) and
+    A' = (S / scaling)^(1/2) V^T L^-1 A. Cost O((d_out + d_in) R^2), all of it matrix products; neither U nor
+    Q V is formed beyond the directions that are kept.
+
+    Gram matrices square the condition number: singular values below 1e-7 of the largest are noise, which
+    is what single precision leaves of them in any case. `NULL_LEVEL` is far above.
 
     Args:
-        f: any update: wide, tall, R above its dimensions, float32 or float64.
+        f: any update: wide, tall, R above its dimensions.
         rank: how many directions to keep, at least 1, or what says so from the singular values;
             None, or more than there are, keeps all `n`.
         scaling: of the result, above 0.
     Returns: dtype as given; the largest entry of every column of B is positive.
-    Source: FlexLoRA (arXiv 2402.11505), with QR before SVD.
+    Source: FlexLoRA (arXiv 2402.11505) for the cut of the sum; Cholesky and eigenvectors of the Gram
+        matrices in place of its dense SVD.
     """
-    from torch import geqrf
-    from torch.linalg import svd
+    import torch
 
     assert scaling > 0
-    outer, inner = geqrf(f.b), geqrf(f.a.T)
-    u, values, vh = svd(f.scaling * (_triangle(outer[0]) @ _triangle(inner[0]).T), full_matrices=False)
+    b, a = _narrow(f.b.double(), f.a.double())
+    lower = _root(a @ a.T)
+    energies, v = torch.linalg.eigh(lower.T @ (b.T @ b) @ lower)
+    values = abs(f.scaling) * energies.flip(0).clamp_min(0.0).sqrt()
     wanted = rank(values) if callable(rank) else len(values) if rank is None else rank
     assert wanted >= 1
     keep = min(wanted, len(values))
-    b, a = _times_q(outer, u[:, :keep]), _times_q(inner, vh[:keep].T).T
+    v = v.flip(1)[:, :keep]
+    b = b @ (lower @ v)
+    sizes = b.norm(dim=0)
+    root = (abs(f.scaling) * sizes / scaling).sqrt()
     signs = largest_signs(b)
-    root = (values[:keep] / scaling).sqrt()
-    factors = Factors(a=(root * signs)[:, None] * a, b=b * (root * signs), scaling=scaling)
-    return Compressed(factors=factors, energy_cut_frac=energy_cut(values, keep), singular_values=values)
+    a = torch.linalg.solve_triangular(lower.T, v * (math.copysign(1.0, f.scaling) * signs * root), upper=True).T @ a
+    b = b * (signs * _inverse(sizes) * root)
+    factors = Factors(a=a.to(f.a), b=b.to(f.b), scaling=scaling)
+    return Compressed(factors=factors, energy_cut_frac=energy_cut(values, keep), singular_values=values.to(f.b))
 
 
-def _triangle(packed: Tensor) -> Tensor:
-    """R `(min(m, R), R)` of what geqrf left of an `(m, R)` matrix."""
-    return packed[: min(packed.shape)].triu()
-
-
-def _times_q(packed: tuple[Tensor, Tensor], columns: Tensor) -> Tensor:
-    """Q @ columns `(m, k)`, with Q still as geqrf's reflections."""
+def _narrow(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product over an inner dimension of at most min(d_out, d_in)."""
     import torch
 
-    reflections, tau = packed
-    padded = columns.new_zeros(reflections.shape[0], columns.shape[1])
-    padded[: columns.shape[0]] = columns
-    return torch.ormqr(reflections[:, : len(tau)], tau, padded)
+    if len(a) <= min(len(b), a.shape[1]):
+        return b, a
+    product = b @ a  # no larger than what was given
+    return (product, torch.eye(a.shape[1]).to(a)) if a.shape[1] <= len(b) else (torch.eye(len(b)).to(a), product)
+
+
+def _root(gram: Tensor) -> Tensor:
+    """L with L L^T = gram `(R, R)`, which may be singular: it is lifted by its own rounding."""
+    import torch
+
+    lift = 8 * torch.finfo(gram.dtype).eps * float(gram.trace()) + torch.finfo(gram.dtype).tiny
+    root: Tensor = torch.linalg.cholesky(gram + lift * torch.eye(len(gram)).to(gram))
+    return root
+
+
+def _inverse(values: Tensor) -> Tensor:
+    """1 / x, and 0 where x is 0."""
+    return values.reciprocal().where(values > 0, 0.0)
 
 
 def leading(f: Factors, rank: int) -> tuple[Factors, Factors | None]:
@@ -138,7 +159,7 @@ def revive(f: Factors, rank: int, generator: torch.Generator) -> Factors:
     b = torch.cat([f.b, f.b.new_zeros(d_out, added)], dim=1)
     norms_a, norms_b = a.norm(dim=1), b.norm(dim=0)
     # A balanced direction has norms sqrt(sigma), so the level for sigma goes under a root.
-    floor = ((norms_a * norms_b).max() * null_level(f.a)).sqrt()
+    floor = ((norms_a * norms_b).max() * NULL_LEVEL).sqrt()
     dead = (norms_a <= floor) & (norms_b <= floor)
     fresh = torch.rand(int(dead.sum()), d_in, generator=generator, dtype=torch.float64)
     a[dead] = ((2 * fresh - 1) / math.sqrt(d_in)).to(a)
@@ -190,6 +211,23 @@ def _bad_weights(expected: str, got: str) -> WeightError:
     return WeightError("cannot weight adapters", expected=expected, got=got, fix=fix)
 
 
+def eigenbasis(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular vectors and values of `columns (m, k)`, from their Gram matrix in double precision; null ones dropped.
+
+    Returns: `u (m, p)`, values `(p,)`, `v (k, p)`, falling; u and values in the dtype of the columns, p at least 1.
+    """
+    import torch
+
+    c = columns.double()
+    energies, v = torch.linalg.eigh(c.T @ c)
+    values = energies.flip(0).clamp_min(0.0).sqrt()
+    count = numerical_rank(values)
+    v = v.flip(1)[:, :count]
+    u = c @ v
+    sizes = u.norm(dim=0)
+    return (u * _inverse(sizes)).to(columns), sizes.to(columns), v.to(columns)
+
+
 def energy_cut(singular_values: Tensor, rank: int) -> float:
     """The part of sum sigma^2 that lies beyond the first `rank` values; 0 where the sum is 0."""
     total = energy_of(singular_values)
@@ -212,19 +250,9 @@ def rank_for_energy(singular_values: Tensor, energy: float) -> int:
     return min(int((held < energy * held[-1]).sum()) + 1, len(singular_values))
 
 
-def null_level(like: Tensor) -> float:
-    """What counts as 0 beside 1 in the dtype of `like`: eps^(3/4), 6e-6 in float32.
-
-    Rounding reaches eps times a condition number; learned directions lie far above.
-    """
-    import torch
-
-    return float(torch.finfo(like.dtype).eps ** 0.75)
-
-
 def numerical_rank(singular_values: Tensor) -> int:
     """How many singular values are more than rounding; at least 1."""
-    return max(1, int((singular_values > null_level(singular_values) * singular_values[0]).sum()))
+    return max(1, int((singular_values > NULL_LEVEL * singular_values[0]).sum()))
 
 
 def largest_signs(columns: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cogen.merge.factored import null_level
+from cogen.merge.factored import NULL_LEVEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def ties(cores: Tensor, weights: Sequence[float], density: float) -> Tensor:
     w = cores.new_tensor(list(weights))[:, None, None]
     votes = w * _trim(cores, density)
     ballot = votes.sum(dim=0)
-    decided = ballot.abs() > null_level(cores) * votes.abs().sum(dim=0)
+    decided = ballot.abs() > NULL_LEVEL * votes.abs().sum(dim=0)
     agree = (votes.sign() == ballot.sign()) & (votes != 0) & decided
     mass = (w * agree).sum(dim=0)
     return (votes * agree).sum(dim=0) / mass.where(mass > 0, 1)
@@ -41,5 +41,5 @@ def _trim(cores: Tensor, density: float) -> Tensor:
     """Each matrix with all but its largest entries at 0; equals at the threshold stay together."""
     flat = cores.abs().flatten(1)
     count = max(1, round(density * flat.shape[1]))
-    threshold = flat.topk(count, dim=1).values[:, -1] * (1 - null_level(cores))
+    threshold = flat.topk(count, dim=1).values[:, -1] * (1 - NULL_LEVEL)
     return cores.where(cores.abs() >= threshold[:, None, None], 0)

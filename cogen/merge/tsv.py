@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors
-from cogen.merge.factored import compress, leading, numerical_rank
+from cogen.merge.factored import compress, eigenbasis, leading, numerical_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,10 +47,5 @@ def tsv(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
 
 def nearest_orthonormal(columns: Tensor) -> Tensor:
     """P Q^T of columns = P D Q^T `(m, k)`, over the directions that are there (orthogonal Procrustes)."""
-    import torch
-
-    q, r = torch.linalg.qr(columns)
-    u, values, vh = torch.linalg.svd(r, full_matrices=False)
-    count = numerical_rank(values)
-    polar: Tensor = q @ (u[:, :count] @ vh[:count])
-    return polar
+    u, _, v = eigenbasis(columns)
+    return u @ v.T

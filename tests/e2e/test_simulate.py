@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from flwr.app import Context, RecordDict
 
 from cogen.config import load_config
@@ -65,20 +64,11 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.wait()
 
 
-@pytest.fixture
-def one_thread() -> Iterator[Callable[[], None]]:
-    """Call it to have torch use one thread until the test is over."""
-    before = torch.get_num_threads()
-    yield lambda: torch.set_num_threads(1)
-    torch.set_num_threads(before)
-
-
 def test_interrupted_killed_and_resumed_equals_uninterrupted(
     config_file: Path,
     tmp_path: Path,
     started: list[subprocess.Popen[str]],
     monkeypatch: pytest.MonkeyPatch,
-    one_thread: Callable[[], None],
 ) -> None:
     """Ctrl-C in round 1, SIGKILL in the middle of round 2, then to the end; every file of the rounds is equal.
 
@@ -114,7 +104,6 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
     assert "round 2/2 · clients 3/3" in err
     assert (run.path / "report.html").is_file()
 
-    one_thread()  # the server's sums are made in this process here
     whole = RunFolder(tmp_path / "whole")
     whole.create(load_config(config_file).to_toml())
     server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(whole.path), "config": ""}))

@@ -7,7 +7,7 @@ once by hand, under which the test fails.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,6 @@ RSLORA = {**PLAIN, "use_rslora": True, "rank_pattern": {"v_proj": 6}, "alpha_pat
 PATTERNS = {**PLAIN, "rank_pattern": {"layers.1.self_attn.q_proj": 2}, "alpha_pattern": {"q_proj": 5, "v_proj": 1}}
 GPT2 = {"r": 3, "lora_alpha": 9, "target_modules": ["c_attn", "c_proj", "c_fc"]}
 TOKENS = torch.arange(2 * 7).reshape(2, 7) * 5 % 64
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Matrices this small only lose by sharing; on a busy machine, tenfold."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def llama() -> Any:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,6 @@ from cogen.train.lora import attached
 from cogen.train.loss import chunked_loss, head_weight
 
 LENGTHS = [(7, 7, 7), (16,), (1, 9, 4), (5, 1, 1, 6), (1, 1, 1), (1,), (2, 11)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Matrices this small only lose by sharing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,15 +47,6 @@ WEIGHT = st.floats(-3, 3).map(lambda w: round(w, 3))
 def law(test: Callable[..., None]) -> Any:
     """The same 25 examples on every run, with no limit on time."""
     return settings(max_examples=25, deadline=None, derandomize=True, database=None)(test)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Matrices this small only lose by sharing; on a busy machine, tenfold."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def update(seed: int, shape: tuple[int, int], rank: int, dtype: torch.dtype = torch.float64) -> Factors:
@@ -204,7 +195,7 @@ def test_core_space_loses_nothing(seed: int, shape: tuple[int, int], ranks: list
         space.right @ space.right.T, torch.eye(q).double()
     )
     for f, core in zip(parts, space.cores, strict=True):
-        assert close(from_core(space, core).delta(), f.delta())
+        assert close(from_core(space, core).delta(), f.delta(), 1e-4)
         assert from_core(space, core).rank == min(p, q)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,14 +17,6 @@ from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
 
 SHAPE = (9, 12)
 MU, BETA, RATE = 0.8, 0.9, 0.7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def update(seed: int, rank: int, scaling: float = 2.0) -> Factors:

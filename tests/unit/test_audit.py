@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -22,15 +21,6 @@ NAMES = ["clinical", "grid", "materials", "education", "construction"]
 SHAPES = {"q_proj": (32, 32), "v_proj": (16, 32), "up_proj": (48, 32), "down_proj": (32, 48)}
 MODULES = {f"layers.{i}.{kind}": shape for i in range(3) for kind, shape in SHAPES.items()}
 OURS = Contract("w1", "t1", "m1")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Matrices this small only lose by sharing; on a busy machine, tenfold."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def clean(seed: int, ranks: tuple[int, ...] = (4, 8, 8, 16, 2), decay: float = 0.0) -> list[Adapter]:

@@ -21,15 +21,6 @@ from cogen.merge.diagnosis_text import MOST_PAIRS, advice, format_diagnosis
 from cogen.merge.tally import family_of
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Matrices this small only lose by sharing; on a busy machine, tenfold."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def rank_one(out: list[float], into: list[float], scaling: float = 1.0) -> Factors:
     return Factors(a=torch.tensor([into]).double(), b=torch.tensor([out]).double().T, scaling=scaling)
 

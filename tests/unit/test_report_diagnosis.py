@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,15 +39,6 @@ SAMPLE = Diagnosis(
     factor_average_reason="the ranks differ: 4 and 8 in q_proj",
     findings=(Finding("grid", "norm", "hint", "", "Its norm is <outsize>."),),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Matrices this small only lose by sharing; on a busy machine, tenfold."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_page_says_what_the_diagnosis_says() -> None:

@@ -1,0 +1,30 @@
+"""Modules side by side: one thread each, which small matrices use better than several threads in each product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_parallel(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """run(item) of every item in order, as many at a time as torch has threads; each computes with one.
+
+    Results are therefore the same to the bit whatever the number of threads. The number of threads is
+    the process's own and is put back at the end, so nothing else should compute meanwhile.
+
+    Raises: what `run` raises, for the first item that does; later ones are not begun.
+    """
+    import torch
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="merge")
+    try:
+        yield from pool.map(run, items)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(num_threads)
