@@ -10,7 +10,8 @@ import torch
 from cogen.adapter import Factors
 from cogen.base import BaseInfo
 from cogen.config import RunConfig
-from cogen.merge.factored import revive
+from cogen.merge.factored import energy_of, revive
+from cogen.merge.parallel import in_parallel
 from cogen.merge.procrustes import turn
 from cogen.merge.rule import Rule
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
@@ -47,20 +48,22 @@ def aggregate(
     """
     weights, optimizer, rule = _weights(config, replies), _optimizer(config), _rule(config)
     borders = [config.rank_of(d) for d in config.domains]
+
+    def step(name: str) -> tuple[Factors, ServerState, float, float]:
+        now = current[name]
+        rank, seed = min(config.server_rank, *now.shape), module_seed(config.train.seed + round_number, name)
+        state = (states or {}).get(name)
+        made, after = server_step(now, [r.factors[name] for r in replies], weights, rank, optimizer, state, rule, seed)
+        fresh = revive(made.factors, rank, torch.Generator().manual_seed(seed))
+        turned = turn(fresh, now, borders) if config.federation.turn_factors else fresh
+        return turned, after, made.energy_cut_frac, energy_of(made.singular_values)
+
     factors: dict[str, Factors] = {}
     after: dict[str, ServerState] = {}
     cut = total = 0.0
-    for name, now in current.items():
-        trained = [r.factors[name] for r in replies]
-        rank = min(config.server_rank, *now.shape)
-        seed = module_seed(config.train.seed + round_number, name)
-        state = (states or {}).get(name)
-        made, after[name] = server_step(now, trained, weights, rank, optimizer, state, rule, seed)
-        energy = float((made.singular_values.double() ** 2).sum())
-        cut, total = cut + made.energy_cut_frac * energy, total + energy
-        generator = torch.Generator().manual_seed(seed)
-        fresh = revive(made.factors, rank, generator)
-        factors[name] = turn(fresh, now, borders) if config.federation.turn_factors else fresh
+    for name, (made, state, lost_frac, energy) in zip(current, in_parallel(step, list(current)), strict=True):
+        factors[name], after[name] = made, state
+        cut, total = cut + lost_frac * energy, total + energy
     return Aggregated(factors, weights, cut / total if total > 0 else 0.0, after)
 
 
