@@ -12,6 +12,7 @@ from cogen.adapter.folder import MANIFEST_NAME
 from cogen.errors import AdapterError, ConfigError, MergeError
 from cogen.files import building_folder, write_file
 from cogen.merge import Merged, Override, SelfCheck, merge_adapters, self_check
+from cogen.merge.parallel import in_parallel
 from cogen.merge.plan import require_distinct
 from cogen.recipe import RECIPE_NAME, OverrideTable, Recipe, load_recipe
 from cogen.versions import versions
@@ -37,9 +38,8 @@ def open_all(recipe: Recipe) -> Opened:
     """
     names = names_of(recipe)
     require_distinct(names)
-    adapters = []
-    for entry in recipe.adapters:
-        adapter = Adapter.open(entry.path)
+    adapters = list(in_parallel(Adapter.open, [entry.path for entry in recipe.adapters]))  # each is hashed
+    for entry, adapter in zip(recipe.adapters, adapters, strict=True):
         if entry.sha256 is not None and entry.sha256 != adapter.digest:
             raise AdapterError(
                 "cannot follow recipe",
@@ -48,7 +48,6 @@ def open_all(recipe: Recipe) -> Opened:
                 where=entry.path,
                 fix="Point the recipe at the adapter that it was written for, or take its sha256 out.",
             )
-        adapters.append(adapter)
     return Opened(adapters, names)
 
 

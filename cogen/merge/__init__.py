@@ -28,7 +28,7 @@ from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
 from cogen.merge.sketch import SelfCheck, self_check, sketch
 from cogen.merge.ties import ties
 from cogen.merge.trials import Candidate, Guards, SearchResult
-from cogen.merge.tsv import nearest_orthonormal, tsv
+from cogen.merge.tsv import tsv
 
 __all__ = [
     "METHODS",
@@ -59,7 +59,6 @@ __all__ = [
     "leave_one_out",
     "mean",
     "merge_adapters",
-    "nearest_orthonormal",
     "normalise_weights",
     "propose",
     "regmean",

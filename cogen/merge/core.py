@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors
-from cogen.merge.factored import NULL_LEVEL, compress, eigenbasis, largest_signs
+from cogen.merge.factored import NULL_LEVEL, compress, inverse, largest_signs, lifted_root, numerical_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +36,8 @@ class SharedSpace:
 def core_space(parts: Sequence[Factors]) -> SharedSpace:
     """Express updates in left and right bases that all of them share, without loss but rounding.
 
-    Each part is brought to its SVD, delta_i = U_i S_i V_i^T. The left basis is that of
-    [U_1 S_1 ... U_K S_K], the right one that of [V_1 S_1 ... V_K S_K]: the eigenvectors of
-    sum_i delta_i delta_i^T and of sum_i delta_i^T delta_i, in falling order. These sums know neither
+    The bases are the eigenvectors of sum_i delta_i delta_i^T and of sum_i delta_i^T delta_i, in falling
+    order, found from the inner products of all factors. These sums know neither
     the factors behind delta_i nor the order of the parts. Where an eigenvalue is
     repeated, any basis of its eigenvectors is as good, and elementwise rules depend on the choice.
 
@@ -49,12 +49,12 @@ def core_space(parts: Sequence[Factors]) -> SharedSpace:
     """
     import torch
 
-    balanced = [compress(f, None).factors for f in parts]
-    # A balanced factor has norms sqrt(sigma); once more by them gives U_i S_i and V_i S_i.
-    left, _ = _basis([f.b * f.b.norm(dim=0) for f in balanced])
-    right, _ = _basis([f.a.T * f.a.norm(dim=1) for f in balanced])
-    cores = torch.stack([(left.T @ f.b) @ (f.a @ right) for f in balanced])
-    return SharedSpace(left=left, cores=_without_rounding(cores), right=right.T)
+    grams = GramStack.of(parts)
+    left, _, from_left = grams.outputs()
+    right, from_right = grams.inputs()
+    cores = torch.stack([(from_left.T @ grams.outer[:, i]) @ (grams.inner[i] @ from_right) for i in grams.blocks])
+    cores = _without_rounding(cores)
+    return SharedSpace(left=left.to(parts[0].b), cores=cores.to(parts[0].b), right=right.T.to(parts[0].a))
 
 
 def knots_space(parts: Sequence[Factors]) -> SharedSpace:
@@ -69,10 +69,11 @@ def knots_space(parts: Sequence[Factors]) -> SharedSpace:
     """
     import torch
 
-    balanced = [compress(f, None).factors for f in parts]
-    left, values = _basis([f.b * f.b.norm(dim=0) for f in balanced])
-    cores = torch.stack([((left.T @ f.b) @ f.a) / values.clamp_min(1e-30)[:, None] for f in balanced])
-    return SharedSpace(left=left * values, cores=_without_rounding(cores), right=None)
+    grams = GramStack.of(parts)
+    left, values, from_left = grams.outputs()
+    unscaled = from_left * inverse(values)
+    cores = torch.stack([(unscaled.T @ grams.outer[:, i]) @ grams.a[i] for i in grams.blocks])
+    return SharedSpace((left * values).to(parts[0].b), _without_rounding(cores).to(parts[0].a), None)
 
 
 def shared_outputs(parts: Sequence[Factors]) -> tuple[Tensor, Tensor]:
@@ -81,20 +82,24 @@ def shared_outputs(parts: Sequence[Factors]) -> tuple[Tensor, Tensor]:
     Args:
         parts: K updates of one shape; ranks and scalings may differ.
     """
-    return _basis([f.b * f.b.norm(dim=0) for f in (compress(part, None).factors for part in parts)])
+    left, values, _ = GramStack.of(parts).outputs()
+    return left.to(parts[0].b), values.to(parts[0].b)
 
 
 def from_core(space: SharedSpace, core: Tensor) -> Factors:
-    """The update `left @ core @ right` as factors of scaling 1 and rank min(p, q).
+    """The update `left @ core @ right`, sorted and balanced as `compress` gives it, of scaling 1 and rank min(p, q).
 
     Args:
         core: `(p, q)`, whatever a rule made of `space.cores`.
     """
+    import torch
+
     if space.right is None:
-        return Factors(a=core, b=space.left, scaling=1.0)
-    if core.shape[0] < core.shape[1]:
-        return Factors(a=core @ space.right, b=space.left, scaling=1.0)
-    return Factors(a=space.right, b=space.left @ core, scaling=1.0)
+        return compress(Factors(a=core, b=space.left, scaling=1.0), None).factors
+    small = compress(Factors(a=torch.eye(core.shape[1]).to(core), b=core, scaling=1.0), None).factors
+    b = space.left @ small.b
+    signs = largest_signs(b)
+    return Factors(a=(small.a * signs[:, None]) @ space.right, b=b * signs, scaling=1.0)
 
 
 def _without_rounding(cores: Tensor) -> Tensor:
@@ -102,9 +107,70 @@ def _without_rounding(cores: Tensor) -> Tensor:
     return cores.where(cores.abs() > floor, 0)
 
 
-def _basis(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Left singular vectors and values of the columns side by side, null ones dropped."""
+@dataclass(frozen=True)
+class GramStack:
+    """K updates side by side, `delta_i = b[:, blocks[i]] @ a[blocks[i]]`, and all their inner products; float64.
+
+    Args:
+        b: `(d_out, R)`, scaled. a: `(R, d_in)`. outer: b^T b. inner: a a^T, both `(R, R)`.
+    """
+
+    b: Tensor
+    a: Tensor
+    outer: Tensor
+    inner: Tensor
+    blocks: list[slice]
+
+    @classmethod
+    def of(cls, parts: Sequence[Factors]) -> GramStack:
+        """Of K updates of one shape; ranks and scalings may differ."""
+        import torch
+
+        b = torch.cat([f.scaling * f.b.double() for f in parts], dim=1)
+        a = torch.cat([f.a.double() for f in parts])
+        ends = list(accumulate(f.rank for f in parts))
+        blocks = [slice(end - f.rank, end) for end, f in zip(ends, parts, strict=True)]
+        return cls(b, a, b.T @ b, a @ a.T, blocks)
+
+    def outputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvectors `(d_out, p)` of sum_i delta_i delta_i^T, roots of its eigenvalues, and x with b x = the vectors.
+
+        With a_i a_i^T = L_i L_i^T, sum_i delta_i delta_i^T = C C^T for C = b diag(L_1 ... L_K).
+        """
+        return _eigenvectors(self.b, self.outer, self._roots(self.inner))
+
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """Eigenvectors `(d_in, q)` of sum_i delta_i^T delta_i, and x with a^T x = the vectors."""
+        vectors, _, x = _eigenvectors(self.a.T, self.inner, self._roots(self.outer))
+        return vectors, x
+
+    def _roots(self, gram: Tensor) -> Sequence[Tensor]:
+        """`lifted_root` of every block on the diagonal, at once where the ranks are equal."""
+        import torch
+
+        squares = [gram[i, i] for i in self.blocks]
+        if len({len(square) for square in squares}) == 1:
+            return list(lifted_root(torch.stack(squares)))
+        return [lifted_root(square) for square in squares]
+
+
+def _eigenvectors(columns: Tensor, gram: Tensor, roots: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Left singular vectors and values of C = columns @ diag(roots), falling, null ones dropped; x with columns @ x
+    = the vectors.
+    """
     import torch
 
-    basis, values, _ = eigenbasis(torch.cat(list(columns), dim=1))
-    return basis * largest_signs(basis), values
+    diagonal = block_diagonal(roots)
+    energies, w = torch.linalg.eigh(diagonal.T @ gram @ diagonal)
+    values = energies.flip(0).clamp_min(0.0).sqrt()
+    values = values[: numerical_rank(values)]
+    x = (diagonal @ w.flip(1)[:, : len(values)]) * inverse(values)
+    return columns @ x, values, x
+
+
+def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
+    """The blocks `(m_i, n_i)` along the diagonal of one matrix, `(sum m_i, sum n_i)`."""
+    import torch
+
+    joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return joined

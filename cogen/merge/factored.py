@@ -62,10 +62,9 @@ def stack(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
 def compress(f: Factors, rank: int | Callable[[Tensor], int] | None, scaling: float = 1.0) -> Compressed:
     """Best approximation of an update at a given rank, from the Gram matrices of its factors in double precision.
 
-    A A^T = L L^T, so that A = L Q^T with orthonormal Q; the eigenvectors of L^T (B^T B) L are the V of
-    s B L = U S V^T, and s B A = U S (Q V)^T. The result is B' = s B L V (scaling S)^(-1/2) and
-    A' = (S / scaling)^(1/2) V^T L^-1 A. Cost O((d_out + d_in) R^2), all of it matrix products; neither U nor
-    Q V is formed beyond the directions that are kept.
+    s B A = U S V^T (`gram_svd`); B' = U (S / scaling)^(1/2), A' = (S / scaling)^(1/2) V^T, so that
+    scaling * B' A' = delta, and the first k directions are the best cut at k. Cost O((d_out + d_in) R^2),
+    nearly all of it matrix products; no direction is formed that is not kept.
 
     Gram matrices square the condition number: singular values below 1e-7 of the largest are noise, which
     is what single precision leaves of them in any case. `NULL_LEVEL` is far above.
@@ -79,25 +78,41 @@ def compress(f: Factors, rank: int | Callable[[Tensor], int] | None, scaling: fl
     Source: FlexLoRA (arXiv 2402.11505) for the cut of the sum; Cholesky and eigenvectors of the Gram
         matrices in place of its dense SVD.
     """
-    import torch
 
     assert scaling > 0
     b, a = _narrow(f.b.double(), f.a.double())
-    lower = _root(a @ a.T)
-    energies, v = torch.linalg.eigh(lower.T @ (b.T @ b) @ lower)
-    values = abs(f.scaling) * energies.flip(0).clamp_min(0.0).sqrt()
+    values, outer, inner = gram_svd(b.T @ b, a @ a.T)
+    values = abs(f.scaling) * values
     wanted = rank(values) if callable(rank) else len(values) if rank is None else rank
     assert wanted >= 1
     keep = min(wanted, len(values))
-    v = v.flip(1)[:, :keep]
-    b = b @ (lower @ v)
+    b = b @ outer[:, :keep]
     sizes = b.norm(dim=0)
     root = (abs(f.scaling) * sizes / scaling).sqrt()
     signs = largest_signs(b)
-    a = torch.linalg.solve_triangular(lower.T, v * (math.copysign(1.0, f.scaling) * signs * root), upper=True).T @ a
-    b = b * (signs * _inverse(sizes) * root)
+    a = (inner[:, :keep] * (math.copysign(1.0, f.scaling) * signs * root)).T @ a
+    b = b * (signs * inverse(sizes) * root)
     factors = Factors(a=a.to(f.a), b=b.to(f.b), scaling=scaling)
     return Compressed(factors=factors, energy_cut_frac=energy_cut(values, keep), singular_values=values.to(f.b))
+
+
+def gram_svd(outer: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U S V^T = B A from the Gram matrices `B^T B` and `A A^T` alone.
+
+    A A^T = L L^T, so that A = L Q^T with orthonormal Q; the eigenvectors W of L^T (B^T B) L are the right
+    singular vectors of B L, and B A = (B L W) (Q W)^T.
+
+    Args:
+        outer, inner: `(R, R)`, float64.
+    Returns: singular values `(R,)`, falling; `x (R, R)` with B x = U S; `y (R, R)` with y^T A = V^T.
+    """
+    import torch
+
+    lower = lifted_root(inner)
+    energies, w = torch.linalg.eigh(lower.T @ outer @ lower)
+    w = w.flip(1)
+    y = torch.linalg.solve_triangular(lower.T, w, upper=True)
+    return energies.flip(0).clamp_min(0.0).sqrt(), lower @ w, y
 
 
 def _narrow(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,16 +125,17 @@ def _narrow(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return (product, torch.eye(a.shape[1]).to(a)) if a.shape[1] <= len(b) else (torch.eye(len(b)).to(a), product)
 
 
-def _root(gram: Tensor) -> Tensor:
-    """L with L L^T = gram `(R, R)`, which may be singular: it is lifted by its own rounding."""
+def lifted_root(gram: Tensor) -> Tensor:
+    """L with L L^T = gram `(..., R, R)`, which may be singular: it is lifted by its own rounding."""
     import torch
 
-    lift = 8 * torch.finfo(gram.dtype).eps * float(gram.trace()) + torch.finfo(gram.dtype).tiny
-    root: Tensor = torch.linalg.cholesky(gram + lift * torch.eye(len(gram)).to(gram))
+    about = torch.finfo(gram.dtype)
+    lift = 8 * about.eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1) + about.tiny
+    root: Tensor = torch.linalg.cholesky(gram + lift[..., None, None] * torch.eye(gram.shape[-1]).to(gram))
     return root
 
 
-def _inverse(values: Tensor) -> Tensor:
+def inverse(values: Tensor) -> Tensor:
     """1 / x, and 0 where x is 0."""
     return values.reciprocal().where(values > 0, 0.0)
 
@@ -209,23 +225,6 @@ def checked_weights(weights: Sequence[float], count: int) -> list[float]:
 def _bad_weights(expected: str, got: str) -> WeightError:
     fix = "Give every adapter a weight of 0 or more, and at least one more than 0."
     return WeightError("cannot weight adapters", expected=expected, got=got, fix=fix)
-
-
-def eigenbasis(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular vectors and values of `columns (m, k)`, from their Gram matrix in double precision; null ones dropped.
-
-    Returns: `u (m, p)`, values `(p,)`, `v (k, p)`, falling; u and values in the dtype of the columns, p at least 1.
-    """
-    import torch
-
-    c = columns.double()
-    energies, v = torch.linalg.eigh(c.T @ c)
-    values = energies.flip(0).clamp_min(0.0).sqrt()
-    count = numerical_rank(values)
-    v = v.flip(1)[:, :count]
-    u = c @ v
-    sizes = u.norm(dim=0)
-    return (u * _inverse(sizes)).to(columns), sizes.to(columns), v.to(columns)
 
 
 def energy_cut(singular_values: Tensor, rank: int) -> float:

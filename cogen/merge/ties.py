@@ -41,5 +41,5 @@ def _trim(cores: Tensor, density: float) -> Tensor:
     """Each matrix with all but its largest entries at 0; equals at the threshold stay together."""
     flat = cores.abs().flatten(1)
     count = max(1, round(density * flat.shape[1]))
-    threshold = flat.topk(count, dim=1).values[:, -1] * (1 - NULL_LEVEL)
+    threshold = flat.kthvalue(flat.shape[1] - count + 1, dim=1).values * (1 - NULL_LEVEL)
     return cores.where(cores.abs() >= threshold[:, None, None], 0)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors
-from cogen.merge.factored import compress, eigenbasis, leading, numerical_rank
+from cogen.merge.core import GramStack, block_diagonal
+from cogen.merge.factored import NULL_LEVEL, gram_svd, inverse, numerical_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,20 +33,29 @@ def tsv(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
     import torch
 
     room = max(1, min(parts[0].shape) // len(parts))
-    us, vs, values = [], [], []
-    for f, weight in zip(parts, weights, strict=True):
-        whole = compress(f, None)
-        count = min(room, numerical_rank(whole.singular_values))
-        head, _ = leading(whole.factors, count)
-        norms = whole.singular_values[:count].sqrt().clamp_min(1e-30)
-        us.append(head.b / norms)
-        vs.append(head.a.T / norms)
-        values.append(whole.singular_values[:count] * (weight * len(parts)))
-    u, v = nearest_orthonormal(torch.cat(us, dim=1)), nearest_orthonormal(torch.cat(vs, dim=1))
-    return Factors(a=v.T.contiguous(), b=u * torch.cat(values), scaling=1.0)
+    grams = GramStack.of(parts)
+    xs, ys, values = [], [], []
+    for block, weight in zip(grams.blocks, weights, strict=True):
+        sigma, x, y = gram_svd(grams.outer[block, block], grams.inner[block, block])
+        count = min(room, numerical_rank(sigma))
+        xs.append(x[:, :count] * inverse(sigma[:count]))
+        ys.append(y[:, :count])
+        values.append(sigma[:count] * (weight * len(parts)))
+    x, y = block_diagonal(xs), block_diagonal(ys)
+    u = grams.b @ (x @ inverse_root(x.T @ grams.outer @ x))
+    v = grams.a.T @ (y @ inverse_root(y.T @ grams.inner @ y))
+    return Factors(a=v.T.to(parts[0].a), b=(u * torch.cat(values)).to(parts[0].b), scaling=1.0)
 
 
-def nearest_orthonormal(columns: Tensor) -> Tensor:
-    """P Q^T of columns = P D Q^T `(m, k)`, over the directions that are there (orthogonal Procrustes)."""
-    u, _, v = eigenbasis(columns)
-    return u @ v.T
+def inverse_root(gram: Tensor) -> Tensor:
+    """(C^T C)^(-1/2) over the directions that are there: C times it is the nearest orthonormal set to C (Procrustes).
+
+    Args:
+        gram: C^T C `(k, k)`, float64.
+    """
+    import torch
+
+    energies, v = torch.linalg.eigh(gram)
+    roots = energies.clamp_min(0.0).sqrt()
+    found: Tensor = (v * inverse(roots.where(roots > NULL_LEVEL * roots[-1], 0.0))) @ v.T
+    return found

@@ -292,7 +292,7 @@ def published_tsv(deltas: Sequence[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize(("d_out", "d_in"), [(12, 9), (9, 12), (9, 9)])
 def test_08_factored_tsv_is_the_published_one_where_that_has_no_null_space(d_out: int, d_in: int) -> None:
-    """Red: nearest_orthonormal keeps the singular values. Red: K w_i without the K."""
+    """Red: inverse_root leaves the singular values. Red: K w_i without the K."""
     parts = [update(i, d_out, d_in, 3, 1.5) for i in range(3)]
     assert off(tsv(parts, [1 / 3] * 3).delta(), published_tsv([f.delta() for f in parts])) < 1e-10
     wide = [update(i, d_out, d_in, 7, 1.5) for i in range(3)]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cogen.adapter import Adapter, Factors
 from cogen.adapter.factors import is_finite
-from cogen.merge import compress, merge_adapters, stack
-from cogen.merge.factored import eigenbasis, numerical_rank
+from cogen.merge import compress, core_space, from_core, merge_adapters, stack
+from cogen.merge.factored import numerical_rank
 from cogen.merge.parallel import in_parallel
 
 
@@ -96,15 +96,18 @@ def test_a_cut_is_the_dense_one_when_experts_began_alike(d_out: int, d_in: int, 
     assert numerical_rank(kept.singular_values) == (min(16 if noise == 0 else 80, d_out, d_in))
 
 
-def test_a_basis_of_nearly_equal_columns_is_orthonormal() -> None:
-    """Red: the Gram matrix in float32. Red: null directions stay."""
-    generator = torch.Generator().manual_seed(0)
-    first, other = torch.randn(200, 6, generator=generator), torch.randn(200, 6, generator=generator)
-    columns = torch.cat([first, first + 1e-3 * other, first], dim=1)
-    u, values, v = eigenbasis(columns)
-    assert u.shape == (200, 12) and v.shape == (18, 12)
-    assert relative(u.T @ u, torch.eye(12).double()) < 1e-6
-    assert relative(u * values @ v.T, columns.double()) < 1e-6
+def test_shared_bases_of_nearly_equal_updates_are_orthonormal() -> None:
+    """Red: Gram matrices in float32. Red: null directions stay."""
+    first, other = update(0, (200, 150), 6), update(1, (200, 150), 6)
+    near = Factors(first.a + 1e-3 * other.a, first.b + 1e-3 * other.b, 0.5)
+    parts = [first, near, first]
+    space = core_space(parts)
+    assert space.right is not None
+    assert space.left.shape == (200, 12) and space.right.shape == (12, 150)
+    for basis in (space.left, space.right.T):
+        assert relative(basis.T @ basis, torch.eye(12).double()) < 1e-6
+    for f, core in zip(parts, space.cores, strict=True):
+        assert relative(from_core(space, core).delta(), f.scaling * f.b.double() @ f.a.double()) < 1e-5
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
