@@ -36,19 +36,23 @@ from cogen.versions import versions
 from server.aggregate import aggregate, first_global
 from server.replies import Reply
 
+UNTURNED = "federation.turn_factors=false"
+MOMENTUM = ("federation.server_optimizer=momentum", "federation.server_momentum=0.5")
+NESTEROV = (
+    "federation.server_optimizer=nesterov",
+    "federation.server_momentum=0.9",
+    "federation.server_scale=0.7",
+)
 VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "keep": (),
-    "turn": ("federation.turn_factors=true",),
-    "reset": ("federation.optimizer_across_rounds=reset",),
-    "scale 1.5": ("federation.server_scale=1.5",),
-    "momentum": ("federation.server_optimizer=momentum", "federation.server_momentum=0.5"),
-    "nesterov": (
-        "federation.server_optimizer=nesterov",
-        "federation.server_momentum=0.9",
-        "federation.server_scale=0.7",
-    ),
-    "tsv_m": ("federation.method=tsv_m",),
-    "whole": (),
+    "keep": (UNTURNED,),
+    "reset": (UNTURNED, "federation.optimizer_across_rounds=reset"),
+    "momentum": (UNTURNED, *MOMENTUM),
+    "nesterov": (UNTURNED, *NESTEROV),
+    "tsv_m": (UNTURNED, "federation.method=tsv_m"),
+    "turn": (),
+    "turn+nesterov": NESTEROV,
+    "turn+tsv_m": ("federation.method=tsv_m",),
+    "whole": (UNTURNED,),
 }
 Globals = dict[str, Factors]
 

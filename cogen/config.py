@@ -92,7 +92,7 @@ class Federation(Table):
     """Of the server's optimiser."""
     server_second_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     """beta2 of the server's adam."""
-    turn_factors: bool = False
+    turn_factors: bool = True
     """Turn the new global factors to lie closest to the old ones, for the sake of the clients' Adam moments."""
     method: Literal["mean", "ties", "dare", "tsv_m", "iso_c"] = "mean"
     """How the clients' increments are combined."""
