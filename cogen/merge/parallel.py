@@ -22,9 +22,8 @@ def in_parallel(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="merge")
     try:
-        yield from pool.map(run, items)
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="merge") as pool:
+            yield from pool.map(run, items)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(num_threads)

@@ -44,7 +44,7 @@ def test_results_come_in_order_from_threads_of_one(threads: int) -> None:
 
 
 def test_the_first_failure_comes_out_and_later_modules_are_left(threads: int) -> None:
-    """Red: no cancel_futures."""
+    """Red: submit and result() in place of map, which lets the others run on."""
     begun = []
 
     def run(i: int) -> int:
