@@ -11,7 +11,7 @@ from cogen.adapter import Adapter
 from cogen.adapter.folder import MANIFEST_NAME
 from cogen.errors import AdapterError, ConfigError, MergeError
 from cogen.files import building_folder, write_file
-from cogen.merge import Merged, Override, SelfCheck, merge_adapters, self_check
+from cogen.merge import Merged, Override, Rule, SelfCheck, merge_adapters, self_check
 from cogen.merge.parallel import in_parallel
 from cogen.merge.plan import require_distinct
 from cogen.recipe import RECIPE_NAME, OverrideTable, Recipe, load_recipe
@@ -134,10 +134,10 @@ def save_checked(merged: Merged, out: Path, files: Mapping[str, bytes] | None = 
 
 
 def signed(recipe: Recipe, opened: Opened) -> Recipe:
-    """The recipe with the name and hash of every adapter filled in, as it is kept beside the result."""
+    """The recipe with its method and each adapter's name and hash filled in, as it is kept beside the result."""
     pairs = zip(recipe.adapters, opened.names, opened.adapters, strict=True)
     filled = [e.model_copy(update={"name": n, "sha256": a.digest}) for e, n, a in pairs]
-    return recipe.model_copy(update={"adapters": tuple(filled)})
+    return recipe.model_copy(update={"adapters": tuple(filled), "method": recipe.method or Rule().method})
 
 
 def recipe_of(folder: Path) -> Recipe:

@@ -20,7 +20,7 @@ def merge(
     weights: Annotated[str, typer.Option(help="Comma-separated, one an adapter; equal without it. Normalised.")] = "",
     method: Annotated[
         str | None,
-        typer.Option(help="mean, task_arithmetic, stack, ties, dare, tsv_m, regmean or iso_c. [default: mean]"),
+        typer.Option(help="mean, task_arithmetic, stack, ties, dare, tsv_m, regmean or iso_c. [default: tsv_m]"),
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Factor on the combination. [default: 1]")] = None,
     rank: Annotated[int | None, typer.Option(help="Largest rank of the result; without it nothing is cut.")] = None,

@@ -47,7 +47,7 @@ def merge_adapters(
     adapters: Sequence[Adapter],
     weights: Sequence[float] | None = None,
     *,
-    method: str = "mean",
+    method: str = "tsv_m",
     scale: float = 1.0,
     rank: int | None = None,
     energy: float | None = None,

@@ -31,7 +31,7 @@ class Rule:
     """How the updates of one module are combined, and what is kept of the result.
 
     Args:
-        method: a key of METHODS.
+        method: a key of METHODS. TSV-M kept most on two sets of experts without a search for the scale.
         scale: factor on the result; its best value is searched, not guessed.
         space: where ties and dare act: "core" (both sides shared) or "knots" (the left one).
         density: the fraction of entries that ties and dare keep, in (0, 1].
@@ -41,7 +41,7 @@ class Rule:
         energy: least share of the sum of sigma^2 to keep, in (0, 1]; None for all; not with `rank`.
     """
 
-    method: str = "mean"
+    method: str = "tsv_m"
     scale: float = 1.0
     space: str = "core"
     density: float = 1.0

@@ -78,12 +78,12 @@ def test_contributions_sum_to_what_the_merge_gains(
     tiny: Base, tiny_folder: Path, folders: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Red: the merge of one adapter alone is at the scale of all."""
-    rule = Rule(scale=1.5)
+    rule = Rule("mean", 1.5)
     options: dict[str, Any] = {"rule": rule, "weights": [3, 1], "num_permutations": 4, "seed": 0, **SIZES}
     alone, found = run_contributions(open_adapters(folders), str(tiny_folder), DATA, tmp_path / "c.json", **options)
     adapters = {n: Adapter.load(f) for n, f in folders.items()}
-    whole = rescored(tiny, merge_adapters(list(adapters.values()), [3, 1], scale=1.5).adapter, DATA)
-    first = rescored(tiny, merge_adapters([adapters["grid"]], scale=1.125).adapter, DATA)
+    whole = rescored(tiny, merge_adapters(list(adapters.values()), [3, 1], method="mean", scale=1.5).adapter, DATA)
+    first = rescored(tiny, merge_adapters([adapters["grid"]], method="mean", scale=1.125).adapter, DATA)
     for domain in DATA:
         total = whole["base"][domain] - whole["merged"][domain]
         assert found.total[domain] == pytest.approx(total, abs=1e-6)

@@ -165,7 +165,7 @@ def test_03_stack_is_what_peft_computes_with_all_adapters_at_once(tmp_path: Path
     for i in (1, 2):
         wrapped.load_adapter(folders[i], adapter_name=f"a{i}")
     wrapped.base_model.set_adapter(["a0", "a1", "a2"])
-    merged = merge_adapters([Adapter.load(f) for f in folders], scale=3.0).adapter
+    merged = merge_adapters([Adapter.load(f) for f in folders], method="mean", scale=3.0).adapter
     torch.testing.assert_close(through_peft(base, merged, tmp_path / "m"), logits(wrapped), rtol=1e-4, atol=1e-4)
 
 
@@ -179,7 +179,7 @@ def test_03_stack_is_peft_cat(tmp_path: Path) -> None:
     wrapped.add_weighted_adapter(["a0", "a1"], [0.25, 0.75], "both", combination_type="cat")
     wrapped.set_adapter("both")
     adapters = [Adapter.load(f) for f in folders]
-    merged = merge_adapters(adapters, [1, 3]).adapter
+    merged = merge_adapters(adapters, [1, 3], method="mean").adapter
     torch.testing.assert_close(through_peft(base, merged, tmp_path / "m"), logits(wrapped), rtol=1e-4, atol=1e-4)
     layers = dict(wrapped.base_model.model.named_modules())
     for name in merged.factors:
@@ -273,7 +273,7 @@ def test_07_conv1d_and_non_square_layers(tmp_path: Path) -> None:
     wrapped = with_peft(base, folders[0], "a0")
     wrapped.load_adapter(folders[1], adapter_name="a1")
     wrapped.base_model.set_adapter(["a0", "a1"])
-    merged = merge_adapters([Adapter.load(f) for f in folders], scale=2.0).adapter
+    merged = merge_adapters([Adapter.load(f) for f in folders], method="mean", scale=2.0).adapter
     assert {f.shape for f in merged.factors.values()} == {(72, 24), (24, 24), (96, 24), (24, 96)}
     assert (logits(wrapped) - logits(base)).abs().max() > 0.05
     torch.testing.assert_close(through_peft(base, merged, tmp_path / "m"), logits(wrapped), rtol=1e-4, atol=1e-4)
@@ -330,7 +330,7 @@ def test_08_pico_is_its_formula_on_whole_matrices() -> None:
     turned = [d + u @ ((alpha - 1)[:, None] * (u.T @ d)) for d in deltas]
     merged = sum((w * d for w, d in zip(weights, turned, strict=True)), torch.zeros(()))
     gamma = sum(w * d.norm() for w, d in zip(weights, deltas, strict=True)) / merged.norm()
-    found = merge_adapters([Adapter({"x": f}, "") for f in parts], weights, calibrate="pico").adapter
+    found = merge_adapters([Adapter({"x": f}, "") for f in parts], weights, method="mean", calibrate="pico").adapter
     assert off(found.factors["x"].delta(), gamma * merged) < 1e-10
 
 

@@ -140,5 +140,5 @@ def test_a_rule_acts_on_what_the_clients_added(options: dict[str, Any], kind: An
 def test_the_mean_as_a_rule_is_the_exact_step() -> None:
     current, trained = compress(update(1, 4), None, 2.0).factors, [update(i, 3) for i in (2, 3)]
     plain, _ = server_step(current, trained, [1, 3], 9, ServerOptimizer("none", 0.5))
-    ruled, _ = server_step(current, trained, [1, 3], 9, ServerOptimizer("none", 0.5), None, Rule())
+    ruled, _ = server_step(current, trained, [1, 3], 9, ServerOptimizer("none", 0.5), None, Rule("mean"))
     assert torch.equal(plain.factors.a, ruled.factors.a)

@@ -31,7 +31,7 @@ def adapter(seed: int, modules: str = "xy", contract: Contract | None = CONTRACT
 
 def test_manifest_names_the_parents_and_no_place_or_time() -> None:
     first, second = adapter(1, domain="grid", num_tokens=300), adapter(2, num_tokens=100)
-    merged = merge_adapters([first, second], [3, 1], scale=0.4, rank=3)
+    merged = merge_adapters([first, second], [3, 1], method="mean", scale=0.4, rank=3)
     manifest = dict(merged.adapter.manifest)
     assert manifest.pop("energy_cut_frac") == merged.mean_energy_cut_frac > 0
     assert manifest.pop("modules") == {n: {"rank": 3, "energy_cut_frac": merged.energy_cut_frac[n]} for n in "xy"}
@@ -66,7 +66,7 @@ def test_opted_out_tokens_are_not_counted() -> None:
 def test_energy_cut_is_over_all_modules_not_a_mean_of_fractions() -> None:
     group = [adapter(i) for i in range(3)]
     loud = [Adapter({**a.factors, "x": Factors(a.factors["x"].a, a.factors["x"].b, 30.0)}, "", CONTRACT) for a in group]
-    merged = merge_adapters(loud, rank=2)
+    merged = merge_adapters(loud, method="mean", rank=2)
     values = {n: torch.linalg.svdvals(sum(a.factors[n].delta() for a in loud) / 3) for n in "xy"}
     gone = {n: float(v[2:].square().sum()) for n, v in values.items()}
     whole = {n: float(v.square().sum()) for n, v in values.items()}
@@ -185,7 +185,7 @@ def test_a_merge_is_an_adapter_folder_and_can_be_merged_again(tmp_path: Path) ->
     merged.save(tmp_path / "m")
     loaded = Adapter.load(tmp_path / "m")
     assert factor_digest(loaded.factors) == factor_digest(merged.factors) and loaded.contract == CONTRACT
-    again = merge_adapters([loaded, loaded]).adapter
+    again = merge_adapters([loaded, loaded], method="mean").adapter
     for name, f in merged.factors.items():
         torch.testing.assert_close(again.factors[name].delta(), f.delta(), rtol=1e-4, atol=1e-5)
 

@@ -249,6 +249,7 @@ def test_methods_are_read_and_written_alike(text: str, rule: Rule) -> None:
 def test_the_first_scale_knows_what_a_method_does_with_many_adapters() -> None:
     """Red: the mean starts at the same scale for any number of adapters."""
     assert start_scale("mean", 16) == pytest.approx(3.2) and start_scale("tsv_m", 16) == pytest.approx(0.2)
+    assert start_scale("iso_c", 6) == 12.0
     assert start_scale("mean", 16, is_calibrated=True) == start_scale("ties", 2) == 0.8
 
 

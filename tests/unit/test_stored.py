@@ -119,7 +119,7 @@ def test_lora_on_embeddings_and_head_is_read_merged_and_written(tmp_path: Path) 
     wrapped = PeftModel.from_pretrained(llama(), tmp_path / "one").eval()
     assert (logits(models[0]) - logits(llama())).abs().max() > 0.05
     torch.testing.assert_close(logits(wrapped), logits(models[0]), rtol=1e-4, atol=1e-4)
-    both = merge_adapters(adapters, scale=2.0).adapter
+    both = merge_adapters(adapters, method="mean", scale=2.0).adapter
     both.save(tmp_path / "both")
     wrapped = PeftModel.from_pretrained(llama(), tmp_path / "0", adapter_name="a0").eval()
     wrapped.load_adapter(tmp_path / "1", adapter_name="a1")
