@@ -7,7 +7,7 @@ import math
 from cogen.errors import MergeError
 from cogen.merge.rule import CALIBRATIONS, METHODS, SPACES, Rule
 
-DEFAULT_METHODS = ("mean", "tsv_m", "ties:0.5", "iso_c", "mean+pico")
+DEFAULT_METHODS = ("mean", "tsv_m", "ties:0.5+knots", "iso_c", "tsv_m+pico")
 FIRST_NORM = 0.8
 
 

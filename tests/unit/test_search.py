@@ -76,10 +76,10 @@ def test_scales_far_outside_the_grid_are_reached() -> None:
 
 def test_the_best_method_is_found_and_bad_ones_are_dropped_early() -> None:
     """Red: the worse half survives (sorted in reverse)."""
-    best = {"mean": 1.9, "tsv_m": 0.6, "ties:0.5": 1.3, "iso_c": 1.0, "mean+pico": 0.5}
-    gain = {"mean": 0.08, "tsv_m": 0.05, "ties:0.5": 0.09, "iso_c": 0.02, "mean+pico": 0.06}
+    best = {"mean": 1.9, "tsv_m": 0.6, "ties:0.5+knots": 1.3, "iso_c": 12.0, "tsv_m+pico": 0.5}
+    gain = {"mean": 0.08, "tsv_m": 0.05, "ties:0.5+knots": 0.09, "iso_c": 0.02, "tsv_m+pico": 0.06}
     result = look(curve(best, gain), 18, DEFAULT_METHODS)
-    assert label(result.chosen.rule) == "ties:0.5"
+    assert label(result.chosen.rule) == "ties:0.5+knots"
     assert result.chosen.rule.scale == pytest.approx(1.3, rel=0.1)
     counts = [sum(label(t.candidate.rule) == m for t in result.trials if t.stage != "weights") for m in best]
     assert counts[3] == 2 and counts[1] == 2, "iso_c and tsv_m get the grid and no more"
