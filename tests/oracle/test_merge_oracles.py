@@ -301,7 +301,7 @@ def test_08_factored_tsv_is_the_published_one_where_that_has_no_null_space(d_out
 
 @pytest.mark.parametrize(("d_out", "d_in"), [(11, 8), (4, 9), (9, 4)])
 def test_08_core_space_linear_is_full_space_linear(d_out: int, d_in: int) -> None:
-    """Red: from_core takes the right basis without its signs, in either branch."""
+    """Red: from_core turns the signs of B alone."""
     parts, weights = [update(i, d_out, d_in, 2, 1.0 + i) for i in range(3)], [0.5, 0.2, 0.3]
     dense = sum((w * p.delta() for w, p in zip(weights, parts, strict=True)), torch.zeros(()))
     for space in (core_space(parts), knots_space(parts)):

@@ -60,6 +60,10 @@ def close(x: Tensor, y: Tensor, tolerance: float = 1e-10) -> bool:
     return float((x - y).norm()) <= tolerance * max(1.0, float(y.norm()))
 
 
+def is_diagonal(x: Tensor) -> bool:
+    return close(x, x.diag().diag())
+
+
 def adapters(seed: int, count: int, shape: tuple[int, int] = (7, 10)) -> list[Adapter]:
     return [
         Adapter(
@@ -184,10 +188,12 @@ def test_revived_directions_can_learn_and_change_nothing(seed: int, live: int, d
 @law
 @given(SEED, SHAPE, RANKS)
 def test_core_space_loses_nothing(seed: int, shape: tuple[int, int], ranks: list[int]) -> None:
-    """Red: null directions stay."""
+    """Red: null directions stay. Red: no lifted_root where the ranks differ, or where they do not."""
     parts = [update(seed + i, shape, r) for i, r in enumerate(ranks)]
     parts.append(parts[0])
     space = core_space(parts)
+    assert is_diagonal(space.left.T @ sum(f.delta() @ f.delta().T for f in parts) @ space.left)
+    assert is_diagonal(space.right @ sum(f.delta().T @ f.delta() for f in parts) @ space.right.T)
     p, q = space.cores.shape[1:]
     assert p == torch.linalg.matrix_rank(torch.cat([f.delta() for f in parts], dim=1))
     assert q == torch.linalg.matrix_rank(torch.cat([f.delta() for f in parts], dim=0))
