@@ -53,10 +53,11 @@ def aggregate(
         now = current[name]
         rank, seed = min(config.server_rank, *now.shape), module_seed(config.train.seed + round_number, name)
         state = (states or {}).get(name)
-        made, after = server_step(now, [r.factors[name] for r in replies], weights, rank, optimizer, state, rule, seed)
+        trained = [r.factors[name] for r in replies]
+        made, next_state = server_step(now, trained, weights, rank, optimizer, state, rule, seed)
         fresh = revive(made.factors, rank, torch.Generator().manual_seed(seed))
         turned = turn(fresh, now, borders) if config.federation.turn_factors else fresh
-        return turned, after, made.energy_cut_frac, energy_of(made.singular_values)
+        return turned, next_state, made.energy_cut_frac, energy_of(made.singular_values)
 
     factors: dict[str, Factors] = {}
     after: dict[str, ServerState] = {}

@@ -12,7 +12,15 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors
-from cogen.merge.factored import NULL_LEVEL, compress, inverse, largest_signs, lifted_root, numerical_rank
+from cogen.merge.factored import (
+    NULL_LEVEL,
+    compress,
+    inverse,
+    largest_signs,
+    lifted_root,
+    numerical_rank,
+    right_singular,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,13 +166,11 @@ def _eigenvectors(columns: Tensor, gram: Tensor, roots: Sequence[Tensor]) -> tup
     """Left singular vectors and values of C = columns @ diag(roots), falling, null ones dropped; x with columns @ x
     = the vectors.
     """
-    import torch
 
     diagonal = block_diagonal(roots)
-    energies, w = torch.linalg.eigh(diagonal.T @ gram @ diagonal)
-    values = energies.flip(0).clamp_min(0.0).sqrt()
+    values, w = right_singular(diagonal.T @ gram @ diagonal)
     values = values[: numerical_rank(values)]
-    x = (diagonal @ w.flip(1)[:, : len(values)]) * inverse(values)
+    x = (diagonal @ w[:, : len(values)]) * inverse(values)
     return columns @ x, values, x
 
 

@@ -109,10 +109,16 @@ def gram_svd(outer: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     import torch
 
     lower = lifted_root(inner)
-    energies, w = torch.linalg.eigh(lower.T @ outer @ lower)
-    w = w.flip(1)
-    y = torch.linalg.solve_triangular(lower.T, w, upper=True)
-    return energies.flip(0).clamp_min(0.0).sqrt(), lower @ w, y
+    values, w = right_singular(lower.T @ outer @ lower)
+    return values, lower @ w, torch.linalg.solve_triangular(lower.T, w, upper=True)
+
+
+def right_singular(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values `(k,)` of C, falling, and its right singular vectors `(k, k)`, from C^T C in float64."""
+    import torch
+
+    energies, vectors = torch.linalg.eigh(gram)
+    return energies.flip(0).clamp_min(0.0).sqrt(), vectors.flip(1)
 
 
 def _narrow(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:

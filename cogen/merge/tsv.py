@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors
 from cogen.merge.core import GramStack, block_diagonal
-from cogen.merge.factored import NULL_LEVEL, gram_svd, inverse, numerical_rank
+from cogen.merge.factored import gram_svd, inverse, numerical_rank, right_singular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,9 +53,7 @@ def inverse_root(gram: Tensor) -> Tensor:
     Args:
         gram: C^T C `(k, k)`, float64.
     """
-    import torch
-
-    energies, v = torch.linalg.eigh(gram)
-    roots = energies.clamp_min(0.0).sqrt()
-    found: Tensor = (v * inverse(roots.where(roots > NULL_LEVEL * roots[-1], 0.0))) @ v.T
-    return found
+    values, v = right_singular(gram)
+    values = values[: numerical_rank(values)]
+    v = v[:, : len(values)]
+    return (v * inverse(values)) @ v.T
