@@ -62,7 +62,7 @@ def merge_adapters(
     """Combine adapters of one base into one: scale * rule(delta_1 ... delta_K), module by module.
 
     A module that an adapter lacks counts as a zero update; a weight of 0 is as good as absence.
-    Adapters from `Adapter.open` are read one module at a time, so that memory does not grow with K.
+    Adapters from `Adapter.open` are read one module at a time, so that no more than that is in memory.
 
     Args:
         adapters: K adapters with one contract; those without one must have the same modules.
