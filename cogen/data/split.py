@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cogen.data.read import Document
+from cogen.data.document import Document
 from cogen.errors import ConfigError, DataError
 
 
