@@ -120,6 +120,41 @@ class Evaluate(Table):
     """Per domain before and after each round; 0 leaves both out."""
 
 
+class Data(Table):
+    """`[data]`: what is done to documents before they are split and tokenised."""
+
+    strict: bool = False
+    """Stop at the first file or line that cannot be read, instead of leaving it out with its reason."""
+    unicode: bool = True
+    """NFC, one kind of line end, no control characters."""
+    boilerplate: bool = True
+    """Remove headers, footers and page numbers."""
+    exact_duplicates: bool = True
+    """Drop documents that repeat an earlier one."""
+    near_duplicates: bool = True
+    """Drop documents that nearly repeat an earlier one."""
+    near_duplicate_jaccard: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Share of word 5-grams in common from which two documents are near-duplicates."""
+    quality: bool = True
+    """Drop documents that fail the published rules on length, symbols, lines and repetition."""
+    redact: bool = False
+    """Replace personal data by their kind, as in [email]."""
+    leakage: bool = True
+    """Drop training documents that nearly repeat a held-out one."""
+    perplexity_filter: bool = False
+    """Drop documents whose bits per byte under the base lie outside the two bounds below."""
+    min_bits_per_byte: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.2
+    """Below, a document repeats itself."""
+    max_bits_per_byte: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3.0
+    """Above, a document is gibberish to the base."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_bits_per_byte >= self.max_bits_per_byte:
+            raise ValueError("data.min_bits_per_byte is not below data.max_bits_per_byte")
+        return self
+
+
 class RunConfig(Table):
     """A whole config file."""
 
@@ -128,6 +163,7 @@ class RunConfig(Table):
     train: Train = Train()
     federation: Federation = Federation()
     evaluate: Evaluate = Evaluate()
+    data: Data = Data()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import cogen
 from cogen.cli.app import app
-from cogen.config import BaseTable, Domain, Evaluate, Federation, RunConfig, Train
+from cogen.config import BaseTable, Data, Domain, Evaluate, Federation, RunConfig, Train
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
@@ -23,6 +23,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/concepts.md",
     "docs/adapters.md",
+    "docs/data.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
 )
@@ -32,6 +33,7 @@ TABLES: dict[str, Any] = {
     "train": Train,
     "federation": Federation,
     "evaluate": Evaluate,
+    "data": Data,
 }
 
 

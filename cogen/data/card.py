@@ -1,0 +1,259 @@
+"""The data card: what a corpus held, what was made of it and why, and what training on it takes.
+
+Numbers only: neither a document's text nor a personal value stands in it, though names of files left out do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from cogen.data.clean.words import split_words
+from cogen.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from cogen.config import Train
+
+FORMAT_VERSION = 1
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+# So that SmolLM2-135M at 4 x 512 tokens takes what was measured: 3.0 GB in bfloat16, 6.6 GB in float32.
+HALF_ACTIVATION_BYTES, FULL_ACTIVATION_BYTES = 3.3, 8.6
+RUNTIME_BYTES = 600_000_000
+
+# Everyday English, against which a domain's tokens per word are read.
+GENERAL_SAMPLE = """\
+The market opens early on Saturdays, long before the first buses run. Farmers from the valley bring apples, \
+potatoes and bread, and a man with a grey dog sells honey from a folding table near the fountain. By nine the \
+square is full of people who have come as much for the talk as for the food. Children chase each other between \
+the stalls while their parents compare prices and complain about the weather, which has been too dry for most of \
+the summer.
+
+Maria has worked here for eleven years. She says that the customers have changed more than the vegetables: they \
+ask where everything was grown, whether it can be frozen, and how their grandmothers might have cooked it. She \
+keeps a notebook of recipes under the counter and copies one out for anybody who asks. When it rains she closes \
+at noon, walks home along the river and spends the afternoon reading. Last week she finished a long novel about \
+two brothers who build a boat, sail it across a lake and find out that neither of them really wanted to leave. \
+She liked the ending, she said, because nothing was explained and yet everything was clear."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Documents and their UTF-8 bytes."""
+
+    num_documents: int = 0
+    num_bytes: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.num_documents + other.num_documents, self.num_bytes + other.num_bytes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of the split, as it is after cleaning; tokens with one EOS a document."""
+
+    num_documents: int = 0
+    num_tokens: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the documents: percentiles, and counts by powers of two.
+
+    Args:
+        percentiles: at 0, 5, 25, 50, 75, 95 and 100.
+        counts: of documents with 2^i to 2^(i+1) - 1 tokens, i from 0.
+    """
+
+    percentiles: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOutFile:
+    """A file or line that was not read, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training on the data takes here, with given settings; all but the adapter's size are estimates.
+
+    Args:
+        num_tokens: that a round trains (`train.tokens_per_round`).
+        minutes, epoch_minutes: for these, and for every training document once.
+        adapter_mb: of the factors in float32, exact but for the file's header.
+    """
+
+    num_tokens: int
+    tokens_per_second: float
+    minutes: float
+    epoch_minutes: float
+    peak_memory_mb: float
+    adapter_mb: float
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """See the module. Bytes and documents of `read` are before cleaning, words and what follows after it.
+
+    Args:
+        read: documents read; `read = kept + all that was dropped`, in documents.
+        dropped: by reason, such as `exact duplicate` or `quality: stop words`.
+        num_leaked: training documents near a held-out one, dropped or (with data.leakage off) not.
+        personal_data: values found by kind, redacted or (with data.redact off) not.
+        sha256: of the prepared content.
+    """
+
+    source: str
+    base: str
+    settings: Mapping[str, Any]
+    heldout_frac: float
+    num_files: int
+    read: Amount
+    train: Part
+    heldout: Part
+    num_words: int
+    general_tokens_per_word: float
+    lengths: Lengths
+    sha256: str
+    left_out: tuple[LeftOutFile, ...] = ()
+    dropped: Mapping[str, Amount] = field(default_factory=dict)
+    num_control_characters: int = 0
+    num_boilerplate_lines: int = 0
+    languages: Mapping[str, int] = field(default_factory=dict)
+    personal_data: Mapping[str, int] = field(default_factory=dict)
+    num_leaked: int = 0
+    cost: Cost | None = None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def num_tokens(self) -> int:
+        """Of both sides of the split, EOS counted."""
+        return self.train.num_tokens + self.heldout.num_tokens
+
+    @property
+    def num_documents(self) -> int:
+        """That were kept."""
+        return self.train.num_documents + self.heldout.num_documents
+
+    @property
+    def tokens_per_word(self) -> float:
+        """Without EOS; well above `general_tokens_per_word`, the tokenizer knows few of the domain's words."""
+        return (self.num_tokens - self.num_documents) / max(1, self.num_words)
+
+    def to_json(self) -> str:
+        """Indented, keys in the order of the fields; the same card gives the same text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> DataCard:
+        """Read back what `to_json` wrote; `where` is named in the error.
+
+        Raises:
+            DataError: not a card, one of another format, or with a value of the wrong type.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise _bad_card("JSON", str(error), where) from None
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version != FORMAT_VERSION:
+            raise _bad_card(f"format {FORMAT_VERSION}", f"format {version}", where)
+        card: DataCard = _read(cls, values, "card", where)
+        return card
+
+
+def count_words(text: str) -> int:
+    """Words as the card counts them."""
+    return len(split_words(text))
+
+
+def general_tokens_per_word(tokenizer: PreTrainedTokenizerBase) -> float:
+    """Tokens per word of everyday English, for comparison with a domain's."""
+    ids = tokenizer(GENERAL_SAMPLE, add_special_tokens=False)["input_ids"]
+    return len(ids) / count_words(GENERAL_SAMPLE)
+
+
+def describe_lengths(num_tokens: Sequence[int] | NDArray[np.int64]) -> Lengths:
+    """Percentiles (each the length of some document) and counts by powers of two.
+
+    >>> describe_lengths([1, 2, 3, 900]).counts
+    (1, 2, 0, 0, 0, 0, 0, 0, 0, 1)
+    """
+    lengths = np.asarray(num_tokens, dtype=np.int64)
+    if not len(lengths):
+        return Lengths()
+    found = np.percentile(lengths, PERCENTILES, method="nearest")
+    powers = np.frexp(np.maximum(lengths, 1).astype(np.float64))[1] - 1
+    return Lengths(tuple(int(v) for v in found), tuple(int(c) for c in np.bincount(powers)))
+
+
+def training_cost(
+    modules: Mapping[str, tuple[int, int]],
+    base_bytes: int,
+    is_half: bool,
+    settings: Train,
+    num_train_tokens: int,
+    tokens_per_second: float,
+) -> Cost:
+    """What a round of `cogen train` takes.
+
+    Peak memory is that of the base, 16 bytes a LoRA weight (itself, gradient, two moments of Adam), the
+    activations kept for the backward pass, so many bytes for each in- and output of a linear layer and
+    token of a step, and the libraries' own 600 MB.
+
+    Args:
+        modules: linear layers that LoRA adapts, name to `(d_out, d_in)`.
+        base_bytes: of the base's weights in memory.
+        is_half: they are bfloat16, else float32.
+        tokens_per_second: as measured in a few steps.
+    """
+    rank = settings.rank
+    num_weights = sum(min(rank, d_out, d_in) * (d_out + d_in) for d_out, d_in in modules.values())
+    step_tokens = settings.block_tokens * settings.batch_blocks
+    each = HALF_ACTIVATION_BYTES if is_half else FULL_ACTIVATION_BYTES
+    activations = each * step_tokens * sum(d_out + d_in for d_out, d_in in modules.values())
+    blocks = -(-settings.tokens_per_round // settings.block_tokens)
+    num_tokens = blocks * settings.block_tokens
+    return Cost(
+        num_tokens=num_tokens,
+        tokens_per_second=tokens_per_second,
+        minutes=num_tokens / tokens_per_second / 60,
+        epoch_minutes=num_train_tokens / tokens_per_second / 60,
+        peak_memory_mb=(RUNTIME_BYTES + base_bytes + 16 * num_weights + activations) / 1e6,
+        adapter_mb=4 * num_weights / 1e6,
+    )
+
+
+def _read(kind: Any, values: Any, name: str, where: str) -> Any:
+    """A JSON value as `kind`: a dataclass, a tuple, a mapping, an optional or a plain one."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(values, dict) or set(values) != {f.name for f in fields(kind)}:
+            raise _bad_card(f"the keys of {kind.__name__}", f"other ones at {name}", where)
+        hints = get_type_hints(kind)
+        return kind(**{key: _read(hints[key], value, f"{name}.{key}", where) for key, value in values.items()})
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple and isinstance(values, list):
+        return tuple(_read(arguments[0], value, name, where) for value in values)
+    if type(None) in arguments:
+        return None if values is None else _read(arguments[0], values, name, where)
+    if len(arguments) == 2 and isinstance(values, dict):
+        return {key: _read(arguments[1], value, f"{name}.{key}", where) for key, value in values.items()}
+    if kind is Any or (type(values) is kind and not arguments) or (kind is float and type(values) is int):
+        return values
+    raise _bad_card(f"{name} of another type", repr(values)[:60], where)
+
+
+def _bad_card(expected: str, got: str, where: str) -> DataError:
+    return DataError("cannot read data card", expected=expected, got=got, where=where, fix="Prepare the data again.")

@@ -1,0 +1,163 @@
+"""Documents that repeat another one, exactly or nearly: MinHash over word 5-grams, and an index of bands.
+
+A signature is 128 minima, of each the lowest byte: two documents of Jaccard similarity J agree in a
+share J + (1 - J) / 256 of them. Bands of bytes find candidates, whose whole signatures then decide.
+500,000 documents take about 200 MB: 64 for signatures, 128 for the table (docs/data.md has the measurement).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from cogen.data.clean.words import split_words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NUM_MINIMA = 128
+SHINGLE_WORDS = 5
+SEED = 20240617  # of the permutations; another one makes signatures that do not compare with older ones
+# A chain longer than this is a band that very many documents share; it tells them apart no longer.
+MOST_PROBES = 32
+FOUND_AT_THRESHOLD = 0.9
+_EMPTY = -1
+
+Key = TypeVar("Key")
+
+
+def exact_key(text: str) -> bytes:
+    """16 bytes that are equal for texts that differ in white space at most."""
+    return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
+
+
+def signature(text: str) -> NDArray[np.uint8]:
+    """MinHash `(128,)` of the set of the text's word 5-grams, case folded.
+
+    Source: Broder (1997), "On the resemblance and containment of documents"; one byte of each minimum is
+    b-bit minwise hashing (Li & König, arXiv 0910.3349). Hashing by rensa.
+    """
+    from rensa import RMinHash
+
+    words = split_words(text.casefold()) or text.split()
+    shingles = [" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))]
+    sketch = RMinHash(num_perm=NUM_MINIMA, seed=SEED)
+    sketch.update(shingles)
+    return np.array(sketch.digest(), dtype=np.uint32).astype(np.uint8)
+
+
+def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Estimated Jaccard similarity of signatures `(..., 128)`; standard error sqrt(J (1 - J) / 128)."""
+    agreeing: NDArray[np.float64] = (first == second).mean(axis=-1)
+    return (agreeing - 1 / 256) / (1 - 1 / 256)
+
+
+class DuplicateIndex(Generic[Key]):
+    """Signatures seen so far, and the near-duplicates among them.
+
+    An open-addressing table of document numbers: every band of a signature (8, 4 or 2 bytes, by the
+    threshold) is a slot, and the next free one takes the document. A lookup reads the chains of its
+    bands, and compares whole signatures: what else stood there costs time, never a wrong answer.
+
+    Args:
+        jaccard: similarity from which two documents are near-duplicates.
+    """
+
+    def __init__(self, jaccard: float) -> None:
+        self.jaccard = jaccard
+        self.keys: list[Key] = []
+        self._band = _band_type(jaccard)
+        self._signatures = np.zeros((1024, NUM_MINIMA), dtype=np.uint8)
+        self._table = np.full(1 << 16, _EMPTY, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, sketch: NDArray[np.uint8]) -> Key | None:
+        """The key of the most similar document of the index, of those the first; None below the threshold."""
+        return self._nearest(self._chains(sketch)[0], sketch)
+
+    def add(self, key: Key, sketch: NDArray[np.uint8]) -> Key | None:
+        """The key of an earlier near-duplicate; without one None, and the document joins the index."""
+        self._grow()
+        visited, free = self._chains(sketch)
+        found = self._nearest(visited, sketch)
+        if found is None:
+            number = len(self.keys)
+            self.keys.append(key)
+            self._signatures[number] = sketch
+            self._table[free] = number
+        return found
+
+    def _nearest(self, numbers: NDArray[np.int32], sketch: NDArray[np.uint8]) -> Key | None:
+        if not len(numbers):
+            return None
+        alike = similarity(self._signatures[numbers], sketch)
+        best = int(alike.argmax())
+        return self.keys[numbers[best]] if alike[best] >= self.jaccard else None
+
+    def _chains(self, sketch: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Documents on the chains of the bands, ascending, and the free slot at the end of each chain."""
+        mask = len(self._table) - 1
+        slots = self._slots(sketch)
+        visited: list[NDArray[np.int32]] = []
+        free: list[NDArray[np.int64]] = []
+        for _ in range(MOST_PROBES):
+            numbers = self._table[slots]
+            free.append(slots[numbers == _EMPTY])
+            taken = numbers != _EMPTY
+            if not taken.any():
+                break
+            visited.append(numbers[taken])
+            slots = (slots[taken] + 1) & mask
+        return np.unique(np.concatenate(visited)) if visited else np.empty(0, np.int32), np.concatenate(free)
+
+    def _slots(self, sketch: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Where the chain of each band starts: a multiplicative hash of its bytes and its place."""
+        bands = sketch.view(self._band).astype(np.uint64)
+        mixed = (bands ^ (bands >> np.uint64(29))) + np.arange(1, len(bands) + 1, dtype=np.uint64)
+        mixed *= np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+        mixed *= np.uint64(0xD6E8FEB86659FD93)
+        return (mixed >> np.uint64(65 - len(self._table).bit_length())).astype(np.int64)
+
+    def _grow(self) -> None:
+        """Room for one more: signatures by half as much again, the table by doubling at a load of a half."""
+        if len(self.keys) == len(self._signatures):
+            more = np.zeros((len(self._signatures) // 2, NUM_MINIMA), dtype=np.uint8)
+            self._signatures = np.concatenate([self._signatures, more])
+        num_bands = NUM_MINIMA // self._band.itemsize
+        if 2 * (len(self.keys) + 1) * num_bands > len(self._table):
+            self._table = np.full(2 * len(self._table), _EMPTY, dtype=np.int32)
+            for number in range(len(self.keys)):
+                self._table[self._chains(self._signatures[number])[1]] = number
+
+
+def leaked(
+    heldout: Iterable[tuple[Key, NDArray[np.uint8]]], train: Iterable[tuple[Key, NDArray[np.uint8]]], jaccard: float
+) -> dict[Key, Key]:
+    """Training documents that are near-duplicates of a held-out one, and of which: key to key.
+
+    Args:
+        heldout, train: keys with their signatures; `train` may be endless as far as memory goes.
+    """
+    index: DuplicateIndex[Key] = DuplicateIndex(jaccard)
+    for key, sketch in heldout:
+        index.add(key, sketch)
+    found = ((key, index.find(sketch)) for key, sketch in train)
+    return {key: other for key, other in found if other is not None}
+
+
+def _band_type(jaccard: float) -> np.dtype[np.unsignedinteger]:
+    """The widest bands of which one at least agrees nine times in ten for two documents just at the threshold.
+
+    P(found) = 1 - (1 - J^r)^(128 / r) for bands of r bytes: 0.95 at J = 0.8 and r = 8.
+    """
+    for kind in (np.uint64, np.uint32):
+        rows = np.dtype(kind).itemsize
+        if 1 - (1 - jaccard**rows) ** (NUM_MINIMA // rows) >= FOUND_AT_THRESHOLD:
+            return np.dtype(kind)
+    return np.dtype(np.uint16)
