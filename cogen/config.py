@@ -32,7 +32,7 @@ class Domain(Table):
 
     name: str = Field(pattern=DOMAIN_PATTERN)
     data: str = Field(min_length=1)
-    """A file or folder; relative to the config file."""
+    """A file or folder, relative to the config file; or hf://datasets/OWNER/NAME."""
     rank: Count | None = None
     """LoRA rank of this domain; None takes train.rank."""
     weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
@@ -217,9 +217,11 @@ def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
 
 
 def _absolute(config: RunConfig, folder: Path) -> RunConfig:
-    domains = [
-        d.model_copy(update={"data": str((folder / Path(d.data).expanduser()).resolve())}) for d in config.domains
-    ]
+    domains = [d.model_copy(update={"data": _absolute_data(d.data, folder)}) for d in config.domains]
     local = folder / Path(config.base.name).expanduser()
     base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base
     return config.model_copy(update={"domains": tuple(domains), "base": base})
+
+
+def _absolute_data(data: str, folder: Path) -> str:
+    return data if data.startswith("hf://") else str((folder / Path(data).expanduser()).resolve())

@@ -1,17 +1,20 @@
 """Documents, their split, and the token blocks made of them."""
 
+from cogen.data.document import Document, LeftOut
 from cogen.data.pack import Batch, PackedStream, Window, heldout_windows, tokenize, window_batch
-from cogen.data.read import Corpus, Document, read_corpus
+from cogen.data.read import Corpus, iter_corpus, read_corpus
 from cogen.data.split import Split, split_documents
 
 __all__ = [
     "Batch",
     "Corpus",
     "Document",
+    "LeftOut",
     "PackedStream",
     "Split",
     "Window",
     "heldout_windows",
+    "iter_corpus",
     "read_corpus",
     "split_documents",
     "tokenize",

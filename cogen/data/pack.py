@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from cogen.data.read import Document
+from cogen.data.document import Document
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""A file or folder of .txt, .md and .jsonl becomes documents."""
+"""A file, a folder or a dataset of the hub becomes documents, one at a time."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cogen.data.document import Document, LeftOut, bad_data, text_id
+from cogen.data.formats import SUFFIXES, read_file
+from cogen.data.walk import Found, corpus_root, walk
 from cogen.errors import DataError
-
-TEXT_SUFFIXES = (".txt", ".md")
-SUFFIXES = (*TEXT_SUFFIXES, ".jsonl")
-
-
-@dataclass(frozen=True)
-class Document:
-    """The unit of splitting, deduplication and privacy."""
-
-    id: str
-    title: str
-    text: str
-    source: str
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, and the files that were left out with the reason."""
+    """Documents in a fixed order, and the files and lines that were left out with the reason."""
 
     documents: tuple[Document, ...]
     left_out: tuple[tuple[str, str], ...] = ()
@@ -46,97 +35,90 @@ class Corpus:
         return digest.hexdigest()
 
 
-def read_corpus(path: str | Path) -> Corpus:
-    """Read all documents of a file or, recursively and by sorted name, of a folder.
+def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
+    """Read all documents of a file, of a folder (recursively, by sorted name), or of `hf://datasets/OWNER/NAME`.
 
-    A .txt or .md file is one document, its id the path inside the folder. A .jsonl line is an object
-    with `text`, and `id`, `title`, `source` where known; without an id, the text's hash is one.
+    A .txt, .md, .html, .pdf or .docx file is one document, its id the path inside the folder. A line of a
+    .jsonl, and a row of a .csv, .tsv or .parquet, is an object with `text`, and `id`, `title`, `source`
+    where known; without an id, the text's hash is one. Any of them may be packed as .gz or .zst.
 
+    Args:
+        strict: raise where a file, a line or a row cannot be read, instead of leaving it out with the reason.
     Raises:
-        DataError: no such path, no documents, not UTF-8, a line without text, two documents of one id.
+        DataError: no such path, or no documents.
 
     >>> corpus = read_corpus("seeds/clinical.jsonl")  # doctest: +SKIP
     >>> len(corpus)                                   # doctest: +SKIP
     32
     """
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise DataError(
-            "cannot read data", expected="a file or folder", got="no such path", where=str(root), fix="Check the path."
-        )
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root))
     documents: list[Document] = []
     left_out: list[tuple[str, str]] = []
-    for file in files:
-        if file.suffix.lower() in SUFFIXES:
-            found = _read_file(file, root)
-            documents += found
-            left_out += [] if found else [(str(file), "it is empty")]
+    for item in iter_corpus(path, strict):
+        if isinstance(item, Document):
+            documents.append(item)
         else:
-            left_out.append((str(file), f"{file.suffix or 'no suffix'} is not one of {', '.join(SUFFIXES)}"))
+            left_out.append((item.file, item.reason))
     if not documents:
-        got = f"{len(left_out)} files that are empty or of other kinds" if left_out else "none"
-        raise DataError(
-            "cannot read data",
-            expected=f"documents in {', '.join(SUFFIXES)}",
-            got=got,
-            where=str(root),
-            fix="Put text files there or name another path.",
-        )
-    _refuse_doubles(documents, root)
+        raise no_documents(path, [LeftOut(*pair) for pair in left_out])
     return Corpus(tuple(documents), tuple(left_out))
 
 
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | LeftOut]:
+    """The documents of `path` one after another, in a fixed order, and between them what was left out and why.
+
+    One text twice without an id is two documents of one id, for deduplication to count.
+
+    Args:
+        strict: raise instead of leaving out what cannot be read; files of other kinds and empty ones stay left out.
+    Raises:
+        DataError: no such path; with `strict`, whatever cannot be read, or two documents of one id.
+    """
+    seen: set[bytes] = set()
+    for found in walk(corpus_root(path)):
+        for item in _items(found):
+            document = item if not isinstance(item, Document) else _single(item, seen, found)
+            if isinstance(document, DataError):
+                if strict:
+                    raise document
+                yield LeftOut(document.where or _path(found), document.reason)
+            else:
+                yield document
 
 
-def _read_file(file: Path, root: Path) -> list[Document]:
+def no_documents(path: str | Path, left_out: list[LeftOut]) -> DataError:
+    """Nothing in `path` could be read."""
+    got = "none"
+    if left_out:
+        first = f"{left_out[0].file}: {left_out[0].reason}"
+        got = f"{len(left_out)} files or lines that were left out, the first {first}"
+    return bad_data(path, f"documents in {', '.join(SUFFIXES)}", got, "Put text files there or name another path.")
+
+
+def _items(found: Found | LeftOut | DataError) -> Iterator[Document | LeftOut | DataError]:
+    """What a file holds, with what ends it early as its last item."""
+    if not isinstance(found, Found):
+        yield found
+        return
+    empty = True
     try:
-        text = file.read_text("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise _bad_file(file, "UTF-8", f"byte {error.start} that is not", "Convert it to UTF-8.") from None
-    except OSError as error:
-        raise _bad_file(file, "a readable file", error.strerror or str(error), "Check its permissions.") from None
-    if file.suffix.lower() == ".jsonl":
-        lines = text.split("\n")
-        return [_parse_line(line, file, n) for n, line in enumerate(lines, start=1) if line.strip()]
-    if not text.strip():
-        return []
-    name = file.name if file == root else file.relative_to(root).as_posix()
-    return [Document(id=name, title=file.stem, text=text, source=name)]
+        for item in read_file(found.path, found.name):
+            empty = False
+            yield item
+    except DataError as error:
+        empty = False
+        yield error
+    if empty:
+        yield LeftOut(str(found.path), "it is empty")
 
 
-def _parse_line(line: str, file: Path, number: int) -> Document:
-    where = f"{file}, line {number}"
-    try:
-        values: Any = json.loads(line)
-    except ValueError as error:
-        raise _bad_file(where, "one JSON object a line", str(error), "Mend or remove the line.") from None
-    text = values.get("text") if isinstance(values, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        got = f"keys {sorted(values)}" if isinstance(values, dict) else type(values).__name__
-        raise _bad_file(where, "an object with a non-empty string `text`", got, "Mend or remove the line.")
-    given = "" if values.get("id") is None else str(values["id"])
-    try:
-        made = hashlib.sha256((given + text).encode()).hexdigest()[:16]
-    except UnicodeEncodeError:
-        raise _bad_file(where, "whole characters", "half a surrogate pair", "Mend or remove the line.") from None
-    return Document(
-        id=given or made,
-        title=str(values.get("title") or ""),
-        text=text,
-        source=str(values.get("source") or file.name),
-    )
+def _single(document: Document, seen: set[bytes], found: Found | LeftOut | DataError) -> Document | DataError:
+    """`document`, unless another one has its id."""
+    key = hashlib.sha256(document.id.encode()).digest()[:8]
+    if key in seen and document.id != text_id(document.text):
+        return bad_data(_path(found), "one document an id", f"two with id {document.id!r}", "Rename or remove one.")
+    seen.add(key)
+    return document
 
 
-def _refuse_doubles(documents: list[Document], root: Path) -> None:
-    seen: set[str] = set()
-    for document in documents:
-        if document.id in seen:
-            raise _bad_file(root, "one document an id", f"two with id {document.id!r}", "Rename or remove one.")
-        seen.add(document.id)
-
-
-def _bad_file(where: Path | str, expected: str, got: str, fix: str) -> DataError:
-    return DataError("cannot read data", expected=expected, got=got, where=str(where), fix=fix)
+def _path(found: Found | LeftOut | DataError) -> str:
+    return str(found.path) if isinstance(found, Found) else ""

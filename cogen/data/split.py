@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cogen.data.read import Document
+from cogen.data.document import Document
 from cogen.errors import ConfigError, DataError
 
 
@@ -25,19 +25,33 @@ def split_documents(documents: Iterable[Document], heldout_frac: float, where: s
         DataError: too few documents for both parts to hold at least one.
     """
     documents = tuple(documents)
-    ranked = sorted(documents, key=lambda d: (_unit_hash(d.id), d.id))
-    heldout = tuple(d for d in ranked if _unit_hash(d.id) < heldout_frac)
-    kept = {d.id for d in heldout}
-    train = tuple(d for d in documents if d.id not in kept)
-    if not heldout or not train:
+    ranked = sorted(documents, key=heldout_order)
+    heldout = tuple(d for d in ranked if is_heldout(d.id, heldout_frac))
+    train = tuple(d for d in documents if not is_heldout(d.id, heldout_frac))
+    require_both(len(train), len(heldout), heldout_frac, where)
+    return Split(train=train, heldout=heldout)
+
+
+def is_heldout(identity: str, heldout_frac: float) -> bool:
+    """The side of a document with this id."""
+    return _unit_hash(identity) < heldout_frac
+
+
+def heldout_order(document: Document) -> tuple[float, str]:
+    """What held-out documents are sorted by."""
+    return _unit_hash(document.id), document.id
+
+
+def require_both(num_train: int, num_heldout: int, heldout_frac: float, where: str) -> None:
+    """Raise DataError where either side has no document."""
+    if not num_heldout or not num_train:
         raise DataError(
             "corpus too small to hold anything out",
             expected="at least one held-out and one training document",
-            got=f"{len(heldout)} held out of {len(ranked)} at heldout_frac = {heldout_frac:g}",
+            got=f"{num_heldout} held out of {num_train + num_heldout} at heldout_frac = {heldout_frac:g}",
             where=where,
             fix="Add documents or change evaluate.heldout_frac.",
         )
-    return Split(train=train, heldout=heldout)
 
 
 def validation_documents(

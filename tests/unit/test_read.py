@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cogen.data import Corpus, read_corpus
+from cogen.data.formats import SUFFIXES
 from cogen.errors import DataError
 
 
@@ -21,9 +22,9 @@ def put(folder: Path, **files: str | bytes) -> Path:
     return folder
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, strict: bool = True) -> str:
     with pytest.raises(DataError) as caught:
-        read_corpus(path)
+        read_corpus(path, strict=strict)
     line = str(caught.value)
     assert "\n" not in line and "expected" in line and "got" in line and str(path) in line
     return line
@@ -70,11 +71,14 @@ def test_hidden_files_are_passed_over_without_a_word(tmp_path: Path) -> None:
 
 
 def test_other_and_empty_files_are_left_out_with_the_reason(tmp_path: Path) -> None:
-    put(tmp_path, a_txt="kept", b_pdf="x", c_txt=" \n\t", d_jsonl="\n \n")
+    put(tmp_path, a_txt="kept", b_odt="x", c_txt=" \n\t", d_jsonl="\n \n")
     (tmp_path / "README").write_text("x")
-    assert dict(read_corpus(tmp_path).left_out) == {
-        str(tmp_path / "README"): "no suffix is not one of .txt, .md, .jsonl",
-        str(tmp_path / "b.pdf"): ".pdf is not one of .txt, .md, .jsonl",
+    (tmp_path / "e.tar.gz").write_text("x")
+    known = f"one of {', '.join(SUFFIXES)}, alone or with .gz or .zst"
+    assert dict(read_corpus(tmp_path, strict=True).left_out) == {
+        str(tmp_path / "README"): f"no suffix is not {known}",
+        str(tmp_path / "b.odt"): f".odt is not {known}",
+        str(tmp_path / "e.tar.gz"): f".tar.gz is not {known}",
         str(tmp_path / "c.txt"): "it is empty",
         str(tmp_path / "d.jsonl"): "it is empty",
     }
@@ -109,12 +113,12 @@ def test_no_such_path(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
-    assert "expected documents in .txt, .md, .jsonl, got none" in refusal(tmp_path)
+    assert f"expected documents in {', '.join(SUFFIXES)}, got none" in refusal(tmp_path, strict=False)
 
 
 def test_a_folder_of_other_files_says_how_many(tmp_path: Path) -> None:
-    put(tmp_path, a_pdf="x", b_txt="")
-    assert "got 2 files that are empty or of other kinds" in refusal(tmp_path)
+    put(tmp_path, a_odt="x", b_txt="")
+    assert "got 2 files or lines that were left out, the first" in refusal(tmp_path, strict=False)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +126,21 @@ def test_a_folder_of_other_files_says_how_many(tmp_path: Path) -> None:
     [(b"caf\xe9 au lait", 3), ("für ".encode() + b"\xff", 5), (b"\xef\xbb\xbfab\xff", 5), (b"a\r\nb\r\n\x80", 6)],
     ids=["latin-1", "after two bytes", "after a mark", "after line ends"],
 )
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
-def test_bytes_that_are_not_utf8_are_named_by_their_offset(
-    tmp_path: Path, content: bytes, offset: int, name: str
-) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
+def test_bytes_that_are_not_utf8_are_named_by_their_offset(tmp_path: Path, content: bytes, offset: int) -> None:
+    path = put(tmp_path, a_txt=content, b_txt="fine") / "a.txt"
     assert f"expected UTF-8, got byte {offset} that is not" in refusal(path)
+    corpus = read_corpus(tmp_path)
+    assert ids(corpus) == ["b.txt"]
+    assert corpus.left_out == ((str(path), f"expected UTF-8, got byte {offset} that is not"),)
+
+
+def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
+    put(tmp_path, a_jsonl=b'\xef\xbb\xbf{"text": "one"}\n{"text": "caf\xe9"}\n{"text": "two"}')
+    corpus = read_corpus(tmp_path)
+    assert [d.text for d in corpus] == ["one", "two"]
+    left = (f"{tmp_path / 'a.jsonl'}, line 2", "expected UTF-8, got byte 32 that is not")
+    assert corpus.left_out == (left,)
+    assert "byte 32" in refusal(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -149,16 +161,23 @@ def test_a_line_that_is_no_document_is_named_by_its_number(tmp_path: Path, bad: 
     put(tmp_path, a_jsonl=f'{{"text": "fine"}}\n\n{bad}\n{{"text": "good"}}\n')
     line = refusal(tmp_path / "a.jsonl")
     assert got in line and "a.jsonl, line 3)" in line
+    corpus = read_corpus(tmp_path)
+    assert [d.text for d in corpus] == ["fine", "good"]
+    assert [file for file, _ in corpus.left_out] == [f"{tmp_path / 'a.jsonl'}, line 3"] and got in corpus.left_out[0][1]
 
 
-def test_two_documents_of_one_id_are_refused(tmp_path: Path) -> None:
+def test_of_two_documents_with_one_id_the_first_is_read(tmp_path: Path) -> None:
     put(tmp_path, a_jsonl='{"id": "same", "text": "a"}\n', b_jsonl='{"id": "same", "text": "b"}\n')
     assert "got two with id 'same'" in refusal(tmp_path)
+    corpus = read_corpus(tmp_path)
+    assert [d.text for d in corpus] == ["a"]
+    assert corpus.left_out == ((str(tmp_path / "b.jsonl"), "expected one document an id, got two with id 'same'"),)
 
 
-def test_the_same_text_twice_without_ids_is_refused(tmp_path: Path) -> None:
+def test_one_text_twice_without_ids_is_left_to_deduplication(tmp_path: Path) -> None:
     put(tmp_path, a_jsonl='{"text": "a"}\n{"text": "a"}\n')
-    assert "expected one document an id" in refusal(tmp_path)
+    corpus = read_corpus(tmp_path, strict=True)
+    assert [d.text for d in corpus] == ["a", "a"] and len(set(ids(corpus))) == 1
 
 
 def test_the_digest_follows_ids_texts_and_order(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""One small reader a format, found by the file's suffix; `.gz` and `.zst` may stand after any of them.
+
+A reader takes an open file and its place, and gives documents one after another. Where a part of the file
+is bad (a line, a row) it gives the DataError in the document's place and goes on; where the whole is, it
+raises one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from cogen.data.document import Document, Place
+from cogen.data.formats.compressed import OPENERS, opened
+from cogen.data.formats.docx import read_docx
+from cogen.data.formats.html import read_html
+from cogen.data.formats.jsonl import read_jsonl
+from cogen.data.formats.parquet import read_parquet
+from cogen.data.formats.pdf import read_pdf
+from cogen.data.formats.table import read_csv, read_tsv
+from cogen.data.formats.text import read_text
+from cogen.errors import DataError
+
+Reader = Callable[[BinaryIO, Place], Iterator[Document | DataError]]
+
+READERS: Mapping[str, Reader] = {
+    ".txt": read_text,
+    ".md": read_text,
+    ".html": read_html,
+    ".htm": read_html,
+    ".pdf": read_pdf,
+    ".docx": read_docx,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".parquet": read_parquet,
+}
+SUFFIXES = tuple(READERS)
+COMPRESSED_SUFFIXES = tuple(OPENERS)
+
+
+def split_suffix(name: str) -> tuple[str, str, str]:
+    """`notes.jsonl.zst` as `("notes", ".jsonl", ".zst")`; the last is empty for a file that is not compressed."""
+    path = PurePath(name)
+    if path.suffix.lower() in OPENERS:
+        return PurePath(path.stem).stem, PurePath(path.stem).suffix.lower(), path.suffix.lower()
+    return path.stem, path.suffix.lower(), ""
+
+
+def is_readable(name: str) -> bool:
+    """Whether there is a reader for files of this name."""
+    return split_suffix(name)[1] in READERS
+
+
+def read_file(path: Path, name: str) -> Iterator[Document | DataError]:
+    """The documents of one file, in order, and an error in place of each that is none.
+
+    Args:
+        name: the file's path inside the corpus.
+    Raises:
+        DataError: the file as a whole cannot be read, or not to its end.
+    """
+    title, suffix, compression = split_suffix(path.name)
+    place = Place(str(path), name, title)
+    with opened(path, compression) as file:
+        yield from READERS[suffix](file, place)

@@ -1,0 +1,99 @@
+"""Files as streams of bytes, unpacked on the way where their last suffix says so."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from cogen.data.document import bad_data
+from cogen.data.formats.extra import needs
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+PACKED_BYTES = 2048  # read at a time: one byte may unpack to 32 KiB
+
+
+def _gzip(file: BinaryIO) -> BinaryIO:
+    import gzip
+
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb"))
+
+
+def _zstandard(file: BinaryIO) -> BinaryIO:
+    with needs("zstandard", ".zst"):
+        import zstandard
+    return io.BufferedReader(cast(io.RawIOBase, _Frames(file, zstandard.ZstdDecompressor().decompressobj)))
+
+
+OPENERS: Mapping[str, Callable[[BinaryIO], BinaryIO]] = {".gz": _gzip, ".zst": _zstandard}
+
+
+class _Frames(io.RawIOBase):
+    """Zstandard frames end to end; the library's own stream takes a file that was cut for a whole one."""
+
+    def __init__(self, file: BinaryIO, new_frame: Callable[[], Any]) -> None:
+        self._file, self._new_frame = file, new_frame
+        self._frame, self._begun, self._left = new_frame(), False, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        while not self._left:
+            packed = (self._frame.unused_data if self._frame.eof else b"") or self._file.read(PACKED_BYTES)
+            if not packed and self._begun and not self._frame.eof:
+                raise EOFError("it ends in the middle")
+            if not packed:
+                return 0
+            if self._frame.eof:
+                self._frame = self._new_frame()
+            self._begun, self._left = True, self._frame.decompress(packed)
+        given, self._left = self._left[: len(view)], self._left[len(view) :]
+        view[: len(given)] = given
+        return len(given)
+
+
+@contextmanager
+def opened(path: Path, compression: str) -> Iterator[BinaryIO]:
+    """`path` for reading from its start.
+
+    Raises:
+        DataError: no permission, a disk's fault, or bytes that are not what the suffix says.
+    """
+    try:
+        with path.open("rb") as file:
+            yield OPENERS[compression](file) if compression else file
+    except (EOFError, zlib.error) as error:
+        raise _broken(path, compression, error) from None
+    except OSError as error:
+        if error.errno is None:  # gzip's way to say that the file is no gzip
+            raise _broken(path, compression, error) from None
+        raise bad_data(path, "a readable file", error.strerror or str(error), "Check its permissions.") from None
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            raise _broken(path, compression, error) from None
+        raise
+
+
+@contextmanager
+def seekable(file: BinaryIO) -> Iterator[BinaryIO]:
+    """`file` itself, or where it only flows, a copy without a name on disk."""
+    if not isinstance(file, io.BufferedReader) or not file.seekable():
+        with tempfile.TemporaryFile(prefix="cogen-") as copy:
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            yield cast(BinaryIO, copy)
+    else:
+        yield file
+
+
+def _broken(path: Path, compression: str, error: Exception) -> Exception:
+    return bad_data(path, f"a whole {compression} file", str(error), "Pack it again.")

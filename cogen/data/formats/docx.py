@@ -1,0 +1,46 @@
+"""Word documents: paragraphs and tables in their order."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from cogen.data import document
+from cogen.data.document import Document, Place, bad_data, too_long
+from cogen.data.formats.compressed import seekable
+from cogen.data.formats.extra import needs
+from cogen.errors import DataError
+
+
+def read_docx(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+    """Paragraphs a line each, a table's rows too with tabs between cells; headers, footers and notes are left."""
+    with needs("python-docx", ".docx"):
+        import docx
+        from docx.table import Table
+    with seekable(file) as whole:
+        _require_small(whole, place)
+        try:
+            opened = docx.Document(whole)
+            parts = []
+            for part in opened.iter_inner_content():
+                rows = [[c.text for c in row.cells] for row in part.rows] if isinstance(part, Table) else [[part.text]]
+                parts += ["\t".join(cells) for cells in rows]
+            title = opened.core_properties.title
+        except Exception as error:  # the library lets whatever is wrong inside the file through
+            got = f"{type(error).__name__}: {error}"
+            raise bad_data(place.path, "a Word document", got, "Save it again, or as .txt.") from error
+    if found := place.whole("\n".join(parts), title):
+        yield found
+
+
+def _require_small(file: BinaryIO, place: Place) -> None:
+    """A few kilobytes may unpack to gigabytes: see what the archive says of itself before the library loads it."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(part.file_size for part in archive.infolist() if part.filename.endswith(".xml"))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise bad_data(place.path, "a Word document", str(error), "Save it again, or as .txt.") from None
+    if size > document.MAX_DOCUMENT_BYTES:
+        raise too_long(place.path)
+    file.seek(0)

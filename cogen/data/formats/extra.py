@@ -1,0 +1,22 @@
+"""Libraries that only some formats need, which come with `cogen-ai[formats]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cogen.errors import DataError
+
+
+@contextmanager
+def needs(library: str, suffix: str) -> Iterator[None]:
+    """Around an import: a library that is not there becomes a DataError that names what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise DataError(
+            f"cannot read {suffix}",
+            expected=f"the library {library} (pip install 'cogen-ai[formats]')",
+            got=str(error) or "nothing",
+            fix="Install it, or remove such files.",
+        ) from None

@@ -1,0 +1,33 @@
+"""Web pages: the article without the menus around it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from cogen.data import document
+from cogen.data.document import Document, Place, too_long
+from cogen.data.formats.extra import needs
+from cogen.errors import DataError
+
+
+def read_html(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+    """The main text of the page, as trafilatura finds it, or else all of its text; in the page's own encoding."""
+    with needs("trafilatura", ".html"):
+        from trafilatura import bare_extraction, html2txt
+        from trafilatura.settings import Document as Page
+        from trafilatura.utils import decode_file
+    content = file.read(document.MAX_DOCUMENT_BYTES + 1)
+    if len(content) > document.MAX_DOCUMENT_BYTES:
+        raise too_long(place.path)
+    if not content.strip():
+        return
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs pages without an article, which we report
+    page = decode_file(content)
+    if "<html" not in page.lower():  # a bare fragment, which the library takes for no page at all
+        page = f"<html><body>{page}</body></html>"
+    found = bare_extraction(page, include_comments=False, include_tables=True, with_metadata=True)
+    text, title = (found.text, found.title) if isinstance(found, Page) else (None, None)
+    if made := place.whole(text or html2txt(page), title or ""):
+        yield made

@@ -1,0 +1,80 @@
+"""Tables as text: a row is a document. And which column of a table, .parquet too, is the text."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from cogen.data import document
+from cogen.data.document import Document, Place, bad_data, document_of
+from cogen.data.formats.text import numbered_lines
+from cogen.errors import DataError
+
+ABOUT = ("id", "title", "source")
+DELIMITERS = ",;\t"
+
+
+def read_csv(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+    """A document a row under a header, its delimiter the most frequent in the header of , ; and tab."""
+    return _read_rows(file, place, "")
+
+
+def read_tsv(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+    """A document a row under a header, columns set apart by tabs."""
+    return _read_rows(file, place, "\t")
+
+
+def text_column(columns: Sequence[str], candidates: Sequence[str], path: str) -> dict[str, str]:
+    """Which column gives each of a document's fields: `text` by its name, or where only one can be it.
+
+    Args:
+        candidates: columns that hold text.
+    Raises:
+        DataError: no column, or several, that could be the text.
+    """
+    known = {name.strip().lower(): name for name in reversed(columns)}
+    others = [name for name in candidates if name.strip().lower() not in ABOUT]
+    if "text" in known:
+        text = known["text"]
+    elif len(others) == 1:
+        text = others[0]
+    else:
+        got = "columns " + ", ".join(map(repr, columns)) if columns else "no columns"
+        raise bad_data(path, "a column `text`, or one column of text", got, "Name the column of the documents `text`.")
+    return {"text": text, **{field: known[field] for field in ABOUT if field in known and known[field] != text}}
+
+
+def _read_rows(file: BinaryIO, place: Place, delimiter: str) -> Iterator[Document | DataError]:
+    lines = _lines(file, place)
+    header = next(lines, "")
+    if not header.strip():
+        return
+    delimiter = delimiter or max(DELIMITERS, key=header.count)
+    # The module's limit of 128 KiB a field is one for the whole process: documents are longer.
+    csv.field_size_limit(document.MAX_DOCUMENT_BYTES)
+    rows = csv.reader(_chain(header, lines), delimiter=delimiter)
+    try:
+        columns = next(rows)
+        fields = text_column(columns, columns, place.path)
+        at = {field: columns.index(name) for field, name in fields.items()}
+        for row in rows:
+            if any(row):
+                values = {field: row[i] for field, i in at.items() if i < len(row)}
+                yield document_of(values, place.line(rows.line_num), place.file_name)
+    except csv.Error as error:
+        fix = "Mend the quotes there, or save it as .jsonl."
+        raise bad_data(place.line(rows.line_num), "rows of a table", str(error), fix) from None
+
+
+def _lines(file: BinaryIO, place: Place) -> Iterator[str]:
+    """A bad line ends a table: where the next row begins is not known."""
+    for _, line in numbered_lines(file, place):
+        if isinstance(line, DataError):
+            raise line
+        yield line
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest

@@ -1,0 +1,237 @@
+"""A corpus made ready for training once: read, cleaned, split, tokenised; and found again the next time.
+
+Passes, each streaming: (1) read every file into a spool on disk; (2) count the lines on the edges of
+documents, for boilerplate; (3) clean and tokenise batch by batch on all cores, held-out documents first,
+while one process drops duplicates and writes tokens. What is made lies in the cache under a hash of the
+documents, the settings and the tokenizer; a hash of the files' names, sizes and times leads there sooner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogen.base import cache_folder
+from cogen.config import Data
+from cogen.data.batch import Cleaned, clean_batch, count_batch, write_job
+from cogen.data.card import DataCard, LeftOutFile, Part, describe_lengths, general_tokens_per_word
+from cogen.data.clean import BoilerplateCounter
+from cogen.data.document import Document, LeftOut
+from cogen.data.read import iter_corpus, no_documents
+from cogen.data.select import Selection, Tally
+from cogen.data.split import heldout_order, require_both
+from cogen.data.spool import Progress, Spool, write_spool
+from cogen.data.store import Prepared, StoreWriter, keep_folder, open_store, private_folder, write_synced
+from cogen.data.walk import Found, corpus_root, walk
+from cogen.data.workers import each_batch
+from cogen.errors import ConfigError
+from cogen.files import write_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Of the folder and of what the steps make of a text: raised whenever either changes.
+FORMAT = 1
+# A file changed this shortly ago may change again without its time telling so.
+SETTLED_SECONDS = 2.0
+
+Judge = Callable[[Sequence[Document]], Sequence[float]]
+"""Bits per byte of documents under the base."""
+
+
+def prepare(
+    path: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Data,
+    heldout_frac: float,
+    *,
+    tokenizer_hash: str,
+    base: str = "",
+    judge: Judge | None = None,
+    judge_hash: str = "",
+    progress: Progress | None = None,
+    cache_dir: Path | None = None,
+) -> Prepared:
+    """Read, clean, split and tokenise the corpus at `path`, or find what was made of it before.
+
+    Memory stays flat: tokens are read from disk as they are needed, and so are documents until then.
+
+    Args:
+        heldout_frac: a document's side depends on its id alone; 1 holds everything out.
+        tokenizer_hash: that of the base's contract.
+        base: its name, for the card.
+        judge: what `settings.perplexity_filter` needs, and with `judge_hash` what it depends on.
+        cache_dir: where prepared corpora lie, `data` in the cache when None.
+    Raises:
+        DataError: no such path, no documents, too few to hold anything out; with strict settings, a bad file or line.
+        RunError: the cache cannot be written.
+    """
+    if settings.perplexity_filter and judge is None:
+        fix = "Name a base, or switch data.perplexity_filter off."
+        raise ConfigError("cannot filter by perplexity", expected="a base", got="none", where=str(path), fix=fix)
+    root, cache = corpus_root(path), cache_dir or cache_folder() / "data"
+    about = [FORMAT, settings.model_dump(), heldout_frac, tokenizer_hash, judge_hash]
+    began, stamp = time.time(), _Stamp.of(root)
+    link = cache / "index" / _sha256([*about, str(root.resolve()), stamp.files])
+    made = open_store(cache / link.read_text("utf-8")) if link.is_file() else None
+    if made is None:
+        task = _Task(root, tokenizer, settings, heldout_frac, base, judge, progress, len(stamp.files))
+        name, made = _find_or_make(task, cache, about)
+        if stamp.newest < began - SETTLED_SECONDS and _Stamp.of(root) == stamp:
+            write_file(link, name.encode())
+    return replace(made, card=replace(made.card, source=str(path), base=base))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What `prepare` was asked for."""
+
+    root: Path
+    tokenizer: PreTrainedTokenizerBase
+    settings: Data
+    heldout_frac: float
+    base: str
+    judge: Judge | None
+    progress: Progress | None
+    num_files: int
+
+    def report(self, what: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(what, done, total)
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """Names, sizes and times of a corpus's files, by which it is known again without reading it."""
+
+    files: list[list[str | int]]
+    newest: float
+
+    @classmethod
+    def of(cls, root: Path) -> _Stamp:
+        found = [(item.name, item.path.stat()) for item in walk(root) if isinstance(item, Found)]
+        newest = max((about.st_mtime for _, about in found), default=0.0)
+        return cls([[name, about.st_size, about.st_mtime_ns] for name, about in found], newest)
+
+
+def _find_or_make(task: _Task, cache: Path, about: list[Any]) -> tuple[str, Prepared]:
+    """The folder's name in the cache, and what is in it."""
+    with private_folder(cache) as aside:
+        spool = write_spool(aside, _reading(task), task.heldout_frac, task.progress)
+        if not spool.num_documents:
+            raise no_documents(task.root, list(spool.left_out))
+        name = _sha256([*about, spool.sha256])
+        found = open_store(cache / name)
+        if found is None:
+            made = aside / "store"
+            made.mkdir(mode=0o700)
+            _make(task, spool, aside, made)
+            keep_folder(made, cache / name)
+            found = open_store(cache / name)
+        assert found is not None
+    return name, found
+
+
+def _reading(task: _Task) -> Iterator[Document | LeftOut]:
+    return iter_corpus(task.root, task.settings.strict)
+
+
+def _make(task: _Task, spool: Spool, aside: Path, folder: Path) -> None:
+    """Passes 2 and 3, into `folder`."""
+    job = aside / "job.json"
+    repeated = _repeated_lines(task, spool)
+    write_job(job, task.settings, task.tokenizer, repeated, keep_text=task.settings.perplexity_filter)
+    selection, tally = Selection(task.settings), Tally()
+    writer = StoreWriter(folder, len(task.tokenizer))
+    heldout: list[Document] = []
+    total = sum(b.end for b in (spool.heldout[-1:] + spool.train[-1:]))
+    done = 0
+    for is_heldout, batches in ((True, spool.heldout), (False, spool.train)):
+        results = each_batch(partial(clean_batch, job_path=job, is_heldout=is_heldout), batches)
+        for batch, cleaned in zip(batches, results, strict=True):
+            for document in _kept(task, cleaned, selection, tally, is_heldout):
+                assert document.tokens is not None
+                tally.keep(document, is_heldout)
+                heldout.append(document.document) if is_heldout else writer.add(document.tokens)
+            done += batch.end - batch.start
+            task.report("preparing", done, total)
+    if task.heldout_frac < 1.0:
+        require_both(len(writer.lengths), len(heldout), task.heldout_frac, str(task.root))
+    digest = writer.finish(sorted(heldout, key=heldout_order))
+    parts = len(writer.lengths), len(heldout)
+    card = _card(task, spool, tally, selection, parts, digest)
+    write_synced(folder / "card.json", card.to_json().encode())
+
+
+def _repeated_lines(task: _Task, spool: Spool) -> frozenset[int]:
+    if not task.settings.boilerplate:
+        return frozenset()
+    counter, done = BoilerplateCounter(), 0
+    counts = each_batch(partial(count_batch, unicode=task.settings.unicode), spool.batches)
+    for batch, part in zip(spool.batches, counts, strict=True):
+        counter.merge(part)
+        done += batch.end - batch.start
+        task.report("looking for boilerplate", done, sum(b.end - b.start for b in spool.batches))
+    return counter.repeated()
+
+
+def _kept(
+    task: _Task, cleaned: Sequence[Cleaned], selection: Selection, tally: Tally, is_heldout: bool
+) -> Iterator[Cleaned]:
+    """The documents of a batch that stay, each other one counted under the first reason to drop it."""
+    left = []
+    for document in cleaned:
+        if reason := selection.repeats(document) or document.fault:
+            tally.drop(document, reason)
+        else:
+            left.append(document)
+    for document, reason in zip(left, _judged(task, left), strict=True):
+        if reason := reason or selection.resembles(document, is_heldout):
+            tally.drop(document, reason)
+        else:
+            yield document
+
+
+def _judged(task: _Task, cleaned: Sequence[Cleaned]) -> list[str]:
+    if not task.settings.perplexity_filter or task.judge is None:
+        return [""] * len(cleaned)
+    low, high = task.settings.min_bits_per_byte, task.settings.max_bits_per_byte
+    scores = task.judge([c.document for c in cleaned])
+    return ["too predictable" if s < low else "gibberish to the base" if s > high else "" for s in scores]
+
+
+def _card(
+    task: _Task, spool: Spool, tally: Tally, selection: Selection, parts: tuple[int, int], digest: str
+) -> DataCard:
+    num_train, num_heldout = parts
+    return DataCard(
+        source=str(task.root),
+        base=task.base,
+        settings=task.settings.model_dump(),
+        heldout_frac=task.heldout_frac,
+        num_files=task.num_files,
+        read=tally.read,
+        train=Part(num_train, tally.num_tokens[False], tally.num_bytes[False]),
+        heldout=Part(num_heldout, tally.num_tokens[True], tally.num_bytes[True]),
+        num_words=tally.num_words,
+        general_tokens_per_word=general_tokens_per_word(task.tokenizer),
+        lengths=describe_lengths(tally.lengths),
+        sha256=digest,
+        left_out=tuple(LeftOutFile(**asdict(left)) for left in spool.left_out),
+        dropped=dict(sorted(tally.dropped.items())),
+        num_control_characters=tally.num_control_characters,
+        num_boilerplate_lines=tally.num_boilerplate_lines,
+        languages=dict(tally.languages.most_common()),
+        personal_data=dict(sorted(tally.personal.items())),
+        num_leaked=selection.num_leaked,
+    )
+
+
+def _sha256(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

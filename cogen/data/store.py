@@ -1,0 +1,199 @@
+"""A prepared corpus on disk: token ids mapped into memory, held-out documents, the card.
+
+A folder of its own, for its owner alone, since it holds private text: `tokens.u16` (or `.i32`, where the
+vocabulary is larger), `ends.i64` with the end of each document, `heldout.jsonl`, `card.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
+
+import numpy as np
+
+from cogen.data.card import DataCard
+from cogen.data.document import Document
+from cogen.errors import DataError
+from cogen.files import cannot_write
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KINDS: Mapping[str, np.dtype[Any]] = {"tokens.u16": np.dtype("<u2"), "tokens.i32": np.dtype("<i4")}
+ASIDE = ".building-"
+ABANDONED_SECONDS = 60.0
+
+
+class TokenStore(Sequence["NDArray[np.int32]"]):
+    """Token ids of document after document, each ended by EOS; read from disk when asked for.
+
+    Args:
+        folder: with `tokens.*` and `ends.i64`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        (path,) = (folder / name for name in KINDS if (folder / name).is_file())
+        self._ends = np.fromfile(folder / "ends.i64", dtype="<i8")
+        size = path.stat().st_size  # a file of no bytes cannot be mapped
+        self._tokens = np.memmap(path, KINDS[path.name], mode="r") if size else np.zeros(0, KINDS[path.name])
+        assert len(self._tokens) == self.num_tokens
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int32]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.int32]]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.int32] | list[NDArray[np.int32]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        start = self._ends[at - 1] if at else 0
+        return np.asarray(self._tokens[start : self._ends[at]]).astype(np.int32, copy=False)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document, without reading one."""
+        return np.diff(self._ends, prepend=0).astype(np.int64)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all documents together."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus ready to train on.
+
+    Args:
+        train: token ids of every training document.
+        heldout: held-out documents, in the order of their hash.
+        sha256: of token ids, ends and held-out documents.
+    """
+
+    train: TokenStore
+    heldout: tuple[Document, ...]
+    sha256: str
+    card: DataCard
+
+    @property
+    def num_train_tokens(self) -> int:
+        """Of one epoch."""
+        return self.train.num_tokens
+
+
+class StoreWriter:
+    """Writes the files of a store, hashing what it writes.
+
+    Args:
+        vocabulary_size: one above the largest token id.
+    """
+
+    def __init__(self, folder: Path, vocabulary_size: int) -> None:
+        name = "tokens.u16" if vocabulary_size <= 2**16 else "tokens.i32"
+        self._folder, self._kind = folder, KINDS[name]
+        self._tokens: BinaryIO = open(folder / name, "wb")  # noqa: SIM115 (closed by `finish`, or lost with its folder)
+        self._digest = hashlib.sha256()
+        self.lengths: list[int] = []
+
+    def add(self, tokens: NDArray[np.int32]) -> None:
+        """One more training document."""
+        content = tokens.astype(self._kind).tobytes()
+        self._tokens.write(content)
+        self._digest.update(tokens.astype("<i4").tobytes())
+        self.lengths.append(len(tokens))
+
+    def finish(self, heldout: Sequence[Document]) -> str:
+        """Write what is left but the card; the sha256 of the whole."""
+        ends = np.cumsum(self.lengths, dtype="<i8").tobytes()
+        lines = "".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in heldout).encode()
+        _close_synced(self._tokens)
+        for name, content in (("ends.i64", ends), ("heldout.jsonl", lines)):
+            self._digest.update(content)
+            write_synced(self._folder / name, content)
+        return self._digest.hexdigest()
+
+
+def open_store(folder: Path) -> Prepared | None:
+    """The prepared corpus in `folder`; None where there is none that this version can read."""
+    try:
+        card = DataCard.from_json((folder / "card.json").read_text("utf-8"), str(folder))
+        with (folder / "heldout.jsonl").open("rb") as file:
+            heldout = tuple(Document(**json.loads(line)) for line in file)
+        return Prepared(TokenStore(folder), heldout, card.sha256, card)
+    except (OSError, DataError):
+        return None
+
+
+@contextmanager
+def private_folder(cache: Path) -> Iterator[Path]:
+    """A new folder aside, for its owner alone, gone when the block ends; so are those of processes that were killed.
+
+    Raises:
+        RunError: the disk is full or the place cannot be written.
+    """
+    import fcntl
+
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_abandoned(cache)
+        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=cache))
+        try:
+            with open(aside / "lock", "wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise cannot_write(cache, error) from None
+
+
+def keep_folder(made: Path, folder: Path) -> None:
+    """Put `made` in place as `folder`, whole; where another process was faster, its folder stays."""
+    if open_store(folder) is None:  # one of another version, or damaged
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        made.rename(folder)
+    except OSError:
+        if open_store(folder) is None:
+            raise
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """A file that is on the disk when this returns."""
+    with open(path, "wb") as file:
+        file.write(content)
+        _close_synced(file)
+
+
+def _close_synced(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Folders aside whose process has ended hold private text and will never be used."""
+    import fcntl
+
+    for folder in cache.glob(f"{ASIDE}*"):
+        try:
+            with open(folder / "lock", "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:  # just made, or killed before it had a lock
+            if folder.is_dir() and time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # in use

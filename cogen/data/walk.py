@@ -1,0 +1,117 @@
+"""The files of a corpus in a fixed order: each once, links followed only to where the walk does not come anyway."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogen.data.document import LeftOut, bad_data
+from cogen.data.formats import COMPRESSED_SUFFIXES, SUFFIXES, is_readable, split_suffix
+from cogen.errors import DataError
+
+HUB = "hf://datasets/"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file to be read, and its path inside the corpus."""
+
+    path: Path
+    name: str
+
+
+def corpus_root(path: str | Path) -> Path:
+    """The file or folder that `path` names; a dataset on the hub is fetched first.
+
+    Raises:
+        DataError: no such path, or a dataset that cannot be fetched.
+    """
+    if isinstance(path, str) and path.startswith(HUB):
+        return _fetched(path)
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise bad_data(root, "a file or folder", "no such path", "Check the path.")
+    return root
+
+
+def walk(root: Path) -> Iterator[Found | LeftOut | DataError]:
+    """Files below `root` with a reader, by sorted name; what is left out with its reason; what cannot be opened.
+
+    Hidden files are passed over. A link is followed unless it leads to a place below `root`, which is
+    read itself, or to one that was read already.
+    """
+    if root.is_file():
+        yield _judged(root, root.name)
+    else:
+        yield from _walk_folder(root, "", root, set())
+
+
+def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Iterator[Found | LeftOut | DataError]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    except OSError as error:
+        yield bad_data(folder, "a readable folder", error.strerror or str(error), "Check its permissions.")
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path, name = folder / entry.name, prefix + entry.name
+        if entry.is_symlink() and (reason := _needless(path, root, linked)):
+            yield LeftOut(str(path), reason)
+        elif path.is_dir():
+            yield from _walk_folder(path, name + "/", root, linked)
+        elif path.is_file():
+            yield _judged(path, name)
+        else:
+            yield LeftOut(str(path), "it is no file")
+
+
+def _needless(link: Path, root: Path, linked: set[str]) -> str:
+    """Why a link is not followed; empty where it is."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return "it is a link that leads nowhere"
+    home = root.resolve()
+    if home.is_relative_to(target):
+        return "it is a link to a folder that it lies in"
+    if target.is_relative_to(home) and not any(p.startswith(".") for p in target.relative_to(home).parts):
+        return "it is a link to what is read in its own place"
+    if str(target) in linked:
+        return "it is a link to what was read already"
+    linked.add(str(target))
+    return ""
+
+
+def _judged(path: Path, name: str) -> Found | LeftOut:
+    if is_readable(path.name):
+        return Found(path, name)
+    _, suffix, compression = split_suffix(path.name)
+    known = f"one of {', '.join(SUFFIXES)}, alone or with {' or '.join(COMPRESSED_SUFFIXES)}"
+    return LeftOut(str(path), f"{suffix + compression or 'no suffix'} is not {known}")
+
+
+def _fetched(address: str) -> Path:
+    """`hf://datasets/OWNER/NAME[@REVISION][/PATH]` as a folder or file of the hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    parts = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.*))?", address.removeprefix(HUB))
+    if parts is None:
+        raise bad_data(address, f"{HUB}OWNER/NAME[@REVISION][/PATH]", "another form", "Mend the address.")
+    dataset, revision, inside = parts[1], parts[2], (parts[3] or "").strip("/")
+    endings = [s + c for s in SUFFIXES for c in ("", *COMPRESSED_SUFFIXES)]
+    wanted = [inside] if inside and is_readable(inside) else [f"{inside}/*{e}" if inside else f"*{e}" for e in endings]
+    try:
+        got = snapshot_download(dataset, repo_type="dataset", revision=revision, allow_patterns=wanted)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        fix = "Check the address, connect (log in to the hub for a gated dataset), or name a local folder."
+        raise bad_data(address, "a dataset in the hub's cache, or a network", reason, fix) from None
+    root = Path(got) / inside
+    if not root.exists():
+        raise bad_data(address, f"{inside or 'files'} in the dataset", "nothing there", "Check the path.")
+    return root
