@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cogen.data.clean.language import detect_language
-from cogen.data.clean.repetition import duplicate_frac, repeated_frac, top_frac
+from cogen.data.clean.repetition import duplicate_frac, ngram_fracs
 from cogen.data.clean.words import is_unspaced, split_words
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
@@ -75,18 +75,22 @@ class _Measured:
     def paragraphs(self) -> list[str]:
         return [p.strip() for p in re.split(r"\n\s*\n", self.text) if p.strip()]
 
+    @cached_property
+    def ngram_fracs(self) -> dict[int, float]:
+        return ngram_fracs(self.words)
+
     @property
     def mean_word_length(self) -> float:
         return sum(map(len, self.words)) / max(1, len(self.words))
 
     @property
     def alphabetic_frac(self) -> float:
-        return sum(any(map(str.isalpha, w)) for w in self.words) / max(1, len(self.words))
+        return sum(w.isalpha() or any(map(str.isalpha, w)) for w in self.words) / max(1, len(self.words))
 
     @property
     def num_stop_words(self) -> int:
         """Different ones; as many as there are where the text is not English."""
-        found = len(STOP_WORDS.intersection(w.strip(".,;:!?()\"'").casefold() for w in self.words))
+        found = len(STOP_WORDS.intersection(w.strip(".,;:!?()\"'").casefold() for w in set(self.words)))
         return found if found >= 2 or detect_language(self.text) == "en" else len(STOP_WORDS)
 
     @property
@@ -116,15 +120,15 @@ RULES: dict[str, Rule] = {
     "duplicate paragraphs": _repetition(lambda m: duplicate_frac(m.paragraphs), 0.3),
     "characters in duplicate paragraphs": _repetition(lambda m: duplicate_frac(m.paragraphs, by_length=True), 0.2),
     "characters in duplicate lines": _repetition(lambda m: duplicate_frac(m.lines, by_length=True), 0.1),
-    "top 2-gram": _repetition(lambda m: top_frac(m.words, 2), 0.2),
-    "top 3-gram": _repetition(lambda m: top_frac(m.words, 3), 0.18),
-    "top 4-gram": _repetition(lambda m: top_frac(m.words, 4), 0.16),
-    "repeated 5-grams": _repetition(lambda m: repeated_frac(m.words, 5), 0.15),
-    "repeated 6-grams": _repetition(lambda m: repeated_frac(m.words, 6), 0.14),
-    "repeated 7-grams": _repetition(lambda m: repeated_frac(m.words, 7), 0.13),
-    "repeated 8-grams": _repetition(lambda m: repeated_frac(m.words, 8), 0.12),
-    "repeated 9-grams": _repetition(lambda m: repeated_frac(m.words, 9), 0.11),
-    "repeated 10-grams": _repetition(lambda m: repeated_frac(m.words, 10), 0.1),
+    "top 2-gram": _repetition(lambda m: m.ngram_fracs[2], 0.2),
+    "top 3-gram": _repetition(lambda m: m.ngram_fracs[3], 0.18),
+    "top 4-gram": _repetition(lambda m: m.ngram_fracs[4], 0.16),
+    "repeated 5-grams": _repetition(lambda m: m.ngram_fracs[5], 0.15),
+    "repeated 6-grams": _repetition(lambda m: m.ngram_fracs[6], 0.14),
+    "repeated 7-grams": _repetition(lambda m: m.ngram_fracs[7], 0.13),
+    "repeated 8-grams": _repetition(lambda m: m.ngram_fracs[8], 0.12),
+    "repeated 9-grams": _repetition(lambda m: m.ngram_fracs[9], 0.11),
+    "repeated 10-grams": _repetition(lambda m: m.ngram_fracs[10], 0.1),
     "ended lines": Rule(lambda m: m.ended_frac, least=0.12, least_lines=LEAST_LINES),
     "short lines": Rule(
         lambda m: m.line_frac(lambda x: len(x) < SHORT_LINE_CHARACTERS), most=0.67, least_lines=LEAST_LINES

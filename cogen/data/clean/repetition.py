@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_WORDS_TOP = 4
+MOST_WORDS = 10
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def duplicate_frac(parts: Sequence[str], *, by_length: bool = False) -> float:
@@ -20,54 +23,41 @@ def duplicate_frac(parts: Sequence[str], *, by_length: bool = False) -> float:
     return repeated / max(1, sum(sizes))
 
 
-def top_frac(words: Sequence[str], n: int) -> float:
-    """Share of the words' characters that the most frequent n-gram covers, 0 where none occurs twice."""
-    codes, lengths = _coded(tuple(words))
-    grams = _grams(codes, n)
-    if not len(grams):
-        return 0.0
-    _, first, counts = np.unique(grams, return_index=True, return_counts=True)
-    most = counts.max()
-    if most < 2:
-        return 0.0
-    longest = max(int(lengths[i : i + n].sum()) for i in first[counts == most])
-    return float(longest * most / lengths.sum())
+def ngram_fracs(words: Sequence[str]) -> dict[int, float]:
+    """Share of the words' characters by n: in the most frequent n-gram to n = 4, in repeated ones from 5 to 10.
 
-
-def repeated_frac(words: Sequence[str], n: int) -> float:
-    """Share of the words' characters in n-grams that repeat an earlier one; each character counts once.
-
-    The first occurrence does not count, as in FineWeb's implementation of Gopher's rule.
+    What occurs once is no repetition. Of repeated n-grams the first occurrence does not count, as in
+    FineWeb's implementation of Gopher's rule, and each character counts once.
     """
-    codes, lengths = _coded(tuple(words))
-    grams = _grams(codes, n)
-    if not len(grams):
-        return 0.0
-    _, first = np.unique(grams, return_index=True)
-    if len(first) == len(grams):
-        return 0.0
-    is_repeat = np.ones(len(grams), dtype=bool)
-    is_repeat[first] = False
-    covered = np.zeros(len(codes) + 1, dtype=np.int64)
-    starts = np.flatnonzero(is_repeat)
-    np.add.at(covered, starts, 1)
-    np.add.at(covered, starts + n, -1)
-    return float(lengths[np.cumsum(covered[:-1]) > 0].sum() / lengths.sum())
-
-
-@lru_cache(maxsize=1)
-def _coded(words: tuple[str, ...]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """A number for each word, the same for the same word, and the words' lengths."""
     numbers: dict[str, int] = {}
     codes = np.array([numbers.setdefault(word, len(numbers) + 1) for word in words], dtype=np.uint64)
-    return codes, np.array([len(word) for word in words], dtype=np.int64)
+    lengths = np.array([len(word) for word in words], dtype=np.int64)
+    fracs = dict.fromkeys(range(2, MOST_WORDS + 1), 0.0)
+    grams = codes
+    for n in fracs:
+        # A 64-bit hash of n words: that two n-grams of a document meet by chance does not happen.
+        grams = (grams[:-1] * _ODD) + codes[n - 1 :]
+        grams ^= grams >> np.uint64(31)
+        _, first, counts = np.unique(grams, return_index=True, return_counts=True)
+        if len(first) == len(grams):
+            break  # and nor does anything longer occur twice
+        covered = _top(first, counts, lengths, n) if n <= MOST_WORDS_TOP else _repeated(first, lengths, n)
+        fracs[n] = covered / int(lengths.sum())
+    return fracs
 
 
-def _grams(codes: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
-    """A 64-bit hash of the n words from each place on; two of a document's n-grams meet by chance never."""
-    count = max(0, len(codes) - n + 1)
-    grams = np.zeros(count, dtype=np.uint64)
-    for i in range(n):
-        grams = (grams + codes[i : i + count]) * np.uint64(0x9E3779B97F4A7C15)
-        grams ^= grams >> np.uint64(32)
-    return grams
+def _top(first: NDArray[np.int64], counts: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
+    """Characters of the most frequent n-gram times its number; the longest of several."""
+    most = counts.max()
+    return int(most * max(lengths[i : i + n].sum() for i in first[counts == most]))
+
+
+def _repeated(first: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
+    """Characters of the words that stand in an n-gram other than the first of its kind."""
+    is_repeat = np.ones(len(lengths) - n + 1, dtype=bool)
+    is_repeat[first] = False
+    starts = np.flatnonzero(is_repeat)
+    ends = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.add.at(ends, starts, 1)
+    np.add.at(ends, starts + n, -1)
+    return int(lengths[np.cumsum(ends[:-1]) > 0].sum())
