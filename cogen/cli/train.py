@@ -22,6 +22,9 @@ def train(
         bool,
         typer.Option("--gram", help="Keep second moments of layer inputs beside it, for cogen merge --method regmean."),
     ] = False,
+    lr_range_test: Annotated[
+        bool, typer.Option("--lr-range-test", help="Try learning rates for a few steps each and name the one to take.")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Continue from the state saved beside the adapter folder.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an adapter that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -43,5 +46,5 @@ def train(
     extra = [f"train.{key}={value}" for key, value in short.items() if value is not None]
     run_train(
         base, data, domain, out, heldout_frac, [*extra, *settings],
-        gram=gram, resume=resume, overwrite=overwrite, as_json=as_json,
+        gram=gram, lr_range_test=lr_range_test, resume=resume, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter import Adapter
+from cogen.adapter import Adapter, layout_of
 from cogen.config import Train
 from cogen.data import Corpus, heldout_windows
+from cogen.train.cost import Cost, cost_of
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
@@ -39,6 +40,7 @@ def train_adapter(
     *,
     domain: str,
     heldout_frac: float = 0.05,
+    on_start: Callable[[Cost], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     state_path: Path | None = None,
     resume: bool = False,
@@ -50,6 +52,7 @@ def train_adapter(
 
     Args:
         corpora: name to corpus; the held-out part of each is never trained on.
+        on_start: called with what training costs, once the data are read and before the first step.
         gram_tokens: of the training text, over which Gram statistics are taken for `regmean`; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
     Raises:
@@ -65,9 +68,12 @@ def train_adapter(
     stream = make_stream(base, mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)
     state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
+    start = start_factors(base.info.modules, settings)
+    if on_start is not None:
+        on_start(cost_of(layout_of(start), plan, settings.block_tokens))
     result = train_round(
         base,
-        start_factors(base.info.modules, settings),
+        start,
         stream,
         plan,
         settings,
