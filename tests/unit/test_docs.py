@@ -23,6 +23,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/concepts.md",
     "docs/adapters.md",
+    "docs/training.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
 )
