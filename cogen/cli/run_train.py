@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cogen.base import load_base
+from cogen.cli.run_range_test import run_range_test
 from cogen.cli.show import named_paths, print_json, token_bar
 from cogen.config import Train, parse_config
 from cogen.data import read_corpus
@@ -27,22 +28,19 @@ def run_train(
     overrides: list[str],
     *,
     gram: bool,
+    lr_range_test: bool,
     resume: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Check the input, train with a bar, write the adapter, say what came of it."""
     paths = named_paths(data, "--data")
-    if not paths or not domain or out is None:
-        missing = "--data" if not paths else "--domain" if not domain else "--out"
-        raise ConfigError("cannot train", expected=missing, got="nothing", fix="See cogen train --help.")
-    if out.exists() and not out.is_dir():
-        raise RunError("cannot write", expected="a folder", got="a file", where=str(out), fix="Name another --out.")
-    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
-        fix = "Continue it with --resume, replace it with --overwrite, or name another --out."
-        raise RunError(
-            "cannot write", expected="a new or empty folder", got="a folder with files", where=str(out), fix=fix
-        )
+    if lr_range_test and paths:
+        settings = _settings(domain or "range-test", paths, heldout_frac, overrides)
+        corpora = {name: read_corpus(path) for name, path in paths.items()}
+        run_range_test(load_base(base_name), corpora, settings, heldout_frac, as_json)
+        return
+    out = _checked_out(paths, domain, out, replaced=resume or overwrite)
     settings = _settings(domain, paths, heldout_frac, overrides)
     corpora = {name: read_corpus(path) for name, path in paths.items()}
     base = load_base(base_name)
@@ -57,6 +55,7 @@ def run_train(
             settings,
             domain=domain,
             heldout_frac=heldout_frac,
+            on_start=lambda cost: print(f"{domain}: {cost}", file=sys.stderr),
             on_step=lambda s: bar.update(s.num_tokens, f"loss {s.loss_nats:.3f}"),
             state_path=state,
             resume=resume,
@@ -65,6 +64,21 @@ def run_train(
     made.adapter.save(out)
     state.unlink(missing_ok=True)
     _say(made, out, as_json)
+
+
+def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replaced: bool) -> Path:
+    """The folder to write, if all that training needs is named and nothing is in the way."""
+    if not paths or not domain or out is None:
+        missing = "--data" if not paths else "--domain" if not domain else "--out"
+        raise ConfigError("cannot train", expected=missing, got="nothing", fix="See cogen train --help.")
+    if out.exists() and not out.is_dir():
+        raise RunError("cannot write", expected="a folder", got="a file", where=str(out), fix="Name another --out.")
+    if out.is_dir() and any(out.iterdir()) and not replaced:
+        fix = "Continue it with --resume, replace it with --overwrite, or name another --out."
+        raise RunError(
+            "cannot write", expected="a new or empty folder", got="a folder with files", where=str(out), fix=fix
+        )
+    return out
 
 
 def _settings(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> Train:
@@ -86,4 +100,6 @@ def _say(made: Trained, out: Path, as_json: bool) -> None:
         values = {"out": str(out), "num_tokens": result.num_tokens, "loss_nats": result.loss_nats}
         print_json({**values, "seconds": result.seconds, "tokens_per_second": rate})
     else:
+        if best := result.best:
+            print(f"kept step {best.step} of {result.num_steps}: {best.bits_per_byte:.4f} bits per byte")
         print(f"{out}: {result.num_tokens} tokens, mean loss {result.loss_nats:.3f} nats, {rate:.0f} tok/s")

@@ -7,8 +7,11 @@ positions start afresh. Evaluation reads windows, each predicted from EOS.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -31,6 +34,11 @@ class Batch:
     tokens: NDArray[np.int64]
     targets: NDArray[np.int64]
     lengths: tuple[int, ...]
+
+    @property
+    def num_predicted(self) -> int:
+        """Tokens that are predicted: those with a target."""
+        return int(np.count_nonzero(self.targets != IGNORE))
 
 
 class PackedStream:
@@ -91,6 +99,43 @@ class Stream(Protocol):
     block_tokens: int
 
     def segments(self, index: int) -> list[NDArray[np.int32]]: ...
+
+
+class MixedStream:
+    """`main` with blocks of `other` spread evenly among its own; both are read in order, none is left out.
+
+    Of the first n blocks from `first_block` on, round(n * share) are of `other`: no coin is tossed, so
+    every stretch has its share to within one block, and each block's origin follows from its index alone.
+
+    Args:
+        share: of blocks, in (0, 1].
+        first_block: where mixing begins; before it, all is `main`.
+    Source: error diffusion (Bresenham 1965), in closed form.
+    """
+
+    def __init__(self, main: Stream, other: Stream, share: float, first_block: int = 0) -> None:
+        self.main, self.other = main, other
+        self.share = Fraction(repr(share))  # 0.05 as it is written: rounded binary shares drift
+        self.first_block = first_block
+        self.block_tokens = main.block_tokens
+
+    def segments(self, index: int) -> list[NDArray[np.int32]]:
+        """The pieces of documents in block `index`."""
+        before = self.num_other(index)
+        if self.num_other(index + 1) > before:
+            return self.other.segments(before)
+        return self.main.segments(index - before)
+
+    def num_other(self, num_blocks: int) -> int:
+        """How many of the first `num_blocks` blocks are of `other`."""
+        return math.floor(max(0, num_blocks - self.first_block) * self.share + Fraction(1, 2))
+
+
+def step_batches(stream: Stream, first: int, num_blocks: int, num_parts: int) -> list[Batch]:
+    """The blocks of a step in up to `num_parts` batches, whose sizes differ by a block at most."""
+    parts = min(num_parts, num_blocks)
+    edges = [first + num_blocks * k // parts for k in range(parts + 1)]
+    return [train_batch(stream, a, b - a) for a, b in pairwise(edges)]
 
 
 def train_batch(stream: Stream, first: int, num_blocks: int) -> Batch:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter, Factors
-from cogen.data.pack import Window, window_batch
+from cogen.data.pack import Window
 from cogen.errors import ConfigError, DataError
 from cogen.evaluate.matrix import Cell, Evaluation
-from cogen.train.attention import use_segment_attention
-from cogen.train.loop import hidden_states, make_accelerator
+from cogen.train.likelihood import sum_nats
 from cogen.train.lora import attached
-from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
     from cogen.base import Base
-
-BATCH_TOKENS = 2048
-CHUNK_TOKENS = 256
 
 
 def evaluate_adapters(
@@ -75,35 +70,10 @@ def score_windows(
     Raises:
         DataError: there is no window.
     """
-    import torch
-
     if not windows:
         raise DataError(
             "cannot score", expected="held-out text", got="none", where=domain, fix="Hold out more documents."
         )
-    use_segment_attention(base.model)
-    accelerator = make_accelerator(base)
-    weight = head_weight(base.model)
-    nats = 0.0
-    with torch.no_grad():
-        for some in _batches(windows):
-            batch = window_batch(some, base.eos_id)
-            with accelerator.autocast():
-                hidden = hidden_states(base.model, batch)
-            targets = torch.from_numpy(batch.targets).to(hidden.device)
-            nats += float(chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double().sum())
-            if progress is not None:
-                progress(len(batch.tokens))
+    nats = sum_nats(base, windows, progress)
     num_bytes = sum(w.num_bytes for w in windows)
     return Cell(model, domain, nats / math.log(2.0) / num_bytes, num_bytes, sum(len(w.tokens) for w in windows))
-
-
-def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
-    some: list[Window] = []
-    for window in windows:
-        if some and sum(len(w.tokens) for w in some) + len(window.tokens) > BATCH_TOKENS:
-            yield some
-            some = []
-        some.append(window)
-    if some:
-        yield some

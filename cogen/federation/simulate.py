@@ -18,6 +18,7 @@ from cogen.evaluate.matrix import Evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, free_port, superlink
 from cogen.runs import RunFolder, read_lines
+from cogen.train.start import target_modules
 
 POLL_SECONDS = 0.5
 # Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
@@ -82,10 +83,11 @@ def simulate(
 
 def check_input(settings: RunConfig) -> None:
     """Fail before anything is started: corpora are read and split, the base is found or fetched."""
-    for domain in settings.domains:
-        corpus = read_corpus(domain.data)
-        split_documents(corpus.documents, settings.evaluate.heldout_frac, domain.data)
-    describe_base(settings.base.name)
+    settings.require_rounds()
+    for path in (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase):
+        if path is not None:
+            split_documents(read_corpus(path).documents, settings.evaluate.heldout_frac, path)
+    target_modules(describe_base(settings.base.name).modules, settings.train)
 
 
 def _same_settings(run: RunFolder, settings: RunConfig) -> None:

@@ -292,3 +292,16 @@ def test_a_servers_momentum_lives_through_a_resume(start: Start, kind: str) -> N
         same = kind != "nesterov"  # with adam the first step is the plain one
         close = torch.allclose(deltas[0][name].delta(), deltas[1][name].delta(), atol=1e-5)
         assert close == same, name
+
+
+def test_mixed_text_and_targets_in_rounds(start: Start) -> None:
+    """Red: the server starts from all modules; clients leave the replayed text out."""
+    options = ("train.targets=['q_proj', 'mlp']", "train.rslora=true", "train.accumulate=2")
+    seeds = Path(__file__).parents[2] / "seeds"
+    mixed = (f"train.replay={seeds / 'education.jsonl'}", "train.replay_frac=0.3")
+    plain, replayed = start(*options), start(*options, *mixed, name="replayed")
+    factors = Adapter.load(replayed.merged).factors
+    assert {n.rpartition(".")[2] for n in factors} == {"q_proj", "gate_proj", "up_proj", "down_proj"}
+    assert {f.scaling for f in factors.values()} == {4.0}
+    assert left_out(replayed) == {} and not left_out(plain)
+    assert factor_digest(factors) != factor_digest(Adapter.load(plain.merged).factors)

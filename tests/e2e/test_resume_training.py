@@ -18,11 +18,13 @@ from cogen.adapter import Factors, factor_digest
 from cogen.base import Base
 from cogen.config import Train
 from cogen.data import Corpus, read_corpus
+from cogen.data.pack import Stream
 from cogen.errors import RunError
 from cogen.train.loop import Step, TrainingError, train_round
 from cogen.train.lora import init_factors
+from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
-from cogen.train.single import Trained, make_stream, train_adapter
+from cogen.train.single import Trained, train_adapter
 from cogen.train.state import TrainState
 
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -43,6 +45,11 @@ def corpora() -> dict[str, Corpus]:
 
 def train(base: Base, corpora: Mapping[str, Corpus], settings: Train = SETTINGS, **options: Any) -> Trained:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
+
+
+def stream_of(base: Base, corpora: Mapping[str, Corpus], settings: Train = SETTINGS) -> Stream:
+    total = plan_round(settings, 1, 1).total_blocks
+    return make_stream(base, read_mixture(corpora, settings, 0.15), settings, total)
 
 
 def cut_after(step: int) -> Any:
@@ -192,7 +199,7 @@ def test_every_module_learns_and_the_loss_falls(tiny: Base, corpora: dict[str, C
 
 def test_moments_of_an_earlier_round_live_on(tiny: Base, corpora: dict[str, Corpus]) -> None:
     """Two rounds with the state handed on are one run of twice the steps, bit for bit."""
-    stream = make_stream(tiny, corpora, SETTINGS, 0.15)
+    stream = stream_of(tiny, corpora)
     start = init_factors(tiny.info.modules, 4, 2.0, seed=0)
     first, second = (plan_round(SETTINGS, n, 2) for n in (1, 2))
     one = train_round(tiny, start, stream, first, SETTINGS)
@@ -205,7 +212,7 @@ def test_moments_of_an_earlier_round_live_on(tiny: Base, corpora: dict[str, Corp
 
 
 def test_frozen_directions_are_felt_and_not_trained(tiny: Base, corpora: dict[str, Corpus]) -> None:
-    stream = make_stream(tiny, corpora, SETTINGS, 0.15)
+    stream = stream_of(tiny, corpora)
     start = init_factors(tiny.info.modules, 2, 2.0, seed=0)
     rest = {n: Factors(f.a, torch.ones_like(f.b) * 0.1, 2.0) for n, f in start.items()}
     kept = factor_digest(rest)
@@ -219,7 +226,7 @@ def test_frozen_directions_are_felt_and_not_trained(tiny: Base, corpora: dict[st
 
 def test_a_loss_that_is_not_finite_is_an_error(tiny: Base, corpora: dict[str, Corpus]) -> None:
     """Red: _finite lets NaN through. The base is clean afterwards."""
-    stream = make_stream(tiny, corpora, SETTINGS, 0.15)
+    stream = stream_of(tiny, corpora)
     start = init_factors(tiny.info.modules, 2, 2.0, seed=0)
     name = next(iter(start))
     start[name] = Factors(start[name].a, torch.full_like(start[name].b, math.nan), 2.0)
