@@ -8,18 +8,18 @@ from typing import Any
 
 from cogen.base import Base
 from cogen.cli.show import print_json, token_bar
-from cogen.config import Train
-from cogen.data import Corpus
+from cogen.config import RunConfig
 from cogen.train.range_test import NUM_STEPS, RATES, Trial, range_test, stable_trials
 
 
-def run_range_test(
-    base: Base, corpora: Mapping[str, Corpus], settings: Train, heldout_frac: float, as_json: bool
-) -> None:
+def run_range_test(base: Base, corpora: Mapping[str, str], config: RunConfig, as_json: bool) -> None:
     """Try the rates with a bar, print a table and the rate to take."""
+    settings, heldout_frac = config.train, config.evaluate.heldout_frac
     total = len(RATES) * NUM_STEPS * settings.batch_blocks * settings.block_tokens
     with token_bar("range test", total) as bar:
-        before, trials = range_test(base, corpora, settings, heldout_frac=heldout_frac, on_step=bar.update)
+        before, trials = range_test(
+            base, corpora, settings, heldout_frac=heldout_frac, data=config.data, on_step=bar.update
+        )
     stable = stable_trials(trials, before)
     best = stable[-1].learning_rate if stable else None
     if as_json:

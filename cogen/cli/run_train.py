@@ -9,8 +9,8 @@ from typing import Any
 from cogen.base import load_base
 from cogen.cli.run_range_test import run_range_test
 from cogen.cli.show import named_paths, print_json, token_bar
-from cogen.config import Train, parse_config
-from cogen.data import read_corpus
+from cogen.config import RunConfig, parse_config
+from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, RunError
 from cogen.settings import apply_overrides
 from cogen.train.schedule import plan_round
@@ -36,14 +36,12 @@ def run_train(
     """Check the input, train with a bar, write the adapter, say what came of it."""
     paths = named_paths(data, "--data")
     if lr_range_test and paths:
-        settings = _settings(domain or "range-test", paths, heldout_frac, overrides)
-        corpora = {name: read_corpus(path) for name, path in paths.items()}
-        run_range_test(load_base(base_name), corpora, settings, heldout_frac, as_json)
+        config = _config(domain or "range-test", paths, heldout_frac, overrides)
+        run_range_test(load_base(base_name), paths, config, as_json)
         return
     out = _checked_out(paths, domain, out, replaced=resume or overwrite)
-    settings = _settings(domain, paths, heldout_frac, overrides)
-    corpora = {name: read_corpus(path) for name, path in paths.items()}
-    base = load_base(base_name)
+    config = _config(domain, paths, heldout_frac, overrides)
+    settings, base = config.train, load_base(base_name)
     state = out.parent / f".{out.name}.training"
     if resume and not state.is_file():
         print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
@@ -51,10 +49,11 @@ def run_train(
     with token_bar(domain, total) as bar:
         made = train_adapter(
             base,
-            corpora,
+            paths,
             settings,
             domain=domain,
             heldout_frac=heldout_frac,
+            data=config.data,
             on_start=lambda cost: print(f"{domain}: {cost}", file=sys.stderr),
             on_step=lambda s: bar.update(s.num_tokens, f"loss {s.loss_nats:.3f}"),
             state_path=state,
@@ -81,16 +80,19 @@ def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replac
     return out
 
 
-def _settings(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> Train:
+def _config(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> RunConfig:
     """Through the config's own checks, so that bounds and unknown keys read the same everywhere."""
     first = next(iter(paths.values()))
     values: dict[str, Any] = {"domains": [{"name": domain, "data": first}], "evaluate": {"heldout_frac": heldout_frac}}
     for text in overrides:
-        if not text.strip().startswith("train."):
-            fix = "Here only train.KEY=VALUE has a meaning."
+        if not text.strip().startswith(("train.", "data.")):
+            fix = "Here only train.KEY=VALUE and data.KEY=VALUE have a meaning."
             raise ConfigError("cannot use option", expected="train.KEY=VALUE", got=repr(text), where="--set", fix=fix)
     apply_overrides(values, overrides)
-    return parse_config(values, "the command line").train
+    config = parse_config(values, "the command line")
+    for path in paths.values():
+        corpus_root(path)  # fails before the base is loaded
+    return config
 
 
 def _say(made: Trained, out: Path, as_json: bool) -> None:

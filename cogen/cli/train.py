@@ -10,14 +10,18 @@ import typer
 
 def train(
     base: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or a known name.")] = "smollm2-135m",
-    data: Annotated[list[str], typer.Option(help="[NAME=]PATH of a corpus; several take turns.")] = [],  # noqa: B006
+    data: Annotated[
+        list[str], typer.Option(help="[NAME=]PATH of a corpus, or hf://datasets/OWNER/NAME; several take turns.")
+    ] = [],  # noqa: B006
     domain: Annotated[str, typer.Option(help="What the adapter is called.")] = "",
     out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens to train; short for --set train.tokens_per_round.")] = None,
-    replay: Annotated[Path | None, typer.Option(help="General text to mix in; short for --set train.replay.")] = None,
-    end_phase: Annotated[Path | None, typer.Option(help="Text to end on; short for --set train.end_phase.")] = None,
+    replay: Annotated[str | None, typer.Option(help="General text to mix in; short for --set train.replay.")] = None,
+    end_phase: Annotated[str | None, typer.Option(help="Text to end on; short for --set train.end_phase.")] = None,
     heldout_frac: Annotated[float, typer.Option(help="Share of documents never trained on.")] = 0.05,
-    settings: Annotated[list[str], typer.Option("--set", help="train.KEY=VALUE, for example train.rank=8.")] = [],  # noqa: B006
+    settings: Annotated[
+        list[str], typer.Option("--set", help="train.KEY=VALUE or data.KEY=VALUE, for example train.rank=8.")
+    ] = [],  # noqa: B006
     gram: Annotated[
         bool,
         typer.Option("--gram", help="Keep second moments of layer inputs beside it, for cogen merge --method regmean."),

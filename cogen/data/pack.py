@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from cogen.data.document import Document
+from cogen.data.store import TokenStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,8 @@ class PackedStream:
         self.documents = documents
         self.block_tokens = block_tokens
         self.seed = seed
-        self.epoch_tokens = sum(len(d) for d in documents)
+        self.lengths = _lengths(documents)
+        self.epoch_tokens = int(self.lengths.sum())
         self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
@@ -74,10 +76,16 @@ class PackedStream:
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if epoch not in self._orders:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.documents))
-            lengths = np.array([len(self.documents[i]) for i in order], dtype=np.int64)
+            lengths = self.lengths[order]
             self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
             self._orders[epoch] = (order, np.concatenate(([0], np.cumsum(lengths)[:-1])))
         return self._orders[epoch]
+
+
+def _lengths(documents: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
+    """Of each document; a store knows them without reading it."""
+    known = documents.lengths if isinstance(documents, TokenStore) else [len(d) for d in documents]
+    return np.asarray(known, dtype=np.int64)
 
 
 class InterleavedStream:

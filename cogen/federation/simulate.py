@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cogen.base import describe_base
+from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
-from cogen.data import read_corpus, split_documents
+from cogen.data.prepare import prepare
+from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.matrix import Evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
@@ -82,12 +83,20 @@ def simulate(
 
 
 def check_input(settings: RunConfig) -> None:
-    """Fail before anything is started: corpora are read and split, the base is found or fetched."""
+    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds."""
     settings.require_rounds()
-    for path in (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase):
-        if path is not None:
-            split_documents(read_corpus(path).documents, settings.evaluate.heldout_frac, path)
-    target_modules(describe_base(settings.base.name).modules, settings.train)
+    named = (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase)
+    paths = [path for path in named if path is not None]
+    for path in paths:
+        corpus_root(path)
+    base = describe_base(settings.base.name)
+    target_modules(base.modules, settings.train)
+    tokenizer = load_tokenizer(base)
+    # The filter needs the base's weights: there, clients prepare their corpora themselves.
+    data = settings.data.model_copy(update={"perplexity_filter": False})
+    for path in paths:
+        contract = base.contract.tokenizer
+        prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
 
 
 def _same_settings(run: RunFolder, settings: RunConfig) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cogen.adapter import Factors
 from cogen.base import Base, load_base
 from cogen.config import Domain, RunConfig, load_config
-from cogen.data import Window, heldout_windows, read_corpus, split_documents
+from cogen.data import Window, heldout_windows
 from cogen.data.pack import Stream
 from cogen.errors import ConfigError
 from cogen.evaluate.matrix import Cell
@@ -104,14 +104,13 @@ class Trainer:
     def _load(self, name: str) -> DomainData:
         if name not in self._data:
             train, evaluate = self.config.train, self.config.evaluate
-            corpus = read_corpus(self._domain(name).data)
-            heldout = split_documents(corpus.documents, evaluate.heldout_frac, name).heldout
-            mixture = read_mixture({name: corpus}, train, evaluate.heldout_frac)
+            path = self._domain(name).data
+            mixture = read_mixture(self.base, {name: path}, train, evaluate.heldout_frac, self.config.data)
             total = plan_round(train, 1, self.config.federation.num_rounds).total_blocks
             limits = (train.block_tokens, evaluate.max_heldout_tokens)
             self._data[name] = DomainData(
-                stream=make_stream(self.base, mixture, train, total),
-                windows=heldout_windows(heldout, self.base.tokenizer, *limits),
+                stream=make_stream(mixture, train, total),
+                windows=heldout_windows(mixture.corpora[name].heldout, self.base.tokenizer, *limits),
                 key=state_key(self.base, mixture, train),
             )
         return self._data[name]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogen.config import Train
-from cogen.data import Corpus, Document, PackedStream, read_corpus, split_documents, tokenize
+from cogen.config import Data, Train
+from cogen.data import Document, PackedStream, Prepared
 from cogen.data.pack import InterleavedStream, MixedStream, Stream
-from cogen.data.split import validation_documents
-from cogen.errors import DataError
+from cogen.train.corpus import prepare_corpus
 
 if TYPE_CHECKING:
     from cogen.base import Base
@@ -32,9 +32,9 @@ class Mixture:
         validation_frac: of the documents of `corpora`, set aside for stopping early.
     """
 
-    corpora: Mapping[str, Corpus]
-    replay: Corpus | None
-    end_phase: Corpus | None
+    corpora: Mapping[str, Prepared]
+    replay: Prepared | None
+    end_phase: Prepared | None
     heldout_frac: float
     validation_frac: float = 0.0
 
@@ -42,65 +42,50 @@ class Mixture:
     def digests(self) -> dict[str, str]:
         """sha256 of what is mixed in, as the manifest has it."""
         found = {name: getattr(self, name) for name in MIXED}
-        return {f"{name}_sha256": corpus.sha256() for name, corpus in found.items() if corpus is not None}
+        return {f"{name}_sha256": corpus.sha256 for name, corpus in found.items() if corpus is not None}
 
     def validation(self) -> list[Document]:
         """The documents set aside for stopping early, of all corpora."""
-        fracs = (self.heldout_frac, self.validation_frac)
-        return [d for name, c in self.corpora.items() for d in validation_documents(c.documents, *fracs, name)]
+        return [d for corpus in self.corpora.values() for d in corpus.validation]
 
 
-def read_mixture(corpora: Mapping[str, Corpus], settings: Train, heldout_frac: float) -> Mixture:
-    """The corpora and what the settings mix in, read from disk.
+def read_mixture(
+    base: Base, corpora: Mapping[str, str | Path], settings: Train, heldout_frac: float, data: Data | None = None
+) -> Mixture:
+    """The corpora and what the settings mix in, prepared for `base`.
 
+    Args:
+        corpora: name to path.
     Raises:
-        DataError: what is mixed in cannot be read.
+        DataError: one cannot be read, or is too small to hold anything out.
     """
-    replay, end_phase = (None if path is None else read_corpus(path) for path in (settings.replay, settings.end_phase))
     aside = settings.early_stop_frac if settings.early_stop_patience else 0.0
-    return Mixture(corpora, replay, end_phase, heldout_frac, aside)
+    made = {n: prepare_corpus(base, p, data, heldout_frac, validation_frac=aside) for n, p in corpora.items()}
+    replay, end_phase = (
+        None if path is None else prepare_corpus(base, path, data, heldout_frac)
+        for path in (settings.replay, settings.end_phase)
+    )
+    return Mixture(made, replay, end_phase, heldout_frac, aside)
 
 
-def make_stream(base: Base, mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
+def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
     """The training blocks of the whole run, each of whose indices says what it is made of.
 
     Args:
         total_blocks: of all rounds, since the end phase is their end.
-    Raises:
-        DataError: a corpus is too small to hold anything out.
     """
-    streams = [_packed(base, _training_part(mixture, name), settings) for name in mixture.corpora]
+    streams = [_packed(corpus, settings) for corpus in mixture.corpora.values()]
     stream: Stream = streams[0] if len(streams) == 1 else InterleavedStream(streams)
     if mixture.replay is not None:
-        part = split_documents(mixture.replay.documents, mixture.heldout_frac, "replay").train
-        stream = MixedStream(stream, _packed(base, part, settings), settings.replay_frac)
+        stream = MixedStream(stream, _packed(mixture.replay, settings), settings.replay_frac)
     if mixture.end_phase is not None:
-        part = split_documents(mixture.end_phase.documents, mixture.heldout_frac, "end_phase").train
         first = total_blocks - math.ceil(settings.end_phase_frac * total_blocks - 1e-9)
-        stream = MixedStream(stream, _packed(base, part, settings), settings.end_phase_mix, first)
+        stream = MixedStream(stream, _packed(mixture.end_phase, settings), settings.end_phase_mix, first)
     return stream
 
 
-def _training_part(mixture: Mixture, name: str) -> Sequence[Document]:
-    documents = mixture.corpora[name].documents
-    train = split_documents(documents, mixture.heldout_frac, name).train
-    if not mixture.validation_frac:
-        return train
-    aside = {d.id for d in validation_documents(documents, mixture.heldout_frac, mixture.validation_frac, name)}
-    kept = [d for d in train if d.id not in aside]
-    if not kept:
-        raise DataError(
-            "corpus too small to stop early on",
-            expected="at least one training document beside held-out and validation ones",
-            got=f"none of {len(documents)}",
-            where=name,
-            fix="Add documents or lower train.early_stop_frac.",
-        )
-    return kept
-
-
-def _packed(base: Base, documents: Sequence[Document], settings: Train) -> PackedStream:
-    return PackedStream(tokenize(documents, base.tokenizer), settings.block_tokens, settings.seed)
+def _packed(corpus: Prepared, settings: Train) -> PackedStream:
+    return PackedStream(corpus.train, settings.block_tokens, settings.seed)
 
 
 def state_key(base: Base, mixture: Mixture, settings: Train) -> str:
@@ -113,7 +98,7 @@ def state_key(base: Base, mixture: Mixture, settings: Train) -> str:
         schedule,
         patterns,
         mixture.heldout_frac,
-        [c.sha256() for c in mixture.corpora.values()],
+        [c.sha256 for c in mixture.corpora.values()],
         mixture.digests,
     ]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

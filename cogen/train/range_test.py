@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogen.config import Train
-from cogen.data import Corpus, Window
+from cogen.config import Data, Train
+from cogen.data import Window
 from cogen.data.pack import Stream
 from cogen.errors import TrainingError
 from cogen.train.likelihood import sum_nats
@@ -58,10 +59,11 @@ def stable_trials(trials: Sequence[Trial], nats_before: float) -> list[Trial]:
 
 def range_test(
     base: Base,
-    corpora: Mapping[str, Corpus],
+    corpora: Mapping[str, str | Path],
     settings: Train,
     *,
     heldout_frac: float = 0.05,
+    data: Data | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[float, list[Trial]]:
     """Train NUM_STEPS steps at each of RATES without warm-up or decay, from the same start on the same text.
@@ -73,7 +75,8 @@ def range_test(
     """
     settings = level_settings(settings, RATES[0])
     plan = plan_round(settings, 1, 1)
-    stream = make_stream(base, read_mixture(corpora, settings, heldout_frac), settings, plan.total_blocks)
+    mixture = read_mixture(base, corpora, settings, heldout_frac, data)
+    stream = make_stream(mixture, settings, plan.total_blocks)
     probe = [Window(p, 0) for i in range(plan.num_blocks, plan.num_blocks + PROBE_BLOCKS) for p in stream.segments(i)]
     before = _nats(base, probe)
     trials: list[Trial] = []

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, layout_of
-from cogen.config import Train
-from cogen.data import Corpus, heldout_windows
+from cogen.config import Data, Train
+from cogen.data import heldout_windows
 from cogen.train.cost import Cost, cost_of
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
@@ -35,11 +35,12 @@ class Trained:
 
 def train_adapter(
     base: Base,
-    corpora: Mapping[str, Corpus],
+    corpora: Mapping[str, str | Path],
     settings: Train,
     *,
     domain: str,
     heldout_frac: float = 0.05,
+    data: Data | None = None,
     on_start: Callable[[Cost], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     state_path: Path | None = None,
@@ -51,7 +52,8 @@ def train_adapter(
     Several corpora take turns block by block, so that each gives the same number of tokens.
 
     Args:
-        corpora: name to corpus; the held-out part of each is never trained on.
+        corpora: name to path; the held-out part of each is never trained on.
+        data: how they are cleaned; by the defaults when None.
         on_start: called with what training costs, once the data are read and before the first step.
         gram_tokens: of the training text, over which Gram statistics are taken for `regmean`; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
@@ -60,12 +62,12 @@ def train_adapter(
         RunError: with `resume`, the saved state is of other data or settings.
 
     >>> base = load_base("smollm2-135m")                                        # doctest: +SKIP
-    >>> corpora = {"grid": read_corpus("seeds/grid.jsonl")}                     # doctest: +SKIP
-    >>> train_adapter(base, corpora, Train(), domain="grid").adapter.save("grid")  # doctest: +SKIP
+    >>> made = train_adapter(base, {"grid": "seeds/grid.jsonl"}, Train(), domain="grid")  # doctest: +SKIP
+    >>> made.adapter.save("grid")                                               # doctest: +SKIP
     """
-    mixture = read_mixture(corpora, settings, heldout_frac)
+    mixture = read_mixture(base, corpora, settings, heldout_frac, data)
     plan = plan_round(settings, 1, 1)
-    stream = make_stream(base, mixture, settings, plan.total_blocks)
+    stream = make_stream(mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)
     state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
     start = start_factors(base.info.modules, settings)
@@ -101,7 +103,7 @@ def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResul
         "num_tokens": result.num_tokens,
         "loss_nats": result.loss_nats,
         "settings": settings.model_dump(exclude=set(MIXED)),
-        "data_sha256": {name: corpus.sha256() for name, corpus in mixture.corpora.items()},
+        "data_sha256": {name: corpus.sha256 for name, corpus in mixture.corpora.items()},
         **mixture.digests,
         **stopped,
         "heldout_frac": mixture.heldout_frac,

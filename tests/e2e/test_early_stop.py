@@ -14,7 +14,7 @@ import pytest
 from cogen.adapter import Factors, factor_digest
 from cogen.base import Base
 from cogen.config import Train
-from cogen.data import Corpus, heldout_windows, read_corpus, split_documents
+from cogen.data import heldout_windows, read_corpus, split_documents
 from cogen.errors import DataError
 from cogen.evaluate.score import score_windows
 from cogen.train.early_stop import better, is_due, is_over
@@ -37,16 +37,16 @@ class Cut(Exception):
 
 
 @pytest.fixture(scope="module")
-def corpora() -> dict[str, Corpus]:
-    return {"grid": read_corpus(SEEDS / "grid.jsonl")}
+def corpora() -> dict[str, Path]:
+    return {"grid": SEEDS / "grid.jsonl"}
 
 
-def train(base: Base, corpora: Mapping[str, Corpus], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Base, corpora: dict[str, Corpus]) -> Trained:
+def whole(tiny: Base, corpora: dict[str, Path]) -> Trained:
     return train(tiny, corpora)
 
 
@@ -63,20 +63,20 @@ def test_patience_by_hand() -> None:
     assert [n for n in range(1, 8) if is_due(n, 7, settings)] == [2, 4, 6, 7]
 
 
-def test_it_stops_and_keeps_the_best(tiny: Base, corpora: dict[str, Corpus], whole: Trained) -> None:
+def test_it_stops_and_keeps_the_best(tiny: Base, corpora: dict[str, Path], whole: Trained) -> None:
     """The factors are those of the best step, and score there what the manifest says. Red: the last factors kept."""
     said = whole.adapter.manifest["early_stop"]
     assert 0 < said["best_step"] < said["last_step"] < 30
     assert said["last_step"] == said["best_step"] + 2 * 2
     assert whole.result.num_tokens == said["best_step"] * 64 == whole.adapter.manifest["num_tokens"]
-    mixture = read_mixture(corpora, SETTINGS, 0.15)
+    mixture = read_mixture(tiny, corpora, SETTINGS, 0.15)
     windows = heldout_windows(mixture.validation(), tiny.tokenizer, 64, 600)
     with attached(tiny.model, whole.adapter.factors):
         assert score_windows(tiny, windows, "best", "grid").bits_per_byte == said["bits_per_byte"]
 
 
 @pytest.mark.parametrize("step", [1, 4, 7])
-def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Corpus], whole: Trained, tmp_path: Path, step: int) -> None:
+def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, step: int) -> None:
     """Red: the best, or the count of evaluations since, left out of the state."""
 
     def on_step(done: Step) -> None:
@@ -91,26 +91,26 @@ def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Corpus], whole: Trai
     assert resumed.adapter.manifest == whole.adapter.manifest
 
 
-def test_what_it_is_judged_on_is_neither_trained_on_nor_held_out(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_what_it_is_judged_on_is_neither_trained_on_nor_held_out(tiny: Base, corpora: dict[str, Path]) -> None:
     """Red: the held-out part used for the choice; the validation part trained on."""
-    mixture = read_mixture(corpora, SETTINGS, 0.15)
-    split = split_documents(corpora["grid"].documents, 0.15, "grid")
+    mixture = read_mixture(tiny, corpora, SETTINGS, 0.15)
+    split = split_documents(read_corpus(corpora["grid"]).documents, 0.15, "grid")
     aside = {d.id for d in mixture.validation()}
     assert aside and not aside & {d.id for d in split.heldout}
-    stream: Any = make_stream(tiny, mixture, SETTINGS, 30)
+    stream: Any = make_stream(mixture, SETTINGS, 30)
     assert len(stream.documents) == len(split.train) - len(aside)
 
 
-def test_off_it_trains_on_all_and_says_nothing(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_off_it_trains_on_all_and_says_nothing(tiny: Base, corpora: dict[str, Path]) -> None:
     off = SETTINGS.model_copy(update={"early_stop_patience": 0, "tokens_per_round": 256})
-    assert read_mixture(corpora, off, 0.15).validation_frac == 0.0
+    assert read_mixture(tiny, corpora, off, 0.15).validation_frac == 0.0
     made = train(tiny, corpora, off)
     assert made.result.best is None and "early_stop" not in made.adapter.manifest
 
 
-def test_a_corpus_too_small_for_it_is_refused(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_a_corpus_too_small_for_it_is_refused(tiny: Base, corpora: dict[str, Path]) -> None:
     all_aside = SETTINGS.model_copy(update={"early_stop_frac": 0.85})
-    with pytest.raises(DataError, match=r"corpus too small to stop early on"):
+    with pytest.raises(DataError, match=r"corpus too small to hold anything out"):
         train(tiny, corpora, all_aside)
 
 

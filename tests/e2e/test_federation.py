@@ -18,7 +18,6 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from clients import client_app
 from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
-from cogen.data import read_corpus
 from cogen.errors import FederationError
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
@@ -206,7 +205,7 @@ def test_one_client_and_one_round_is_local_training_bit_for_bit(
     )
     config = load_config(run.config)
     base = load_base(str(tiny_folder), device="cpu", precision="float32")
-    corpora = {"clinical": read_corpus(config.domains[0].data)}
+    corpora = {"clinical": config.domains[0].data}
     alone = train_adapter(base, corpora, config.train, domain="clinical", heldout_frac=config.evaluate.heldout_frac)
     expert = Adapter.load(run.expert("clinical"))
     assert factor_digest(expert.factors) == factor_digest(alone.adapter.factors)

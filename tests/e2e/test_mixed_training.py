@@ -17,8 +17,9 @@ import torch
 from cogen.adapter import factor_digest
 from cogen.base import Base
 from cogen.config import Train
-from cogen.data import Corpus, read_corpus
+from cogen.data import read_corpus
 from cogen.errors import RunError
+from cogen.train.corpus import prepare_corpus
 from cogen.train.loop import Step
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
@@ -40,20 +41,20 @@ class Cut(Exception):
 
 
 @pytest.fixture(scope="module")
-def corpora() -> dict[str, Corpus]:
-    return {"grid": read_corpus(SEEDS / "grid.jsonl")}
+def corpora() -> dict[str, Path]:
+    return {"grid": SEEDS / "grid.jsonl"}
 
 
-def train(base: Base, corpora: Mapping[str, Corpus], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Base, corpora: dict[str, Corpus]) -> Trained:
+def whole(tiny: Base, corpora: dict[str, Path]) -> Trained:
     return train(tiny, corpora)
 
 
-def cut_off(base: Base, corpora: Mapping[str, Corpus], path: Path, step: int, settings: Train = SETTINGS) -> None:
+def cut_off(base: Base, corpora: Mapping[str, Path], path: Path, step: int, settings: Train = SETTINGS) -> None:
     """Leave a state of `step` steps done: step + 1 was made, and lost."""
 
     def on_step(done: Step) -> None:
@@ -66,7 +67,7 @@ def cut_off(base: Base, corpora: Mapping[str, Corpus], path: Path, step: int, se
 
 @pytest.mark.parametrize("step", range(1, NUM_STEPS))
 def test_stopped_at_every_step_and_resumed(
-    tiny: Base, corpora: dict[str, Corpus], whole: Trained, tmp_path: Path, step: int
+    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, step: int
 ) -> None:
     """Bits of factors and of Adam's state. Red: a stream that counts the blocks it has given."""
     path = tmp_path / "training.safetensors"
@@ -80,10 +81,10 @@ def test_stopped_at_every_step_and_resumed(
     assert resumed.adapter.manifest == whole.adapter.manifest
 
 
-def origins(base: Base, corpora: Mapping[str, Corpus], settings: Train, num_rounds: int) -> list[str]:
+def origins(base: Base, corpora: Mapping[str, Path], settings: Train, num_rounds: int) -> list[str]:
     """Whence each block of all rounds is, by the text of its first segment."""
     total = plan_round(settings, 1, num_rounds).total_blocks
-    stream = make_stream(base, read_mixture(corpora, settings, 0.15), settings, total)
+    stream = make_stream(read_mixture(base, corpora, settings, 0.15), settings, total)
     texts = {n: [d.text for d in read_corpus(SEEDS / f"{n}.jsonl")] for n in ("grid", "materials", "education")}
     found = []
     for index in range(total):
@@ -94,7 +95,7 @@ def origins(base: Base, corpora: Mapping[str, Corpus], settings: Train, num_roun
 
 
 @pytest.mark.parametrize("num_rounds", [1, 2, 4])
-def test_the_end_phase_is_the_end_of_all_rounds(tiny: Base, corpora: dict[str, Corpus], num_rounds: int) -> None:
+def test_the_end_phase_is_the_end_of_all_rounds(tiny: Base, corpora: dict[str, Path], num_rounds: int) -> None:
     """80 blocks, the last 20 half of them education; of the other 70, 14 replayed. Red: the end of each round."""
     settings = SETTINGS.model_copy(update={"tokens_per_round": 80 * 64 // num_rounds, "end_phase_frac": 0.25})
     found = origins(tiny, corpora, settings, num_rounds)
@@ -103,7 +104,7 @@ def test_the_end_phase_is_the_end_of_all_rounds(tiny: Base, corpora: dict[str, C
     assert Counter(found) == {"grid": 56, "materials": 14, "education": 10}
 
 
-def test_each_part_changes_what_is_learnt(tiny: Base, corpora: dict[str, Corpus], whole: Trained) -> None:
+def test_each_part_changes_what_is_learnt(tiny: Base, corpora: dict[str, Path], whole: Trained) -> None:
     plain = SETTINGS.model_copy(update={"replay": None, "end_phase": None})
     without = [{"replay": None}, {"end_phase": None}, {"replay_frac": 0.3}, {"end_phase_mix": 0.9}]
     tries = [SETTINGS.model_copy(update=change) for change in without]
@@ -111,15 +112,15 @@ def test_each_part_changes_what_is_learnt(tiny: Base, corpora: dict[str, Corpus]
     assert len(digests | {factor_digest(whole.adapter.factors)}) == 6
 
 
-def test_the_manifest_holds_hashes_and_no_paths(whole: Trained) -> None:
+def test_the_manifest_holds_hashes_and_no_paths(tiny: Base, whole: Trained) -> None:
     manifest = whole.adapter.manifest
-    assert manifest["replay_sha256"] == read_corpus(SEEDS / "materials.jsonl").sha256()
-    assert manifest["end_phase_sha256"] == read_corpus(SEEDS / "education.jsonl").sha256()
+    assert manifest["replay_sha256"] == prepare_corpus(tiny, SEEDS / "materials.jsonl", None, 0.15).sha256
+    assert manifest["end_phase_sha256"] == prepare_corpus(tiny, SEEDS / "education.jsonl", None, 0.15).sha256
     assert manifest["settings"]["replay_frac"] == 0.2
     assert str(SEEDS) not in json.dumps(manifest)
 
 
-def test_other_replayed_text_is_another_training(tiny: Base, corpora: dict[str, Corpus], tmp_path: Path) -> None:
+def test_other_replayed_text_is_another_training(tiny: Base, corpora: dict[str, Path], tmp_path: Path) -> None:
     """A path may change, its content may not. Red: the paths in the key; the digests left out of it."""
     path, moved = tmp_path / "training.safetensors", tmp_path / "moved.jsonl"
     cut_off(tiny, corpora, path, 2)
@@ -132,11 +133,11 @@ def test_other_replayed_text_is_another_training(tiny: Base, corpora: dict[str, 
     assert train(tiny, corpora, same, state_path=path, resume=True).result.num_steps == NUM_STEPS
 
 
-def test_replayed_text_that_is_held_out_is_not_trained_on(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_replayed_text_that_is_held_out_is_not_trained_on(tiny: Base, corpora: dict[str, Path]) -> None:
     """Forgetting can then be measured on it."""
     settings = SETTINGS.model_copy(update={"replay": str(SEEDS / "grid.jsonl"), "end_phase": None})
-    mixture = read_mixture(corpora, settings, 0.15)
-    stream: Any = make_stream(tiny, mixture, settings, 22)
+    mixture = read_mixture(tiny, corpora, settings, 0.15)
+    stream: Any = make_stream(mixture, settings, 22)
     assert stream.other.epoch_tokens == stream.main.epoch_tokens
 
 

@@ -206,7 +206,7 @@ def test_workers_give_what_one_process_gives(tiny: Base, tmp_path: Path, monkeyp
 
 def replaced(prepared: Prepared, like: Prepared) -> Prepared:
     """With the map of the other, which is no value to compare."""
-    return Prepared(like.train, prepared.heldout, prepared.sha256, prepared.card)
+    return Prepared(like.train, prepared.heldout, prepared.validation, prepared.sha256, prepared.card)
 
 
 def test_what_is_in_the_cache_is_for_its_owner_alone(tiny: Base, tmp_path: Path) -> None:

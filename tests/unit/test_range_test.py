@@ -12,7 +12,6 @@ import pytest
 from cogen.adapter import Layout
 from cogen.base import Base
 from cogen.config import Train
-from cogen.data import read_corpus
 from cogen.train.cost import Cost, cost_of
 from cogen.train.range_test import NUM_STEPS, RATES, Trial, level_settings, range_test, stable_trials
 from cogen.train.schedule import learning_rate, plan_round
@@ -49,7 +48,7 @@ def test_above_an_unstable_rate_none_is_taken() -> None:
 def test_every_rate_starts_alike_and_stays_level(tiny: Base) -> None:
     """The first step's loss is that of the start; the next tell the rates apart. Red: factors handed on."""
     given = Train(block_tokens=32, batch_blocks=2, rank=3, schedule="wsd", end_phase="nowhere", early_stop_patience=1)
-    before, trials = range_test(tiny, {"grid": read_corpus(SEEDS / "grid.jsonl")}, given, heldout_frac=0.15)
+    before, trials = range_test(tiny, {"grid": SEEDS / "grid.jsonl"}, given, heldout_frac=0.15)
     assert [t.learning_rate for t in trials] == list(RATES)
     assert len({t.step_nats[0] for t in trials}) == 1 and len({t.step_nats[-1] for t in trials}) == len(RATES)
     assert all(len(t.step_nats) == NUM_STEPS for t in trials)
