@@ -170,21 +170,30 @@ def _make(task: _Task, spool: Spool, aside: Path, folder: Path) -> None:
                 aside_documents.append(document.document) if is_aside else writer.add(document.tokens)
             done += batch.end - batch.start
             task.report("preparing", done, total)
-    _require_parts(task, aside_documents, len(writer.lengths))
+    _require_parts(task, aside_documents, len(writer.lengths), _lost(spool, tally))
     digest = writer.finish(sorted(aside_documents, key=heldout_order))
     parts = len(writer.lengths), len(aside_documents)
     card = _card(task, spool, tally, selection, parts, digest)
     write_synced(folder / "card.json", card.to_json().encode())
 
 
-def _require_parts(task: _Task, aside: Sequence[Document], num_train: int) -> None:
+def _require_parts(task: _Task, aside: Sequence[Document], num_train: int, lost: str) -> None:
     """Every part that was asked for has a document at least."""
     where = str(task.root)
     if task.validation_frac:
         validation_documents(aside, task.heldout_frac, task.validation_frac, where)
     if task.heldout_frac < 1.0:
         num_heldout = sum(is_heldout(d.id, task.heldout_frac) for d in aside)
-        require_both(num_train, num_heldout, task.heldout_frac, where)
+        require_both(num_train, num_heldout, task.heldout_frac, where, lost)
+
+
+def _lost(spool: Spool, tally: Tally) -> str:
+    """What was not read or not kept, where that leaves too little: the first file and the reasons."""
+    reasons = [f"{amount.num_documents} dropped ({reason})" for reason, amount in sorted(tally.dropped.items())]
+    if spool.left_out:
+        first = spool.left_out[0]
+        reasons.append(f"{len(spool.left_out)} left out ({first.file}: {first.reason})")
+    return "".join(f", {reason}" for reason in reasons)
 
 
 def _repeated_lines(task: _Task, spool: Spool) -> frozenset[int]:

@@ -42,13 +42,13 @@ def heldout_order(document: Document) -> tuple[float, str]:
     return _unit_hash(document.id), document.id
 
 
-def require_both(num_train: int, num_heldout: int, heldout_frac: float, where: str) -> None:
-    """Raise DataError where either side has no document."""
+def require_both(num_train: int, num_heldout: int, heldout_frac: float, where: str, lost: str = "") -> None:
+    """Raise DataError where either side has no document; `lost` says which there might have been."""
     if not num_heldout or not num_train:
         raise DataError(
             "corpus too small to hold anything out",
             expected="at least one held-out and one training document",
-            got=f"{num_heldout} held out of {num_train + num_heldout} at heldout_frac = {heldout_frac:g}",
+            got=f"{num_heldout} held out of {num_train + num_heldout} at heldout_frac = {heldout_frac:g}{lost}",
             where=where,
             fix="Add documents or change evaluate.heldout_frac.",
         )

@@ -32,7 +32,10 @@ TRAIN = ("train", "--domain", "d", "--out", "adapter", "--data")
         ({"a.pdf": b"%PDF"}, ("1 files",)),
         ({"a.txt": b"caf\xe9"}, ("UTF-8", "a.txt")),
         ({"a.jsonl": b'{"text": "x"}\n{"title": "no text"}\n'}, ("line 2",)),
-        ({"a.jsonl": b'{"text": "only one"}\n'}, ("held out of 1", "too small")),
+        (
+            {"a.jsonl": b'{"text": "only one"}\n'},
+            ("held out of 0", "too small", "1 dropped (quality: number of words)"),
+        ),
     ],
 )
 def test_bad_corpora(

@@ -23,7 +23,7 @@ from cogen.config import Data
 from cogen.data import Document, Prepared, iter_corpus, read_corpus, split_documents, spool, tokenize, workers
 from cogen.data import prepare as prepare_module
 from cogen.data.prepare import prepare
-from cogen.data.split import is_heldout
+from cogen.data.split import is_heldout, validation_documents
 from cogen.data.store import StoreWriter, TokenStore, private_folder
 from cogen.errors import ConfigError, DataError
 
@@ -395,3 +395,13 @@ def test_documents_that_the_base_finds_absurd_are_dropped(tiny: Base, tmp_path: 
 def test_all_may_be_held_out(tiny: Base, tmp_path: Path) -> None:
     prepared = made(tiny, corpus(tmp_path), frac=1.0)
     assert len(prepared.heldout) == 12 and len(prepared.train) == prepared.num_train_tokens == 0
+
+
+def test_validation_documents_are_kept_apart(tiny: Base, tmp_path: Path) -> None:
+    """They lie next to the held-out ones by their hash, which stay the same. Red: validation documents trained on."""
+    path = corpus(tmp_path)
+    without, apart = made(tiny, path), made(tiny, path, validation_frac=0.3)
+    want = validation_documents(read_corpus(path).documents, FRAC, 0.3, "here")
+    assert apart.validation == want and without.validation == ()
+    assert apart.heldout == without.heldout
+    assert len(apart.train) == len(without.train) - len(want) > 0
