@@ -86,13 +86,12 @@ def train_round(
     """
     accelerator = make_accelerator(base)
     use_segment_attention(base.model)
-    begin = state.factors if state is not None and state.factors is not None else start
+    state = state or TrainState({})
+    begin = state.factors if state.factors is not None else start
     begin = dict(sorted(begin.items()))  # the order in which clipping sums the norms decides the last bit
-    first = state.num_steps_done if state is not None else 0
     scaling = {name: f.scaling for name, f in start.items()}
-    sum_loss = state.sum_loss_nats if state is not None else 0.0
+    first, sum_loss, best = state.num_steps_done, state.sum_loss_nats, state.best
     began = saved = time.monotonic()
-    best = state.best if state is not None else None
     done = first
     with attached(base.model, begin, rest) as live, recomputed(base.model, settings.checkpoint_activations):
         optimizer = accelerator.prepare(_optimizer(live, settings, state))
@@ -178,14 +177,13 @@ def _finite(loss: float, plan: Plan, step: int) -> float:
     return loss
 
 
-def _optimizer(live: Mapping[str, tuple[Parameter, Parameter]], settings: Train, state: TrainState | None) -> Optimizer:
+def _optimizer(live: Mapping[str, tuple[Parameter, Parameter]], settings: Train, state: TrainState) -> Optimizer:
     import torch
 
     parameters = [p for pair in live.values() for p in pair]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    moments = state.moments if state is not None else {}
     for name, parameter in _named(live):
-        found = {k: moments.get(f"{name}.{k}") for k in ADAM_KEYS}
+        found = {k: state.moments.get(f"{name}.{k}") for k in ADAM_KEYS}
         average = found["exp_avg"]
         if average is not None and average.shape == parameter.shape:
             optimizer.state[parameter] = {k: v.clone().to(parameter.device) for k, v in found.items() if v is not None}
