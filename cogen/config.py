@@ -54,7 +54,7 @@ class Train(Table):
     accumulate: Count = 1
     """Parts that a step's blocks are worked through in, one after the other: less memory, the same gradient."""
     checkpoint_activations: bool = False
-    """Compute activations anew in the backward pass instead of keeping them: less memory, about a third slower."""
+    """Compute activations anew in the backward pass instead of keeping them: less memory, half as slow again."""
     replay: Annotated[str, Field(min_length=1)] | None = None
     """A file or folder of general text that is mixed in; relative to the config file; None replays nothing."""
     replay_frac: Share = 0.05
