@@ -14,7 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CONTRACT_FORMAT = 1
+CONTRACT_FORMAT = 2
 PROBE = "Naive cafe: 3.14 kV at 25 deg C;\n\tthe patient's SpO2 fell to 88%. \u00e9\u4e2d\u2192"
 
 
@@ -59,12 +59,14 @@ class BaseInfo:
         folder: holds config, tokenizer and safetensors.
         contract: what an adapter must agree with.
         modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`; the head is not one.
+        embeddings: the table of input embeddings, likewise; its d_in is the size of the vocabulary.
     """
 
     name: str
     folder: Path
     contract: Contract
     modules: Mapping[str, tuple[int, int]]
+    embeddings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def require(self, adapter: Adapter, where: str) -> None:
         """Raise ContractMismatch unless `adapter` fits this base.
@@ -74,10 +76,11 @@ class BaseInfo:
         if adapter.contract is not None:
             self.contract.require(adapter.contract, where)
         for name, layout in layout_of(adapter.factors).items():
-            if self.modules.get(name) != layout.shape:
+            known = self.embeddings if name in adapter.embeddings else self.modules
+            if known.get(name) != layout.shape:
                 raise ContractMismatch(
                     "adapter mismatch",
-                    expected=f"{name} {self.modules.get(name, 'absent')} of base {self.name}",
+                    expected=f"{name} {known.get(name, 'absent')} of base {self.name}",
                     got=str(layout.shape),
                     where=where,
                     fix="Use adapters that were trained from this very base model.",
@@ -168,17 +171,17 @@ def describe_base(name: str) -> BaseInfo:
     if cached.is_file():
         values = json.loads(cached.read_text("utf-8"))
         if values.get("format") == CONTRACT_FORMAT:
-            modules = {n: (s[0], s[1]) for n, s in values["modules"].items()}
-            return BaseInfo(name, folder, Contract(**values["contract"]), modules)
-    modules = _linear_modules(name, folder)
+            layers = ({n: (s[0], s[1]) for n, s in values[kind].items()} for kind in ("modules", "embeddings"))
+            return BaseInfo(name, folder, Contract(**values["contract"]), *layers)
+    modules, embeddings = _layers(name, folder)
     contract = Contract(
         weights=_weights_digest(name, weights),
         tokenizer=_tokenizer_digest(name, folder),
         modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
     )
-    values = {"format": CONTRACT_FORMAT, "contract": vars(contract), "modules": modules}
+    values = {"format": CONTRACT_FORMAT, "contract": vars(contract), "modules": modules, "embeddings": embeddings}
     write_file(cached, json.dumps(values).encode())
-    return BaseInfo(name, folder, contract, modules)
+    return BaseInfo(name, folder, contract, modules, embeddings)
 
 
 def _resolve(name: str) -> Path:
@@ -249,8 +252,8 @@ def _convert(gguf: Path, source: Packaged, folder: Path) -> None:
         write_folder(folder, {p.name: p.read_bytes() for p in Path(scratch).iterdir() if p.is_file()})
 
 
-def _linear_modules(name: str, folder: Path) -> dict[str, tuple[int, int]]:
-    """Linear layers by name with `(d_out, d_in)`, from the architecture alone; the head is left out."""
+def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+    """Linear layers but the head, and the input embeddings, from the architecture alone: `(d_out, d_in)` by name."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
@@ -261,14 +264,17 @@ def _linear_modules(name: str, folder: Path) -> dict[str, tuple[int, int]]:
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(name, "a causal language model", str(error).splitlines()[0], folder) from None
-    head = model.get_output_embeddings()
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
     found: dict[str, tuple[int, int]] = {}
+    tables: dict[str, tuple[int, int]] = {}
     for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and module is not head:
             found[path] = (module.out_features, module.in_features)
         elif isinstance(module, Conv1D):
             found[path] = (module.nf, module.nx)
-    return found
+        elif module is table and isinstance(module, torch.nn.Embedding):
+            tables[path] = (module.embedding_dim, module.num_embeddings)
+    return found, tables
 
 
 def _weights_digest(name: str, files: list[Path]) -> str:

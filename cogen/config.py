@@ -54,7 +54,7 @@ class Train(Table):
     accumulate: Count = 1
     """Parts that a step's blocks are worked through in, one after the other: less memory, the same gradient."""
     checkpoint_activations: bool = False
-    """Compute activations anew in the backward pass instead of keeping them: less memory, about a third slower."""
+    """Compute activations anew in the backward pass instead of keeping them: less memory, half as slow again."""
     replay: Annotated[str, Field(min_length=1)] | None = None
     """A file or folder of general text that is mixed in; relative to the config file; None replays nothing."""
     replay_frac: Share = 0.05
@@ -87,6 +87,8 @@ class Train(Table):
     """alpha by pattern, likewise."""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Patterns of the linear layers that are adapted; None is all but the head."""
+    train_embeddings: bool = False
+    """Adapt the input embeddings too, at a tenth of the rate; the head keeps the base's, tied or not."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest l2 norm of a step's gradient."""
@@ -246,7 +248,7 @@ class RunConfig(Table):
         Raises:
             ConfigError: factors with several scalings, or training that ends when it likes, in a federation.
         """
-        alone = ("rank_pattern", "alpha_pattern", "early_stop_patience")
+        alone = ("rank_pattern", "alpha_pattern", "early_stop_patience", "train_embeddings")
         for key in alone:
             if value := getattr(self.train, key):
                 raise ConfigError(

@@ -14,7 +14,7 @@ from cogen.data.pack import Batch, Stream, step_batches
 from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
 from cogen.train.early_stop import better, is_due, is_over
-from cogen.train.lora import attached, read_back
+from cogen.train.lora import attached, read_back, tables
 from cogen.train.loss import chunked_loss, head_weight
 from cogen.train.recompute import recomputed
 from cogen.train.schedule import Plan, learning_rate
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from cogen.base import Base
 
+EMBEDDING_RATE_FACTOR = 0.1
 ADAM_KEYS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -86,16 +87,16 @@ def train_round(
     """
     accelerator = make_accelerator(base)
     use_segment_attention(base.model)
-    begin = state.factors if state is not None and state.factors is not None else start
+    state = state or TrainState({})
+    begin = state.factors if state.factors is not None else start
     begin = dict(sorted(begin.items()))  # the order in which clipping sums the norms decides the last bit
-    first = state.num_steps_done if state is not None else 0
     scaling = {name: f.scaling for name, f in start.items()}
-    sum_loss = state.sum_loss_nats if state is not None else 0.0
+    first, sum_loss, best = state.num_steps_done, state.sum_loss_nats, state.best
     began = saved = time.monotonic()
-    best = state.best if state is not None else None
     done = first
+    slow = tables(base.model, begin)
     with attached(base.model, begin, rest) as live, recomputed(base.model, settings.checkpoint_activations):
-        optimizer = accelerator.prepare(_optimizer(live, settings, state))
+        optimizer = accelerator.prepare(_optimizer(live, slow, settings, state))
         while done < plan.num_steps and not is_over(best, settings):
             rate = learning_rate(settings, plan.first_step + done, plan.total_steps)
             batches = step_batches(stream, *plan.blocks_of(done), settings.accumulate)
@@ -148,7 +149,7 @@ def _step(
     import torch
 
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_factor", 1.0)
     weight = head_weight(model)
     num_predicted = sum(batch.num_predicted for batch in batches)
     sum_loss = torch.zeros((), device=weight.device)
@@ -178,14 +179,21 @@ def _finite(loss: float, plan: Plan, step: int) -> float:
     return loss
 
 
-def _optimizer(live: Mapping[str, tuple[Parameter, Parameter]], settings: Train, state: TrainState | None) -> Optimizer:
+def _optimizer(
+    live: Mapping[str, tuple[Parameter, Parameter]], slow: frozenset[str], settings: Train, state: TrainState
+) -> Optimizer:
+    """AdamW going on from `state`; the modules in `slow` learn at a fraction of the rate."""
     import torch
 
-    parameters = [p for pair in live.values() for p in pair]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    moments = state.moments if state is not None else {}
+    sorts = ((EMBEDDING_RATE_FACTOR, slow), (1.0, live.keys() - slow))
+    groups = [
+        {"params": [p for name, pair in live.items() if name in names for p in pair], "rate_factor": factor}
+        for factor, names in sorts
+        if names
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     for name, parameter in _named(live):
-        found = {k: moments.get(f"{name}.{k}") for k in ADAM_KEYS}
+        found = {k: state.moments.get(f"{name}.{k}") for k in ADAM_KEYS}
         average = found["exp_avg"]
         if average is not None and average.shape == parameter.shape:
             optimizer.state[parameter] = {k: v.clone().to(parameter.device) for k, v in found.items() if v is not None}

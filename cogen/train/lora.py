@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,24 @@ def init_factors(modules: Mapping[str, tuple[int, int]], rank: int, scaling: flo
     return factors
 
 
+def init_embedding(shape: tuple[int, int], name: str, rank: int, scaling: float, seed: int) -> Factors:
+    """Fresh factors of a table of embeddings, as PEFT draws them: A zero, B standard normal."""
+    import torch
+
+    d_out, d_in = shape
+    generator = torch.Generator().manual_seed(module_seed(seed, name))
+    r = min(rank, *shape)
+    return Factors(a=torch.zeros(r, d_in), b=torch.randn(r, d_out, generator=generator).T.contiguous(), scaling=scaling)
+
+
+def tables(model: PreTrainedModel, names: Iterable[str]) -> frozenset[str]:
+    """Those of the modules that are embeddings rather than linear layers."""
+    from torch.nn import Embedding
+
+    modules = dict(model.named_modules())
+    return frozenset(name for name in names if isinstance(modules.get(name), Embedding))
+
+
 def module_seed(seed: int, name: str) -> int:
     """A seed for one module, whatever the others are."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:7], "big")
@@ -47,7 +65,7 @@ def module_seed(seed: int, name: str) -> int:
 def attached(
     model: PreTrainedModel, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None = None
 ) -> Iterator[dict[str, tuple[Parameter, Parameter]]]:
-    """Attach factors to the linear layers of `model`, and take them off again at the end.
+    """Attach factors to the linear layers and embeddings of `model`, and take them off again at the end.
 
     Args:
         train: get gradients; float32 masters whatever the base's dtype.
@@ -88,13 +106,14 @@ def _bare(factors: Mapping[str, Factors]) -> LoraConfig:
 
 def _require_fit(model: PreTrainedModel, factors: Mapping[str, Factors]) -> None:
     """Before anything is attached: PEFT, failing half-way, leaves its layers behind."""
+    from torch.nn import Embedding
     from transformers.pytorch_utils import Conv1D
 
     modules = dict(model.named_modules())
     for name, f in factors.items():
         layer = modules.get(name)
         shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
-        if f.shape != (shape[::-1] if isinstance(layer, Conv1D) else shape):
+        if f.shape != (shape[::-1] if isinstance(layer, (Conv1D, Embedding)) else shape):
             raise ContractMismatch(
                 "adapter mismatch",
                 expected=f"{name} {shape or 'absent'} of the model",
@@ -111,7 +130,10 @@ def _fill(
     live = {}
     for path, f in factors.items():
         layer = model.get_submodule(path)
-        pair = (layer.lora_A[name].weight, layer.lora_B[name].weight)
+        if name in layer.lora_embedding_A:
+            pair = (layer.lora_embedding_A[name], layer.lora_embedding_B[name])
+        else:
+            pair = (layer.lora_A[name].weight, layer.lora_B[name].weight)
         for parameter, value in zip(pair, (f.a, f.b), strict=True):
             parameter.data = value.detach().clone().to(device=parameter.device, dtype=torch.float32)
             parameter.requires_grad_(requires_grad)

@@ -111,7 +111,7 @@ def _try(
         if report is not None:
             report(step)
 
-    start = start_factors(base.info.modules, settings)
+    start = start_factors(base.info.modules, settings, base.info.embeddings)
     try:
         factors = train_round(base, start, stream, plan, settings, on_step=on_step).factors
     except TrainingError:

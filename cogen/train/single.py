@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Adapter, layout_of
 from cogen.config import Data, Train
 from cogen.data import heldout_windows
+from cogen.errors import ConfigError
 from cogen.train.cost import Cost, cost_of
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
@@ -65,12 +66,19 @@ def train_adapter(
     >>> made = train_adapter(base, {"grid": "seeds/grid.jsonl"}, Train(), domain="grid")  # doctest: +SKIP
     >>> made.adapter.save("grid")                                               # doctest: +SKIP
     """
+    if gram_tokens > 0 and settings.train_embeddings:
+        raise ConfigError(
+            "cannot take Gram statistics",
+            expected="linear layers alone",
+            got="train.train_embeddings = true",
+            fix="Leave one of them out; a table of embeddings has no inputs to take them of.",
+        )
     mixture = read_mixture(base, corpora, settings, heldout_frac, data)
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)
     state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
-    start = start_factors(base.info.modules, settings)
+    start = start_factors(base.info.modules, settings, base.info.embeddings)
     if on_start is not None:
         on_start(cost_of(layout_of(start), plan, settings.block_tokens))
     result = train_round(
@@ -90,7 +98,8 @@ def train_adapter(
         num_blocks = min(-(-gram_tokens // settings.block_tokens), plan.num_blocks)
         grams = collect_grams(base, result.factors, stream, num_blocks)
         manifest["gram_tokens"] = num_blocks * settings.block_tokens
-    adapter = Adapter(result.factors, base.info.name, base.info.contract, manifest, grams=grams)
+    embeddings = frozenset(base.info.embeddings) & result.factors.keys()
+    adapter = Adapter(result.factors, base.info.name, base.info.contract, manifest, embeddings, grams)
     return Trained(adapter, result)
 
 

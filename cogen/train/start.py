@@ -9,27 +9,36 @@ from cogen.adapter import Factors
 from cogen.config import Train
 from cogen.errors import ConfigError
 from cogen.merge.patterns import matching
-from cogen.train.lora import init_factors
+from cogen.train.lora import init_embedding, init_factors
 
 Value = TypeVar("Value")
 
 
-def start_factors(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, Factors]:
+def start_factors(
+    modules: Mapping[str, tuple[int, int]],
+    settings: Train,
+    embeddings: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Factors]:
     """Fresh factors of the modules that `settings` adapts, ranks and alphas by pattern.
 
     Args:
-        modules: name to `(d_out, d_in)` of all that could be adapted.
+        modules: name to `(d_out, d_in)` of all linear layers that could be adapted.
+        embeddings: likewise, for `train.train_embeddings`.
     Raises:
         ConfigError: a pattern that picks no module.
     """
-    chosen = target_modules(modules, settings)
+    tables = dict(embeddings or {}) if settings.train_embeddings else {}
+    chosen = {**target_modules(modules, settings), **tables}
     ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
     alphas = _by_pattern(settings.alpha_pattern, chosen, "train.alpha_pattern")
     factors: dict[str, Factors] = {}
     for name, shape in chosen.items():
         rank = ranks.get(name, settings.rank)
         scaling = settings.scaling_at(rank, alphas.get(name, settings.alpha))
-        factors |= init_factors({name: shape}, rank, scaling, settings.seed)
+        if name in tables:
+            factors[name] = init_embedding(shape, name, rank, scaling, settings.seed)
+        else:
+            factors |= init_factors({name: shape}, rank, scaling, settings.seed)
     return factors
 
 

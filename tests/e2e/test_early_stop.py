@@ -75,9 +75,12 @@ def test_it_stops_and_keeps_the_best(tiny: Base, corpora: dict[str, Path], whole
         assert score_windows(tiny, windows, "best", "grid").bits_per_byte == said["bits_per_byte"]
 
 
-@pytest.mark.parametrize("step", [1, 4, 7])
-def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, step: int) -> None:
+@pytest.mark.parametrize("since_best", [-1, 0, 2, 3])
+def test_stopped_and_resumed(
+    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, since_best: int
+) -> None:
     """Red: the best, or the count of evaluations since, left out of the state."""
+    step = whole.adapter.manifest["early_stop"]["best_step"] + since_best
 
     def on_step(done: Step) -> None:
         if done.step > step:

@@ -287,7 +287,8 @@ def test_scaling_is_two_at_any_rank_or_alpha_over_rank() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["rank_pattern={ mlp = 2 }", "alpha_pattern={ mlp = 2.0 }", "early_stop_patience=3"]
+    "setting",
+    ["rank_pattern={ mlp = 2 }", "alpha_pattern={ mlp = 2.0 }", "early_stop_patience=3", "train_embeddings=true"],
 )
 def test_what_is_for_one_domain_alone_is_refused_in_rounds(tmp_path: Path, setting: str) -> None:
     config = load_config(toml(tmp_path), [f"train.{setting}"])
