@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from cogen.adapter import Adapter, factor_digest
 from cogen.base import Base
 from cogen.config import Train
-from cogen.data import Corpus, read_corpus
+from cogen.data import read_corpus
 from cogen.errors import ConfigError, ContractMismatch
 from cogen.evaluate.score import evaluate_adapters
 from cogen.train.lora import attached
@@ -33,16 +33,16 @@ TOKENS = (torch.arange(2 * 9).reshape(2, 9) * 37 + 5) % 512
 
 
 @pytest.fixture(scope="module")
-def corpora() -> dict[str, Corpus]:
-    return {"grid": read_corpus(SEEDS / "grid.jsonl")}
+def corpora() -> dict[str, Path]:
+    return {"grid": SEEDS / "grid.jsonl"}
 
 
-def train(base: Base, corpora: dict[str, Corpus], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: dict[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
 
 
 @pytest.fixture(scope="module")
-def trained(tiny: Base, corpora: dict[str, Corpus]) -> Trained:
+def trained(tiny: Base, corpora: dict[str, Path]) -> Trained:
     return train(tiny, corpora)
 
 
@@ -50,7 +50,7 @@ def test_the_base_knows_its_table(tiny: Base) -> None:
     assert dict(tiny.info.embeddings) == {TABLE: (32, 512)} and TABLE not in tiny.info.modules
 
 
-def test_it_starts_at_nothing_and_learns_at_a_tenth_of_the_rate(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_it_starts_at_nothing_and_learns_at_a_tenth_of_the_rate(tiny: Base, corpora: dict[str, Path]) -> None:
     """Adam's first step is the rate itself wherever there is a gradient: of A of the table, and of B elsewhere.
 
     Red: one group for all; both factors zero.
@@ -103,7 +103,7 @@ def test_it_is_scored_and_an_embedding_of_another_base_is_refused(tiny: Base, tr
         tiny.info.require(misread, "mine")
 
 
-def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Corpus], trained: Trained, tmp_path: Path) -> None:
+def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Path], trained: Trained, tmp_path: Path) -> None:
     path, seen = tmp_path / "training", 0
 
     def on_step(_: object) -> None:
@@ -119,6 +119,6 @@ def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Corpus], trained: Tr
     assert factor_digest(resumed.adapter.factors) == factor_digest(trained.adapter.factors)
 
 
-def test_statistics_of_a_table_are_refused(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_statistics_of_a_table_are_refused(tiny: Base, corpora: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match=r"got train\.train_embeddings = true"):
         train(tiny, corpora, gram_tokens=64)
