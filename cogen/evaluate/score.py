@@ -17,6 +17,8 @@ from cogen.train.lora import attached
 from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cogen.base import Base
 
 BATCH_TOKENS = 2048
@@ -75,27 +77,34 @@ def score_windows(
     Raises:
         DataError: there is no window.
     """
-    import torch
-
     if not windows:
         raise DataError(
             "cannot score", expected="held-out text", got="none", where=domain, fix="Hold out more documents."
         )
+    nats = 0.0
+    for some, token_nats in nats_by_token(base, windows):
+        nats += float(token_nats.sum())
+        if progress is not None:
+            progress(sum(len(w.tokens) for w in some))
+    num_bytes = sum(w.num_bytes for w in windows)
+    return Cell(model, domain, nats / math.log(2.0) / num_bytes, num_bytes, sum(len(w.tokens) for w in windows))
+
+
+def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[Window], Tensor]]:
+    """Batches of windows, in order, and `(N,)` -ln p of all their tokens, end to end, in float64."""
+    import torch
+
     use_segment_attention(base.model)
     accelerator = make_accelerator(base)
     weight = head_weight(base.model)
-    nats = 0.0
-    with torch.no_grad():
-        for some in _batches(windows):
-            batch = window_batch(some, base.eos_id)
+    for some in _batches(windows):
+        batch = window_batch(some, base.eos_id)
+        with torch.no_grad():
             with accelerator.autocast():
                 hidden = hidden_states(base.model, batch)
             targets = torch.from_numpy(batch.targets).to(hidden.device)
-            nats += float(chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double().sum())
-            if progress is not None:
-                progress(len(batch.tokens))
-    num_bytes = sum(w.num_bytes for w in windows)
-    return Cell(model, domain, nats / math.log(2.0) / num_bytes, num_bytes, sum(len(w.tokens) for w in windows))
+            nats = chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
+        yield some, nats
 
 
 def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
