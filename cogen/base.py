@@ -131,6 +131,14 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
     return Base(info=info, model=model.to(where), tokenizer=tokenizer)
 
 
+def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, without its weights."""
+    from transformers import AutoTokenizer
+
+    with _quiet_transformers():
+        return AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
+
+
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
     """bfloat16 where the device multiplies it in hardware (emulated, it is six times slower than float32)."""
     import torch

@@ -5,16 +5,19 @@ Order of precedence: defaults, then the TOML file, then `--set table.key=value`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cogen.errors import ConfigError
 from cogen.settings import Table, apply_overrides, read_toml, validated
 
 DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -48,16 +51,42 @@ class Train(Table):
     """T, the tokens of a block."""
     batch_blocks: Count = 4
     """B, the blocks of an optimiser step."""
+    accumulate: Count = 1
+    """Parts that a step's blocks are worked through in, one after the other: less memory, the same gradient."""
+    checkpoint_activations: bool = False
+    """Compute activations anew in the backward pass instead of keeping them: less memory, about a third slower."""
+    replay: Annotated[str, Field(min_length=1)] | None = None
+    """A file or folder of general text that is mixed in; relative to the config file; None replays nothing."""
+    replay_frac: Share = 0.05
+    """Share of tokens that come from `replay`, of all those that do not come from `end_phase`."""
+    end_phase: Annotated[str, Field(min_length=1)] | None = None
+    """A file or folder of the text to end on; relative to the config file; None has no end phase."""
+    end_phase_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Share of all tokens of all rounds, at their end, that is the end phase."""
+    end_phase_mix: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of the end phase's tokens that come from `end_phase`."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-4
     """Peak of the schedule."""
     warmup_frac: Fraction = 0.03
     """Of all steps of all rounds."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After the warm-up: half a cosine to the end, or level ("stable") and then down over the last `decay_frac`."""
+    decay_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """Of all steps of all rounds; for wsd."""
     final_learning_rate_frac: Fraction = 0.1
     """Of the peak, at the last step of the last round."""
     rank: Count = 16
     """LoRA rank r."""
     alpha: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
-    """delta_W = alpha / rank * B @ A; None is 2 * rank."""
+    """delta_W = alpha / rank * B @ A; None is 2 * rank, with rslora 8."""
+    rslora: bool = False
+    """delta_W = alpha / sqrt(rank) * B @ A, so that steps keep their size at high rank."""
+    rank_pattern: dict[str, Count] = Field(default={})
+    """Rank of the modules that a pattern such as `layers.0-9.mlp` picks; the first that fits wins."""
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(default={})
+    """alpha by pattern, likewise."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Patterns of the linear layers that are adapted; None is all but the head."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest l2 norm of a step's gradient."""
@@ -65,12 +94,34 @@ class Train(Table):
     """Tokens whose logits exist at a time."""
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 60.0
     """Between saved states of `cogen train`."""
+    early_stop_patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations in a row without a better one that end `cogen train`; 0 never ends it early."""
+    early_stop_every: Count = 50
+    """Steps between evaluations."""
+    early_stop_frac: Share = 0.05
+    """Share of documents that are scored for it: neither trained on nor part of the held-out text."""
+    early_stop_tokens: Count = 4096
+    """Tokens of them that are scored."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.accumulate > self.batch_blocks:
+            raise ValueError(f"train.accumulate = {self.accumulate} parts of train.batch_blocks = {self.batch_blocks}")
+        if self.schedule == "wsd" and self.warmup_frac + self.decay_frac > 1.0 + 1e-9:
+            raise ValueError("train.warmup_frac and train.decay_frac that add up to more than 1")
+        return self
 
     @property
     def scaling(self) -> float:
-        """alpha / rank, one number for all ranks of a run."""
-        return 2.0 if self.alpha is None else self.alpha / self.rank
+        """The factor before B @ A, one number for all ranks of a run."""
+        return self.scaling_at(self.rank, self.alpha)
+
+    def scaling_at(self, rank: int, alpha: float | None) -> float:
+        """alpha / rank, or alpha / sqrt(rank) with rsLoRA; without an alpha 2, or 2 at rank 16."""
+        if self.rslora:
+            return (8.0 if alpha is None else alpha) / math.sqrt(rank)
+        return 2.0 if alpha is None else alpha / rank
 
 
 class Federation(Table):
@@ -189,6 +240,22 @@ class RunConfig(Table):
         """LoRA rank that `domain` trains."""
         return domain.rank or self.train.rank
 
+    def require_rounds(self) -> None:
+        """Refuse settings that have a meaning for one domain alone.
+
+        Raises:
+            ConfigError: factors with several scalings, or training that ends when it likes, in a federation.
+        """
+        alone = ("rank_pattern", "alpha_pattern", "early_stop_patience")
+        for key in alone:
+            if value := getattr(self.train, key):
+                raise ConfigError(
+                    "cannot run rounds",
+                    expected=f"no train.{key}",
+                    got=str(value),
+                    fix="It is for cogen train; take it out of the config.",
+                )
+
     def to_toml(self) -> str:
         """The resolved settings; reading them back gives an equal config."""
         import tomli_w
@@ -217,11 +284,13 @@ def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
 
 
 def _absolute(config: RunConfig, folder: Path) -> RunConfig:
-    domains = [d.model_copy(update={"data": _absolute_data(d.data, folder)}) for d in config.domains]
+    def resolved(path: str) -> str:
+        return path if path.startswith("hf://") else str((folder / Path(path).expanduser()).resolve())
+
+    domains = [d.model_copy(update={"data": resolved(d.data)}) for d in config.domains]
+    mixed = {k: resolved(p) for k in ("replay", "end_phase") if (p := getattr(config.train, k)) is not None}
     local = folder / Path(config.base.name).expanduser()
     base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base
-    return config.model_copy(update={"domains": tuple(domains), "base": base})
-
-
-def _absolute_data(data: str, folder: Path) -> str:
-    return data if data.startswith("hf://") else str((folder / Path(data).expanduser()).resolve())
+    return config.model_copy(
+        update={"domains": tuple(domains), "base": base, "train": config.train.model_copy(update=mixed)}
+    )

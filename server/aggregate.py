@@ -16,6 +16,7 @@ from cogen.merge.procrustes import turn
 from cogen.merge.rule import Rule
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
 from cogen.train.lora import init_factors, module_seed
+from cogen.train.start import target_modules
 from server.replies import Reply
 
 
@@ -31,7 +32,8 @@ class Aggregated:
 
 def first_global(base: BaseInfo, config: RunConfig) -> dict[str, Factors]:
     """The shared starting point: it changes nothing yet, and every client can train it."""
-    return init_factors(base.modules, config.server_rank, config.train.scaling, config.train.seed)
+    modules = target_modules(base.modules, config.train)
+    return init_factors(modules, config.server_rank, config.train.scaling, config.train.seed)
 
 
 def aggregate(

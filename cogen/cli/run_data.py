@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cogen.base import Base, load_base
 from cogen.cli.show import byte_bar, print_json
 from cogen.config import RunConfig, Train, parse_config
+from cogen.data import Prepared
 from cogen.data.card import Cost, training_cost
-from cogen.data.prepare import prepare
-from cogen.data.store import Prepared
 from cogen.errors import ConfigError
-from cogen.evaluate.judge import WINDOW_TOKENS, judge
 from cogen.files import write_file
 from cogen.report.card import card_page, card_text
 from cogen.settings import apply_overrides
+from cogen.train.corpus import prepare_corpus
 from cogen.train.probe import measure_rate
 
 TABLES = ("data.", "train.")
@@ -38,7 +36,8 @@ def run_data(
     """Prepare the corpus with a bar, write the card and its page, print it."""
     config = _config(path, heldout_frac, overrides)
     base = load_base(base_name)
-    prepared = _prepare(path, base, config)
+    with byte_bar("data") as bar:
+        prepared = prepare_corpus(base, path, config.data, config.evaluate.heldout_frac, progress=bar.update)
     card = replace(prepared.card, cost=_cost(base, prepared, config.train) if with_cost else None)
     folder = out or Path("cards") / (Path(path).stem or "data")
     write_file(folder / "card.json", card.to_json().encode())
@@ -58,24 +57,6 @@ def _config(path: str, heldout_frac: float, overrides: list[str]) -> RunConfig:
             raise ConfigError("cannot use option", expected="data.KEY=VALUE", got=repr(text), where="--set", fix=fix)
     apply_overrides(values, overrides)
     return parse_config(values, "the command line")
-
-
-def _prepare(path: str, base: Base, config: RunConfig) -> Prepared:
-    contract = base.info.contract
-    with byte_bar("data") as bar:
-        return prepare(
-            path,
-            base.tokenizer,
-            config.data,
-            config.evaluate.heldout_frac,
-            tokenizer_hash=contract.tokenizer,
-            base=base.info.name,
-            judge=partial(judge, base) if config.data.perplexity_filter else None,
-            judge_hash=f"{contract.weights} {base.model.dtype} {WINDOW_TOKENS}"
-            if config.data.perplexity_filter
-            else "",
-            progress=bar.update,
-        )
 
 
 def _cost(base: Base, prepared: Prepared, settings: Train) -> Cost:

@@ -8,11 +8,13 @@ from pathlib import Path
 from cogen.adapter import Adapter
 from cogen.base import Base, load_base
 from cogen.cli.show import TokenBar, named_paths, print_json, token_bar
-from cogen.data import Document, Window, heldout_windows, read_corpus, split_documents
+from cogen.data import Document, Window, heldout_windows, read_corpus
+from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError
 from cogen.evaluate.matrix import Evaluation, format_table
 from cogen.evaluate.score import evaluate_adapters
 from cogen.files import write_file
+from cogen.train.corpus import prepare_corpus
 
 
 def run_evaluate(
@@ -32,8 +34,10 @@ def run_evaluate(
         got = "nothing" if not paths else "an adapter called base"
         raise ConfigError("cannot evaluate", expected="--data NAME=PATH", got=got, fix="See cogen evaluate --help.")
     loaded = {name: Adapter.load(folder) for name, folder in folders.items()}
-    heldout = {name: _heldout(name, path, heldout_frac) for name, path in paths.items()}
+    for path in paths.values():
+        corpus_root(path)
     base = load_base(base_name)
+    heldout = {name: _heldout(base, path, heldout_frac) for name, path in paths.items()}
     windows = {n: heldout_windows(d, base.tokenizer, block_tokens, max_tokens) for n, d in heldout.items()}
     evaluation = _score(base, loaded, windows)
     if out is not None:
@@ -44,9 +48,11 @@ def run_evaluate(
         print(format_table(evaluation))
 
 
-def _heldout(name: str, path: str, heldout_frac: float) -> tuple[Document, ...]:
-    corpus = read_corpus(path)
-    return corpus.documents if heldout_frac >= 1.0 else split_documents(corpus.documents, heldout_frac, path).heldout
+def _heldout(base: Base, path: str, heldout_frac: float) -> tuple[Document, ...]:
+    """The held-out part as training leaves it; a corpus that is held out whole just as it is."""
+    if heldout_frac >= 1.0:
+        return read_corpus(path).documents
+    return prepare_corpus(base, path, heldout_frac=heldout_frac).heldout
 
 
 def _score(base: Base, adapters: dict[str, Adapter], windows: dict[str, list[Window]]) -> Evaluation:

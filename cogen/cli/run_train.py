@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cogen.base import load_base
+from cogen.cli.run_range_test import run_range_test
 from cogen.cli.show import named_paths, print_json, token_bar
-from cogen.config import Train, parse_config
-from cogen.data import read_corpus
+from cogen.config import RunConfig, parse_config
+from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, RunError
 from cogen.settings import apply_overrides
 from cogen.train.schedule import plan_round
@@ -27,25 +28,20 @@ def run_train(
     overrides: list[str],
     *,
     gram: bool,
+    lr_range_test: bool,
     resume: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Check the input, train with a bar, write the adapter, say what came of it."""
     paths = named_paths(data, "--data")
-    if not paths or not domain or out is None:
-        missing = "--data" if not paths else "--domain" if not domain else "--out"
-        raise ConfigError("cannot train", expected=missing, got="nothing", fix="See cogen train --help.")
-    if out.exists() and not out.is_dir():
-        raise RunError("cannot write", expected="a folder", got="a file", where=str(out), fix="Name another --out.")
-    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
-        fix = "Continue it with --resume, replace it with --overwrite, or name another --out."
-        raise RunError(
-            "cannot write", expected="a new or empty folder", got="a folder with files", where=str(out), fix=fix
-        )
-    settings = _settings(domain, paths, heldout_frac, overrides)
-    corpora = {name: read_corpus(path) for name, path in paths.items()}
-    base = load_base(base_name)
+    if lr_range_test and paths:
+        config = _config(domain or "range-test", paths, heldout_frac, overrides)
+        run_range_test(load_base(base_name), paths, config, as_json)
+        return
+    out = _checked_out(paths, domain, out, replaced=resume or overwrite)
+    config = _config(domain, paths, heldout_frac, overrides)
+    settings, base = config.train, load_base(base_name)
     state = out.parent / f".{out.name}.training"
     if resume and not state.is_file():
         print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
@@ -53,10 +49,12 @@ def run_train(
     with token_bar(domain, total) as bar:
         made = train_adapter(
             base,
-            corpora,
+            paths,
             settings,
             domain=domain,
             heldout_frac=heldout_frac,
+            data=config.data,
+            on_start=lambda cost: print(f"{domain}: {cost}", file=sys.stderr),
             on_step=lambda s: bar.update(s.num_tokens, f"loss {s.loss_nats:.3f}"),
             state_path=state,
             resume=resume,
@@ -67,16 +65,34 @@ def run_train(
     _say(made, out, as_json)
 
 
-def _settings(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> Train:
+def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replaced: bool) -> Path:
+    """The folder to write, if all that training needs is named and nothing is in the way."""
+    if not paths or not domain or out is None:
+        missing = "--data" if not paths else "--domain" if not domain else "--out"
+        raise ConfigError("cannot train", expected=missing, got="nothing", fix="See cogen train --help.")
+    if out.exists() and not out.is_dir():
+        raise RunError("cannot write", expected="a folder", got="a file", where=str(out), fix="Name another --out.")
+    if out.is_dir() and any(out.iterdir()) and not replaced:
+        fix = "Continue it with --resume, replace it with --overwrite, or name another --out."
+        raise RunError(
+            "cannot write", expected="a new or empty folder", got="a folder with files", where=str(out), fix=fix
+        )
+    return out
+
+
+def _config(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> RunConfig:
     """Through the config's own checks, so that bounds and unknown keys read the same everywhere."""
     first = next(iter(paths.values()))
     values: dict[str, Any] = {"domains": [{"name": domain, "data": first}], "evaluate": {"heldout_frac": heldout_frac}}
     for text in overrides:
-        if not text.strip().startswith("train."):
-            fix = "Here only train.KEY=VALUE has a meaning."
+        if not text.strip().startswith(("train.", "data.")):
+            fix = "Here only train.KEY=VALUE and data.KEY=VALUE have a meaning."
             raise ConfigError("cannot use option", expected="train.KEY=VALUE", got=repr(text), where="--set", fix=fix)
     apply_overrides(values, overrides)
-    return parse_config(values, "the command line").train
+    config = parse_config(values, "the command line")
+    for path in paths.values():
+        corpus_root(path)  # fails before the base is loaded
+    return config
 
 
 def _say(made: Trained, out: Path, as_json: bool) -> None:
@@ -86,4 +102,6 @@ def _say(made: Trained, out: Path, as_json: bool) -> None:
         values = {"out": str(out), "num_tokens": result.num_tokens, "loss_nats": result.loss_nats}
         print_json({**values, "seconds": result.seconds, "tokens_per_second": rate})
     else:
+        if best := result.best:
+            print(f"kept step {best.step} of {result.num_steps}: {best.bits_per_byte:.4f} bits per byte")
         print(f"{out}: {result.num_tokens} tokens, mean loss {result.loss_nats:.3f} nats, {rate:.0f} tok/s")

@@ -10,15 +10,24 @@ import typer
 
 def train(
     base: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or a known name.")] = "smollm2-135m",
-    data: Annotated[list[str], typer.Option(help="[NAME=]PATH of a corpus; several take turns.")] = [],  # noqa: B006
+    data: Annotated[
+        list[str], typer.Option(help="[NAME=]PATH of a corpus, or hf://datasets/OWNER/NAME; several take turns.")
+    ] = [],  # noqa: B006
     domain: Annotated[str, typer.Option(help="What the adapter is called.")] = "",
     out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens to train; short for --set train.tokens_per_round.")] = None,
+    replay: Annotated[str | None, typer.Option(help="General text to mix in; short for --set train.replay.")] = None,
+    end_phase: Annotated[str | None, typer.Option(help="Text to end on; short for --set train.end_phase.")] = None,
     heldout_frac: Annotated[float, typer.Option(help="Share of documents never trained on.")] = 0.05,
-    settings: Annotated[list[str], typer.Option("--set", help="train.KEY=VALUE, for example train.rank=8.")] = [],  # noqa: B006
+    settings: Annotated[
+        list[str], typer.Option("--set", help="train.KEY=VALUE or data.KEY=VALUE, for example train.rank=8.")
+    ] = [],  # noqa: B006
     gram: Annotated[
         bool,
         typer.Option("--gram", help="Keep second moments of layer inputs beside it, for cogen merge --method regmean."),
+    ] = False,
+    lr_range_test: Annotated[
+        bool, typer.Option("--lr-range-test", help="Try learning rates for a few steps each and name the one to take.")
     ] = False,
     resume: Annotated[bool, typer.Option(help="Continue from the state saved beside the adapter folder.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an adapter that is there.")] = False,
@@ -33,8 +42,13 @@ def train(
     keep_pages()
     from cogen.cli.run_train import run_train
 
-    extra = [] if tokens is None else [f"train.tokens_per_round={tokens}"]
+    short = {
+        "tokens_per_round": tokens,
+        "replay": replay and f"'{replay}'",
+        "end_phase": end_phase and f"'{end_phase}'",
+    }
+    extra = [f"train.{key}={value}" for key, value in short.items() if value is not None]
     run_train(
         base, data, domain, out, heldout_frac, [*extra, *settings],
-        gram=gram, resume=resume, overwrite=overwrite, as_json=as_json,
+        gram=gram, lr_range_test=lr_range_test, resume=resume, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip

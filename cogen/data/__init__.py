@@ -4,6 +4,7 @@ from cogen.data.document import Document, LeftOut
 from cogen.data.pack import Batch, PackedStream, Window, heldout_windows, tokenize, window_batch
 from cogen.data.read import Corpus, iter_corpus, read_corpus
 from cogen.data.split import Split, split_documents
+from cogen.data.store import Prepared
 
 __all__ = [
     "Batch",
@@ -11,6 +12,7 @@ __all__ = [
     "Document",
     "LeftOut",
     "PackedStream",
+    "Prepared",
     "Split",
     "Window",
     "heldout_windows",

@@ -7,13 +7,17 @@ positions start afresh. Evaluation reads windows, each predicted from EOS.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from cogen.data.document import Document
+from cogen.data.store import TokenStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +36,11 @@ class Batch:
     targets: NDArray[np.int64]
     lengths: tuple[int, ...]
 
+    @property
+    def num_predicted(self) -> int:
+        """Tokens that are predicted: those with a target."""
+        return int(np.count_nonzero(self.targets != IGNORE))
+
 
 class PackedStream:
     """Random access to the blocks of the endless stream over `documents`, each ending in EOS.
@@ -46,7 +55,8 @@ class PackedStream:
         self.documents = documents
         self.block_tokens = block_tokens
         self.seed = seed
-        self.epoch_tokens = sum(len(d) for d in documents)
+        self.lengths = _lengths(documents)
+        self.epoch_tokens = int(self.lengths.sum())
         self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
@@ -66,10 +76,16 @@ class PackedStream:
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if epoch not in self._orders:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.documents))
-            lengths = np.array([len(self.documents[i]) for i in order], dtype=np.int64)
+            lengths = self.lengths[order]
             self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
             self._orders[epoch] = (order, np.concatenate(([0], np.cumsum(lengths)[:-1])))
         return self._orders[epoch]
+
+
+def _lengths(documents: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
+    """Of each document; a store knows them without reading it."""
+    known = documents.lengths if isinstance(documents, TokenStore) else [len(d) for d in documents]
+    return np.asarray(known, dtype=np.int64)
 
 
 class InterleavedStream:
@@ -91,6 +107,43 @@ class Stream(Protocol):
     block_tokens: int
 
     def segments(self, index: int) -> list[NDArray[np.int32]]: ...
+
+
+class MixedStream:
+    """`main` with blocks of `other` spread evenly among its own; both are read in order, none is left out.
+
+    Of the first n blocks from `first_block` on, round(n * share) are of `other`: no coin is tossed, so
+    every stretch has its share to within one block, and each block's origin follows from its index alone.
+
+    Args:
+        share: of blocks, in (0, 1].
+        first_block: where mixing begins; before it, all is `main`.
+    Source: error diffusion (Bresenham 1965), in closed form.
+    """
+
+    def __init__(self, main: Stream, other: Stream, share: float, first_block: int = 0) -> None:
+        self.main, self.other = main, other
+        self.share = Fraction(repr(share))  # 0.05 as it is written: rounded binary shares drift
+        self.first_block = first_block
+        self.block_tokens = main.block_tokens
+
+    def segments(self, index: int) -> list[NDArray[np.int32]]:
+        """The pieces of documents in block `index`."""
+        before = self.num_other(index)
+        if self.num_other(index + 1) > before:
+            return self.other.segments(before)
+        return self.main.segments(index - before)
+
+    def num_other(self, num_blocks: int) -> int:
+        """How many of the first `num_blocks` blocks are of `other`."""
+        return math.floor(max(0, num_blocks - self.first_block) * self.share + Fraction(1, 2))
+
+
+def step_batches(stream: Stream, first: int, num_blocks: int, num_parts: int) -> list[Batch]:
+    """The blocks of a step in up to `num_parts` batches, whose sizes differ by a block at most."""
+    parts = min(num_parts, num_blocks)
+    edges = [first + num_blocks * k // parts for k in range(parts + 1)]
+    return [train_batch(stream, a, b - a) for a, b in pairwise(edges)]
 
 
 def train_batch(stream: Stream, first: int, num_blocks: int) -> Batch:

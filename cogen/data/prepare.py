@@ -25,7 +25,7 @@ from cogen.data.clean import BoilerplateCounter
 from cogen.data.document import Document, LeftOut
 from cogen.data.read import iter_corpus, no_documents
 from cogen.data.select import Selection, Tally
-from cogen.data.split import heldout_order, require_both
+from cogen.data.split import heldout_order, is_heldout, require_both, validation_documents
 from cogen.data.spool import Progress, Spool, write_spool
 from cogen.data.store import Prepared, StoreWriter, keep_folder, open_store, private_folder, write_synced
 from cogen.data.walk import Found, corpus_root, walk
@@ -52,6 +52,7 @@ def prepare(
     heldout_frac: float,
     *,
     tokenizer_hash: str,
+    validation_frac: float = 0.0,
     base: str = "",
     judge: Judge | None = None,
     judge_hash: str = "",
@@ -64,6 +65,7 @@ def prepare(
 
     Args:
         heldout_frac: a document's side depends on its id alone; 1 holds everything out.
+        validation_frac: of all documents, taken from the training ones and kept apart beside the held-out ones.
         tokenizer_hash: that of the base's contract.
         base: its name, for the card.
         judge: what `settings.perplexity_filter` needs, and with `judge_hash` what it depends on.
@@ -76,12 +78,13 @@ def prepare(
         fix = "Name a base, or switch data.perplexity_filter off."
         raise ConfigError("cannot filter by perplexity", expected="a base", got="none", where=str(path), fix=fix)
     root, cache = corpus_root(path), cache_dir or cache_folder() / "data"
-    about = [FORMAT, settings.model_dump(), heldout_frac, tokenizer_hash, judge_hash]
+    about = [FORMAT, settings.model_dump(), heldout_frac, validation_frac, tokenizer_hash, judge_hash]
     began, stamp = time.time(), _Stamp.of(root)
     link = cache / "index" / _sha256([*about, str(root.resolve()), stamp.files])
     made = open_store(cache / link.read_text("utf-8")) if link.is_file() else None
     if made is None:
-        task = _Task(root, tokenizer, settings, heldout_frac, base, judge, progress, len(stamp.files))
+        fracs = (heldout_frac, validation_frac)
+        task = _Task(root, tokenizer, settings, *fracs, base, judge, progress, len(stamp.files))
         name, made = _find_or_make(task, cache, about)
         if stamp.newest < began - SETTLED_SECONDS and _Stamp.of(root) == stamp:
             write_file(link, name.encode())
@@ -96,10 +99,16 @@ class _Task:
     tokenizer: PreTrainedTokenizerBase
     settings: Data
     heldout_frac: float
+    validation_frac: float
     base: str
     judge: Judge | None
     progress: Progress | None
     num_files: int
+
+    @property
+    def aside_frac(self) -> float:
+        """Of documents that are not trained on."""
+        return self.heldout_frac + self.validation_frac
 
     def report(self, what: str, done: int, total: int) -> None:
         if self.progress is not None:
@@ -123,7 +132,7 @@ class _Stamp:
 def _find_or_make(task: _Task, cache: Path, about: list[Any]) -> tuple[str, Prepared]:
     """The folder's name in the cache, and what is in it."""
     with private_folder(cache) as aside:
-        spool = write_spool(aside, _reading(task), task.heldout_frac, task.progress)
+        spool = write_spool(aside, _reading(task), task.aside_frac, task.progress)
         if not spool.num_documents:
             raise no_documents(task.root, list(spool.left_out))
         name = _sha256([*about, spool.sha256])
@@ -149,24 +158,33 @@ def _make(task: _Task, spool: Spool, aside: Path, folder: Path) -> None:
     write_job(job, task.settings, task.tokenizer, repeated, keep_text=task.settings.perplexity_filter)
     selection, tally = Selection(task.settings), Tally()
     writer = StoreWriter(folder, len(task.tokenizer))
-    heldout: list[Document] = []
+    aside_documents: list[Document] = []
     total = sum(b.end for b in (spool.heldout[-1:] + spool.train[-1:]))
     done = 0
-    for is_heldout, batches in ((True, spool.heldout), (False, spool.train)):
-        results = each_batch(partial(clean_batch, job_path=job, is_heldout=is_heldout), batches)
+    for is_aside, batches in ((True, spool.heldout), (False, spool.train)):
+        results = each_batch(partial(clean_batch, job_path=job, is_heldout=is_aside), batches)
         for batch, cleaned in zip(batches, results, strict=True):
-            for document in _kept(task, cleaned, selection, tally, is_heldout):
+            for document in _kept(task, cleaned, selection, tally, is_aside):
                 assert document.tokens is not None
-                tally.keep(document, is_heldout)
-                heldout.append(document.document) if is_heldout else writer.add(document.tokens)
+                tally.keep(document, is_aside)
+                aside_documents.append(document.document) if is_aside else writer.add(document.tokens)
             done += batch.end - batch.start
             task.report("preparing", done, total)
-    if task.heldout_frac < 1.0:
-        require_both(len(writer.lengths), len(heldout), task.heldout_frac, str(task.root))
-    digest = writer.finish(sorted(heldout, key=heldout_order))
-    parts = len(writer.lengths), len(heldout)
+    _require_parts(task, aside_documents, len(writer.lengths))
+    digest = writer.finish(sorted(aside_documents, key=heldout_order))
+    parts = len(writer.lengths), len(aside_documents)
     card = _card(task, spool, tally, selection, parts, digest)
     write_synced(folder / "card.json", card.to_json().encode())
+
+
+def _require_parts(task: _Task, aside: Sequence[Document], num_train: int) -> None:
+    """Every part that was asked for has a document at least."""
+    where = str(task.root)
+    if task.validation_frac:
+        validation_documents(aside, task.heldout_frac, task.validation_frac, where)
+    if task.heldout_frac < 1.0:
+        num_heldout = sum(is_heldout(d.id, task.heldout_frac) for d in aside)
+        require_both(num_train, num_heldout, task.heldout_frac, where)
 
 
 def _repeated_lines(task: _Task, spool: Spool) -> frozenset[int]:
@@ -182,7 +200,7 @@ def _repeated_lines(task: _Task, spool: Spool) -> frozenset[int]:
 
 
 def _kept(
-    task: _Task, cleaned: Sequence[Cleaned], selection: Selection, tally: Tally, is_heldout: bool
+    task: _Task, cleaned: Sequence[Cleaned], selection: Selection, tally: Tally, is_aside: bool
 ) -> Iterator[Cleaned]:
     """The documents of a batch that stay, each other one counted under the first reason to drop it."""
     left = []
@@ -192,7 +210,7 @@ def _kept(
         else:
             left.append(document)
     for document, reason in zip(left, _judged(task, left), strict=True):
-        if reason := reason or selection.resembles(document, is_heldout):
+        if reason := reason or selection.resembles(document, is_aside):
             tally.drop(document, reason)
         else:
             yield document

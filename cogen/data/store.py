@@ -22,6 +22,7 @@ import numpy as np
 
 from cogen.data.card import DataCard
 from cogen.data.document import Document
+from cogen.data.split import is_heldout
 from cogen.errors import DataError
 from cogen.files import cannot_write
 
@@ -79,11 +80,13 @@ class Prepared:
     Args:
         train: token ids of every training document.
         heldout: held-out documents, in the order of their hash.
-        sha256: of token ids, ends and held-out documents.
+        validation: those next to them by their hash, where some were asked for.
+        sha256: of token ids, ends and documents.
     """
 
     train: TokenStore
     heldout: tuple[Document, ...]
+    validation: tuple[Document, ...]
     sha256: str
     card: DataCard
 
@@ -130,8 +133,9 @@ def open_store(folder: Path) -> Prepared | None:
     try:
         card = DataCard.from_json((folder / "card.json").read_text("utf-8"), str(folder))
         with (folder / "heldout.jsonl").open("rb") as file:
-            heldout = tuple(Document(**json.loads(line)) for line in file)
-        return Prepared(TokenStore(folder), heldout, card.sha256, card)
+            aside = tuple(Document(**json.loads(line)) for line in file)
+        num_heldout = sum(is_heldout(d.id, card.heldout_frac) for d in aside)
+        return Prepared(TokenStore(folder), aside[:num_heldout], aside[num_heldout:], card.sha256, card)
     except (OSError, DataError):
         return None
 

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter, Factors
-from cogen.data.pack import Window, window_batch
+from cogen.data.pack import Window
 from cogen.errors import ConfigError, DataError
 from cogen.evaluate.matrix import Cell, Evaluation
-from cogen.train.attention import use_segment_attention
-from cogen.train.loop import hidden_states, make_accelerator
+from cogen.train.likelihood import sum_nats
 from cogen.train.lora import attached
-from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from cogen.base import Base
-
-BATCH_TOKENS = 2048
-CHUNK_TOKENS = 256
 
 
 def evaluate_adapters(
@@ -81,38 +74,6 @@ def score_windows(
         raise DataError(
             "cannot score", expected="held-out text", got="none", where=domain, fix="Hold out more documents."
         )
-    nats = 0.0
-    for some, token_nats in nats_by_token(base, windows):
-        nats += float(token_nats.sum())
-        if progress is not None:
-            progress(sum(len(w.tokens) for w in some))
+    nats = sum_nats(base, windows, progress)
     num_bytes = sum(w.num_bytes for w in windows)
     return Cell(model, domain, nats / math.log(2.0) / num_bytes, num_bytes, sum(len(w.tokens) for w in windows))
-
-
-def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[Window], Tensor]]:
-    """Batches of windows, in order, and `(N,)` -ln p of all their tokens, end to end, in float64."""
-    import torch
-
-    use_segment_attention(base.model)
-    accelerator = make_accelerator(base)
-    weight = head_weight(base.model)
-    for some in _batches(windows):
-        batch = window_batch(some, base.eos_id)
-        with torch.no_grad():
-            with accelerator.autocast():
-                hidden = hidden_states(base.model, batch)
-            targets = torch.from_numpy(batch.targets).to(hidden.device)
-            nats = chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
-        yield some, nats
-
-
-def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
-    some: list[Window] = []
-    for window in windows:
-        if some and sum(len(w.tokens) for w in some) + len(window.tokens) > BATCH_TOKENS:
-            yield some
-            some = []
-        some.append(window)
-    if some:
-        yield some

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cogen.base import describe_base
+from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
-from cogen.data import read_corpus, split_documents
+from cogen.data.prepare import prepare
+from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.matrix import Evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, free_port, superlink
 from cogen.runs import RunFolder, read_lines
+from cogen.train.start import target_modules
 
 POLL_SECONDS = 0.5
 # Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
@@ -81,11 +83,20 @@ def simulate(
 
 
 def check_input(settings: RunConfig) -> None:
-    """Fail before anything is started: corpora are read and split, the base is found or fetched."""
-    for domain in settings.domains:
-        corpus = read_corpus(domain.data)
-        split_documents(corpus.documents, settings.evaluate.heldout_frac, domain.data)
-    describe_base(settings.base.name)
+    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds."""
+    settings.require_rounds()
+    named = (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase)
+    paths = [path for path in named if path is not None]
+    for path in paths:
+        corpus_root(path)
+    base = describe_base(settings.base.name)
+    target_modules(base.modules, settings.train)
+    tokenizer = load_tokenizer(base)
+    # The filter needs the base's weights: there, clients prepare their corpora themselves.
+    data = settings.data.model_copy(update={"perplexity_filter": False})
+    for path in paths:
+        contract = base.contract.tokenizer
+        prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
 
 
 def _same_settings(run: RunFolder, settings: RunConfig) -> None:

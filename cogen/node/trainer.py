@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from cogen.adapter import Factors
 from cogen.base import Base, load_base
 from cogen.config import Domain, RunConfig, load_config
-from cogen.data import PackedStream, Window, heldout_windows, read_corpus, split_documents, tokenize
+from cogen.data import Window, heldout_windows
+from cogen.data.pack import Stream
 from cogen.errors import ConfigError
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import score_windows
@@ -22,8 +23,8 @@ from cogen.merge.factored import leading
 from cogen.runs import RunFolder, append_line
 from cogen.train.loop import RoundResult, Step, train_round
 from cogen.train.lora import attached, init_factors
+from cogen.train.mixture import make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
-from cogen.train.single import state_key
 from cogen.train.state import TrainState
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ WEIGHT_KEYS = ("a", "b")
 class DomainData:
     """One domain's packed training part, its held-out windows, and the key of its saved states."""
 
-    stream: PackedStream
+    stream: Stream
     windows: list[Window]
     key: str
 
@@ -62,6 +63,7 @@ class Trainer:
     def __init__(self, run: str | Path) -> None:
         self.run = RunFolder(run)
         self.config: RunConfig = load_config(self.run.config)
+        self.config.require_rounds()
         self._data: dict[str, DomainData] = {}
 
     @property
@@ -102,13 +104,14 @@ class Trainer:
     def _load(self, name: str) -> DomainData:
         if name not in self._data:
             train, evaluate = self.config.train, self.config.evaluate
-            corpus = read_corpus(self._domain(name).data)
-            split = split_documents(corpus.documents, evaluate.heldout_frac, name)
-            tokenizer = self.base.tokenizer
+            path = self._domain(name).data
+            mixture = read_mixture(self.base, {name: path}, train, evaluate.heldout_frac, self.config.data)
+            total = plan_round(train, 1, self.config.federation.num_rounds).total_blocks
+            limits = (train.block_tokens, evaluate.max_heldout_tokens)
             self._data[name] = DomainData(
-                stream=PackedStream(tokenize(split.train, tokenizer), train.block_tokens, train.seed),
-                windows=heldout_windows(split.heldout, tokenizer, train.block_tokens, evaluate.max_heldout_tokens),
-                key=state_key(self.base, {name: corpus}, train, evaluate.heldout_frac),
+                stream=make_stream(mixture, train, total),
+                windows=heldout_windows(mixture.corpora[name].heldout, self.base.tokenizer, *limits),
+                key=state_key(self.base, mixture, train),
             )
         return self._data[name]
 

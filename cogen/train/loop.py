@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Factors
 from cogen.config import Train
-from cogen.data.pack import Batch, Stream, train_batch
+from cogen.data.pack import Batch, Stream, step_batches
 from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
+from cogen.train.early_stop import better, is_due, is_over
 from cogen.train.lora import attached, read_back
 from cogen.train.loss import chunked_loss, head_weight
+from cogen.train.recompute import recomputed
 from cogen.train.schedule import Plan, learning_rate
-from cogen.train.state import TrainState
+from cogen.train.state import Best, TrainState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +51,10 @@ class RoundResult:
     factors: dict[str, Factors]
     state: TrainState
     num_tokens: int
+    num_steps: int
     loss_nats: float
     seconds: float
+    best: Best | None = None
 
 
 def train_round(
@@ -63,6 +68,7 @@ def train_round(
     state: TrainState | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
+    judge: Callable[[], float] | None = None,
 ) -> RoundResult:
     """Continue pretraining from `start` through the blocks and steps of `plan`.
 
@@ -72,6 +78,8 @@ def train_round(
         state: of an earlier round (moments live on), or of this round cut off in the middle.
         on_step: called after each optimiser step.
         on_checkpoint: called with a state to save, every `settings.checkpoint_seconds`.
+        judge: scores the model as it is, lower being better; asked every `settings.early_stop_every` steps
+            and at the end. After `settings.early_stop_patience` scores without a better one training ends.
     Returns: float32 factors on the CPU; the same bits for the same input on the same CPU.
     Raises:
         TrainingError: the loss is not finite.
@@ -84,23 +92,28 @@ def train_round(
     scaling = {name: f.scaling for name, f in start.items()}
     sum_loss = state.sum_loss_nats if state is not None else 0.0
     began = saved = time.monotonic()
-    with attached(base.model, begin, rest) as live:
+    best = state.best if state is not None else None
+    done = first
+    with attached(base.model, begin, rest) as live, recomputed(base.model, settings.checkpoint_activations):
         optimizer = accelerator.prepare(_optimizer(live, settings, state))
-        for step in range(first, plan.num_steps):
-            rate = learning_rate(settings, plan.first_step + step, plan.total_steps)
-            block, num_blocks = plan.blocks_of(step)
-            loss = _step(accelerator, base.model, optimizer, train_batch(stream, block, num_blocks), rate, settings)
-            sum_loss += _finite(loss, plan, step)
-            seconds = time.monotonic() - began
+        while done < plan.num_steps and not is_over(best, settings):
+            rate = learning_rate(settings, plan.first_step + done, plan.total_steps)
+            batches = step_batches(stream, *plan.blocks_of(done), settings.accumulate)
+            loss = _step(accelerator, base.model, optimizer, batches, rate, settings)
+            sum_loss += _finite(loss, plan, done)
+            done += 1
+            if judge is not None and is_due(done, plan.num_steps, settings):
+                best = better(best, judge(), done, partial(read_back, live, scaling))
             if on_step is not None:
-                on_step(_report(plan, first, step, stream.block_tokens, loss, rate, seconds))
+                seconds = time.monotonic() - began
+                on_step(_report(plan, first, done - 1, stream.block_tokens, loss, rate, seconds))
             if on_checkpoint is not None and time.monotonic() - saved >= settings.checkpoint_seconds:
-                on_checkpoint(TrainState(_moments(live, optimizer), step + 1, sum_loss, read_back(live, scaling)))
+                on_checkpoint(TrainState(_moments(live, optimizer), done, sum_loss, read_back(live, scaling), best))
                 saved = time.monotonic()
-        factors = read_back(live, scaling)
+        factors = read_back(live, scaling) if best is None else dict(best.factors)
         after = TrainState(_moments(live, optimizer))
-    tokens = plan.num_blocks * stream.block_tokens
-    return RoundResult(factors, after, tokens, sum_loss / plan.num_steps, time.monotonic() - began)
+    tokens = plan.blocks_before(done if best is None else best.step) * stream.block_tokens
+    return RoundResult(factors, after, tokens, done, sum_loss / done, time.monotonic() - began, best)
 
 
 def make_accelerator(base: Base) -> Any:
@@ -129,22 +142,28 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _step(
-    accelerator: Any, model: PreTrainedModel, optimizer: Any, batch: Batch, rate: float, settings: Train
+    accelerator: Any, model: PreTrainedModel, optimizer: Any, batches: Sequence[Batch], rate: float, settings: Train
 ) -> float:
+    """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
 
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with accelerator.autocast():
-        hidden = hidden_states(model, batch)
-    targets = torch.from_numpy(batch.targets).to(hidden.device)
     weight = head_weight(model)
-    loss = chunked_loss(hidden.to(weight.dtype), weight, targets, settings.head_chunk_tokens)
-    accelerator.backward(loss)
+    num_predicted = sum(batch.num_predicted for batch in batches)
+    sum_loss = torch.zeros((), device=weight.device)
+    for batch in batches:
+        with accelerator.autocast():
+            hidden = hidden_states(model, batch)
+        targets = torch.from_numpy(batch.targets).to(hidden.device)
+        mean = chunked_loss(hidden.to(weight.dtype), weight, targets, settings.head_chunk_tokens)
+        loss = mean * (batch.num_predicted / max(num_predicted, 1))
+        accelerator.backward(loss)
+        sum_loss += loss.detach()
     accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss.detach())
+    return float(sum_loss)
 
 
 def _finite(loss: float, plan: Plan, step: int) -> float:

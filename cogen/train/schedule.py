@@ -1,4 +1,4 @@
-"""Learning rate over the whole run: linear warm-up, then cosine."""
+"""Learning rate over the whole run: linear warm-up, then cosine, or level and down at the end."""
 
 from __future__ import annotations
 
@@ -20,10 +20,19 @@ class Plan:
     total_steps: int
     batch_blocks: int
 
+    @property
+    def total_blocks(self) -> int:
+        """Blocks of all rounds."""
+        return self.num_blocks * (self.total_steps // self.num_steps)
+
     def blocks_of(self, step: int) -> tuple[int, int]:
         """First block and number of blocks of the round's `step`; the last step may be smaller."""
-        done = step * self.batch_blocks
+        done = self.blocks_before(step)
         return self.first_block + done, min(self.batch_blocks, self.num_blocks - done)
+
+    def blocks_before(self, step: int) -> int:
+        """Blocks of the round's steps before `step`."""
+        return min(step * self.batch_blocks, self.num_blocks)
 
 
 def plan_round(settings: Train, round_number: int, num_rounds: int) -> Plan:
@@ -45,12 +54,20 @@ def plan_round(settings: Train, round_number: int, num_rounds: int) -> Plan:
 def learning_rate(settings: Train, step: int, total_steps: int) -> float:
     """Rate of optimiser step `step` (from 0) of `total_steps` over all rounds.
 
-    Rises linearly to the peak over the warm-up (at least one step, so the first step is never 0),
-    then follows half a cosine down to `final_learning_rate_frac` of it at the last step.
+    Rises linearly to the peak over the warm-up (at least one step, so the first step is never 0). From there
+    `cosine` follows half a cosine; `wsd` stays level and then falls by 1 - sqrt(x) over the last
+    `decay_frac` of the steps. Both end at `final_learning_rate_frac` of the peak, at the last step.
+
+    Source: wsd is that of Haegele et al. (arXiv 2405.18392), who find 1 - sqrt ahead of a linear fall, and
+    level with cosine from a fifth of the steps on.
     """
     warmup = max(1, math.ceil(settings.warmup_frac * total_steps - 1e-9))
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup + 1) / max(1, total_steps - warmup)
     low = settings.final_learning_rate_frac
+    if settings.schedule == "wsd":
+        decay = min(total_steps - warmup, max(1, math.ceil(settings.decay_frac * total_steps - 1e-9)))
+        progress = max(0, step + 1 - (total_steps - decay)) / decay
+        return settings.learning_rate * (low + (1.0 - low) * (1.0 - math.sqrt(progress)))
+    progress = (step - warmup + 1) / max(1, total_steps - warmup)
     return settings.learning_rate * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * progress)))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cogen.adapter import Adapter
-from cogen.config import Train
-from cogen.data import Corpus, PackedStream, split_documents, tokenize
-from cogen.data.pack import InterleavedStream, Stream
+from cogen.adapter import Adapter, layout_of
+from cogen.config import Data, Train
+from cogen.data import heldout_windows
+from cogen.train.cost import Cost, cost_of
 from cogen.train.gram import collect_grams
+from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
-from cogen.train.lora import init_factors
+from cogen.train.mixture import MIXED, Mixture, make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
-from cogen.train.state import TrainState
+from cogen.train.start import start_factors
+from cogen.train.state import Best, TrainState
 from cogen.versions import versions
 
 if TYPE_CHECKING:
@@ -34,11 +35,13 @@ class Trained:
 
 def train_adapter(
     base: Base,
-    corpora: Mapping[str, Corpus],
+    corpora: Mapping[str, str | Path],
     settings: Train,
     *,
     domain: str,
     heldout_frac: float = 0.05,
+    data: Data | None = None,
+    on_start: Callable[[Cost], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     state_path: Path | None = None,
     resume: bool = False,
@@ -49,7 +52,9 @@ def train_adapter(
     Several corpora take turns block by block, so that each gives the same number of tokens.
 
     Args:
-        corpora: name to corpus; the held-out part of each is never trained on.
+        corpora: name to path; the held-out part of each is never trained on.
+        data: how they are cleaned; by the defaults when None.
+        on_start: called with what training costs, once the data are read and before the first step.
         gram_tokens: of the training text, over which Gram statistics are taken for `regmean`; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
     Raises:
@@ -57,14 +62,17 @@ def train_adapter(
         RunError: with `resume`, the saved state is of other data or settings.
 
     >>> base = load_base("smollm2-135m")                                        # doctest: +SKIP
-    >>> corpora = {"grid": read_corpus("seeds/grid.jsonl")}                     # doctest: +SKIP
-    >>> train_adapter(base, corpora, Train(), domain="grid").adapter.save("grid")  # doctest: +SKIP
+    >>> made = train_adapter(base, {"grid": "seeds/grid.jsonl"}, Train(), domain="grid")  # doctest: +SKIP
+    >>> made.adapter.save("grid")                                               # doctest: +SKIP
     """
-    stream = make_stream(base, corpora, settings, heldout_frac)
+    mixture = read_mixture(base, corpora, settings, heldout_frac, data)
     plan = plan_round(settings, 1, 1)
-    start = init_factors(base.info.modules, settings.rank, settings.scaling, settings.seed)
-    key = state_key(base, corpora, settings, heldout_frac)
+    stream = make_stream(mixture, settings, plan.total_blocks)
+    key = state_key(base, mixture, settings)
     state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
+    start = start_factors(base.info.modules, settings)
+    if on_start is not None:
+        on_start(cost_of(layout_of(start), plan, settings.block_tokens))
     result = train_round(
         base,
         start,
@@ -74,18 +82,9 @@ def train_adapter(
         state=state,
         on_step=on_step,
         on_checkpoint=None if state_path is None else lambda s: s.save(state_path, key),
+        judge=_judge(base, mixture, settings) if settings.early_stop_patience else None,
     )
-    manifest = {
-        "kind": "expert",
-        "domain": domain,
-        "num_tokens": result.num_tokens,
-        "loss_nats": result.loss_nats,
-        "settings": settings.model_dump(),
-        "data_sha256": {name: corpus.sha256() for name, corpus in corpora.items()},
-        "heldout_frac": heldout_frac,
-        "parents": [],
-        "versions": versions(),
-    }
+    manifest = _manifest(domain, mixture, settings, result)
     grams = None
     if gram_tokens > 0:
         num_blocks = min(-(-gram_tokens // settings.block_tokens), plan.num_blocks)
@@ -95,23 +94,29 @@ def train_adapter(
     return Trained(adapter, result)
 
 
-def make_stream(base: Base, corpora: Mapping[str, Corpus], settings: Train, heldout_frac: float) -> Stream:
-    """The training blocks of the corpora, taking turns where there are several."""
-    streams = []
-    for name, corpus in corpora.items():
-        part = split_documents(corpus.documents, heldout_frac, name).train
-        streams.append(PackedStream(tokenize(part, base.tokenizer), settings.block_tokens, settings.seed))
-    return streams[0] if len(streams) == 1 else InterleavedStream(streams)
+def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResult) -> dict[str, Any]:
+    """Hashes in place of paths: where a domain keeps its text is its own affair."""
+    stopped = {} if result.best is None else {"early_stop": _early_stop(result.best, result)}
+    return {
+        "kind": "expert",
+        "domain": domain,
+        "num_tokens": result.num_tokens,
+        "loss_nats": result.loss_nats,
+        "settings": settings.model_dump(exclude=set(MIXED)),
+        "data_sha256": {name: corpus.sha256 for name, corpus in mixture.corpora.items()},
+        **mixture.digests,
+        **stopped,
+        "heldout_frac": mixture.heldout_frac,
+        "parents": [],
+        "versions": versions(),
+    }
 
 
-def state_key(base: Base, corpora: Mapping[str, Corpus], settings: Train, heldout_frac: float) -> str:
-    """Changes whenever a saved state would not continue the same training."""
-    schedule = settings.model_dump(exclude={"checkpoint_seconds"})
-    about = [
-        vars(base.info.contract),
-        str(base.model.dtype),
-        schedule,
-        heldout_frac,
-        [c.sha256() for c in corpora.values()],
-    ]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+def _early_stop(best: Best, result: RoundResult) -> dict[str, Any]:
+    return {"best_step": best.step, "last_step": result.num_steps, "bits_per_byte": best.bits_per_byte}
+
+
+def _judge(base: Base, mixture: Mixture, settings: Train) -> Callable[[], float]:
+    windows = heldout_windows(mixture.validation(), base.tokenizer, settings.block_tokens, settings.early_stop_tokens)
+    num_bytes = sum(w.num_bytes for w in windows)
+    return lambda: sum_nats(base, windows) / math.log(2.0) / num_bytes

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Factors
 from cogen.errors import RunError
@@ -19,33 +19,45 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class Best:
+    """The factors that scored best so far, and how many evaluations have not beaten them since."""
+
+    factors: Mapping[str, Factors]
+    bits_per_byte: float
+    step: int
+    num_worse: int = 0
+
+
+@dataclass(frozen=True)
 class TrainState:
     """Adam's `exp_avg`, `exp_avg_sq` and `step` by parameter, and the steps done of the current round.
 
     `factors` are those of a round cut off in the middle; None between rounds, where the server's
-    global factors are the truth.
+    global factors are the truth. `best` is there where training may stop early.
     """
 
     moments: Mapping[str, Tensor]
     num_steps_done: int = 0
     sum_loss_nats: float = 0.0
     factors: Mapping[str, Factors] | None = None
+    best: Best | None = None
 
     def save(self, path: Path, key: str) -> None:
         """Write to one safetensors file; `key` names what it belongs to and is checked on load."""
         from safetensors.torch import save
 
         tensors = {f"moment:{k}": v.contiguous() for k, v in self.moments.items()}
-        scalings = {}
-        for name, f in (self.factors or {}).items():
-            tensors[f"a:{name}"], tensors[f"b:{name}"], scalings[name] = f.a, f.b, f.scaling
-        about = {
+        tensors |= _flat(self.factors or {}, "")
+        about: dict[str, Any] = {
             "format": FORMAT,
             "key": key,
             "num_steps_done": self.num_steps_done,
             "sum_loss_nats": self.sum_loss_nats,
-            "scalings": scalings,
+            "scalings": {name: f.scaling for name, f in (self.factors or {}).items()},
         }
+        if self.best is not None:
+            tensors |= _flat(self.best.factors, "best:")
+            about["best"] = {k: v for k, v in vars(self.best).items() if k != "factors"}
         write_file(path, save(tensors, metadata={"cogen": json.dumps(about)}))
 
     @classmethod
@@ -67,11 +79,19 @@ class TrainState:
             raise _unusable(path, "a saved training state", str(error)) from None
         if about.get("key") != key:
             raise _unusable(path, "the state of this data and these settings", "that of others")
-        factors = {
-            n: Factors(tensors[f"a:{n}"], tensors[f"b:{n}"], scaling) for n, scaling in about["scalings"].items()
-        }
+        factors = _factors(tensors, about["scalings"], "")
         moments = {k.removeprefix("moment:"): v for k, v in tensors.items() if k.startswith("moment:")}
-        return cls(moments, about["num_steps_done"], about["sum_loss_nats"], factors or None)
+        found = about.get("best")
+        best = None if found is None else Best(_factors(tensors, about["scalings"], "best:"), **found)
+        return cls(moments, about["num_steps_done"], about["sum_loss_nats"], factors or None, best)
+
+
+def _flat(factors: Mapping[str, Factors], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{side}:{name}": getattr(f, side) for name, f in factors.items() for side in "ab"}
+
+
+def _factors(tensors: Mapping[str, Tensor], scalings: Mapping[str, float], prefix: str) -> dict[str, Factors]:
+    return {n: Factors(tensors[f"{prefix}a:{n}"], tensors[f"{prefix}b:{n}"], s) for n, s in scalings.items()}
 
 
 def _unusable(path: Path, expected: str, got: str) -> RunError:

@@ -14,8 +14,8 @@ from cogen.config import Train
 from cogen.data import Document
 from cogen.data.card import DataCard
 from cogen.data.pack import heldout_windows
-from cogen.evaluate.judge import judge
 from cogen.evaluate.score import score_windows
+from cogen.train.judge import judge
 from cogen.train.probe import measure_rate, rate_between
 from tests.conftest import SEEDS
 from tests.shell import Cogen

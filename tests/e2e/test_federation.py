@@ -18,7 +18,6 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from clients import client_app
 from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
-from cogen.data import read_corpus
 from cogen.errors import FederationError
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
@@ -206,7 +205,7 @@ def test_one_client_and_one_round_is_local_training_bit_for_bit(
     )
     config = load_config(run.config)
     base = load_base(str(tiny_folder), device="cpu", precision="float32")
-    corpora = {"clinical": read_corpus(config.domains[0].data)}
+    corpora = {"clinical": config.domains[0].data}
     alone = train_adapter(base, corpora, config.train, domain="clinical", heldout_frac=config.evaluate.heldout_frac)
     expert = Adapter.load(run.expert("clinical"))
     assert factor_digest(expert.factors) == factor_digest(alone.adapter.factors)
@@ -292,3 +291,16 @@ def test_a_servers_momentum_lives_through_a_resume(start: Start, kind: str) -> N
         same = kind != "nesterov"  # with adam the first step is the plain one
         close = torch.allclose(deltas[0][name].delta(), deltas[1][name].delta(), atol=1e-5)
         assert close == same, name
+
+
+def test_mixed_text_and_targets_in_rounds(start: Start) -> None:
+    """Red: the server starts from all modules; clients leave the replayed text out."""
+    options = ("train.targets=['q_proj', 'mlp']", "train.rslora=true", "train.accumulate=2")
+    seeds = Path(__file__).parents[2] / "seeds"
+    mixed = (f"train.replay={seeds / 'education.jsonl'}", "train.replay_frac=0.3")
+    plain, replayed = start(*options), start(*options, *mixed, name="replayed")
+    factors = Adapter.load(replayed.merged).factors
+    assert {n.rpartition(".")[2] for n in factors} == {"q_proj", "gate_proj", "up_proj", "down_proj"}
+    assert {f.scaling for f in factors.values()} == {4.0}
+    assert left_out(replayed) == {} and not left_out(plain)
+    assert factor_digest(factors) != factor_digest(Adapter.load(plain.merged).factors)

@@ -17,12 +17,13 @@ import torch
 from cogen.adapter import Factors, factor_digest
 from cogen.base import Base
 from cogen.config import Train
-from cogen.data import Corpus, read_corpus
+from cogen.data.pack import Stream
 from cogen.errors import RunError
 from cogen.train.loop import Step, TrainingError, train_round
 from cogen.train.lora import init_factors
+from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
-from cogen.train.single import Trained, make_stream, train_adapter
+from cogen.train.single import Trained, train_adapter
 from cogen.train.state import TrainState
 
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -37,12 +38,17 @@ class Cut(Exception):
 
 
 @pytest.fixture(scope="module")
-def corpora() -> dict[str, Corpus]:
-    return {name: read_corpus(SEEDS / f"{name}.jsonl") for name in ("grid", "clinical")}
+def corpora() -> dict[str, Path]:
+    return {name: SEEDS / f"{name}.jsonl" for name in ("grid", "clinical")}
 
 
-def train(base: Base, corpora: Mapping[str, Corpus], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
+
+
+def stream_of(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS) -> Stream:
+    total = plan_round(settings, 1, 1).total_blocks
+    return make_stream(read_mixture(base, corpora, settings, 0.15), settings, total)
 
 
 def cut_after(step: int) -> Any:
@@ -53,7 +59,7 @@ def cut_after(step: int) -> Any:
     return on_step
 
 
-def cut_off(base: Base, corpora: Mapping[str, Corpus], path: Path, step: int) -> None:
+def cut_off(base: Base, corpora: Mapping[str, Path], path: Path, step: int) -> None:
     """Leave a state of `step` steps done: step + 1 was made, and lost."""
     with pytest.raises(Cut):
         train(base, corpora, on_step=cut_after(step), state_path=path)
@@ -64,13 +70,13 @@ def same_tensors(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Te
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Base, corpora: dict[str, Corpus]) -> Trained:
+def whole(tiny: Base, corpora: dict[str, Path]) -> Trained:
     return train(tiny, corpora)
 
 
 @pytest.mark.parametrize("step", [1, 5])
 def test_stop_and_resume_is_never_having_stopped(
-    tiny: Base, corpora: dict[str, Corpus], whole: Trained, tmp_path: Path, step: int
+    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, step: int
 ) -> None:
     """Red: moments left out of the state; the block counted from 0 again; the sum of losses forgotten."""
     path = tmp_path / "training.safetensors"
@@ -85,7 +91,7 @@ def test_stop_and_resume_is_never_having_stopped(
     assert resumed.adapter.manifest == whole.adapter.manifest
 
 
-def test_cut_twice(tiny: Base, corpora: dict[str, Corpus], whole: Trained, tmp_path: Path) -> None:
+def test_cut_twice(tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path) -> None:
     path = tmp_path / "training.safetensors"
     cut_off(tiny, corpora, path, 2)
     with pytest.raises(Cut):
@@ -96,7 +102,7 @@ def test_cut_twice(tiny: Base, corpora: dict[str, Corpus], whole: Trained, tmp_p
 
 
 def test_without_resume_a_saved_state_is_not_read(
-    tiny: Base, corpora: dict[str, Corpus], whole: Trained, tmp_path: Path
+    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path
 ) -> None:
     path = tmp_path / "training.safetensors"
     cut_off(tiny, corpora, path, 3)
@@ -118,12 +124,12 @@ def test_a_saved_state_holds_moments_and_factors_bit_for_bit(tiny: Base, tmp_pat
     assert TrainState.load(tmp_path / "between.safetensors", "key").factors is None
 
 
-def test_a_state_of_other_data_or_settings_is_refused(tiny: Base, corpora: dict[str, Corpus], tmp_path: Path) -> None:
+def test_a_state_of_other_data_or_settings_is_refused(tiny: Base, corpora: dict[str, Path], tmp_path: Path) -> None:
     """Red: the key left unchecked in TrainState.load."""
     path = tmp_path / "training.safetensors"
     cut_off(tiny, corpora, path, 1)
-    other_data = {**corpora, "clinical": read_corpus(SEEDS / "materials.jsonl")}
-    tries: list[tuple[Mapping[str, Corpus], Train]] = [
+    other_data = {**corpora, "clinical": SEEDS / "materials.jsonl"}
+    tries: list[tuple[Mapping[str, Path], Train]] = [
         (other_data, SETTINGS),
         ({"grid": corpora["grid"]}, SETTINGS),
         (corpora, SETTINGS.model_copy(update={"learning_rate": 0.02})),
@@ -142,7 +148,7 @@ def test_a_state_of_other_data_or_settings_is_refused(tiny: Base, corpora: dict[
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", None], ids=["empty", "text", "foreign"])
 def test_what_is_no_state_is_refused(
-    tiny: Base, corpora: dict[str, Corpus], tmp_path: Path, content: bytes | None
+    tiny: Base, corpora: dict[str, Path], tmp_path: Path, content: bytes | None
 ) -> None:
     from safetensors.torch import save
 
@@ -153,7 +159,7 @@ def test_what_is_no_state_is_refused(
     assert "\n" not in str(refused.value)
 
 
-def test_one_seed_gives_one_result(tiny: Base, corpora: dict[str, Corpus], whole: Trained) -> None:
+def test_one_seed_gives_one_result(tiny: Base, corpora: dict[str, Path], whole: Trained) -> None:
     """Red: a generator that is not seeded."""
     torch.manual_seed(1234)
     again = train(tiny, corpora)
@@ -161,7 +167,7 @@ def test_one_seed_gives_one_result(tiny: Base, corpora: dict[str, Corpus], whole
     assert again.result.loss_nats == whole.result.loss_nats
 
 
-def test_another_seed_gives_another_start_and_another_order(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_another_seed_gives_another_start_and_another_order(tiny: Base, corpora: dict[str, Path]) -> None:
     """B starts at 0, so the first loss tells the blocks alone; and at next to no rate, A stays where it began.
 
     Red: seed 0 for init_factors; seed 0 for the stream.
@@ -177,7 +183,7 @@ def test_another_seed_gives_another_start_and_another_order(tiny: Base, corpora:
     assert first[0] != first[1]
 
 
-def test_every_module_learns_and_the_loss_falls(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_every_module_learns_and_the_loss_falls(tiny: Base, corpora: dict[str, Path]) -> None:
     """Red: the gradient's sign turned in the chunked loss; zero_grad before step."""
     losses: list[float] = []
     settings = Train(tokens_per_round=48 * 128, block_tokens=64, batch_blocks=2, learning_rate=0.02, rank=8)
@@ -190,9 +196,9 @@ def test_every_module_learns_and_the_loss_falls(tiny: Base, corpora: dict[str, C
     assert trained.adapter.contract == tiny.info.contract
 
 
-def test_moments_of_an_earlier_round_live_on(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_moments_of_an_earlier_round_live_on(tiny: Base, corpora: dict[str, Path]) -> None:
     """Two rounds with the state handed on are one run of twice the steps, bit for bit."""
-    stream = make_stream(tiny, corpora, SETTINGS, 0.15)
+    stream = stream_of(tiny, corpora)
     start = init_factors(tiny.info.modules, 4, 2.0, seed=0)
     first, second = (plan_round(SETTINGS, n, 2) for n in (1, 2))
     one = train_round(tiny, start, stream, first, SETTINGS)
@@ -204,8 +210,8 @@ def test_moments_of_an_earlier_round_live_on(tiny: Base, corpora: dict[str, Corp
     assert factor_digest(afresh.factors) != factor_digest(both.factors)
 
 
-def test_frozen_directions_are_felt_and_not_trained(tiny: Base, corpora: dict[str, Corpus]) -> None:
-    stream = make_stream(tiny, corpora, SETTINGS, 0.15)
+def test_frozen_directions_are_felt_and_not_trained(tiny: Base, corpora: dict[str, Path]) -> None:
+    stream = stream_of(tiny, corpora)
     start = init_factors(tiny.info.modules, 2, 2.0, seed=0)
     rest = {n: Factors(f.a, torch.ones_like(f.b) * 0.1, 2.0) for n, f in start.items()}
     kept = factor_digest(rest)
@@ -217,9 +223,9 @@ def test_frozen_directions_are_felt_and_not_trained(tiny: Base, corpora: dict[st
     assert {n: f.rank for n, f in found.factors.items()} == dict.fromkeys(start, 2)
 
 
-def test_a_loss_that_is_not_finite_is_an_error(tiny: Base, corpora: dict[str, Corpus]) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(tiny: Base, corpora: dict[str, Path]) -> None:
     """Red: _finite lets NaN through. The base is clean afterwards."""
-    stream = make_stream(tiny, corpora, SETTINGS, 0.15)
+    stream = stream_of(tiny, corpora)
     start = init_factors(tiny.info.modules, 2, 2.0, seed=0)
     name = next(iter(start))
     start[name] = Factors(start[name].a, torch.full_like(start[name].b, math.nan), 2.0)

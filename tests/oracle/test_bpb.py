@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import cogen.evaluate.score as score
+import cogen.train.likelihood as likelihood
 from cogen.adapter import Adapter, Factors
 from cogen.base import Base
 from cogen.data import Document, Window, heldout_windows
@@ -112,7 +112,7 @@ def test_a_window_longer_than_the_context_and_the_batch(tiny: Base, stock: Any) 
     """2100 tokens at once, where the base was made for 256 and a batch holds 2048."""
     rng = np.random.default_rng(0)
     window = Window(rng.integers(1, 512, 2100).astype(np.int32), 4000)
-    assert stock.config.max_position_embeddings == 256 and len(window.tokens) > score.BATCH_TOKENS
+    assert stock.config.max_position_embeddings == 256 and len(window.tokens) > likelihood.BATCH_TOKENS
     nats = in_one_forward(stock, tiny.eos_id, window.tokens.tolist())
     seen: list[int] = []
     cell = score_windows(tiny, [window], "base", "grid", seen.append)
@@ -128,7 +128,7 @@ def test_how_windows_are_grouped_does_not_matter(
     windows = windows_of(tiny, block_tokens=24)
     expected = score_windows(tiny, windows, "base", "grid")
     seen: list[int] = []
-    monkeypatch.setattr(score, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(likelihood, "BATCH_TOKENS", batch_tokens)
     found = score_windows(tiny, windows[::-1], "base", "grid", seen.append)
     assert sum(seen) == expected.num_tokens
     assert len(seen) == (len(windows) if batch_tokens == 1 else 1 if batch_tokens == 10**6 else len(seen))

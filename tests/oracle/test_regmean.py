@@ -13,13 +13,12 @@ from cogen.adapter import Adapter, Factors, Gram
 from cogen.adapter.grams import GRAM_NAME
 from cogen.base import Base
 from cogen.config import Train
-from cogen.data import read_corpus
 from cogen.data.pack import train_batch
 from cogen.errors import AdapterError, MergeError
 from cogen.merge import merge_adapters, regmean
 from cogen.train.gram import Sketch, collect_grams
 from cogen.train.lora import init_factors
-from cogen.train.single import make_stream
+from cogen.train.mixture import make_stream, read_mixture
 from tests.shell import Cogen, refused
 
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -102,7 +101,7 @@ def test_a_narrow_sketch_finds_the_directions_that_matter() -> None:
 def test_the_statistics_are_of_what_a_layer_sees(tiny: Base) -> None:
     """The input of layer 0 follows from the embedding alone. Red: the EOS-shifted targets are fed. Red: one block."""
     settings = Train(block_tokens=32, rank=2)
-    stream = make_stream(tiny, {"grid": read_corpus(SEEDS / "grid.jsonl")}, settings, 0.15)
+    stream = make_stream(read_mixture(tiny, {"grid": SEEDS / "grid.jsonl"}, settings, 0.15), settings, 3)
     seen: list[int] = []
     grams = collect_grams(tiny, init_factors(tiny.info.modules, 2, 2.0, 0), stream, 3, on_block=seen.append)
     assert seen == [1, 2, 3] and grams.keys() == tiny.info.modules.keys()

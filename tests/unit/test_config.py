@@ -80,6 +80,16 @@ def test_an_unknown_key_like_no_other_is_refused_without_a_guess(tmp_path: Path)
         ("[train]\nblock_tokens = 7\n", "train.block_tokens"),
         ("[train]\nwarmup_frac = 1.01\n", "train.warmup_frac"),
         ("[train]\nseed = 2147483648\n", "train.seed"),
+        ("[train]\nreplay = ''\n", "train.replay"),
+        ("[train]\nreplay_frac = 1\n", "train.replay_frac"),
+        ("[train]\nend_phase_frac = 0\n", "train.end_phase_frac"),
+        ("[train]\nend_phase_mix = 1.1\n", "train.end_phase_mix"),
+        ("[train]\naccumulate = 0\n", "train.accumulate"),
+        ("[train]\nschedule = 'linear'\n", "train.schedule"),
+        ("[train]\ntargets = []\n", "train.targets"),
+        ("[train]\nrank_pattern = { mlp = 0 }\n", "train.rank_pattern.mlp"),
+        ("[train]\nalpha_pattern = { mlp = 'x' }\n", "train.alpha_pattern.mlp"),
+        ("[train]\nearly_stop_frac = 0\n", "train.early_stop_frac"),
         ("[train]\ntokens_per_round = 10.5\n", "train.tokens_per_round"),
         ("[federation]\nserver_rank = 0\n", "federation.server_rank"),
         ("[federation]\nserver_scale = inf\n", "federation.server_scale"),
@@ -193,6 +203,8 @@ def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
         toml(
             tmp_path,
             "rank = 3\nweight = 0.25\n[base]\nname = 'a/ü'\n[train]\nalpha = 5\nlearning_rate = 1e-5\nclip_norm = inf\n"
+            "replay = 'general'\nend_phase = '/data/qa'\ntargets = ['q_proj', 'mlp']\n"
+            "rank_pattern = { 'layers.0-9.mlp' = 8, q_proj = 2 }\nalpha_pattern = { mlp = 1.5 }\n"
             "[federation]\nserver_rank = 7\nmin_valid_clients = 1\n[evaluate]\nheldout_frac = 0.3\n",
         )
     )
@@ -211,7 +223,7 @@ def test_every_shipped_config_reads_back_equal(tmp_path: Path, path: Path) -> No
 
 
 def test_paths_resolve_from_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = toml(tmp_path, "[base]\nname = '../bases/small'\n")
+    path = toml(tmp_path, "[base]\nname = '../bases/small'\n[train]\nreplay = 'general'\nend_phase = '/data/qa'\n")
     (tmp_path / "bases" / "small").mkdir(parents=True)
     away = tmp_path / "away"
     away.mkdir()
@@ -219,6 +231,7 @@ def test_paths_resolve_from_the_config_file(tmp_path: Path, monkeypatch: pytest.
     config = load_config(Path("../here/run.toml"))
     assert config.domains[1].data == str(path.parent / "corpora" / "grid.jsonl")
     assert config.base.name == str(tmp_path / "bases" / "small")
+    assert config.train.replay == str(path.parent / "general") and config.train.end_phase == "/data/qa"
 
 
 def test_absolute_home_and_hub_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +284,16 @@ def test_the_server_takes_the_largest_client_rank_unless_told(tmp_path: Path) ->
 def test_scaling_is_two_at_any_rank_or_alpha_over_rank() -> None:
     assert [Train(rank=r).scaling for r in (1, 4, 64)] == [2.0, 2.0, 2.0]
     assert Train(rank=8, alpha=4.0).scaling == 0.5
+
+
+@pytest.mark.parametrize(
+    "setting", ["rank_pattern={ mlp = 2 }", "alpha_pattern={ mlp = 2.0 }", "early_stop_patience=3"]
+)
+def test_what_is_for_one_domain_alone_is_refused_in_rounds(tmp_path: Path, setting: str) -> None:
+    config = load_config(toml(tmp_path), [f"train.{setting}"])
+    with pytest.raises(ConfigError, match=rf"cannot run rounds: expected no train\.{setting.partition('=')[0]}, got"):
+        config.require_rounds()
+    load_config(toml(tmp_path)).require_rounds()
 
 
 def test_a_config_cannot_be_changed(tmp_path: Path) -> None:

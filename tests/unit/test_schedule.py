@@ -12,7 +12,7 @@ from cogen.train.schedule import learning_rate, plan_round
 PEAK = 0.004
 
 
-def settings(**values: float) -> Train:
+def settings(**values: float | str) -> Train:
     return Train.model_validate(
         {"learning_rate": PEAK, "warmup_frac": 0.2, "final_learning_rate_frac": 0.1, "block_tokens": 8, **values}
     )
@@ -51,6 +51,42 @@ def test_warm_up_alone_ends_at_the_peak() -> None:
 
 def test_a_single_step_trains_at_the_peak() -> None:
     assert learning_rate(settings(), 0, 1) == PEAK
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, PEAK / 4),  # 4 of 20 steps warm up
+        (3, PEAK),
+        (4, PEAK),
+        (15, PEAK),  # level until the last 4 steps
+        (16, PEAK * (0.1 + 0.9 * 0.5)),  # 1 - sqrt(1 / 4)
+        (17, PEAK * (0.1 + 0.9 * (1 - math.sqrt(0.5)))),
+        (18, PEAK * (0.1 + 0.9 * (1 - math.sqrt(0.75)))),
+        (19, PEAK * 0.1),
+    ],
+)
+def test_wsd_by_hand(step: int, expected: float) -> None:
+    """Red: a linear fall; a fall that begins a step late; the share taken of the steps after the warm-up."""
+    assert learning_rate(settings(schedule="wsd", decay_frac=0.2), step, 20) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_rounds", [2, 3, 6])
+def test_wsd_falls_at_the_end_of_all_rounds(num_rounds: int) -> None:
+    """12 steps: 3 warm up, 3 fall. Red: plans that fall at the end of each round."""
+    cut = settings(schedule="wsd", decay_frac=0.25, tokens_per_round=192 / num_rounds, batch_blocks=2)
+    plans = [plan_round(cut, n, num_rounds) for n in range(1, num_rounds + 1)]
+    rates = [learning_rate(cut, p.first_step + s, p.total_steps) for p in plans for s in range(p.num_steps)]
+    assert rates[2:9] == [PEAK] * 7 and rates[9:] == sorted(rates[9:], reverse=True) and rates[9] < PEAK
+
+
+def test_wsd_without_a_level_part_and_of_few_steps() -> None:
+    whole = settings(schedule="wsd", warmup_frac=0.2, decay_frac=0.8)
+    assert learning_rate(whole, 3, 20) == PEAK > learning_rate(whole, 4, 20)
+    assert learning_rate(whole, 0, 1) == PEAK
+    assert [learning_rate(whole, s, 2) for s in (0, 1)] == [PEAK, pytest.approx(0.1 * PEAK)]
+    with pytest.raises(ValueError, match=r"train\.warmup_frac and train\.decay_frac that add up to more than 1"):
+        settings(schedule="wsd", warmup_frac=0.3, decay_frac=0.8)
 
 
 @pytest.mark.parametrize(("final", "last"), [(0.0, 0.0), (1.0, PEAK)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cogen.data import Document, heldout_windows
-from cogen.evaluate.score import nats_by_token
+from cogen.train.likelihood import nats_by_token
 
 if TYPE_CHECKING:
     from cogen.base import Base

@@ -1,0 +1,124 @@
+"""The learning-rate range test: a few steps at each rate from one start, and the highest that is stable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogen.config import Data, Train
+from cogen.data import Window
+from cogen.data.pack import Stream
+from cogen.errors import TrainingError
+from cogen.train.likelihood import sum_nats
+from cogen.train.loop import Step, train_round
+from cogen.train.lora import attached
+from cogen.train.mixture import make_stream, read_mixture
+from cogen.train.schedule import Plan, plan_round
+from cogen.train.start import start_factors
+
+if TYPE_CHECKING:
+    from cogen.base import Base
+
+RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
+NUM_STEPS, PROBE_BLOCKS = 8, 4
+MAX_RISE_NATS = 0.1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate: the loss of each step, and the loss on other text afterwards; infinite where it diverged."""
+
+    learning_rate: float
+    step_nats: tuple[float, ...]
+    nats_after: float
+
+
+def stable_trials(trials: Sequence[Trial], nats_before: float) -> list[Trial]:
+    """The trials up to the first that is not stable, by rising rate; the last of them is the choice.
+
+    A trial is stable if no step's loss is MAX_RISE_NATS above that of the lowest rate, which saw the same
+    text, and the loss afterwards is not as much above the best before it, the start included.
+
+    Args:
+        nats_before: the loss on the other text before training.
+    """
+    ordered = sorted(trials, key=lambda t: t.learning_rate)
+    found: list[Trial] = []
+    best = nats_before
+    for trial in ordered:
+        rises = [mine - low for mine, low in zip(trial.step_nats, ordered[0].step_nats, strict=False)]
+        if not all(rise <= MAX_RISE_NATS for rise in (*rises, trial.nats_after - best)):  # NaN is never <=
+            break
+        found.append(trial)
+        best = min(best, trial.nats_after)
+    return found
+
+
+def range_test(
+    base: Base,
+    corpora: Mapping[str, str | Path],
+    settings: Train,
+    *,
+    heldout_frac: float = 0.05,
+    data: Data | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> tuple[float, list[Trial]]:
+    """Train NUM_STEPS steps at each of RATES without warm-up or decay, from the same start on the same text.
+
+    Args:
+        on_step: called with the tokens trained so far at all rates.
+    Returns: the loss before training, in nats a token on the blocks after those trained on; the trials.
+    Source: Biderman et al. (arXiv 2405.09673) take the highest stable of 1e-5 to 5e-4.
+    """
+    settings = level_settings(settings, RATES[0])
+    plan = plan_round(settings, 1, 1)
+    mixture = read_mixture(base, corpora, settings, heldout_frac, data)
+    stream = make_stream(mixture, settings, plan.total_blocks)
+    probe = [Window(p, 0) for i in range(plan.num_blocks, plan.num_blocks + PROBE_BLOCKS) for p in stream.segments(i)]
+    before = _nats(base, probe)
+    trials: list[Trial] = []
+    for rate in RATES:
+        done = len(trials) * plan.num_blocks * settings.block_tokens
+        report = None if on_step is None else lambda step, done=done: on_step(done + step.num_tokens)
+        trials.append(_try(base, stream, plan, level_settings(settings, rate), probe, report))
+    return before, trials
+
+
+def level_settings(settings: Train, rate: float) -> Train:
+    """A level rate over a few of the steps that `settings` would make."""
+    tokens = NUM_STEPS * settings.batch_blocks * settings.block_tokens
+    level = {"learning_rate": rate, "warmup_frac": 0.0, "schedule": "cosine", "final_learning_rate_frac": 1.0}
+    return settings.model_copy(
+        update={**level, "tokens_per_round": tokens, "end_phase": None, "early_stop_patience": 0}
+    )
+
+
+def _try(
+    base: Base,
+    stream: Stream,
+    plan: Plan,
+    settings: Train,
+    probe: Sequence[Window],
+    report: Callable[[Step], None] | None,
+) -> Trial:
+    losses: list[float] = []
+
+    def on_step(step: Step) -> None:
+        losses.append(step.loss_nats)
+        if report is not None:
+            report(step)
+
+    start = start_factors(base.info.modules, settings)
+    try:
+        factors = train_round(base, start, stream, plan, settings, on_step=on_step).factors
+    except TrainingError:
+        return Trial(settings.learning_rate, (*losses, math.inf), math.inf)
+    with attached(base.model, factors):
+        return Trial(settings.learning_rate, tuple(losses), _nats(base, probe))
+
+
+def _nats(base: Base, windows: Sequence[Window]) -> float:
+    return sum_nats(base, windows) / sum(len(w.tokens) for w in windows)

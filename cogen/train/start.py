@@ -1,0 +1,66 @@
+"""The factors that training starts from: which modules, at which rank and scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from cogen.adapter import Factors
+from cogen.config import Train
+from cogen.errors import ConfigError
+from cogen.merge.patterns import matching
+from cogen.train.lora import init_factors
+
+Value = TypeVar("Value")
+
+
+def start_factors(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, Factors]:
+    """Fresh factors of the modules that `settings` adapts, ranks and alphas by pattern.
+
+    Args:
+        modules: name to `(d_out, d_in)` of all that could be adapted.
+    Raises:
+        ConfigError: a pattern that picks no module.
+    """
+    chosen = target_modules(modules, settings)
+    ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
+    alphas = _by_pattern(settings.alpha_pattern, chosen, "train.alpha_pattern")
+    factors: dict[str, Factors] = {}
+    for name, shape in chosen.items():
+        rank = ranks.get(name, settings.rank)
+        scaling = settings.scaling_at(rank, alphas.get(name, settings.alpha))
+        factors |= init_factors({name: shape}, rank, scaling, settings.seed)
+    return factors
+
+
+def target_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, tuple[int, int]]:
+    """The modules that `train.targets` picks, in the order of `modules`.
+
+    Raises:
+        ConfigError: a pattern that picks none.
+    """
+    if settings.targets is None:
+        return dict(modules)
+    picked = {name for pattern in settings.targets for name in _picked(pattern, modules, "train.targets")}
+    return {name: shape for name, shape in modules.items() if name in picked}
+
+
+def _by_pattern(patterns: Mapping[str, Value], names: Iterable[str], key: str) -> dict[str, Value]:
+    """Values by module; the first pattern that fits a module wins, as in PEFT."""
+    found: dict[str, Value] = {}
+    for pattern, value in reversed(list(patterns.items())):
+        found |= dict.fromkeys(_picked(pattern, names, key), value)
+    return found
+
+
+def _picked(pattern: str, names: Iterable[str], key: str) -> list[str]:
+    found = matching(pattern, names)
+    if not found:
+        raise ConfigError(
+            "cannot start training",
+            expected="a pattern of modules such as layers.0-9.mlp",
+            got=f"{pattern!r}, which picks none",
+            where=key,
+            fix=f"Modules look like {next(iter(names))}.",
+        )
+    return found
