@@ -198,7 +198,7 @@ class Data(Table):
     """Drop documents whose bits per byte under the base lie outside the two bounds below."""
     min_bits_per_byte: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.2
     """Below, a document repeats itself."""
-    max_bits_per_byte: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 3.0
+    max_bits_per_byte: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 4.5
     """Above, a document is gibberish to the base."""
 
     @model_validator(mode="after")

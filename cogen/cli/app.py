@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import evaluate, merge, report, simulate, train
+from cogen.cli import data, evaluate, merge, report, simulate, train
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("data")(data.data)
 app.command("train")(train.train)
 app.command("simulate")(simulate.simulate)
 app.command("merge")(merge.merge)

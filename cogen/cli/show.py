@@ -85,6 +85,51 @@ class TokenBar:
         print(text.rstrip(), file=sys.stderr, flush=True)
 
 
+@contextmanager
+def byte_bar(title: str) -> Iterator[ByteBar]:
+    """A live bar in bytes through one piece of work after another; a line every ten seconds without a terminal."""
+    bar = ByteBar(title)
+    with bar.progress:
+        yield bar
+
+
+class ByteBar:
+    """Progress in bytes, of work that is named anew in each of its passes."""
+
+    def __init__(self, title: str) -> None:
+        import time
+
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self.title, self.what, self.printed = title, "", time.monotonic()
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        console = Console(stderr=True)
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty())
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of the pass `what`; a total of 0 is not known."""
+        import time
+
+        if what != self.what:
+            self.what, self.began = what, time.monotonic()
+            self.task = self.progress.add_task(f"{self.title} · {what}", total=total or None)
+        self.progress.update(self.task, completed=done, total=total or None)
+        if not sys.stderr.isatty() and time.monotonic() - self.printed > 10:
+            self.printed = time.monotonic()
+            rate = done / max(self.printed - self.began, 1e-9)
+            left = f" · {duration((total - done) / rate)} left" if total and rate else ""
+            size = f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f}" if total else "")
+            print(f"{self.title} · {what} · {size} MB · {rate / 1e6:.1f} MB/s{left}", file=sys.stderr, flush=True)
+
+
 def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -35,7 +35,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class _Plot:
+class Plot:
     """Data bounds and the pixel box they fall in."""
 
     low_x: float
@@ -104,20 +104,20 @@ def bar_chart(bars: Sequence[tuple[str, float | None, str]], width: int, title: 
     names = min(max([40.0, *(text_width(name) for name, _, _ in bars)]), 0.36 * width)
     low, high = min(0.0, *values, 0.0), max(1.0, *values, 1.0)
     bottom = 34 + 30 * len(bars)
-    plot = _Plot(low, high, 0, 1, names + 14, width - 64, 26, bottom)
+    plot = Plot(low, high, 0, 1, names + 14, width - 64, 26, bottom)
     # The two headings are about 60 and 90 pixels wide; closer together, the percentages must do.
     roomy = plot.x(1.0) - plot.x(0.0) > 100
     parts = [_reference(plot, 0.0, "0% = base" if roomy else "0%")]
     parts.append(_reference(plot, 1.0, "100% = expert" if roomy else "100%"))
     for i, (name, value, kind) in enumerate(bars):
         middle = 26 + 4 + 30 * i + 15
-        parts.append(_text(names, middle + 4.5, shorten(name, names + 1), "end", full=name))
+        parts.append(label(names, middle + 4.5, shorten(name, names + 1), "end", full=name))
         if value is not None:
             ends = sorted((plot.x(0.0), plot.x(min(max(value, -1.0), 2.0))))
             size = f'width="{ends[1] - ends[0]:.1f}" height="18"'
             parts.append(Markup(f'<rect class="bar %s" x="{ends[0]:.1f}" y="{middle - 9}" {size} rx="2"/>') % kind)
-        parts.append(_text(width - 2, middle + 4.5, NOTHING if value is None else percent(value), "end", "value"))
-    return _svg(parts, width, bottom + 6, title)
+        parts.append(label(width - 2, middle + 4.5, NOTHING if value is None else percent(value), "end", "value"))
+    return drawing(parts, width, bottom + 6, title)
 
 
 def line_chart(series: Sequence[Series], x: Axis, y_title: str, width: int, title: str, *, labels: bool) -> Markup:
@@ -133,44 +133,44 @@ def line_chart(series: Sequence[Series], x: Axis, y_title: str, width: int, titl
     x_ticks = ticks(min(p[0] for p in finite), max(p[0] for p in finite), width // 80, x.smallest_step)
     y_ticks = ticks(min(p[1] for p in finite), max(p[1] for p in finite), 7)
     room = min(max(text_width(s.name) for s in series), 0.28 * width) + 26 if labels else 22
-    numbers = _same_decimals(y_ticks)
+    numbers = same_decimals(y_ticks)
     left = max(map(text_width, numbers)) + 12
-    plot = _Plot(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1], left, width - room, 30, height - 44)
-    parts = [_y_axis(plot, y_ticks, numbers, y_title), _x_axis(plot, x_ticks, x)]
+    plot = Plot(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1], left, width - room, 30, height - 44)
+    parts = [y_axis(plot, y_ticks, numbers, y_title), _x_axis(plot, x_ticks, x)]
     parts += [_line(plot, s) for s in series]
     if labels:
         parts.append(_end_labels(plot, series, width))
-    return _svg(parts, width, height, title)
+    return drawing(parts, width, height, title)
 
 
-def _same_decimals(values: Sequence[float]) -> list[str]:
+def same_decimals(values: Sequence[float]) -> list[str]:
     """As many decimals for all as the step between them needs."""
     digits = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
     return [decimals(value, digits) for value in values]
 
 
-def _y_axis(plot: _Plot, values: Sequence[float], numbers: Sequence[str], title: str) -> Markup:
+def y_axis(plot: Plot, values: Sequence[float], numbers: Sequence[str], title: str) -> Markup:
     """Light lines across, with their numbers, and the title above them."""
-    parts = [_text(2, 14, title, "start", "soft")]
+    parts = [label(2, 14, title, "start", "soft")]
     for value, number in zip(values, numbers, strict=True):
         at = plot.y(value)
         parts.append(Markup(f'<path class="grid" d="M{plot.left:.1f} {at:.1f}H{plot.right:.1f}"/>'))
-        parts.append(_text(plot.left - 8, at + 4.5, number, "end", "soft"))
+        parts.append(label(plot.left - 8, at + 4.5, number, "end", "soft"))
     return Markup("").join(parts)
 
 
-def _x_axis(plot: _Plot, values: Sequence[float], axis: Axis) -> Markup:
+def _x_axis(plot: Plot, values: Sequence[float], axis: Axis) -> Markup:
     """A line below, with marks, numbers and title."""
     parts = [Markup(f'<path class="axis" d="M{plot.left:.1f} {plot.bottom:.1f}H{plot.right:.1f}"/>')]
     for value in values:
         at = plot.x(value)
         parts.append(Markup(f'<path class="axis" d="M{at:.1f} {plot.bottom:.1f}v5"/>'))
-        parts.append(_text(at, plot.bottom + 20, axis.write(value), "middle", "soft"))
-    parts.append(_text((plot.left + plot.right) / 2, plot.bottom + 39, axis.title, "middle", "soft"))
+        parts.append(label(at, plot.bottom + 20, axis.write(value), "middle", "soft"))
+    parts.append(label((plot.left + plot.right) / 2, plot.bottom + 39, axis.title, "middle", "soft"))
     return Markup("").join(parts)
 
 
-def _line(plot: _Plot, series: Series) -> Markup:
+def _line(plot: Plot, series: Series) -> Markup:
     """One path, started anew after a gap, and a dot where it ends."""
     path, pen_up, last = "", True, None
     for point in series.points:
@@ -187,7 +187,7 @@ def _line(plot: _Plot, series: Series) -> Markup:
     return line + Markup(f'<circle class="dot {_colour(series)}" cx="{last[0]:.1f}" cy="{last[1]:.1f}" r="3"/>')
 
 
-def _end_labels(plot: _Plot, series: Sequence[Series], width: int) -> Markup:
+def _end_labels(plot: Plot, series: Sequence[Series], width: int) -> Markup:
     """Names at the right edge, pushed apart, each tied to its line's end where that lies elsewhere."""
     ends = [(s, [p for p in s.points if all(map(math.isfinite, p))]) for s in series]
     named = [(s, plot.x(points[-1][0]), plot.y(points[-1][1])) for s, points in ends if points]
@@ -200,7 +200,7 @@ def _end_labels(plot: _Plot, series: Sequence[Series], width: int) -> Markup:
                 f'<path class="tie {_colour(s)}" d="M{x + 5:.1f} {y:.1f}L{start - 12:.1f} {at:.1f}H{start - 4:.1f}"/>'
             )
         )
-        parts.append(_text(start, at + 4.5, shorten(s.name, width - start), "start", f"name {_colour(s)}", s.name))
+        parts.append(label(start, at + 4.5, shorten(s.name, width - start), "start", f"name {_colour(s)}", s.name))
     return Markup("").join(parts)
 
 
@@ -211,18 +211,18 @@ def _colour(series: Series) -> str:
     return f"c{series.colour % NUM_COLOURS}" + (" dashed" if series.colour >= NUM_COLOURS else "")
 
 
-def _reference(plot: _Plot, value: float, heading: str) -> Markup:
+def _reference(plot: Plot, value: float, heading: str) -> Markup:
     at = plot.x(value)
     line = Markup(f'<path class="axis" d="M{at:.1f} {plot.top:.1f}V{plot.bottom:.1f}"/>')
-    return line + _text(at, 16, heading, "middle", "soft")
+    return line + label(at, 16, heading, "middle", "soft")
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "", full: str = "") -> Markup:
+def label(x: float, y: float, text: str, anchor: str, kind: str = "", full: str = "") -> Markup:
     name = Markup("<title>%s</title>") % full if full and full != text else ""
     attributes = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}"'
     return Markup(f"<text {attributes}>%s%s</text>") % (text, name)
 
 
-def _svg(parts: Sequence[Markup], width: int, height: float, title: str) -> Markup:
+def drawing(parts: Sequence[Markup], width: int, height: float, title: str) -> Markup:
     box = f'viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}"'
     return Markup(f'<svg {box} role="img" aria-label="%s">%s</svg>') % (title, Markup("").join(parts))

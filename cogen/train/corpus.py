@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogen.config import Data
-from cogen.data import Document, Prepared, heldout_windows
+from cogen.data import Prepared
 from cogen.data.prepare import prepare
 from cogen.data.spool import Progress
-from cogen.train.likelihood import sum_nats
+from cogen.train.judge import WINDOW_TOKENS, judge
 
 if TYPE_CHECKING:
     from cogen.base import Base
-
-JUDGED_TOKENS = 256
 
 
 def prepare_corpus(
@@ -46,13 +42,7 @@ def prepare_corpus(
         validation_frac=validation_frac,
         tokenizer_hash=contract.tokenizer,
         base=base.info.name,
-        judge=partial(first_bits_per_byte, base) if judged else None,
-        judge_hash=f"{contract.weights} {base.model.dtype} {JUDGED_TOKENS}" if judged else "",
+        judge=partial(judge, base) if judged else None,
+        judge_hash=f"{contract.weights} {base.model.dtype} {WINDOW_TOKENS}" if judged else "",
         progress=progress,
     )
-
-
-def first_bits_per_byte(base: Base, documents: Sequence[Document]) -> list[float]:
-    """Bits per byte of each document's first JUDGED_TOKENS tokens, predicted from EOS."""
-    windows = [heldout_windows([d], base.tokenizer, JUDGED_TOKENS, 1)[0] for d in documents]
-    return [sum_nats(base, [w]) / math.log(2.0) / w.num_bytes for w in windows]

@@ -11,6 +11,8 @@ from cogen.train.loop import hidden_states, make_accelerator
 from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cogen.base import Base
 
 BATCH_TOKENS = 2048
@@ -23,22 +25,29 @@ def sum_nats(base: Base, windows: Sequence[Window], progress: Callable[[int], No
     Args:
         progress: called with the tokens scored, after each batch.
     """
+    nats = 0.0
+    for some, token_nats in nats_by_token(base, windows):
+        nats += float(token_nats.sum())
+        if progress is not None:
+            progress(sum(len(w.tokens) for w in some))
+    return nats
+
+
+def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[Window], Tensor]]:
+    """Batches of windows, in order, and `(N,)` -ln p of all their tokens, end to end, in float64."""
     import torch
 
     use_segment_attention(base.model)
     accelerator = make_accelerator(base)
     weight = head_weight(base.model)
-    nats = 0.0
-    with torch.no_grad():
-        for some in _batches(windows):
-            batch = window_batch(some, base.eos_id)
+    for some in _batches(windows):
+        batch = window_batch(some, base.eos_id)
+        with torch.no_grad():
             with accelerator.autocast():
                 hidden = hidden_states(base.model, batch)
             targets = torch.from_numpy(batch.targets).to(hidden.device)
-            nats += float(chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double().sum())
-            if progress is not None:
-                progress(len(batch.tokens))
-    return nats
+            nats = chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
+        yield some, nats
 
 
 def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:

@@ -82,7 +82,7 @@ def test_a_card_reads_back_as_it_was() -> None:
     ],
 )
 def test_a_card_that_is_none_is_refused(change: dict[str, Any], expected: str) -> None:
-    with pytest.raises(DataError, match="card.json") as caught:
+    with pytest.raises(DataError, match=r"card\.json") as caught:
         DataCard.from_json(json.dumps(json.loads(CARD.to_json()) | change), "card.json")
     assert expected in str(caught.value)
 

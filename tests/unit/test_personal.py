@@ -48,6 +48,7 @@ NOT_PERSONAL = [
     "192.168.100.200",
     "1234 5678 9012 3456",  # fails Luhn
     "4111111111111112",  # fails Luhn
+    "1234 5678 9012 3452",  # passes it, but no card begins with a 1
     "0000 0000 0000 0000",
     "DE89 3704 0044 0532 0130 01",  # fails the checksum of IBAN
     "000-12-3456",  # no such area

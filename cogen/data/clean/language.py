@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-UNKNOWN = "und"
+UNKNOWN, NO_LANGUAGE = "und", "zxx"
 LEAST_LETTERS = 20
 # 500 characters decide as well as 2000 do, in a fifth of the time (0.2 ms).
 READ_CHARACTERS = 500
 
 
 def detect_language(text: str) -> str:
-    """ISO 639-1 code of the language of the text's start, `und` below 20 letters.
+    """ISO 639-1 code of the language of the text's start, `und` below 20 letters; `zxx` for no language.
 
     Source: langid.py (Lui & Baldwin 2012), 97 languages, by py3langid.
     """

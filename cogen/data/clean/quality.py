@@ -2,8 +2,9 @@
 
 Sources: Gopher (Rae et al., arXiv 2112.11446, appendix A.1.1 and table A1); FineWeb (Penedo et al.,
 arXiv 2406.17557, section 3.6). Where the rules were made for English web pages they are held to what they
-can judge: stop words to English; words to scripts with spaces; repetition to documents of 50 words, shares
-of lines to documents of 10 lines. Domain text may be short: the least is 10 words, where Gopher has 50.
+can judge: stop words to English; words to scripts with spaces; stop words, numbers and repetition to
+documents of 50 words, shares of lines to documents of 10 lines. Domain text may be short and telegraphic
+("Relay 21 tripped 14:05, no load lost."): the least is 10 words, where Gopher has 50.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from cogen.data.clean.language import detect_language
+from cogen.data.clean.language import NO_LANGUAGE, detect_language
 from cogen.data.clean.repetition import duplicate_frac, ngram_fracs
 from cogen.data.clean.words import is_unspaced, split_words
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 # A log note or a glossary's entry has a dozen words; below, it is a title or a fragment.
 LEAST_WORDS = 10
-# What Gopher takes as the shortest document: in fewer words, one repetition is a large share.
-LEAST_WORDS_REPETITION = 50
+# What Gopher takes as the shortest document: in fewer words, one repetition or three numbers are a large share.
+LEAST_WORDS_SHARES = 50
 LEAST_LINES = 10
 SHORT_LINE_CHARACTERS = 30
 
@@ -89,9 +90,9 @@ class _Measured:
 
     @property
     def num_stop_words(self) -> int:
-        """Different ones; as many as there are where the text is not English."""
+        """Different ones; as many as there are where the text is in another language than English."""
         found = len(STOP_WORDS.intersection(w.strip(".,;:!?()\"'").casefold() for w in set(self.words)))
-        return found if found >= 2 or detect_language(self.text) == "en" else len(STOP_WORDS)
+        return found if found >= 2 or detect_language(self.text) in ("en", NO_LANGUAGE) else len(STOP_WORDS)
 
     @property
     def ended_frac(self) -> float:
@@ -105,7 +106,7 @@ class _Measured:
 
 
 def _repetition(measure: Callable[[_Measured], float], most: float) -> Rule:
-    return Rule(measure, most=most, least_words=LEAST_WORDS_REPETITION)
+    return Rule(measure, most=most, least_words=LEAST_WORDS_SHARES)
 
 
 RULES: dict[str, Rule] = {
@@ -114,8 +115,8 @@ RULES: dict[str, Rule] = {
     "symbols per word": Rule(lambda m: len(_SYMBOL.findall(m.text)) / max(1, len(m.words)), most=0.1),
     "bullet lines": Rule(lambda m: m.line_frac(_BULLET.match), most=0.9, least_lines=LEAST_LINES, needs_spaces=False),
     "ellipsis lines": Rule(lambda m: m.line_frac(lambda x: x.endswith(_ELLIPSES)), most=0.3, needs_spaces=False),
-    "words with a letter": Rule(lambda m: m.alphabetic_frac, least=0.8),
-    "stop words": Rule(lambda m: m.num_stop_words, least=2),
+    "words with a letter": Rule(lambda m: m.alphabetic_frac, least=0.8, least_words=LEAST_WORDS_SHARES),
+    "stop words": Rule(lambda m: m.num_stop_words, least=2, least_words=LEAST_WORDS_SHARES),
     "duplicate lines": _repetition(lambda m: duplicate_frac(m.lines), 0.3),
     "duplicate paragraphs": _repetition(lambda m: duplicate_frac(m.paragraphs), 0.3),
     "characters in duplicate paragraphs": _repetition(lambda m: duplicate_frac(m.paragraphs, by_length=True), 0.2),

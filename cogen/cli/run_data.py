@@ -1,0 +1,73 @@
+"""The work of `cogen data`, imported only when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cogen.base import Base, load_base
+from cogen.cli.show import byte_bar, print_json
+from cogen.config import RunConfig, Train, parse_config
+from cogen.data import Prepared
+from cogen.data.card import Cost, training_cost
+from cogen.errors import ConfigError
+from cogen.files import write_file
+from cogen.report.card import card_page, card_text
+from cogen.settings import apply_overrides
+from cogen.train.corpus import prepare_corpus
+from cogen.train.probe import measure_rate
+
+TABLES = ("data.", "train.")
+
+
+def run_data(
+    path: str,
+    base_name: str,
+    out: Path | None,
+    heldout_frac: float,
+    overrides: list[str],
+    *,
+    with_cost: bool,
+    as_json: bool,
+) -> None:
+    """Prepare the corpus with a bar, write the card and its page, print it."""
+    config = _config(path, heldout_frac, overrides)
+    base = load_base(base_name)
+    with byte_bar("data") as bar:
+        prepared = prepare_corpus(base, path, config.data, config.evaluate.heldout_frac, progress=bar.update)
+    card = replace(prepared.card, cost=_cost(base, prepared, config.train) if with_cost else None)
+    folder = out or Path("cards") / (Path(path).stem or "data")
+    write_file(folder / "card.json", card.to_json().encode())
+    write_file(folder / "card.html", card_page(card).encode())
+    if as_json:
+        print_json({**json.loads(card.to_json()), "out": str(folder)})
+    else:
+        print(f"{card_text(card)}\n\n{folder / 'card.html'}")
+
+
+def _config(path: str, heldout_frac: float, overrides: list[str]) -> RunConfig:
+    """Through the config's own checks, so that bounds and unknown keys read the same everywhere."""
+    values: dict[str, Any] = {"domains": [{"name": "data", "data": path}], "evaluate": {"heldout_frac": heldout_frac}}
+    for text in overrides:
+        if not text.strip().startswith(TABLES):
+            fix = "Here only data.KEY=VALUE and train.KEY=VALUE have a meaning."
+            raise ConfigError("cannot use option", expected="data.KEY=VALUE", got=repr(text), where="--set", fix=fix)
+    apply_overrides(values, overrides)
+    return parse_config(values, "the command line")
+
+
+def _cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
+    import torch
+
+    print("timing a few training steps", file=sys.stderr)
+    return training_cost(
+        base.info.modules,
+        sum(p.numel() * p.element_size() for p in base.model.parameters()),
+        base.model.dtype == torch.bfloat16,
+        settings,
+        prepared.num_train_tokens,
+        measure_rate(base, prepared.train, settings),
+    )
