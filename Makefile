@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup simulate test test-slow check bench-merge clean
+.PHONY: setup simulate test test-slow check bench-merge bench-train clean
 
 setup: .venv/ready
 
@@ -31,6 +31,9 @@ check: .venv/ready
 # ARGS goes to the script: make bench-merge ARGS="--cases 135m --json merge.json"
 bench-merge: .venv/ready
 	$(BIN)/python benchmarks/merge.py $(ARGS)
+
+bench-train: .venv/ready
+	$(BIN)/python benchmarks/train.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist

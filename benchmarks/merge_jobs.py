@@ -58,8 +58,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
     from cogen.adapter import Adapter
     from cogen.merge import merge_adapters
-    from cogen.merge.parallel import in_parallel
     from cogen.merge_folder import save_checked
+    from cogen.parallel import in_parallel
 
     imported = peak_mb()
     start = time.perf_counter()

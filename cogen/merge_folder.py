@@ -12,8 +12,8 @@ from cogen.adapter.folder import MANIFEST_NAME
 from cogen.errors import AdapterError, ConfigError, MergeError
 from cogen.files import building_folder, write_file
 from cogen.merge import Merged, Override, Rule, SelfCheck, merge_adapters, self_check
-from cogen.merge.parallel import in_parallel
 from cogen.merge.plan import require_distinct
+from cogen.parallel import in_parallel
 from cogen.recipe import RECIPE_NAME, OverrideTable, Recipe, load_recipe
 from cogen.versions import versions
 

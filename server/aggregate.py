@@ -11,10 +11,10 @@ from cogen.adapter import Factors
 from cogen.base import BaseInfo
 from cogen.config import RunConfig
 from cogen.merge.factored import energy_of, revive
-from cogen.merge.parallel import in_parallel
 from cogen.merge.procrustes import turn
 from cogen.merge.rule import Rule
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
+from cogen.parallel import in_parallel
 from cogen.train.lora import init_factors, module_seed
 from cogen.train.start import target_modules
 from server.replies import Reply

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Adapter, Factors
 from cogen.adapter.grams import gram_digest
 from cogen.merge.factored import normalise_weights
-from cogen.merge.parallel import in_parallel
 from cogen.merge.plan import Override, Plan, check_grams, names_for, plan_modules, shared_contract
 from cogen.merge.rule import Rule, combine, refused
 from cogen.merge.sketch import sketch
+from cogen.parallel import in_parallel
 
 if TYPE_CHECKING:
     from torch import Tensor

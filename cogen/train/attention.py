@@ -57,13 +57,7 @@ def segment_attention(
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    if sliding_window is not None and sliding_window < max(segment_lengths):
-        raise BaseModelError(
-            "cannot train with this block length",
-            expected=f"segments within the sliding window of {sliding_window} tokens",
-            got=f"{max(segment_lengths)} tokens",
-            fix="Set train.block_tokens to the window or less.",
-        )
+    require_window(sliding_window, segment_lengths)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -77,3 +71,14 @@ def segment_attention(
         scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout) for q, k, v in pieces
     ]
     return torch.cat(outs, dim=2).transpose(1, 2), None
+
+
+def require_window(sliding_window: int | None, segment_lengths: tuple[int, ...]) -> None:
+    """Raise BaseModelError if a segment is longer than what a token may look back."""
+    if sliding_window is not None and sliding_window < max(segment_lengths):
+        raise BaseModelError(
+            "cannot train with this block length",
+            expected=f"segments within the sliding window of {sliding_window} tokens",
+            got=f"{max(segment_lengths)} tokens",
+            fix="Set train.block_tokens to the window or less.",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from cogen.data.pack import Batch, Stream, step_batches
 from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
 from cogen.train.early_stop import better, is_due, is_over
+from cogen.train.fast.training import FastTraining, fast_training, gradients_in_parallel
 from cogen.train.lora import attached, read_back, tables
-from cogen.train.loss import chunked_loss, head_weight
+from cogen.train.loss import chunked_loss, difference, head_weight
 from cogen.train.recompute import recomputed
 from cogen.train.schedule import Plan, learning_rate
 from cogen.train.state import Best, TrainState
@@ -95,16 +97,23 @@ def train_round(
     began = saved = time.monotonic()
     done = first
     slow = tables(base.model, begin)
-    with attached(base.model, begin, rest) as live, recomputed(base.model, settings.checkpoint_activations):
+    with (
+        attached(base.model, begin, rest) as live,
+        recomputed(base.model, settings.checkpoint_activations),
+        fast_training(base.model, settings.cpu_kernels) as fast,
+    ):
         optimizer = accelerator.prepare(_optimizer(live, slow, settings, state))
         while done < plan.num_steps and not is_over(best, settings):
             rate = learning_rate(settings, plan.first_step + done, plan.total_steps)
-            batches = step_batches(stream, *plan.blocks_of(done), settings.accumulate)
-            loss = _step(accelerator, base.model, optimizer, batches, rate, settings)
+            block, num_blocks = plan.blocks_of(done)
+            batches = step_batches(stream, block, num_blocks, settings.accumulate if fast is None else num_blocks)
+            loss = _step(accelerator, base.model, optimizer, batches, rate, settings, fast)
             sum_loss += _finite(loss, plan, done)
             done += 1
             if judge is not None and is_due(done, plan.num_steps, settings):
-                best = better(best, judge(), done, partial(read_back, live, scaling))
+                with fast.aside() if fast is not None else nullcontext():
+                    score = judge()
+                best = better(best, score, done, partial(read_back, live, scaling))
             if on_step is not None:
                 seconds = time.monotonic() - began
                 on_step(_report(plan, first, done - 1, stream.block_tokens, loss, rate, seconds))
@@ -143,28 +152,48 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _step(
-    accelerator: Any, model: PreTrainedModel, optimizer: Any, batches: Sequence[Batch], rate: float, settings: Train
+    accelerator: Any,
+    model: PreTrainedModel,
+    optimizer: Any,
+    batches: Sequence[Batch],
+    rate: float,
+    settings: Train,
+    fast: FastTraining | None = None,
 ) -> float:
     """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
 
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_factor", 1.0)
-    weight = head_weight(model)
-    num_predicted = sum(batch.num_predicted for batch in batches)
-    sum_loss = torch.zeros((), device=weight.device)
-    for batch in batches:
+    num_predicted = max(sum(batch.num_predicted for batch in batches), 1)
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+
+    def part_loss(batch: Batch) -> Tensor:
+        """The batch's part of the mean over all."""
         with accelerator.autocast():
             hidden = hidden_states(model, batch)
-        targets = torch.from_numpy(batch.targets).to(hidden.device)
-        mean = chunked_loss(hidden.to(weight.dtype), weight, targets, settings.head_chunk_tokens)
-        loss = mean * (batch.num_predicted / max(num_predicted, 1))
-        accelerator.backward(loss)
-        sum_loss += loss.detach()
-    accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
+        weight, targets = head_weight(model), torch.from_numpy(batch.targets).to(hidden.device)
+        mean = chunked_loss(
+            hidden.to(weight.dtype),
+            weight,
+            targets,
+            settings.head_chunk_tokens,
+            fast.difference if fast is not None else difference,
+        )
+        return mean * (batch.num_predicted / num_predicted)
+
+    if fast is not None:
+        sum_loss = gradients_in_parallel(part_loss, batches, parameters)
+    else:
+        sum_loss = 0.0
+        for batch in batches:
+            loss = part_loss(batch)
+            accelerator.backward(loss)
+            sum_loss += float(loss.detach())
+    accelerator.clip_grad_norm_(parameters, settings.clip_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return float(sum_loss)
+    return sum_loss
 
 
 def _finite(loss: float, plan: Plan, step: int) -> float:

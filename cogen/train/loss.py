@@ -5,6 +5,7 @@ Legend: N tokens, d hidden size, V vocabulary, C tokens of a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,8 @@ from cogen.errors import BaseModelError
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+Difference = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
 def head_weight(model: PreTrainedModel) -> Tensor:
@@ -44,25 +47,32 @@ class _ChunkedLoss(torch.autograd.Function):
     """Mean negative log-likelihood; the gradient of `hidden` is formed in the forward, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, difference: Difference
+    ) -> Tensor:
         grad = torch.zeros_like(hidden)
         kept = (targets != IGNORE).nonzero().squeeze(1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for rows in kept.split(chunk_tokens):
-            logits = (hidden[rows] @ weight.T).float()
-            nll = _nll(logits, targets[rows])
+            nll, off = difference(hidden[rows], weight, targets[rows])
             total += nll.sum()
-            # logits now hold log-probabilities; the gradient is softmax minus one-hot, over the mean.
-            logits.exp_()
-            logits[torch.arange(len(rows), device=rows.device), targets[rows]] -= 1.0
-            grad[rows] = (logits.to(weight.dtype) @ weight).div_(max(len(kept), 1))
+            grad[rows] = (off.to(weight.dtype) @ weight).div_(max(len(kept), 1))
         ctx.save_for_backward(grad)
         return total / max(len(kept), 1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None, None
+        return grad * grads[0].to(grad.dtype), None, None, None, None
+
+
+def difference(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """-ln p `(C,)` of the targets, and softmax minus one-hot `(C, V)`, the loss's gradient in the logits."""
+    logits = (hidden @ weight.T).float()
+    nll = _nll(logits, targets)
+    logits.exp_()
+    logits[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+    return nll, logits
 
 
 def _nll(logits: Tensor, targets: Tensor) -> Tensor:
@@ -71,7 +81,9 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
     return -logits.gather(1, targets[:, None]).squeeze(1)
 
 
-def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int) -> Tensor:
+def chunked_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, difference: Difference = difference
+) -> Tensor:
     """Mean cross-entropy of the predicted tokens, in nats, differentiable in `hidden` alone.
 
     Args:
@@ -79,8 +91,9 @@ def chunked_loss(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: 
         weight: `(V, d)`, frozen.
         targets: `(N,)`, IGNORE where nothing is predicted; they cost nothing.
         chunk_tokens: C; `(C, V)` logits exist at a time.
+        difference: another way to compute what `difference` does.
     """
-    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, chunk_tokens)
+    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, chunk_tokens, difference)
     return loss
 
 

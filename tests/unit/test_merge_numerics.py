@@ -13,7 +13,7 @@ from cogen.adapter import Adapter, Factors
 from cogen.adapter.factors import is_finite
 from cogen.merge import compress, core_space, from_core, merge_adapters, stack
 from cogen.merge.factored import numerical_rank
-from cogen.merge.parallel import in_parallel
+from cogen.parallel import in_parallel
 
 
 @pytest.fixture(params=[1, 3])
@@ -39,7 +39,7 @@ def test_results_come_in_order_from_threads_of_one(threads: int) -> None:
     found = list(in_parallel(lambda i: (i, torch.get_num_threads(), current_thread().name), range(20)))
     assert [i for i, _, _ in found] == list(range(20))
     assert {n for _, n, _ in found} == {1}
-    assert all(name.startswith("merge") for _, _, name in found)
+    assert all(name.startswith("cogen") for _, _, name in found)
     assert torch.get_num_threads() == threads
 
 

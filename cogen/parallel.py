@@ -1,4 +1,4 @@
-"""Modules side by side: one thread each, which small matrices use better than several threads in each product."""
+"""Pieces of work side by side, one thread each, which small matrices use better than several threads in each product."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ Result = TypeVar("Result")
 def in_parallel(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """run(item) of every item in order, as many at a time as torch has threads; each computes with one.
 
-    Results are therefore the same to the bit whatever the number of threads. The number of threads is
-    the process's own and is put back at the end, so nothing else should compute meanwhile.
+    Results are therefore the same to the bit whatever the number of threads. Only where there are fewer
+    items than half the threads does each compute with several. The number of threads is the process's own
+    and is put back at the end, so nothing else should compute meanwhile.
 
     Raises: what `run` raises, for the first item that does; later ones are not begun.
     """
     import torch
 
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    num_workers = min(num_threads, max(len(items), 1))
+    torch.set_num_threads(num_threads // num_workers)
     try:
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="merge") as pool:
+        with ThreadPoolExecutor(num_workers, thread_name_prefix="cogen") as pool:
             yield from pool.map(run, items)
     finally:
         torch.set_num_threads(num_threads)

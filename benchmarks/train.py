@@ -1,0 +1,231 @@
+"""How fast a domain learns: tokens of text a second, peak memory and what was learned, beside transformers' Trainer.
+
+Each measurement is a process of its own on the same prepared text, base and LoRA shape; tools take turns:
+
+- ours, ours-float32, ours-off: `train.cpu_kernels` auto, float32 and off;
+- padded: Trainer + PEFT as recipes have it: float32, a document a row, cut at the block, padded;
+- packed: Trainer + PEFT at its best: documents end to end in full rows, bfloat16 where the CPU has it.
+
+`--tokens` are timed and then scored on the held-out part; the first step of each counts for neither rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+EXAMPLE = "example: python benchmarks/train.py --data grid.jsonl --tokens 12288 --repeats 2 --json train.json"
+TOOLS = ("ours", "ours-float32", "ours-off", "padded", "packed")
+RANK, BLOCK_TOKENS, BATCH, RATE, HELDOUT_TOKENS = 16, 512, 4, 2e-4, 8192
+FLOP_PER_TOKEN = 0.66e9  # of SmolLM2-135M at 512 tokens: forward, and backward through activations alone
+
+
+def main() -> int:
+    """Measure every tool in turns and print one JSON object; progress on stderr."""
+    args = _arguments()
+    if args.job:
+        print(json.dumps(_job(args.job, args.base, args.data, args.tokens, args.threads)))
+        return 0
+    runs: list[dict[str, Any]] = [_measured("ceiling", args)]
+    for repeat in range(args.repeats):
+        for tool in args.tools:
+            runs.append(_measured(tool, args) | {"repeat": repeat})
+    found = {
+        "data": Path(args.data).name,
+        "tokens": args.tokens,
+        "threads": args.threads,
+        **_summary(runs),
+        "runs": runs,
+    }
+    print(json.dumps(found, indent=2))
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+def _measured(tool: str, args: argparse.Namespace) -> dict[str, Any]:
+    given = [f"--{name}={getattr(args, name)}" for name in ("base", "data", "tokens", "threads")]
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(args.threads),
+        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+    }
+    command = [sys.executable, __file__, f"--job={tool}", *given]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
+    values: dict[str, Any] = {"tool": tool, **json.loads(done.stdout.splitlines()[-1])}
+    print(values, file=sys.stderr, flush=True)
+    return values
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    rates = {t: [r["tokens_per_second"] for r in runs if r["tool"] == t] for t in TOOLS}
+    rates = {t: values for t, values in rates.items() if values}
+    gflops = next(r["gflops"] for r in runs if r["tool"] == "ceiling")
+    mine = median(rates["ours"]) if "ours" in rates else 0.0
+    return {
+        "tokens_per_second": {t: [round(min(v), 1), round(median(v), 1), round(max(v), 1)] for t, v in rates.items()},
+        "ours_over": {t: round(mine / median(v), 2) for t, v in rates.items() if t != "ours"},
+        "peak_mb": {t: max(r["peak_mb"] for r in runs if r["tool"] == t) for t in rates},
+        "bits_per_byte": {t: next(r["bits_per_byte"] for r in runs if r["tool"] == t) for t in rates},
+        "float32_gflops": gflops,
+        "ours_of_float32_ceiling": round(mine * FLOP_PER_TOKEN / 1e9 / gflops, 2),
+    }
+
+
+def _job(tool: str, base_name: str, data: str, num_tokens: int, num_threads: int) -> dict[str, Any]:
+    from cogen.train.memory import keep_pages
+
+    if tool.startswith("ours"):  # the other side runs as its users run it
+        keep_pages()
+    import torch
+
+    torch.set_num_threads(num_threads)
+    if tool == "ceiling":
+        return {"gflops": _ceiling()}
+    from cogen.base import load_base
+    from cogen.data import heldout_windows
+    from cogen.evaluate.score import score_windows
+    from cogen.train.corpus import prepare_corpus
+    from cogen.train.lora import attached
+
+    precision = "float32" if tool == "padded" else "auto"
+    base = load_base(base_name, device="cpu", precision=precision)
+    prepared = prepare_corpus(base, data)
+    documents = [prepared.train[i] for i in range(len(prepared.train))]
+    ends, factors = (_ours if tool.startswith("ours") else _trainer)(tool, base, documents, num_tokens)
+    (_, first), *_, (total, last) = ends[0], *ends[1:]
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    exact = load_base(base_name, device="cpu", precision="float32")
+    windows = heldout_windows(prepared.heldout, exact.tokenizer, BLOCK_TOKENS, HELDOUT_TOKENS)
+    with attached(exact.model, factors):
+        bits = score_windows(exact, windows, tool, "heldout").bits_per_byte
+    rate = (total - ends[0][0]) / (last - first)
+    return {"tokens_per_second": rate, "num_tokens": total, "peak_mb": peak, "bits_per_byte": bits}
+
+
+def _ours(
+    tool: str, base: Any, documents: list[Any], num_tokens: int
+) -> tuple[list[tuple[int, float]], dict[str, Any]]:
+    """(tokens so far, time) after every step, and the factors."""
+    from cogen.config import Train
+    from cogen.data import PackedStream
+    from cogen.train.loop import train_round
+    from cogen.train.lora import init_factors
+    from cogen.train.schedule import plan_round
+
+    kernels = {"ours": "auto", "ours-float32": "float32", "ours-off": "off"}[tool]
+    values = {"tokens_per_round": num_tokens, "cpu_kernels": kernels, "rank": RANK, "learning_rate": RATE}
+    settings = Train(**values, block_tokens=BLOCK_TOKENS, batch_blocks=BATCH)  # type: ignore[arg-type]
+    ends: list[tuple[int, float]] = []
+    made = train_round(
+        base,
+        init_factors(base.info.modules, RANK, settings.scaling, settings.seed),
+        PackedStream(documents, BLOCK_TOKENS, settings.seed),
+        plan_round(settings, 1, 1),
+        settings,
+        on_step=lambda step: ends.append((step.num_tokens, time.perf_counter())),
+    )
+    return ends, made.factors
+
+
+def _trainer(
+    tool: str, base: Any, documents: list[Any], num_tokens: int
+) -> tuple[list[tuple[int, float]], dict[str, Any]]:
+    """The same from transformers' Trainer with PEFT, until it has trained `num_tokens` of text."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+
+    from cogen.adapter import Adapter
+
+    base.tokenizer.pad_token = base.tokenizer.eos_token
+    rows = _rows(tool, documents)
+    seen, ends = [0], []
+    collate = DataCollatorForLanguageModeling(base.tokenizer, mlm=False)
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            ends.append((seen[0], time.perf_counter()))
+            control.should_training_stop = seen[0] >= num_tokens
+
+    class Counted(Trainer):  # type: ignore[misc]
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            seen[0] += int(inputs["attention_mask"].sum())
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base.model, config)
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"output_dir": folder, "report_to": [], "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
+        args = TrainingArguments(
+            per_device_train_batch_size=BATCH,
+            max_steps=-(-num_tokens // (BATCH * BLOCK_TOKENS)) * 4,
+            learning_rate=RATE,
+            bf16=base.model.dtype == torch.bfloat16,
+            **options,
+        )
+        Counted(model=model, args=args, train_dataset=rows, data_collator=collate, callbacks=[Watch()]).train()
+        model.save_pretrained(folder)
+        return ends, dict(Adapter.load(folder).factors)
+
+
+def _rows(tool: str, documents: list[Any]) -> list[dict[str, Any]]:
+    if tool == "padded":
+        ids = [[int(t) for t in d[:BLOCK_TOKENS]] for d in documents]
+    else:
+        flat = [int(t) for d in documents for t in d]
+        ids = [flat[i : i + BLOCK_TOKENS] for i in range(0, len(flat) - BLOCK_TOKENS + 1, BLOCK_TOKENS)]
+    return [{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids]
+
+
+def _ceiling() -> float:
+    """Float32 matrix products a second of the model's widest layer, in 1e9 operations, best of three."""
+    import torch
+
+    x, weight, best = torch.randn(2048, 576), torch.randn(1536, 576), 0.0
+    for _ in range(3):
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < 1.0:
+            x @ weight.T
+            count += 1
+        best = max(best, 2.0 * 2048 * 576 * 1536 * count / (time.perf_counter() - start) / 1e9)
+    return round(best)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXAMPLE)
+    add = parser.add_argument
+    add("--base", default="smollm2-135m")
+    add(
+        "--data",
+        default=str(Path(__file__).resolve().parent.parent / "seeds/grid.jsonl"),
+        help="default: a seed corpus",
+    )
+    add("--tokens", type=int, default=12288, help="of text that each trains; default: %(default)s")
+    add(
+        "--tools",
+        type=lambda text: text.split(","),
+        default=["ours", "padded", "packed"],
+        help="default: ours,padded,packed",
+    )
+    add("--repeats", type=int, default=2, metavar="N", help="of every measurement, in turns; default: %(default)s")
+    add("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="default: %(default)s")
+    add("--json", type=Path, metavar="PATH", help="write everything to a file")
+    add("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if not args.job and not set(args.tools) <= set(TOOLS):
+        parser.error(f"--tools: expected some of {','.join(TOOLS)}")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

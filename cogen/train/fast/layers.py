@@ -1,0 +1,176 @@
+"""Put the fast forms in place of a model's own layers, for as long as a round trains, and take them out again.
+
+A norm or feed-forward is only replaced where the fast form gives what the layer itself gives on a small
+random input; what is not known stays as the architecture has it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cogen.train.fast.feedforward import feed_forward
+from cogen.train.fast.frozen import OUTLIERS, Frozen, Rows, round_rows
+from cogen.train.fast.linear import Lora, lora_linear
+from cogen.train.fast.norm import rms_norm, rotate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+Forward = Callable[..., Any]
+ROTARY = "apply_rotary_pos_emb"  # what every Llama-like architecture calls it
+
+
+class FastLayers:
+    """Fast forms of the LoRA layers, feed-forwards, norms and rotary positions of a model.
+
+    Args:
+        model: float32 on the CPU, LoRA attached.
+        int8: multiply with frozen weights in 8-bit integers.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, int8: bool) -> None:
+        memory = _LastRounded(int8)
+        found = [(layer, _fast_form(layer, memory)) for layer in model.modules()]
+        self._forms = [(layer, form) for layer, form in found if form is not None]
+        self._rotary = _rotary_of(model)
+
+    def put(self) -> None:
+        """In place of the model's own."""
+        for layer, form in self._forms:
+            vars(layer)["forward"] = form
+        if self._rotary is not None:
+            setattr(self._rotary[0], ROTARY, _rotate_both)
+
+    def take(self) -> None:
+        """The model's own again."""
+        for layer, _ in self._forms:
+            vars(layer).pop("forward", None)
+        if self._rotary is not None:
+            setattr(self._rotary[0], ROTARY, self._rotary[1])
+
+
+class _LastRounded:
+    """Of each thread, the last input that was rounded: query, key and value read the same one."""
+
+    def __init__(self, int8: bool) -> None:
+        self.int8 = int8
+        self._local = threading.local()
+
+    def rows(self, x: Tensor) -> Rows | None:
+        """None where nothing is rounded."""
+        if not self.int8:
+            return None
+        last, rows = getattr(self._local, "last", (None, None))
+        if last is not x or rows is None:
+            rows = round_rows(x.flatten(0, -2), OUTLIERS)
+            self._local.last = (x, rows)
+        return rows
+
+
+def _fast_form(layer: nn.Module, memory: _LastRounded) -> Forward | None:
+    if hasattr(layer, "variance_epsilon") and hasattr(layer, "weight"):
+        return _norm_form(layer)
+    if all(_is_plain(getattr(layer, name, None)) for name in ("gate_proj", "up_proj", "down_proj")):
+        return _feed_forward_form(layer, memory)
+    return _lora_form(layer, memory) if _is_plain(layer) else None
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether it is a plain linear layer with plain LoRA and nothing else."""
+    from peft.tuners.lora.layer import Linear as LoraLinear
+
+    if not isinstance(layer, LoraLinear) or type(layer.base_layer) is not torch.nn.Linear:
+        return False
+    names = [n for n in layer.active_adapters if n in layer.lora_A]
+    odd = [layer.fan_in_fan_out, layer.merged, *(n in layer.lora_variant for n in names)]
+    odd += [layer.lora_B[n].bias is not None for n in names]
+    return bool(names) and not any(odd) and all(isinstance(layer.lora_dropout[n], torch.nn.Identity) for n in names)
+
+
+def _lora_form(layer: Any, memory: _LastRounded) -> Forward:
+    frozen, bias = Frozen.of(layer.base_layer.weight, int8=memory.int8), layer.base_layer.bias
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return _in_rows(lambda flat: lora_linear(flat, _joined(layer), frozen, bias, memory.rows(x)), x)
+
+    return forward
+
+
+def _feed_forward_form(layer: Any, memory: _LastRounded) -> Forward | None:
+    parts = (layer.gate_proj, layer.up_proj, layer.down_proj)
+    if any(part.base_layer.bias is not None for part in parts):
+        return None
+    frozen = [Frozen.of(part.base_layer.weight, int8=memory.int8) for part in parts]
+    exact = [Frozen(f.weight) for f in frozen]
+
+    def forward(x: Tensor, weights: list[Frozen] = frozen) -> Tensor:
+        joined = [_joined(part) for part in parts]
+        layers = [(weight, lora.scaling) for weight, lora in zip(weights, joined, strict=True)]
+        factors = tuple(t for lora in joined for t in (lora.a, lora.b))
+        rows = memory.rows(x) if weights is frozen else None
+        return _in_rows(lambda flat: feed_forward(flat, layers, factors, rows), x)
+
+    width = parts[0].base_layer.in_features
+    return forward if _is_same(layer, lambda x: forward(x, exact), width) else None
+
+
+def _norm_form(layer: Any) -> Forward | None:
+    def forward(x: Tensor) -> Tensor:
+        return _in_rows(lambda flat: rms_norm(flat, layer.weight, layer.variance_epsilon), x)
+
+    return forward if _is_same(layer, forward, len(layer.weight)) else None
+
+
+def _in_rows(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`run` on x `(..., d)` as `(N, d)`."""
+    return run(x.flatten(0, -2)).view(*x.shape[:-1], -1)
+
+
+def _joined(layer: Any) -> Lora:
+    """The active adapters of a layer as one: rows of A below each other, columns of B, scaled, side by side."""
+    names = [n for n in layer.active_adapters if n in layer.lora_A]
+    pairs = [Lora(layer.lora_A[n].weight, layer.lora_B[n].weight, layer.scaling[n]) for n in names]
+    if len(pairs) == 1:
+        return pairs[0]
+    return Lora(torch.cat([p.a for p in pairs]), torch.cat([p.scaling * p.b for p in pairs], dim=1), 1.0)
+
+
+def _is_same(layer: nn.Module, forward: Forward, width: int) -> bool:
+    """Whether `forward` gives what the layer gives, on three random tokens."""
+    probe = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        try:
+            return torch.allclose(layer(probe), forward(probe), rtol=1e-4, atol=1e-4)
+        except (RuntimeError, TypeError):
+            return False
+
+
+def _rotate_both(
+    query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Rotary positions on `(1, H, N, D)` of one row of tokens."""
+    turned = [rotate(x[0].transpose(0, 1), cos[0], sin[0]).transpose(0, 1)[None] for x in (query, key)]
+    return turned[0], turned[1]
+
+
+def _rotary_of(model: PreTrainedModel) -> tuple[Any, Forward] | None:
+    """The module that holds the model's rotary function and the function, if it turns as ours does."""
+    home: Any = sys.modules[type(model).__module__]
+    theirs: Forward | None = getattr(home, ROTARY, None)
+    if theirs is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, heads, 3, 8, generator=generator) for heads in (2, 1))
+    angles = torch.randn(1, 3, 4, generator=generator).repeat(1, 1, 2)
+    given = (query, key, angles.cos(), angles.sin())
+    try:
+        pairs = zip(theirs(*given), _rotate_both(*given), strict=True)
+        return (home, theirs) if all(torch.allclose(a, b, atol=1e-5) for a, b in pairs) else None
+    except (RuntimeError, TypeError):
+        return None

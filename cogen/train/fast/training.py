@@ -1,0 +1,125 @@
+"""Training on the CPU with fast layers, the blocks of a step side by side in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cogen.parallel import in_parallel
+from cogen.train.attention import NAME as SEGMENTS
+from cogen.train.attention import require_window
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import Parameter
+    from transformers import PreTrainedModel
+
+    from cogen.data.pack import Batch
+
+NAME = "cogen_blocks"
+
+
+@contextmanager
+def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining | None]:
+    """Put fast layers and attention in place while the block runs; LoRA must be attached.
+
+    Args:
+        kernels: "auto", "int8", "float32" or "off", see `train.cpu_kernels`.
+    Yields: None if the model is left as it is: "off", or not float32 on the CPU.
+    """
+    import torch
+
+    if kernels == "off" or model.device.type != "cpu" or model.dtype != torch.float32:
+        yield None
+        return
+    from cogen.train.fast.frozen import is_int8_fast
+
+    fast = FastTraining(model, int8=kernels == "int8" or (kernels == "auto" and is_int8_fast()))
+    fast.put()
+    try:
+        yield fast
+    finally:
+        fast.take()
+
+
+class FastTraining:
+    """A model's fast layers and attention, and how to compute the head's loss (`difference`)."""
+
+    def __init__(self, model: PreTrainedModel, *, int8: bool) -> None:
+        import torch
+        from transformers import AttentionInterface
+
+        from cogen.train.fast.frozen import Frozen
+        from cogen.train.fast.head import fast_difference
+        from cogen.train.fast.layers import FastLayers
+        from cogen.train.loss import head_weight
+
+        AttentionInterface.register(NAME, partial(_attention, kept_as=torch.float16 if int8 else torch.float32))
+        self.difference = fast_difference(Frozen.of(head_weight(model), int8=int8, is_last=True))
+        self._model, self._layers = model, FastLayers(model, int8=int8)
+
+    def put(self) -> None:
+        """In place of the model's own."""
+        self._layers.put()
+        self._model.set_attn_implementation(NAME)
+
+    def take(self) -> None:
+        """The model's own again."""
+        self._layers.take()
+        self._model.set_attn_implementation(SEGMENTS)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The model as it is without, for a score in between."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.put()
+
+
+def gradients_in_parallel(
+    loss_of: Callable[[Batch], Tensor], batches: Sequence[Batch], parameters: Sequence[Parameter]
+) -> float:
+    """Add the gradients of the sum of all losses to `parameters`; returns that sum.
+
+    A thread works through a batch from end to end; sums are taken in the order of the batches, so that
+    the result does not depend on the number of threads.
+    """
+    import torch
+
+    def gradient(batch: Batch) -> tuple[float, tuple[Tensor | None, ...]]:
+        loss = loss_of(batch)
+        return float(loss.detach()), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    total = 0.0
+    for loss, grads in in_parallel(gradient, batches):
+        total += loss
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if grad is not None:  # a fused optimiser reads gradients by address, as if laid out like parameters
+                grad = grad.contiguous()
+                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+    return total
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segment_lengths: tuple[int, ...],
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    kept_as: torch.dtype,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    from cogen.train.fast.attention import block_attention
+
+    require_window(sliding_window, segment_lengths)
+    scaling = scaling if scaling is not None else query.shape[-1] ** -0.5
+    return block_attention(query[0], key[0], value[0], segment_lengths, scaling, kept_as)[None], None
