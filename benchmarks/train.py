@@ -102,13 +102,13 @@ def _job(tool: str, base_name: str, data: str, num_tokens: int, num_threads: int
     prepared = prepare_corpus(base, data)
     documents = [prepared.train[i] for i in range(len(prepared.train))]
     ends, factors = (_ours if tool.startswith("ours") else _trainer)(tool, base, documents, num_tokens)
-    (_, first), *_, (total, last) = ends[0], *ends[1:]
+    (skipped, first), (total, last) = ends[0], ends[-1]
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
     exact = load_base(base_name, device="cpu", precision="float32")
     windows = heldout_windows(prepared.heldout, exact.tokenizer, BLOCK_TOKENS, HELDOUT_TOKENS)
     with attached(exact.model, factors):
         bits = score_windows(exact, windows, tool, "heldout").bits_per_byte
-    rate = (total - ends[0][0]) / (last - first)
+    rate = (total - skipped) / (last - first)
     return {"tokens_per_second": rate, "num_tokens": total, "peak_mb": peak, "bits_per_byte": bits}
 
 
@@ -140,7 +140,7 @@ def _ours(
 def _trainer(
     tool: str, base: Any, documents: list[Any], num_tokens: int
 ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
-    """The same from transformers' Trainer with PEFT, until it has trained `num_tokens` of text."""
+    """The same from transformers' Trainer with PEFT, for as many steps as `num_tokens` of text take."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
@@ -155,7 +155,6 @@ def _trainer(
     class Watch(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             ends.append((seen[0], time.perf_counter()))
-            control.should_training_stop = seen[0] >= num_tokens
 
     class Counted(Trainer):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -168,8 +167,11 @@ def _trainer(
         options = {"output_dir": folder, "report_to": [], "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
         args = TrainingArguments(
             per_device_train_batch_size=BATCH,
-            max_steps=-(-num_tokens // (BATCH * BLOCK_TOKENS)) * 4,
+            max_steps=-(-num_tokens // round(BATCH * sum(len(r["input_ids"]) for r in rows) / len(rows))),
             learning_rate=RATE,
+            lr_scheduler_type="cosine_with_min_lr",  # as ours
+            lr_scheduler_kwargs={"min_lr_rate": 0.1},
+            warmup_steps=1,
             bf16=base.model.dtype == torch.bfloat16,
             **options,
         )
