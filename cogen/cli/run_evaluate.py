@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cogen.adapter import Adapter
 from cogen.base import Base, load_base
-from cogen.cli.show import TokenBar, named_paths, print_json, token_bar
+from cogen.cli.show import TokenBar, byte_bar, named_paths, print_json, token_bar
 from cogen.data import Document, Window, heldout_windows, read_corpus
+from cogen.data.spool import Progress
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError
 from cogen.evaluate.matrix import Evaluation, format_table
@@ -37,7 +38,8 @@ def run_evaluate(
     for path in paths.values():
         corpus_root(path)
     base = load_base(base_name)
-    heldout = {name: _heldout(base, path, heldout_frac) for name, path in paths.items()}
+    with byte_bar("data") as bar:
+        heldout = {name: _heldout(base, path, heldout_frac, bar.update) for name, path in paths.items()}
     windows = {n: heldout_windows(d, base.tokenizer, block_tokens, max_tokens) for n, d in heldout.items()}
     evaluation = _score(base, loaded, windows)
     if out is not None:
@@ -48,11 +50,11 @@ def run_evaluate(
         print(format_table(evaluation))
 
 
-def _heldout(base: Base, path: str, heldout_frac: float) -> tuple[Document, ...]:
+def _heldout(base: Base, path: str, heldout_frac: float, progress: Progress) -> tuple[Document, ...]:
     """The held-out part as training leaves it; a corpus that is held out whole just as it is."""
     if heldout_frac >= 1.0:
         return read_corpus(path).documents
-    return prepare_corpus(base, path, heldout_frac=heldout_frac).heldout
+    return prepare_corpus(base, path, heldout_frac=heldout_frac, progress=progress).heldout
 
 
 def _score(base: Base, adapters: dict[str, Adapter], windows: dict[str, list[Window]]) -> Evaluation:

@@ -8,11 +8,12 @@ from typing import Any
 
 from cogen.base import load_base
 from cogen.cli.run_range_test import run_range_test
-from cogen.cli.show import named_paths, print_json, token_bar
+from cogen.cli.show import byte_bar, named_paths, print_json, token_bar
 from cogen.config import RunConfig, parse_config
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, RunError
 from cogen.settings import apply_overrides
+from cogen.train.mixture import read_mixture
 from cogen.train.schedule import plan_round
 from cogen.train.single import Trained, train_adapter
 
@@ -45,6 +46,8 @@ def run_train(
     state = out.parent / f".{out.name}.training"
     if resume and not state.is_file():
         print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
+    with byte_bar("data") as reading:  # what is prepared here is found again below
+        read_mixture(base, paths, settings, heldout_frac, config.data, reading.update)
     total = plan_round(settings, 1, 1).num_blocks * settings.block_tokens
     with token_bar(domain, total) as bar:
         made = train_adapter(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cogen.config import Data, Train
 from cogen.data import Document, PackedStream, Prepared
 from cogen.data.pack import InterleavedStream, MixedStream, Stream
+from cogen.data.spool import Progress
 from cogen.train.corpus import prepare_corpus
 
 if TYPE_CHECKING:
@@ -50,19 +51,28 @@ class Mixture:
 
 
 def read_mixture(
-    base: Base, corpora: Mapping[str, str | Path], settings: Train, heldout_frac: float, data: Data | None = None
+    base: Base,
+    corpora: Mapping[str, str | Path],
+    settings: Train,
+    heldout_frac: float,
+    data: Data | None = None,
+    progress: Progress | None = None,
 ) -> Mixture:
-    """The corpora and what the settings mix in, prepared for `base`.
+    """The corpora and what the settings mix in, prepared for `base`, or found prepared.
 
     Args:
         corpora: name to path.
+        progress: called while one is prepared, see `prepare`.
     Raises:
         DataError: one cannot be read, or is too small to hold anything out.
     """
     aside = settings.early_stop_frac if settings.early_stop_patience else 0.0
-    made = {n: prepare_corpus(base, p, data, heldout_frac, validation_frac=aside) for n, p in corpora.items()}
+    made = {
+        n: prepare_corpus(base, p, data, heldout_frac, validation_frac=aside, progress=progress)
+        for n, p in corpora.items()
+    }
     replay, end_phase = (
-        None if path is None else prepare_corpus(base, path, data, heldout_frac)
+        None if path is None else prepare_corpus(base, path, data, heldout_frac, progress=progress)
         for path in (settings.replay, settings.end_phase)
     )
     return Mixture(made, replay, end_phase, heldout_frac, aside)
