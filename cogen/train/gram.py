@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Factors, Gram
 from cogen.data.pack import Stream, train_batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.loop import hidden_states, make_accelerator
+from cogen.train.loop import autocast, hidden_states
 from cogen.train.lora import attached, module_seed
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def collect_grams(
     """
     import torch
 
-    accelerator = make_accelerator(base)
     use_segment_attention(base.model)
     with attached(base.model, factors), torch.no_grad(), ExitStack() as hooks:
         sketches = {}
@@ -51,7 +50,7 @@ def collect_grams(
             handle = layers[name].register_forward_pre_hook(_recorder(sketches[name]))
             hooks.callback(handle.remove)
         for block in range(num_blocks):
-            with accelerator.autocast():
+            with autocast(base.model):
                 hidden_states(base.model, train_batch(stream, block, 1))
             if on_block is not None:
                 on_block(block + 1)

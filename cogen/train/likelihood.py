@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cogen.data.pack import Window, window_batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.loop import hidden_states, make_accelerator
+from cogen.train.loop import autocast, hidden_states
 from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
@@ -38,12 +38,11 @@ def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[
     import torch
 
     use_segment_attention(base.model)
-    accelerator = make_accelerator(base)
     weight = head_weight(base.model)
     for some in _batches(windows):
         batch = window_batch(some, base.eos_id)
         with torch.no_grad():
-            with accelerator.autocast():
+            with autocast(base.model):
                 hidden = hidden_states(base.model, batch)
             targets = torch.from_numpy(batch.targets).to(hidden.device)
             nats = chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()

@@ -87,7 +87,7 @@ def train_round(
     Raises:
         TrainingError: the loss is not finite.
     """
-    accelerator = make_accelerator(base)
+    accelerator = make_accelerator()
     use_segment_attention(base.model)
     state = state or TrainState({})
     begin = state.factors if state.factors is not None else start
@@ -126,13 +126,18 @@ def train_round(
     return RoundResult(factors, after, tokens, done, sum_loss / done, time.monotonic() - began, best)
 
 
-def make_accelerator(base: Base) -> Any:
-    """An Accelerator for the device and dtype that `base` is on."""
-    import torch
+def make_accelerator() -> Any:
+    """An Accelerator that leaves device and precision to the base: its own are one for the whole process."""
     from accelerate import Accelerator
 
-    precision = "bf16" if base.model.dtype == torch.bfloat16 else "no"
-    return Accelerator(mixed_precision=precision, cpu=base.model.device.type == "cpu")
+    return Accelerator(mixed_precision="no", device_placement=False)
+
+
+def autocast(model: PreTrainedModel) -> Any:
+    """bfloat16 products with float32 factors where the base is bfloat16; nothing for others."""
+    import torch
+
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -170,7 +175,7 @@ def _step(
 
     def part_loss(batch: Batch) -> Tensor:
         """The batch's part of the mean over all."""
-        with accelerator.autocast():
+        with autocast(model):
             hidden = hidden_states(model, batch)
         weight, targets = head_weight(model), torch.from_numpy(batch.targets).to(hidden.device)
         mean = chunked_loss(

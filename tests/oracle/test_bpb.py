@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 import cogen.train.likelihood as likelihood
 from cogen.adapter import Adapter, Factors
-from cogen.base import Base
+from cogen.base import Base, load_base
 from cogen.data import Document, Window, heldout_windows
 from cogen.errors import ContractMismatch, DataError
 from cogen.evaluate.score import evaluate_adapters, score_windows
@@ -172,3 +172,11 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_scored(tiny: B
 def test_nothing_to_score(tiny: Base) -> None:
     with pytest.raises(DataError, match=r"cannot score: .* got none \(grid\)"):
         score_windows(tiny, [], "base", "grid")
+
+
+def test_bases_of_two_precisions_in_one_process(tiny: Base, tiny_folder: Path) -> None:
+    """Red: precision left to accelerate, which allows one to a process."""
+    windows = heldout_windows([Document("a", "", TEXTS[2], "")], tiny.tokenizer, 64, 500)
+    half = load_base(str(tiny_folder), device="cpu", precision="bfloat16")
+    bits = [score_windows(base, windows, "base", "x").bits_per_byte for base in (tiny, half, tiny)]
+    assert bits[0] == bits[2] != bits[1] == pytest.approx(bits[0], rel=0.02)

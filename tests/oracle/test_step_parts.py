@@ -89,7 +89,7 @@ def gradients(base: Base, parts: Sequence[Batch], anew: bool = False) -> tuple[l
     settings = SETTINGS.model_copy(update={"clip_norm": float("inf")})
     with attached(base.model, factors) as live, recomputed(base.model, anew), bytes_kept(peak):
         recorder = Recorder([p for pair in live.values() for p in pair])
-        loss = loop._step(loop.make_accelerator(base), base.model, recorder, parts, 0.1, settings)
+        loss = loop._step(loop.make_accelerator(), base.model, recorder, parts, 0.1, settings)
     return recorder.found, loss, peak[0]
 
 
