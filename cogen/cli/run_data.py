@@ -6,21 +6,17 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cogen.base import Base, load_base
+from cogen.cli.given import given_config
 from cogen.cli.show import byte_bar, print_json
-from cogen.config import RunConfig, Train, parse_config
+from cogen.config import Train
 from cogen.data import Prepared
 from cogen.data.card import Cost, training_cost
-from cogen.errors import ConfigError
 from cogen.files import write_file
 from cogen.report.card import card_page, card_text
-from cogen.settings import apply_overrides
 from cogen.train.corpus import prepare_corpus
 from cogen.train.probe import measure_rate
-
-TABLES = ("data.", "train.")
 
 
 def run_data(
@@ -34,7 +30,7 @@ def run_data(
     as_json: bool,
 ) -> None:
     """Prepare the corpus with a bar, write the card and its page, print it."""
-    config = _config(path, heldout_frac, overrides)
+    config = given_config("data", path, heldout_frac, overrides, ("data", "train"))
     base = load_base(base_name)
     with byte_bar("data") as bar:
         prepared = prepare_corpus(base, path, config.data, config.evaluate.heldout_frac, progress=bar.update)
@@ -46,17 +42,6 @@ def run_data(
         print_json({**json.loads(card.to_json()), "out": str(folder)})
     else:
         print(f"{card_text(card)}\n\n{folder / 'card.html'}")
-
-
-def _config(path: str, heldout_frac: float, overrides: list[str]) -> RunConfig:
-    """Through the config's own checks, so that bounds and unknown keys read the same everywhere."""
-    values: dict[str, Any] = {"domains": [{"name": "data", "data": path}], "evaluate": {"heldout_frac": heldout_frac}}
-    for text in overrides:
-        if not text.strip().startswith(TABLES):
-            fix = "Here only data.KEY=VALUE and train.KEY=VALUE have a meaning."
-            raise ConfigError("cannot use option", expected="data.KEY=VALUE", got=repr(text), where="--set", fix=fix)
-    apply_overrides(values, overrides)
-    return parse_config(values, "the command line")
 
 
 def _cost(base: Base, prepared: Prepared, settings: Train) -> Cost:

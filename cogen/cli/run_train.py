@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from cogen.base import load_base
+from cogen.cli.given import given_config
 from cogen.cli.run_range_test import run_range_test
 from cogen.cli.show import byte_bar, named_paths, print_json, token_bar
-from cogen.config import RunConfig, parse_config
+from cogen.config import RunConfig
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, RunError
-from cogen.settings import apply_overrides
 from cogen.train.mixture import read_mixture
 from cogen.train.schedule import plan_round
 from cogen.train.single import Trained, train_adapter
@@ -84,15 +83,7 @@ def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replac
 
 
 def _config(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> RunConfig:
-    """Through the config's own checks, so that bounds and unknown keys read the same everywhere."""
-    first = next(iter(paths.values()))
-    values: dict[str, Any] = {"domains": [{"name": domain, "data": first}], "evaluate": {"heldout_frac": heldout_frac}}
-    for text in overrides:
-        if not text.strip().startswith(("train.", "data.")):
-            fix = "Here only train.KEY=VALUE and data.KEY=VALUE have a meaning."
-            raise ConfigError("cannot use option", expected="train.KEY=VALUE", got=repr(text), where="--set", fix=fix)
-    apply_overrides(values, overrides)
-    config = parse_config(values, "the command line")
+    config = given_config(domain, next(iter(paths.values())), heldout_frac, overrides, ("train", "data"))
     for path in paths.values():
         corpus_root(path)  # fails before the base is loaded
     return config

@@ -1,0 +1,30 @@
+"""The settings of commands that take no config file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cogen.config import RunConfig, parse_config
+from cogen.errors import ConfigError
+from cogen.settings import apply_overrides
+
+
+def given_config(
+    domain: str, path: str, heldout_frac: float, overrides: Sequence[str], tables: Sequence[str]
+) -> RunConfig:
+    """Through the config's own checks, so that bounds and unknown keys read the same everywhere.
+
+    Args:
+        overrides: of `--set`. tables: the config tables that mean something to the command.
+    Raises:
+        ConfigError: an override of another table, or one that the config refuses.
+    """
+    values: dict[str, Any] = {"domains": [{"name": domain, "data": path}], "evaluate": {"heldout_frac": heldout_frac}}
+    for text in overrides:
+        if not text.strip().startswith(tuple(f"{table}." for table in tables)):
+            known = [f"{table}.KEY=VALUE" for table in tables]
+            fix = f"Here only {' and '.join(known)} have a meaning."
+            raise ConfigError("cannot use option", expected=known[0], got=repr(text), where="--set", fix=fix)
+    apply_overrides(values, overrides)
+    return parse_config(values, "the command line")
