@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from cogen.base import load_base
@@ -12,7 +13,8 @@ from cogen.cli.show import byte_bar, named_paths, print_json, token_bar
 from cogen.config import RunConfig
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, RunError
-from cogen.train.mixture import read_mixture
+from cogen.train.cost import Cost
+from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
 from cogen.train.single import Trained, train_adapter
 
@@ -45,10 +47,7 @@ def run_train(
     state = out.parent / f".{out.name}.training"
     if resume and not state.is_file():
         print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
-    with byte_bar("data") as reading:  # what is prepared here is found again below
-        read_mixture(base, paths, settings, heldout_frac, config.data, reading.update)
-    total = plan_round(settings, 1, 1).num_blocks * settings.block_tokens
-    with token_bar(domain, total) as bar:
+    with TrainingBars(domain, plan_round(settings, 1, 1).num_blocks * settings.block_tokens) as bars:
         made = train_adapter(
             base,
             paths,
@@ -56,8 +55,9 @@ def run_train(
             domain=domain,
             heldout_frac=heldout_frac,
             data=config.data,
-            on_start=lambda cost: print(f"{domain}: {cost}", file=sys.stderr),
-            on_step=lambda s: bar.update(s.num_tokens, f"loss {s.loss_nats:.3f}"),
+            on_read=bars.read,
+            on_start=bars.start,
+            on_step=bars.step,
             state_path=state,
             resume=resume,
             gram_tokens=GRAM_TOKENS if gram else 0,
@@ -65,6 +65,23 @@ def run_train(
     made.adapter.save(out)
     state.unlink(missing_ok=True)
     _say(made, out, as_json)
+
+
+class TrainingBars(ExitStack):
+    """A bar in bytes until training starts, then one in tokens."""
+
+    def __init__(self, title: str, num_tokens: int) -> None:
+        super().__init__()
+        self.title, self.num_tokens = title, num_tokens
+        self.read = self.enter_context(byte_bar("data")).update
+
+    def start(self, cost: Cost) -> None:
+        self.close()
+        print(f"{self.title}: {cost}", file=sys.stderr)
+        self.bar = self.enter_context(token_bar(self.title, self.num_tokens))
+
+    def step(self, step: Step) -> None:
+        self.bar.update(step.num_tokens, f"loss {step.loss_nats:.3f}")
 
 
 def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replaced: bool) -> Path:

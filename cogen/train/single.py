@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Adapter, layout_of
 from cogen.config import Data, Train
 from cogen.data import heldout_windows
+from cogen.data.spool import Progress
 from cogen.errors import ConfigError
 from cogen.train.cost import Cost, cost_of
 from cogen.train.gram import collect_grams
@@ -42,6 +43,7 @@ def train_adapter(
     domain: str,
     heldout_frac: float = 0.05,
     data: Data | None = None,
+    on_read: Progress | None = None,
     on_start: Callable[[Cost], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     state_path: Path | None = None,
@@ -55,6 +57,7 @@ def train_adapter(
     Args:
         corpora: name to path; the held-out part of each is never trained on.
         data: how they are cleaned; by the defaults when None.
+        on_read: called while a corpus is prepared, see `prepare`.
         on_start: called with what training costs, once the data are read and before the first step.
         gram_tokens: of the training text, over which Gram statistics are taken for `regmean`; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
@@ -73,7 +76,7 @@ def train_adapter(
             got="train.train_embeddings = true",
             fix="Leave one of them out; a table of embeddings has no inputs to take them of.",
         )
-    mixture = read_mixture(base, corpora, settings, heldout_frac, data)
+    mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read)
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)
