@@ -18,11 +18,11 @@ from cogen.data import heldout_windows, read_corpus, split_documents
 from cogen.errors import DataError
 from cogen.evaluate.score import score_windows
 from cogen.train.early_stop import better, is_due, is_over
-from cogen.train.loop import Step
 from cogen.train.lora import attached
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.single import Trained, train_adapter
 from cogen.train.state import Best
+from tests.cut import Cut, cut_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 # So high a rate that the loss soon rises: the best lies in the middle.
@@ -30,10 +30,6 @@ SETTINGS = Train(
     tokens_per_round=30 * 64, block_tokens=64, batch_blocks=1, learning_rate=0.06, rank=4, checkpoint_seconds=1e-9,
     early_stop_patience=2, early_stop_every=2, early_stop_frac=0.2, early_stop_tokens=600,
 )  # fmt: skip
-
-
-class Cut(Exception):
-    """The power goes off."""
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +77,9 @@ def test_stopped_and_resumed(
 ) -> None:
     """Red: the best, or the count of evaluations since, left out of the state."""
     step = whole.adapter.manifest["early_stop"]["best_step"] + since_best
-
-    def on_step(done: Step) -> None:
-        if done.step > step:
-            raise Cut
-
     path = tmp_path / "training.safetensors"
     with pytest.raises(Cut):
-        train(tiny, corpora, on_step=on_step, state_path=path)
+        train(tiny, corpora, on_step=cut_after(step), state_path=path)
     resumed = train(tiny, corpora, state_path=path, resume=True)
     assert factor_digest(resumed.adapter.factors) == factor_digest(whole.adapter.factors)
     assert resumed.adapter.manifest == whole.adapter.manifest

@@ -24,6 +24,7 @@ from cogen.train.loop import Step
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
 from cogen.train.single import Trained, train_adapter
+from tests.cut import Cut, cut_after
 from tests.shell import Cogen
 
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -34,10 +35,6 @@ SETTINGS = Train(
     end_phase=str(SEEDS / "education.jsonl"), end_phase_frac=0.3, end_phase_mix=0.5,
     checkpoint_seconds=1e-9,
 )  # fmt: skip
-
-
-class Cut(Exception):
-    """The power goes off."""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +53,8 @@ def whole(tiny: Base, corpora: dict[str, Path]) -> Trained:
 
 def cut_off(base: Base, corpora: Mapping[str, Path], path: Path, step: int, settings: Train = SETTINGS) -> None:
     """Leave a state of `step` steps done: step + 1 was made, and lost."""
-
-    def on_step(done: Step) -> None:
-        if done.step > step:
-            raise Cut
-
     with pytest.raises(Cut):
-        train(base, corpora, settings, on_step=on_step, state_path=path)
+        train(base, corpora, settings, on_step=cut_after(step), state_path=path)
 
 
 @pytest.mark.parametrize("step", range(1, NUM_STEPS))

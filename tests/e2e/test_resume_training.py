@@ -25,16 +25,13 @@ from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
 from cogen.train.single import Trained, train_adapter
 from cogen.train.state import TrainState
+from tests.cut import Cut, cut_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 SETTINGS = Train(
     tokens_per_round=448, block_tokens=64, batch_blocks=1, learning_rate=0.01, rank=4, checkpoint_seconds=1e-9
 )
 NUM_STEPS = 7
-
-
-class Cut(Exception):
-    """The power goes off."""
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +46,6 @@ def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, *
 def stream_of(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS) -> Stream:
     total = plan_round(settings, 1, 1).total_blocks
     return make_stream(read_mixture(base, corpora, settings, 0.15), settings, total)
-
-
-def cut_after(step: int) -> Any:
-    def on_step(done: Step) -> None:
-        if done.step > step:
-            raise Cut
-
-    return on_step
 
 
 def cut_off(base: Base, corpora: Mapping[str, Path], path: Path, step: int) -> None:
