@@ -88,13 +88,14 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
 
     second = launch(config_file, run.path, "--resume")
     started.append(second)
-    wait_for(run, {"event": "client_replied", "round": 2}, second)
+    wait_for(run, {"event": "round_started", "round": 2}, second)
     relatives = family(second)
     assert sum("cogen.node.resident" in p.cmdline() for p in relatives) == 2
+    wait_for(run, {"event": "client_replied", "round": 2}, second)
     second.kill()
     second.communicate(timeout=60)
     assert gone(relatives)
-    assert run.last_complete_round() == 1
+    assert not run.evaluation.exists()  # a busy machine may let the round end before the kill, but not the run
 
     third = launch(config_file, run.path, "--resume")
     started.append(third)
