@@ -24,10 +24,11 @@ from typing import Any
 from cogen.adapter import Factors
 from cogen.base import describe_base
 from cogen.cli.show import named_paths
-from cogen.config import RunConfig, load_config
+from cogen.config import Domain, RunConfig, load_config
 from cogen.errors import CogenError
 from cogen.files import write_file
 from cogen.merge import compress, leading, revive, stack
+from cogen.node.request import Site, settings_for
 from cogen.node.trainer import Trainer
 from cogen.runs import RunFolder
 from cogen.train.lora import module_seed
@@ -80,13 +81,14 @@ def run(name: str, folder: Path, data: Mapping[str, str], args: argparse.Namespa
     source = folder.with_suffix(".toml")
     write_file(source, _toml(data, args).encode())
     config = load_config(source, VARIANTS[name])
-    RunFolder(folder).create(config.to_toml())
-    trainer = Trainer(folder)
+    run = RunFolder(folder)
+    run.create(config.to_toml())
+    trainers = {d.name: _trainer(config, d, run) for d in config.domains}
     now, states = first_global(describe_base(config.base.name), config), None
     rounds = []
     for number in range(1, args.rounds + 1):
         began = time.monotonic()
-        replies = [_reply(trainer, name, d.name, number, now, config.rank_of(d)) for d in config.domains]
+        replies = [_reply(trainers[d.name], name, d.name, number, now, config.rank_of(d)) for d in config.domains]
         if name == "whole":
             now = averaged(now, replies, config, number)
         else:
@@ -95,14 +97,18 @@ def run(name: str, folder: Path, data: Mapping[str, str], args: argparse.Namespa
         energy, beyond = energy_beyond(now, min(config.rank_of(d) for d in config.domains))
         rounds.append({"energy": energy, "beyond": beyond, "seconds": time.monotonic() - began})
         say(f"{name}, round {number}: energy {energy:.4g}, beyond the lowest rank {beyond:.2%}")
-    cells = {d: {c.model: c.bits_per_byte for c in trainer.evaluate(d, {"combined": now})} for d in data}
+    cells = {d: {c.model: c.bits_per_byte for c in trainers[d].evaluate({"combined": now})} for d in data}
     say(f"{name}: " + ", ".join(f"{d} {c['base']:.4f} -> {c['combined']:.4f}" for d, c in cells.items()))
     return {"rounds": rounds, "bits_per_byte": cells}
 
 
+def _trainer(config: RunConfig, domain: Domain, run: RunFolder) -> Trainer:
+    return Trainer(settings_for(config, domain), Site(domain.name, str(domain.data), run.node(domain.name)))
+
+
 def _reply(trainer: Trainer, variant: str, domain: str, number: int, now: Globals, rank: int) -> Reply:
     start = {n: leading(f, rank)[0] for n, f in now.items()} if variant == "whole" else now
-    made = trainer.train(domain, number, start)
+    made = trainer.train(number, start)
     before, after = made.bits_per_byte_before, made.bits_per_byte_after
     return Reply(domain, made.factors, made.num_tokens, before, after, made.seconds, 0)
 

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from cogen.config import load_config
+from cogen.node.request import Site
 from cogen.node.resident import ResidentTrainer
 from cogen.runs import RunFolder
 
@@ -26,33 +27,37 @@ def resident() -> ResidentTrainer:
     return ResidentTrainer()
 
 
-def _ask(message: Message, context: Context) -> tuple[dict[str, Any], str]:
-    """The request, and the domain of this node: "" for a node more than the run has domains."""
+def _ask(message: Message, context: Context) -> tuple[dict[str, Any], RunFolder, Site]:
+    """The request, the run folder, and this node's site: of domain "" for a node more than the run has domains."""
     request = dict(message.content.config_records["request"])
-    config = load_config(RunFolder(str(request["run"])).config)
+    run = RunFolder(str(request.pop("run")))
+    config = load_config(run.config)
     number = int(context.node_config["partition-id"])
-    return request, config.domains[number].name if number < len(config.domains) else ""
+    if number >= len(config.domains):
+        return request, run, Site("", "", run.path)
+    domain = config.domains[number]
+    return request, run, Site(domain.name, str(domain.data), run.node(domain.name))
 
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Who is this: the domain of the node."""
-    _, domain = _ask(message, context)
-    return Message(RecordDict({"about": ConfigRecord({"domain": domain})}), reply_to=message)
+    _, _, site = _ask(message, context)
+    return Message(RecordDict({"about": ConfigRecord({"domain": site.domain})}), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train a round from the global factors; reply with factors and figures."""
-    request, domain = _ask(message, context)
+    request, run, site = _ask(message, context)
     arrays = {name: array.numpy() for name, array in message.content.array_records["global"].items()}
-    answer = resident().call("train", arrays, domain=domain, **request)
+    answer = resident().call("train", site, run.logs, arrays, **request)
     figures = {k: v for k, v in answer.header.items() if k != "contract" and v is not None}
     content = RecordDict(
         {
             "factors": ArrayRecord({k: Array(np.ascontiguousarray(v)) for k, v in answer.arrays.items()}),
             "figures": MetricRecord(figures),
-            "about": ConfigRecord({"domain": domain, **answer.header["contract"]}),
+            "about": ConfigRecord({"domain": site.domain, **answer.header["contract"]}),
         }
     )
     return Message(content, reply_to=message)
@@ -61,15 +66,15 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Score the base and the models sent on this domain's held-out text; reply with numbers."""
-    request, domain = _ask(message, context)
+    request, run, site = _ask(message, context)
     scalings = dict(message.content.config_records["models"])
     arrays = {
         f"{name}/{key}": array.numpy()
         for name in scalings
         for key, array in message.content.array_records[name].items()
     }
-    answer = resident().call("evaluate", arrays, domain=domain, models=scalings, **request)
+    answer = resident().call("evaluate", site, run.logs, arrays, models=scalings, **request)
     cells = answer.header["cells"]
     keys = ("bits_per_byte", "num_bytes", "num_tokens")
     content = {c["model"]: MetricRecord({k: c[k] for k in keys}) for c in cells}
-    return Message(RecordDict({**content, "about": ConfigRecord({"domain": domain})}), reply_to=message)
+    return Message(RecordDict({**content, "about": ConfigRecord({"domain": site.domain})}), reply_to=message)

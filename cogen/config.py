@@ -34,8 +34,9 @@ class Domain(Table):
     """`[[domains]]`: one client and its corpus."""
 
     name: str = Field(pattern=DOMAIN_PATTERN)
-    data: str = Field(min_length=1)
-    """A file or folder, relative to the config file; or hf://datasets/OWNER/NAME."""
+    data: Annotated[str, Field(min_length=1)] | None = None
+    """A file or folder, relative to the config file; or hf://datasets/OWNER/NAME. A simulation needs it; in a real
+    federation only the domain itself knows it."""
     rank: Count | None = None
     """LoRA rank of this domain; None takes train.rank."""
     weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
@@ -261,6 +262,22 @@ class RunConfig(Table):
                     fix="It is for cogen train; take it out of the config.",
                 )
 
+    def require_data(self) -> None:
+        """Refuse domains without a corpus, for what reads all of them.
+
+        Raises:
+            ConfigError: names the first domain without one.
+        """
+        for domain in self.domains:
+            if domain.data is None:
+                raise ConfigError(
+                    "cannot read corpora",
+                    expected="data in every [[domains]]",
+                    got="none",
+                    where=f"domain {domain.name!r}",
+                    fix="Name its file or folder.",
+                )
+
     def to_toml(self) -> str:
         """The resolved settings; reading them back gives an equal config."""
         import tomli_w
@@ -292,7 +309,7 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     def resolved(path: str) -> str:
         return path if path.startswith("hf://") else str((folder / Path(path).expanduser()).resolve())
 
-    domains = [d.model_copy(update={"data": resolved(d.data)}) for d in config.domains]
+    domains = [d if d.data is None else d.model_copy(update={"data": resolved(d.data)}) for d in config.domains]
     mixed = {k: resolved(p) for k in ("replay", "end_phase") if (p := getattr(config.train, k)) is not None}
     local = folder / Path(config.base.name).expanduser()
     base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base

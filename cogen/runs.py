@@ -1,6 +1,7 @@
 """The run folder: layout, events, rounds, lock.
 
 config.toml          resolved settings
+run.json             format, and the run's id, by which its domains know it again
 events.jsonl         the truth: one JSON object a line, appended and flushed
 rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
 nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
@@ -16,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -28,8 +30,10 @@ from cogen.errors import RunError
 from cogen.files import cannot_write, write_file
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
+RUN = "run.json"
+FORMAT = 1
 LOCK = ".lock"
-ENTRIES = (CONFIG, EVENTS, EVALUATION, REPORT, "rounds", "nodes", "experts", "merged", "logs")
+ENTRIES = (CONFIG, RUN, EVENTS, EVALUATION, REPORT, "rounds", "nodes", "experts", "merged", "logs")
 
 
 class RunFolder:
@@ -83,7 +87,31 @@ class RunFolder:
                 where=str(self.path),
                 fix="Continue it with --resume, replace it with --overwrite, or name another with --out.",
             )
+        about = {"format": FORMAT, "id": secrets.token_hex(8)}
+        write_file(self.path / RUN, json.dumps(about).encode() + b"\n")
         write_file(self.config, config_toml.encode())
+
+    def read_id(self) -> str:
+        """The run's id: random, and the same after every resume.
+
+        Raises:
+            RunError: the folder has none, or one of another format.
+        """
+        path = self.path / RUN
+        try:
+            about = json.loads(path.read_text("utf-8"))
+            if about["format"] == FORMAT:
+                return str(about["id"])
+            got = f"format {about['format']!r}"
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            got = f"{type(error).__name__}: {error}"
+        raise RunError(
+            "cannot use run folder",
+            expected=f"{RUN} of format {FORMAT} with an id",
+            got=got,
+            where=str(path),
+            fix="Start the run anew.",
+        )
 
     def require_resumable(self) -> None:
         """Raise RunError unless there is a run to continue."""

@@ -20,6 +20,7 @@ from cogen.config import Domain, load_config
 from cogen.errors import FederationError, ReplyError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.files import write_file
+from cogen.node.request import settings_for
 from cogen.runs import RunFolder
 from cogen.train.schedule import plan_round
 from server.aggregate import Aggregated, aggregate, first_global
@@ -72,11 +73,8 @@ class Coordinator:
         began = time.monotonic()
         self.run.append_event("round_started", round=number)
         current = Adapter.load(self.run.round(number - 1) / "global").factors
-        request = {"round": number, "scaling": self.config.train.scaling}
-        down = RecordDict({"global": _to_record(current), "request": self._request(**request)})
-        replies = self._collect(
-            number, current, self._ask("train", down, self.config.federation.round_deadline_seconds)
-        )
+        down = {"global": _to_record(current)}
+        replies = self._collect(number, current, self._ask("train", down, number))
         if len(replies) < self.config.min_valid_clients:
             raise FederationError(
                 f"round {number} failed",
@@ -169,11 +167,10 @@ class Coordinator:
         factors = {name: Adapter.load(folder).factors for name, folder in models.items()}
         factors["combined"] = final.factors
         scaling = self.config.train.scaling
-        content = RecordDict({name: _to_record(f) for name, f in factors.items()})
+        content: dict[str, ArrayRecord | ConfigRecord] = {name: _to_record(f) for name, f in factors.items()}
         content["models"] = ConfigRecord(dict.fromkeys(factors, scaling))
-        content["request"] = self._request(round=self.config.federation.num_rounds, scaling=scaling)
         found: dict[tuple[str, str], Cell] = {}
-        for domain, answer in self._ask("evaluate", content, self.config.federation.round_deadline_seconds):
+        for domain, answer in self._ask("evaluate", content, self.config.federation.num_rounds):
             if answer is None or answer.has_error():
                 reason = "no scores in time" if answer is None else _last_line(answer.error.reason)
                 self.run.append_event("client_left_out", round=0, domain=domain, reason=f"scores: {reason}")
@@ -203,9 +200,9 @@ class Coordinator:
         until = time.monotonic() + ROSTER_SECONDS
         while len(ids := list(self.grid.get_node_ids())) < len(self.domains) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
-        content = RecordDict({"request": self._request()})
+        content = RecordDict({"request": ConfigRecord({"run": str(self.run.path)})})
         found: dict[int, str] = {}
-        for node, answer in self._exchange("query.hello", content, ids, HELLO_SECONDS):
+        for node, answer in self._exchange("query.hello", dict.fromkeys(ids, content), HELLO_SECONDS):
             if answer is None or answer.has_error():
                 reason = "no answer" if answer is None else _last_line(answer.error.reason)
                 self.run.append_event("client_left_out", round=0, domain=f"node {node}", reason=f"hello: {reason}")
@@ -215,18 +212,21 @@ class Coordinator:
                 found[node] = domain
         return found
 
-    def _ask(self, kind: str, content: RecordDict, seconds: float) -> Iterable[tuple[str, Message | None]]:
-        """Send `content` to every domain; yield each answer as it comes, None for those that never do."""
-        for node, answer in self._exchange(kind, content, list(self.nodes), seconds):
+    def _ask(
+        self, kind: str, shared: Mapping[str, ArrayRecord | ConfigRecord], number: int
+    ) -> Iterable[tuple[str, Message | None]]:
+        """Send `shared` and its own request to every domain; yield each answer as it comes, None for those that never do."""
+        contents = {n: RecordDict({**shared, "request": self._request(d, number)}) for n, d in self.nodes.items()}
+        for node, answer in self._exchange(kind, contents, self.config.federation.round_deadline_seconds):
             yield self.nodes[node], answer
         for domain in sorted(self.domains.keys() - set(self.nodes.values())):
             yield domain, None
 
     def _exchange(
-        self, kind: str, content: RecordDict, ids: list[int], seconds: float
+        self, kind: str, contents: Mapping[int, RecordDict], seconds: float
     ) -> Iterable[tuple[int, Message | None]]:
-        messages = [Message(content, message_type=kind, dst_node_id=i, ttl=seconds + 60.0) for i in ids]
-        waiting = dict(zip(self.grid.push_messages(messages), ids, strict=True))
+        messages = [Message(c, message_type=kind, dst_node_id=i, ttl=seconds + 60.0) for i, c in contents.items()]
+        waiting = dict(zip(self.grid.push_messages(messages), contents, strict=True))
         until = time.monotonic() + seconds
         pause = POLL_SECONDS
         while waiting and time.monotonic() < until:
@@ -238,8 +238,10 @@ class Coordinator:
         for node in waiting.values():
             yield node, None
 
-    def _request(self, **values: int | float) -> ConfigRecord:
-        return ConfigRecord({"run": str(self.run.path), **values})
+    def _request(self, domain: str, number: int) -> ConfigRecord:
+        settings = settings_for(self.config, self.domains[domain])
+        scaling = self.config.train.scaling
+        return ConfigRecord({"run": str(self.run.path), "round": number, "scaling": scaling, "settings": settings})
 
     def _adapter(self, factors: Mapping[str, Factors], manifest: Mapping[str, object]) -> Adapter:
         return Adapter(factors, self.base.name, self.base.contract, manifest)

@@ -85,6 +85,7 @@ def simulate(
 def check_input(settings: RunConfig) -> None:
     """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds."""
     settings.require_rounds()
+    settings.require_data()
     named = (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase)
     paths = [path for path in named if path is not None]
     for path in paths:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.errors import CogenError, FederationError
+from cogen.node.request import Site
 from cogen.node.wire import Frame, receive, send
 from cogen.train.memory import keep_pages
 
@@ -41,21 +42,24 @@ class ResidentTrainer:
         """Of the process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    def call(self, action: str, arrays: Mapping[str, NDArray[Any]] | None = None, **header: Any) -> Frame:
-        """Ask for `train` or `evaluate` of a run's domain, and wait for the answer.
+    def call(
+        self, action: str, site: Site, logs: Path, arrays: Mapping[str, NDArray[Any]] | None = None, **header: Any
+    ) -> Frame:
+        """Ask for `train` or `evaluate` of a run at a domain, and wait for the answer.
 
         Raises:
             FederationError: the trainer reported an error, or died.
         """
+        where = {"domain": site.domain, "data": site.data, "folder": str(site.folder)}
         with self._lock:
-            connection = self._connect(Path(str(header["run"])) / "logs")
+            connection = self._connect(logs)
             try:
-                send(connection, Frame({"action": action, **header}, arrays or {}))
+                send(connection, Frame({"action": action, **where, **header}, arrays or {}))
                 answer = receive(connection)
             except (EOFError, OSError):
-                raise _failed("an answer", self._reap(), str(header.get("domain", ""))) from None
+                raise _failed("an answer", self._reap(), site.domain) from None
         if "error" in answer.header:
-            raise _failed("a trained reply", str(answer.header["error"]), str(header.get("domain", "")))
+            raise _failed("a trained reply", str(answer.header["error"]), site.domain)
         return answer
 
     def close(self) -> None:
@@ -107,19 +111,14 @@ def _failed(expected: str, got: str, domain: str) -> FederationError:
 
 def serve(connection: socket.socket) -> None:
     """Answer requests until the other side is gone. An error is answered, and ends nothing."""
-    from cogen.node.trainer import Trainer
-
-    trainer: Trainer | None = None
+    trainers: dict[str, Trainer] = {}
     while True:
         try:
             request = receive(connection)
         except EOFError:
             return
         try:
-            run = str(request.header["run"])
-            if trainer is None or str(trainer.run.path) != run:
-                trainer = Trainer(run)
-            answer = _answer(trainer, request)
+            answer = _answer(_trainer(trainers, request), request)
         except CogenError as error:
             answer = Frame({"error": str(error)})
         except Exception as error:  # noqa: BLE001 - whatever went wrong must reach the server as this client's reason
@@ -130,6 +129,18 @@ def serve(connection: socket.socket) -> None:
         send(connection, answer)
 
 
+def _trainer(trainers: dict[str, Trainer], request: Frame) -> Trainer:
+    """The domain's trainer, made anew when the run's settings or its place have changed."""
+    from cogen.node.trainer import Trainer
+
+    asked = request.header
+    site = Site(str(asked["domain"]), str(asked["data"]), Path(asked["folder"]))
+    known = trainers.get(site.domain)
+    if known is None or (known.settings, known.site) != (asked["settings"], site):
+        trainers[site.domain] = known = Trainer(str(asked["settings"]), site)
+    return known
+
+
 def _answer(trainer: Trainer, request: Frame) -> Frame:
     import torch
 
@@ -137,7 +148,6 @@ def _answer(trainer: Trainer, request: Frame) -> Frame:
 
     asked = dict(request.header)
     tensors = {k: torch.from_numpy(v.copy()) for k, v in request.arrays.items()}
-    domain = str(asked["domain"])
     if asked["action"] == "evaluate":
         models = {
             name: from_arrays(
@@ -145,8 +155,8 @@ def _answer(trainer: Trainer, request: Frame) -> Frame:
             )
             for name, s in asked["models"].items()
         }
-        return Frame({"cells": [vars(c) for c in trainer.evaluate(domain, models)]})
-    reply = trainer.train(domain, int(asked["round"]), from_arrays(tensors, float(asked["scaling"])))
+        return Frame({"cells": [vars(c) for c in trainer.evaluate(models)]})
+    reply = trainer.train(int(asked["round"]), from_arrays(tensors, float(asked["scaling"])))
     header = {
         "num_tokens": reply.num_tokens,
         "bits_per_byte_before": reply.bits_per_byte_before,

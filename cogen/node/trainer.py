@@ -7,20 +7,20 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors
 from cogen.base import Base, load_base
-from cogen.config import Domain, RunConfig, load_config
+from cogen.config import Domain, RunConfig
 from cogen.data import Window, heldout_windows
 from cogen.data.pack import Stream
-from cogen.errors import ConfigError
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import score_windows
 from cogen.merge.factored import leading
-from cogen.runs import RunFolder, append_line
+from cogen.node.request import Site, config_from
+from cogen.runs import append_line
 from cogen.train.loop import RoundResult, Step, train_round
 from cogen.train.lora import attached, init_factors
 from cogen.train.mixture import make_stream, read_mixture, state_key
@@ -54,71 +54,67 @@ class RoundReply:
 
 
 class Trainer:
-    """Holds one base model, and the data of every domain that it was asked for.
+    """One domain in one run: its settings, its data once they are needed, and the base, which a process has once.
 
     Asked twice for the same round with the same global factors, it gives the same reply: optimiser
     states are kept by round, and a round always starts from the one before it.
+
+    Args:
+        settings: what the server says of the run (`settings_for`).
+        site: where this domain keeps its corpus and its states.
     """
 
-    def __init__(self, run: str | Path) -> None:
-        self.run = RunFolder(run)
-        self.config: RunConfig = load_config(self.run.config)
+    def __init__(self, settings: str, site: Site) -> None:
+        self.settings, self.site = settings, site
+        self.config: RunConfig = config_from(settings, site)
         self.config.require_rounds()
-        self._data: dict[str, DomainData] = {}
+        self.domain: Domain = self.config.domains[0]
 
     @property
     def base(self) -> Base:
         return _loaded(self.config.base.name, self.config.base.precision)
 
-    def train(self, domain: str, round_number: int, current: Mapping[str, Factors]) -> RoundReply:
+    def train(self, round_number: int, current: Mapping[str, Factors]) -> RoundReply:
         """Train round `round_number` of the run from the global factors `current`.
 
         A domain whose rank is below the global one trains the leading directions and holds the rest
         frozen; one whose rank is above it adds fresh directions that change nothing yet.
         """
         began = time.monotonic()
-        about, data = self._domain(domain), self._load(domain)
-        start, rest = split_rank(current, self.config.rank_of(about), self.config.train.seed + round_number)
-        scored = self._round_windows(data)
-        before = self._score(start, rest, scored, domain)
-        result = self._train_round(domain, round_number, data, start, rest)
-        after = self._score(result.factors, rest, scored, domain)
+        start, rest = split_rank(current, self.config.rank_of(self.domain), self.config.train.seed + round_number)
+        scored = self._round_windows()
+        before = self._score(start, rest, scored)
+        result = self._train_round(round_number, start, rest)
+        after = self._score(result.factors, rest, scored)
         return RoundReply(result.factors, result.num_tokens, before, after, time.monotonic() - began)
 
-    def evaluate(self, domain: str, models: Mapping[str, Mapping[str, Factors]]) -> list[Cell]:
+    def evaluate(self, models: Mapping[str, Mapping[str, Factors]]) -> list[Cell]:
         """Score the base and every model on the domain's held-out part."""
-        windows = self._load(domain).windows
-        cells = [score_windows(self.base, windows, "base", domain)]
+        windows = self.data.windows
+        cells = [score_windows(self.base, windows, "base", self.domain.name)]
         for name, factors in models.items():
             with attached(self.base.model, factors):
-                cells.append(score_windows(self.base, windows, name, domain))
+                cells.append(score_windows(self.base, windows, name, self.domain.name))
         return cells
 
-    def _domain(self, name: str) -> Domain:
-        for domain in self.config.domains:
-            if domain.name == name:
-                return domain
-        known = ", ".join(d.name for d in self.config.domains)
-        raise ConfigError("no such domain", expected=f"one of {known}", got=repr(name), fix="Check [[domains]].")
+    @cached_property
+    def data(self) -> DomainData:
+        """Read, cleaned and packed on first use."""
+        train, evaluate = self.config.train, self.config.evaluate
+        name = self.domain.name
+        mixture = read_mixture(self.base, {name: self.site.data}, train, evaluate.heldout_frac, self.config.data)
+        total = plan_round(train, 1, self.config.federation.num_rounds).total_blocks
+        limits = (train.block_tokens, evaluate.max_heldout_tokens)
+        return DomainData(
+            stream=make_stream(mixture, train, total),
+            windows=heldout_windows(mixture.corpora[name].heldout, self.base.tokenizer, *limits),
+            key=state_key(self.base, mixture, train),
+        )
 
-    def _load(self, name: str) -> DomainData:
-        if name not in self._data:
-            train, evaluate = self.config.train, self.config.evaluate
-            path = self._domain(name).data
-            mixture = read_mixture(self.base, {name: path}, train, evaluate.heldout_frac, self.config.data)
-            total = plan_round(train, 1, self.config.federation.num_rounds).total_blocks
-            limits = (train.block_tokens, evaluate.max_heldout_tokens)
-            self._data[name] = DomainData(
-                stream=make_stream(mixture, train, total),
-                windows=heldout_windows(mixture.corpora[name].heldout, self.base.tokenizer, *limits),
-                key=state_key(self.base, mixture, train),
-            )
-        return self._data[name]
-
-    def _round_windows(self, data: DomainData) -> list[Window]:
+    def _round_windows(self) -> list[Window]:
         """The first of the held-out windows, up to `round_heldout_tokens`."""
         left, chosen = self.config.evaluate.round_heldout_tokens, []
-        for window in data.windows:
+        for window in self.data.windows:
             if left <= 0:
                 break
             chosen.append(window)
@@ -126,29 +122,24 @@ class Trainer:
         return chosen
 
     def _score(
-        self, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None, windows: list[Window], domain: str
+        self, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None, windows: list[Window]
     ) -> float | None:
         if not windows:
             return None
         with attached(self.base.model, train, rest):
-            return score_windows(self.base, windows, "now", domain).bits_per_byte
+            return score_windows(self.base, windows, "now", self.domain.name).bits_per_byte
 
     def _train_round(
-        self,
-        domain: str,
-        number: int,
-        data: DomainData,
-        start: Mapping[str, Factors],
-        rest: Mapping[str, Factors] | None,
+        self, number: int, start: Mapping[str, Factors], rest: Mapping[str, Factors] | None
     ) -> RoundResult:
-        node = self.run.node(domain)
+        node, data = self.site.folder, self.data
         plan = plan_round(self.config.train, number, self.config.federation.num_rounds)
 
         def log(step: Step) -> None:
             values = {**vars(step), "num_tokens": plan.first_block * data.stream.block_tokens + step.num_tokens}
             append_line(node / "train.jsonl", values)
 
-        state = self._state_before(domain, number, data.key)
+        state = self._state_before(number, data.key)
         result = train_round(
             self.base, start, data.stream, plan, self.config.train, rest=rest, state=state, on_step=log
         )
@@ -159,11 +150,11 @@ class Trainer:
             path.unlink()
         return result
 
-    def _state_before(self, domain: str, number: int, key: str) -> TrainState | None:
+    def _state_before(self, number: int, key: str) -> TrainState | None:
         """The newest state of an earlier round: a round that this domain missed does not cost it its moments."""
         if self.config.federation.optimizer_across_rounds == "reset":
             return None
-        found = _states(self.run.node(domain), number - 1)
+        found = _states(self.site.folder, number - 1)
         return TrainState.load(found[-1], key) if found else None
 
 

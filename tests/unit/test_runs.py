@@ -55,7 +55,16 @@ def test_a_new_or_empty_folder_takes_a_run(run: RunFolder, tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     RunFolder(tmp_path / "empty").create("b = 2\n")
     assert run.config.read_text() == "a = 1\n"
-    assert names(tmp_path / "empty") == ["config.toml"]
+    assert names(tmp_path / "empty") == ["config.toml", "run.json"]
+    assert run.read_id() == RunFolder(run.path).read_id() != RunFolder(tmp_path / "empty").read_id()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"format": 2, "id": "a"}'])
+def test_a_run_of_another_format_has_no_id(text: str, run: RunFolder) -> None:
+    run.create("a = 1\n")
+    (run.path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=r"expected run\.json of format 1"):
+        run.read_id()
 
 
 def test_a_run_is_not_begun_over_another(run: RunFolder) -> None:
@@ -74,7 +83,7 @@ def test_overwrite_leaves_nothing_of_the_old_run(run: RunFolder) -> None:
         file.write_text("old")
     run.append_event("run_finished")
     run.create("b = 2\n", overwrite=True)
-    assert names(run.path) == ["config.toml"] and run.config.read_text() == "b = 2\n"
+    assert names(run.path) == ["config.toml", "run.json"] and run.config.read_text() == "b = 2\n"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
