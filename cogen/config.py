@@ -212,6 +212,14 @@ class Data(Table):
         return self
 
 
+class Track(Table):
+    """`[track]`: experiment trackers, of what `events.jsonl` keeps anyway."""
+
+    to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Each needs its package installed, and its own set-up if it sends figures elsewhere."""
+    project: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] = "cogen"
+
+
 class RunConfig(Table):
     """A whole config file."""
 
@@ -221,6 +229,7 @@ class RunConfig(Table):
     federation: Federation = Federation()
     evaluate: Evaluate = Evaluate()
     data: Data = Data()
+    track: Track = Track()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,6 +13,7 @@ from cogen.cli.show import byte_bar, named_paths, print_json, token_bar
 from cogen.config import RunConfig
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, RunError
+from cogen.report.track import Tracking
 from cogen.train.cost import Cost
 from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
@@ -47,7 +48,13 @@ def run_train(
     state = out.parent / f".{out.name}.training"
     if resume and not state.is_file():
         print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
-    with TrainingBars(domain, plan_round(settings, 1, 1).num_blocks * settings.block_tokens) as bars:
+    num_tokens = plan_round(settings, 1, 1).num_blocks * settings.block_tokens
+    with Tracking(config, out.parent, out.name) as tracking, TrainingBars(domain, num_tokens) as bars:
+
+        def on_step(step: Step) -> None:
+            bars.step(step)
+            tracking.step(domain, vars(step))
+
         made = train_adapter(
             base,
             paths,
@@ -57,7 +64,7 @@ def run_train(
             data=config.data,
             on_read=bars.read,
             on_start=bars.start,
-            on_step=bars.step,
+            on_step=on_step,
             state_path=state,
             resume=resume,
             gram_tokens=GRAM_TOKENS if gram else 0,
@@ -100,7 +107,7 @@ def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replac
 
 
 def _config(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> RunConfig:
-    config = given_config(domain, next(iter(paths.values())), heldout_frac, overrides, ("train", "data"))
+    config = given_config(domain, next(iter(paths.values())), heldout_frac, overrides, ("train", "data", "track"))
     for path in paths.values():
         corpus_root(path)  # fails before the base is loaded
     return config
