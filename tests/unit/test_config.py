@@ -142,10 +142,19 @@ def test_no_domains_are_refused(tmp_path: Path, text: str, got: str) -> None:
     assert "expected domains: " in line and got in line
 
 
-def test_a_domain_without_data_is_refused(tmp_path: Path) -> None:
+def test_a_domain_without_data_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """A coordinator does not know where its domains keep their text."""
     path = tmp_path / "run.toml"
     path.write_text('[[domains]]\nname = "grid"\n')
-    assert "expected domains.0.data: Field required, got nothing" in refusal(path)
+    config = load_config(path)
+    assert config.domains[0].data is None and load_config_again(config, tmp_path) == config
+    with pytest.raises(ConfigError, match=r"expected data in every \[\[domains\]\], got none \(domain 'grid'\)"):
+        config.require_data()
+
+
+def load_config_again(config: RunConfig, folder: Path) -> RunConfig:
+    (folder / "again.toml").write_text(config.to_toml())
+    return load_config(folder / "again.toml")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import cogen
 from cogen.cli.app import app
-from cogen.config import BaseTable, Data, Domain, Evaluate, Federation, RunConfig, Train
+from cogen.config import BaseTable, Data, Domain, Evaluate, Federation, RunConfig, Track, Train
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
@@ -35,6 +35,7 @@ TABLES: dict[str, Any] = {
     "federation": Federation,
     "evaluate": Evaluate,
     "data": Data,
+    "track": Track,
 }
 
 
