@@ -132,7 +132,7 @@ def format_table(evaluation: Evaluation) -> str:
         columns.append([evaluation.general_bits_per_byte(m) for m in evaluation.models])
     written = [_mark_lowest(column) for column in columns]
     rows = [[m, *(column[i] for column in written)] for i, m in enumerate(evaluation.models)]
-    return _align([header, *rows, *_summary_rows(evaluation)])
+    return align([header, *rows, *_summary_rows(evaluation)])
 
 
 def _mark_lowest(column: Sequence[float | None]) -> list[str]:
@@ -160,8 +160,8 @@ def _summary_rows(evaluation: Evaluation) -> list[list[str]]:
     return rows
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """First column to the left, the others to the right; every value ends in its mark or a space."""
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """A plain-text table: first column to the left, the others to the right; every value ends in its mark or a space."""
     padded = [[row[0], *(text if text[-1] in "* " else text + " " for text in row[1:])] for row in rows]
     widths = [max(_width(row[i]) for row in padded) for i in range(len(padded[0]))]
     lines = []
