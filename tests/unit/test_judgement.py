@@ -8,6 +8,7 @@ import math
 import pytest
 
 from cogen.evaluate.judgement import Spread, judge
+from cogen.evaluate.judgement_text import format_judgement, member_lines
 from cogen.evaluate.matrix import Cell, Evaluation, format_table
 
 DOMAINS = ("grid", "clinical")
@@ -127,3 +128,40 @@ def test_general_text_is_a_column_of_its_own_and_in_no_mean() -> None:
     plain = evaluation({"base": (1.0, 2.0)})
     assert "general" not in plain.to_json()
     assert Evaluation.from_json(plain.to_json(), "here").general == ()
+
+
+def words(line: str) -> str:
+    return " ".join(line.split())
+
+
+def test_the_table_has_means_with_their_spread() -> None:
+    lines = format_judgement(judge(two_seeds())).splitlines()
+    assert lines[0].split() == ["bits", "per", "byte", "grid", "clinical", "mean", "general"]
+    assert lines[1].split("  ")[0] == "base"
+    assert words(lines[4]) == "combined 0.7250 ± 0.0354 1.5000 ± 0.1414 1.1125 ± 0.0530 3.2000 ± 0.1414"
+    assert "0.6250 ± 0.0354*" in lines[5] and lines[5].endswith("3.3000")  # one seed has it: no spread
+    assert words(lines[6]) == "retained gain 200.0 ± 70.7% 115.0 ± 49.5% - -"
+
+
+def test_every_member_reads_what_joining_gave() -> None:
+    """Red: the sign turned round, by which clinical, whose own text lost in one seed, would have won."""
+    lines = list(member_lines(judge(two_seeds())))
+    assert lines == [
+        "grid: joining improved your own held-out text by 0.1250 ± 0.0354 bits per byte over training alone, "
+        "and improved others' by 0.3500 ± 0.0707",
+        "clinical: joining improved your own held-out text by 0.0500 ± 0.2121 bits per byte over training alone, "
+        "and improved others' by 0.1750 ± 0.1061",
+        "general text: the combined model reads it worse by 0.2000 ± 0.1414 bits per byte than the base",
+    ]
+    first = list(member_lines(judge({5: two_seeds()[5]})))
+    assert first[1].startswith("clinical: joining worsened your own held-out text by 0.1000 bits per byte")
+    assert first[-1] == "one seed: these figures have no spread (--seeds 3)"
+
+
+def test_a_run_without_controls_has_no_members_to_speak_to() -> None:
+    """Several rounds over two seeds: no row of a domain alone, so nothing to compare with."""
+    seeds = {
+        n: Evaluation(tuple(c for c in one.cells if not c.model.startswith("local:"))) for n, one in two_seeds().items()
+    }
+    assert list(member_lines(judge(seeds))) == []
+    assert "retained" not in format_judgement(judge(seeds))
