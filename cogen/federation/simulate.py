@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cogen.data.prepare import prepare
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.general import require_unseen
+from cogen.federation.controls import Follow
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, free_port, superlink
@@ -26,8 +27,6 @@ from cogen.train.start import target_modules
 POLL_SECONDS = 0.5
 # Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
 FIRST_STATUS_SECONDS, STATUS_SECONDS = 10.0, 60.0
-
-Follow = Callable[[dict[str, Any]], None]
 
 
 def simulate(
@@ -106,6 +105,7 @@ def _open_seed(run: RunFolder, settings: RunConfig) -> RunFolder:
     if run.config.is_file():
         _continue(run, settings)
     else:
+        shutil.rmtree(run.path, ignore_errors=True)  # cut off while it was made: its config comes last
         run.create(settings.to_toml())
     return run
 
