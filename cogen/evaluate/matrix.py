@@ -14,7 +14,10 @@ from cogen.errors import RunError
 FORMAT = 1
 BASE = "base"
 COMBINED = "combined"
+POOLED = "pooled"
 EXPERT_PREFIX = "expert:"
+LOCAL_PREFIX = "local:"
+GENERAL = "general"
 NOTHING = "-"
 
 
@@ -33,11 +36,14 @@ class Cell:
 class Evaluation:
     """All cells of one evaluation; rows are models, columns are domains, and cells may be missing.
 
+    `general` has a cell a model on text that nobody trained on: no domain, and part of no mean.
+
     >>> Evaluation((Cell("base", "clinical", 0.81, 4000, 1000),)).bits_per_byte("base", "clinical")
     0.81
     """
 
     cells: tuple[Cell, ...]
+    general: tuple[Cell, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -53,6 +59,10 @@ class Evaluation:
         """The value of one cell; None where the model was not scored on the domain."""
         return next((c.bits_per_byte for c in self.cells if (c.model, c.domain) == (model, domain)), None)
 
+    def general_bits_per_byte(self, model: str) -> float | None:
+        """The value on general text; None where the model was not scored on it."""
+        return next((c.bits_per_byte for c in self.general if c.model == model), None)
+
     def mean_bits_per_byte(self, model: str) -> float | None:
         """Plain mean over the domains; None unless the model was scored on all of them."""
         found = [self.bits_per_byte(model, domain) for domain in self.domains]
@@ -61,7 +71,9 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The text of `evaluation.json`."""
-        values = {"format": FORMAT, "cells": [asdict(cell) for cell in self.cells]}
+        values: dict[str, Any] = {"format": FORMAT, "cells": [asdict(cell) for cell in self.cells]}
+        if self.general:
+            values["general"] = [asdict(cell) for cell in self.general]
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -78,18 +90,19 @@ class Evaluation:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             got = f"format {values.get('format')!r}" if isinstance(values, dict) else type(values).__name__
             raise _malformed(f"an object of format {FORMAT}", got, where)
-        rows = values.get("cells")
-        if not isinstance(rows, list):
-            raise _malformed("a list of cells", type(rows).__name__, where)
-        cells = tuple(_read_cell(row, f"{where}, cell {i}") for i, row in enumerate(rows, start=1))
-        _refuse_twins(cells, where)
-        return cls(cells)
+        return cls(_read_cells(values.get("cells"), where), _read_cells(values.get("general", []), where))
+
+
+def alone(evaluation: Evaluation, domain: str) -> str:
+    """The row of the domain trained alone: `expert:<domain>`, or the control `local:<domain>` where there is none."""
+    expert = EXPERT_PREFIX + domain
+    return expert if expert in evaluation.models else LOCAL_PREFIX + domain
 
 
 def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, float | None]:
     """What `model` keeps of each expert's gain, on the expert's own domain.
 
-    (bpb base - bpb model) / (bpb base - bpb expert:<domain>); 1 is as good as the expert, 0 is the base.
+    (bpb base - bpb model) / (bpb base - bpb alone); 1 is as good as the domain alone, 0 is the base.
 
     Returns: domain to fraction; None where a cell is missing or the expert gained nothing.
     """
@@ -97,7 +110,7 @@ def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, fl
     for domain in evaluation.domains:
         base = evaluation.bits_per_byte(BASE, domain)
         mine = evaluation.bits_per_byte(model, domain)
-        expert = evaluation.bits_per_byte(EXPERT_PREFIX + domain, domain)
+        expert = evaluation.bits_per_byte(alone(evaluation, domain), domain)
         if base is None or mine is None or expert is None or base <= expert:
             gains[domain] = None
         else:
@@ -108,15 +121,18 @@ def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, fl
 def format_table(evaluation: Evaluation) -> str:
     """A plain-text table: models by domains in bits per byte, `*` at the lowest of a column.
 
-    The mean stands only where a model was scored on every domain. Below it, where they can be computed:
-    the retained gain in percent, and combined - base (negative is better).
+    The mean stands only where a model was scored on every domain; general text, where there is any, is a
+    column beside it. Below, where they can be computed: the retained gain in percent, and combined - base
+    (negative is better; on general text it is the forgetting).
     """
-    header = ["bits per byte", *evaluation.domains, "mean"]
+    header = ["bits per byte", *evaluation.domains, "mean", *([GENERAL] if evaluation.general else [])]
     columns = [[evaluation.bits_per_byte(m, d) for m in evaluation.models] for d in evaluation.domains]
     columns.append([evaluation.mean_bits_per_byte(m) for m in evaluation.models])
+    if evaluation.general:
+        columns.append([evaluation.general_bits_per_byte(m) for m in evaluation.models])
     written = [_mark_lowest(column) for column in columns]
     rows = [[m, *(column[i] for column in written)] for i, m in enumerate(evaluation.models)]
-    return _align([header, *rows, *_summary_rows(evaluation)])
+    return align([header, *rows, *_summary_rows(evaluation)])
 
 
 def _mark_lowest(column: Sequence[float | None]) -> list[str]:
@@ -128,21 +144,24 @@ def _mark_lowest(column: Sequence[float | None]) -> list[str]:
 
 def _summary_rows(evaluation: Evaluation) -> list[list[str]]:
     rows = []
-    if COMBINED in evaluation.models and any(EXPERT_PREFIX + d in evaluation.models for d in evaluation.domains):
+    if COMBINED in evaluation.models and any(alone(evaluation, d) in evaluation.models for d in evaluation.domains):
         gains = list(retained_gain(evaluation).values())
         known = [gain for gain in gains if gain is not None]
         gains.append(sum(known) / len(known) if known else None)
+        gains.extend([None] if evaluation.general else [])
         rows.append(["retained gain", *(NOTHING + " " if g is None else f"{g:.1%} " for g in gains)])
     if {BASE, COMBINED} <= set(evaluation.models):
         pairs = [(evaluation.bits_per_byte(COMBINED, d), evaluation.bits_per_byte(BASE, d)) for d in evaluation.domains]
         pairs.append((evaluation.mean_bits_per_byte(COMBINED), evaluation.mean_bits_per_byte(BASE)))
+        if evaluation.general:
+            pairs.append((evaluation.general_bits_per_byte(COMBINED), evaluation.general_bits_per_byte(BASE)))
         changes = [NOTHING + " " if c is None or b is None else f"{c - b:+.4f} " for c, b in pairs]
         rows.append(["combined - base", *changes])
     return rows
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """First column to the left, the others to the right; every value ends in its mark or a space."""
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """A plain-text table: first column to the left, the others to the right; every value ends in its mark or a space."""
     padded = [[row[0], *(text if text[-1] in "* " else text + " " for text in row[1:])] for row in rows]
     widths = [max(_width(row[i]) for row in padded) for i in range(len(padded[0]))]
     lines = []
@@ -156,6 +175,14 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
 def _width(text: str) -> int:
     """Terminal columns: Chinese, Japanese and Korean characters take two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _read_cells(rows: object, where: str) -> tuple[Cell, ...]:
+    if not isinstance(rows, list):
+        raise _malformed("a list of cells", type(rows).__name__, where)
+    cells = tuple(_read_cell(row, f"{where}, cell {i}") for i, row in enumerate(rows, start=1))
+    _refuse_twins(cells, where)
+    return cells
 
 
 def _read_cell(row: object, where: str) -> Cell:

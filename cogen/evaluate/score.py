@@ -45,11 +45,23 @@ def evaluate_adapters(
     rows: dict[str, Mapping[str, Factors] | None] = {"base": None}
     rows.update({name: adapter.factors for name, adapter in adapters.items()})
     for row, factors in rows.items():
-        with attached(base.model, factors) if factors else nullcontext():
-            for domain, scored in windows.items():
-                report = None if progress is None else _bind(progress, row, domain)
-                cells.append(score_windows(base, scored, row, domain, report))
+        cells.extend(score_row(base, factors, windows, row, progress))
     return Evaluation(tuple(cells))
+
+
+def score_row(
+    base: Base,
+    factors: Mapping[str, Factors] | None,
+    windows: Mapping[str, Sequence[Window]],
+    row: str,
+    progress: Callable[[str, str, int], None] | None = None,
+) -> list[Cell]:
+    """Score one model on every column; None for `factors` is the base as it is."""
+    with attached(base.model, factors) if factors else nullcontext():
+        return [
+            score_windows(base, scored, row, column, None if progress is None else _bind(progress, row, column))
+            for column, scored in windows.items()
+        ]
 
 
 def _bind(progress: Callable[[str, str, int], None], row: str, domain: str) -> Callable[[int], None]:
