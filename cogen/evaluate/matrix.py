@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cogen.errors import RunError
+from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore, malformed, read_scores
 
 FORMAT = 1
 BASE = "base"
@@ -33,11 +33,16 @@ class Cell:
 class Evaluation:
     """All cells of one evaluation; rows are models, columns are domains, and cells may be missing.
 
+    Beside them, where they were asked for, scores of probes, of questions and of lm-evaluation-harness.
+
     >>> Evaluation((Cell("base", "clinical", 0.81, 4000, 1000),)).bits_per_byte("base", "clinical")
     0.81
     """
 
     cells: tuple[Cell, ...]
+    probes: tuple[ProbeScore, ...] = ()
+    questions: tuple[QuestionScore, ...] = ()
+    tasks: tuple[TaskScore, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -61,7 +66,13 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The text of `evaluation.json`."""
-        values = {"format": FORMAT, "cells": [asdict(cell) for cell in self.cells]}
+        parts: dict[str, tuple[Any, ...]] = {
+            "probes": self.probes,
+            "questions": self.questions,
+            "tasks": self.tasks,
+        }
+        values: dict[str, Any] = {"format": FORMAT, "cells": [asdict(cell) for cell in self.cells]}
+        values.update({name: [asdict(score) for score in part] for name, part in parts.items() if part})
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -69,21 +80,26 @@ class Evaluation:
         """Read the text of an `evaluation.json`; `where` names it in errors.
 
         Raises:
-            RunError: not JSON, another format, a field missing or out of bounds, or a cell named twice.
+            RunError: not JSON, another format, a field missing or out of bounds, or a cell or score named twice.
         """
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise _malformed("JSON", f"unreadable text: {error}", where) from None
+            raise malformed("JSON", f"unreadable text: {error}", where) from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             got = f"format {values.get('format')!r}" if isinstance(values, dict) else type(values).__name__
-            raise _malformed(f"an object of format {FORMAT}", got, where)
+            raise malformed(f"an object of format {FORMAT}", got, where)
         rows = values.get("cells")
         if not isinstance(rows, list):
-            raise _malformed("a list of cells", type(rows).__name__, where)
+            raise malformed("a list of cells", type(rows).__name__, where)
         cells = tuple(_read_cell(row, f"{where}, cell {i}") for i, row in enumerate(rows, start=1))
         _refuse_twins(cells, where)
-        return cls(cells)
+        return cls(
+            cells,
+            read_scores(ProbeScore, values.get("probes"), "probes", where),
+            read_scores(QuestionScore, values.get("questions"), "questions", where),
+            read_scores(TaskScore, values.get("tasks"), "tasks", where),
+        )
 
 
 def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, float | None]:
@@ -116,7 +132,7 @@ def format_table(evaluation: Evaluation) -> str:
     columns.append([evaluation.mean_bits_per_byte(m) for m in evaluation.models])
     written = [_mark_lowest(column) for column in columns]
     rows = [[m, *(column[i] for column in written)] for i, m in enumerate(evaluation.models)]
-    return _align([header, *rows, *_summary_rows(evaluation)])
+    return align([header, *rows, *_summary_rows(evaluation)])
 
 
 def _mark_lowest(column: Sequence[float | None]) -> list[str]:
@@ -141,8 +157,8 @@ def _summary_rows(evaluation: Evaluation) -> list[list[str]]:
     return rows
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """First column to the left, the others to the right; every value ends in its mark or a space."""
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """A table of text: first column to the left, the others to the right; every value ends in its mark or a space."""
     padded = [[row[0], *(text if text[-1] in "* " else text + " " for text in row[1:])] for row in rows]
     widths = [max(_width(row[i]) for row in padded) for i in range(len(padded[0]))]
     lines = []
@@ -162,16 +178,16 @@ def _read_cell(row: object, where: str) -> Cell:
     names = [field.name for field in fields(Cell)]
     if not isinstance(row, Mapping) or set(row) != set(names):
         got = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-        raise _malformed(f"the fields {', '.join(names)}", got, where)
+        raise malformed(f"the fields {', '.join(names)}", got, where)
     for name in ("model", "domain"):
         if not isinstance(row[name], str) or not row[name]:
-            raise _malformed(f"{name} as text", repr(row[name]), where)
+            raise malformed(f"{name} as text", repr(row[name]), where)
     for name in ("num_bytes", "num_tokens"):
         if type(row[name]) is not int or row[name] <= 0:
-            raise _malformed(f"{name} as a positive whole number", repr(row[name]), where)
+            raise malformed(f"{name} as a positive whole number", repr(row[name]), where)
     value: Any = row["bits_per_byte"]
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise _malformed("bits_per_byte as a finite number >= 0", repr(value), where)
+        raise malformed("bits_per_byte as a finite number >= 0", repr(value), where)
     return Cell(row["model"], row["domain"], float(value), row["num_bytes"], row["num_tokens"])
 
 
@@ -179,15 +195,5 @@ def _refuse_twins(cells: Sequence[Cell], where: str) -> None:
     seen: set[tuple[str, str]] = set()
     for cell in cells:
         if (cell.model, cell.domain) in seen:
-            raise _malformed("each model once a domain", f"{cell.model} on {cell.domain} twice", where)
+            raise malformed("each model once a domain", f"{cell.model} on {cell.domain} twice", where)
         seen.add((cell.model, cell.domain))
-
-
-def _malformed(expected: str, got: str, where: str) -> RunError:
-    return RunError(
-        "cannot read evaluation",
-        expected=expected,
-        got=got,
-        where=where,
-        fix="Write it anew with `cogen evaluate`.",
-    )
