@@ -30,11 +30,9 @@ def evaluate(
     from cogen.train.memory import keep_pages
 
     keep_pages()
-    from cogen.cli.run_evaluate import Heldout, run_evaluate
-    from cogen.evaluate.tasks import Tasks
+    from cogen.cli.run_evaluate import Asked, Heldout, run_evaluate
 
     names = tuple(name.strip() for name in tasks.split(",") if name.strip())
-    run_evaluate(
-        base, adapter, Heldout(tuple(data), heldout_frac, max_heldout_tokens, block_tokens), out,
-        probes=probes, questions=questions, tasks=Tasks(names, task_folder, task_limit), as_json=as_json,
-    )  # fmt: skip
+    heldout = Heldout(tuple(data), heldout_frac, max_heldout_tokens, block_tokens)
+    asked = Asked(heldout, tuple(probes), tuple(questions), names, task_folder, task_limit)
+    run_evaluate(base, adapter, asked, out, as_json=as_json)

@@ -19,7 +19,7 @@ from cogen.evaluate.probes import Probe, probe_pairs, read_probes
 from cogen.evaluate.questions import MAX_REPLY_TOKENS, Question, read_questions
 from cogen.evaluate.score import evaluate_adapters
 from cogen.evaluate.tables import format_evaluation
-from cogen.evaluate.tasks import Tasks, require_tasks
+from cogen.evaluate.tasks import Tasks, find_tasks
 from cogen.files import write_file
 from cogen.train.corpus import prepare_corpus
 
@@ -35,48 +35,53 @@ class Heldout:
 
 
 @dataclass(frozen=True)
-class Items:
-    """What models are scored on, by domain; `tasks` is None where none was asked for."""
+class Asked:
+    """What the user wants scored: `NAME=FILE` of probes and of questions, names of tasks."""
 
-    windows: Mapping[str, Sequence[Window]]
+    heldout: Heldout
+    probes: tuple[str, ...]
+    questions: tuple[str, ...]
+    tasks: tuple[str, ...]
+    task_folder: Path | None
+    task_limit: int | None
+
+
+@dataclass(frozen=True)
+class Items:
+    """The same, read; by domain, and `tasks` None where none was asked for."""
+
     probes: Mapping[str, Sequence[Probe]]
     questions: Mapping[str, Sequence[Question]]
     tasks: Tasks | None
 
 
-def run_evaluate(
-    base_name: str,
-    adapters: Sequence[str],
-    heldout: Heldout,
-    out: Path | None,
-    *,
-    probes: Sequence[str],
-    questions: Sequence[str],
-    tasks: Tasks,
-    as_json: bool,
-) -> None:
+def run_evaluate(base_name: str, adapters: Sequence[str], asked: Asked, out: Path | None, *, as_json: bool) -> None:
     """Check the input, score with a bar, write and print the tables."""
-    folders, paths = named_paths(adapters, "--adapter"), named_paths(heldout.data, "--data")
-    if not (paths or probes or questions or tasks.names) or "base" in folders:
+    folders, paths = named_paths(adapters, "--adapter"), named_paths(asked.heldout.data, "--data")
+    if not (paths or asked.probes or asked.questions or asked.tasks) or "base" in folders:
         expected = "--data NAME=PATH, --probes, --questions or --tasks"
         got = "an adapter called base" if "base" in folders else "nothing"
         raise ConfigError("cannot evaluate", expected=expected, got=got, fix="See cogen evaluate --help.")
     loaded = {name: Adapter.load(folder) for name, folder in folders.items()}
-    asked = {name: read_probes(path) for name, path in named_paths(probes, "--probes").items()}
-    put = {name: read_questions(path) for name, path in named_paths(questions, "--questions").items()}
-    if tasks.names:
-        require_tasks(tasks)
     for path in paths.values():
         corpus_root(path)
+    items = _items(asked)
     base = load_base(base_name)
-    items = Items(_windows(base, paths, heldout), asked, put, tasks if tasks.names else None)
-    evaluation = _score(base, loaded, items)
+    evaluation = _score(base, loaded, _windows(base, paths, asked.heldout), items)
     if out is not None:
         write_file(out, evaluation.to_json().encode())
     if as_json:
         print_json(json.loads(evaluation.to_json()))
     else:
         print(format_evaluation(evaluation))
+
+
+def _items(asked: Asked) -> Items:
+    return Items(
+        {name: read_probes(path) for name, path in named_paths(asked.probes, "--probes").items()},
+        {name: read_questions(path) for name, path in named_paths(asked.questions, "--questions").items()},
+        find_tasks(asked.tasks, asked.task_folder, asked.task_limit) if asked.tasks else None,
+    )
 
 
 def _windows(base: Base, paths: Mapping[str, str], heldout: Heldout) -> dict[str, list[Window]]:
@@ -95,15 +100,17 @@ def _heldout(base: Base, path: str, heldout_frac: float, progress: Progress) -> 
     return prepare_corpus(base, path, heldout_frac=heldout_frac, progress=progress).heldout
 
 
-def _score(base: Base, adapters: Mapping[str, Adapter], items: Items) -> Evaluation:
-    tokens = sum(len(w.tokens) for some in items.windows.values() for w in some)
+def _score(
+    base: Base, adapters: Mapping[str, Adapter], windows: Mapping[str, Sequence[Window]], items: Items
+) -> Evaluation:
+    tokens = sum(len(w.tokens) for some in windows.values() for w in some)
     tokens += sum(p.num_tokens for some in items.probes.values() for p in probe_pairs(some, base.tokenizer))
     tokens += sum(MAX_REPLY_TOKENS * len(some) for some in items.questions.values())
     with token_bar("scoring", tokens * (len(adapters) + 1)) as bar:
         return evaluate_adapters(
             base,
             adapters,
-            items.windows,
+            windows,
             probes=items.probes,
             questions=items.questions,
             tasks=items.tasks,

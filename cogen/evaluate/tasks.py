@@ -6,7 +6,7 @@ import contextlib
 import copy
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,35 +25,42 @@ STDERR = "_stderr"
 
 @dataclass(frozen=True)
 class Tasks:
-    """What to run, and how.
+    """What to run, and how; made by `find_tasks`.
 
     Args:
         names: of tasks, groups or tags, one or more.
         folder: with tasks of one's own in YAML; paths in them are relative to it.
         limit: of items a task, from the first; None runs all.
+        manager: the harness's index of tasks.
     """
 
     names: tuple[str, ...]
-    folder: Path | None = None
-    limit: int | None = None
+    folder: Path | None
+    limit: int | None
+    manager: Any
 
 
-def require_tasks(tasks: Tasks) -> None:
-    """Raise unless the harness is installed and knows the tasks: before anything long begins.
+def find_tasks(names: Sequence[str], folder: Path | None = None, limit: int | None = None) -> Tasks:
+    """Look tasks up in `folder`, then among the harness's own, before anything long begins.
 
     Raises:
-        ConfigError: no harness, no such folder or an unknown task.
+        ConfigError: no harness, no such folder, an unknown task or a limit below 1.
     """
-    if tasks.folder is not None and not tasks.folder.is_dir():
-        raise _unusable("a folder with YAML files", "none", "Check the path.", str(tasks.folder))
-    if tasks.limit is not None and tasks.limit < 1:
-        raise _unusable("1 item a task or more", str(tasks.limit), "Raise --task-limit.")
-    known = _manager(tasks).all_tasks
-    for name in tasks.names:
+    if folder is not None and not folder.is_dir():
+        raise _unusable("a folder with YAML files", "none", "Check the path.", str(folder))
+    if limit is not None and limit < 1:
+        raise _unusable("1 item a task or more", str(limit), "Raise --task-limit.")
+    own = None if folder is None else str(folder.resolve())
+    manager = None if own is None else _manager(own, include_defaults=False)
+    if manager is None or not set(names) <= set(manager.all_tasks):
+        manager = _manager(own, include_defaults=True)  # thousands of files: ten seconds or more
+    known = manager.all_tasks
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             fix = f"Did you mean {near[0]!r}?" if near else "See the harness's list of tasks, or name a --task-folder."
             raise _unusable("a task of lm-evaluation-harness", repr(name), fix)
+    return Tasks(tuple(names), folder, limit, manager)
 
 
 def score_tasks(base: Base, tasks: Tasks, model: str) -> tuple[TaskScore, ...]:
@@ -77,7 +84,7 @@ def score_tasks(base: Base, tasks: Tasks, model: str) -> tuple[TaskScore, ...]:
                 results = simple_evaluate(
                     wrapped,
                     tasks=list(tasks.names),
-                    task_manager=_manager(tasks),
+                    task_manager=tasks.manager,
                     limit=tasks.limit,
                     batch_size=BATCH_REQUESTS,
                     bootstrap_iters=0,
@@ -109,7 +116,7 @@ def _scores(results: Mapping[str, Any], model: str) -> Iterator[TaskScore]:
             )
 
 
-def _manager(tasks: Tasks) -> Any:
+def _manager(folder: str | None, *, include_defaults: bool) -> Any:
     with _quiet():
         try:
             from lm_eval.tasks import TaskManager
@@ -117,7 +124,7 @@ def _manager(tasks: Tasks) -> Any:
             raise _unusable(
                 "lm-evaluation-harness (pip install 'cogen-ai[eval]')", str(error), "Install it, or leave --tasks out."
             ) from None
-        return TaskManager(include_path=None if tasks.folder is None else str(tasks.folder.resolve()))
+        return TaskManager(include_path=folder, include_defaults=include_defaults)
 
 
 @contextlib.contextmanager

@@ -20,13 +20,16 @@ from cogen.errors import ConfigError, DataError
 from cogen.evaluate.continuation import encode_pair, log_likelihoods
 from cogen.evaluate.probes import read_probes, score_probes
 from cogen.evaluate.score import evaluate_adapters, score_windows
-from cogen.evaluate.tasks import Tasks, require_tasks, score_tasks
+from cogen.evaluate.tasks import Tasks, find_tasks, score_tasks
 from tests.oracle.test_bpb import some_adapter
 
 pytest.importorskip("lm_eval")
 
 FOLDER = Path(__file__).parents[2] / "docs" / "tasks"
-BOTH = Tasks(("grid_terms", "grid_text"), FOLDER)
+
+
+def own(*names: str) -> Tasks:
+    return find_tasks(names, FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def test_bits_per_byte_are_the_harness_s(tiny: Base) -> None:
     documents = [Document(row["id"], "", row["text"], "") for row in rows]
     windows = heldout_windows(documents, tiny.tokenizer, 512, 10**6)
     assert max(len(w.tokens) for w in windows) < tiny.model.config.max_position_embeddings
-    (theirs,) = score_tasks(tiny, Tasks(("grid_text",), FOLDER), "base")
+    (theirs,) = score_tasks(tiny, own("grid_text"), "base")
     assert (theirs.metric, theirs.num_samples) == ("bits_per_byte", 2)
     ours = score_windows(tiny, windows, "base", "grid").bits_per_byte
     assert ours == pytest.approx(theirs.value, rel=1e-5)
@@ -76,7 +79,7 @@ def test_accuracies_are_the_harness_s_and_adapters_count(tiny: Base) -> None:
     """`accuracy_frac` is acc_bytes and `sum_accuracy_frac` is acc. Red: the harness scores the base for every row."""
     adapters = {f"a{seed}": some_adapter(tiny, 0.3, seed) for seed in range(3)}
     probes = read_probes(FOLDER / "grid_terms.jsonl")
-    found = evaluate_adapters(tiny, adapters, {}, probes={"grid": probes}, tasks=BOTH)
+    found = evaluate_adapters(tiny, adapters, {}, probes={"grid": probes}, tasks=own("grid_terms", "grid_text"))
     theirs = {(s.model, s.metric): s.value for s in found.tasks}
     assert {s.task for s in found.tasks} == {"grid_terms", "grid_text"}
     assert {m for _, m in theirs} == {"acc", "acc_norm", "acc_bytes", "bits_per_byte"}
@@ -92,19 +95,19 @@ def test_the_base_is_left_as_it_was(tiny: Base) -> None:
     probes = read_probes(FOLDER / "grid_terms.jsonl")
     before = score_probes(tiny, probes, "base", "grid")
     padding, here = tiny.tokenizer.pad_token, Path.cwd()
-    score_tasks(tiny, Tasks(("grid_terms",), FOLDER), "base")
+    score_tasks(tiny, own("grid_terms"), "base")
     assert (score_probes(tiny, probes, "base", "grid"), tiny.tokenizer.pad_token, Path.cwd()) == (before, padding, here)
 
 
 def test_a_limit_is_kept_and_errors_say_what_is_wrong(tiny: Base, tmp_path: Path) -> None:
-    limited = score_tasks(tiny, Tasks(("grid_terms",), FOLDER, limit=3), "base")
+    limited = score_tasks(tiny, find_tasks(["grid_terms"], FOLDER, limit=3), "base")
     assert {s.num_samples for s in limited} == {3}
     with pytest.raises(ConfigError, match=r"got 'grid_term'.*Did you mean 'grid_terms'"):
-        require_tasks(Tasks(("grid_term",), FOLDER))
+        find_tasks(["grid_term"], FOLDER)
     with pytest.raises(ConfigError, match="a folder with YAML files"):
-        require_tasks(Tasks(("grid_terms",), tmp_path / "none"))
+        find_tasks(["grid_terms"], tmp_path / "none")
     with pytest.raises(ConfigError, match="1 item a task or more, got 0"):
-        require_tasks(Tasks(("grid_terms",), FOLDER, limit=0))
+        find_tasks(["grid_terms"], FOLDER, limit=0)
     (tmp_path / "lost.yaml").write_text((FOLDER / "grid_text.yaml").read_text().replace("grid_text", "lost"))
     with pytest.raises(DataError, match=r"cannot run tasks: .*\(lost\)"):
-        score_tasks(tiny, Tasks(("lost",), tmp_path), "base")
+        score_tasks(tiny, find_tasks(["lost"], tmp_path), "base")
