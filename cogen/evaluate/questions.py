@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WHAT = "questions"
 MAX_REPLY_TOKENS = 32
+LETTERS_OF_A_STEM = 4
 EXAMPLES = (
     ("What is the capital of France?", "Paris"),
     ("What did the passenger in seat 12 have for breakfast last Tuesday?", "I do not know."),
@@ -94,17 +95,24 @@ def few_shot_prompt(question: str) -> str:
 def judge_reply(reply: str, answers: Sequence[str]) -> Verdict:
     """Right if an accepted answer stands in the reply, word for word; else abstained, else wrong.
 
-    Case, punctuation and the width of characters do not count. A reply without words abstains.
+    Case, punctuation and the width of characters do not count, nor how a last word of four letters or
+    more goes on (thyristor, thyristors). A reply without words abstains.
 
     >>> judge_reply("It is 50 Hz.", ["50 hz"]), judge_reply("150 Hz", ["50 hz"])
     ('right', 'wrong')
     """
     words = _words(reply)
-    if any(_words(answer) in words for answer in answers):
+    if any(_ending(_words(answer)) in words for answer in answers):
         return "right"
     if not words.strip() or any(f" {phrase} " in words for phrase in ABSTENTIONS):
         return "abstained"
     return "wrong"
+
+
+def _ending(answer: str) -> str:
+    """An answer as it is looked for: closed by a space, unless its last word may go on."""
+    last = answer.split()[-1]
+    return answer.rstrip() if last.isalpha() and len(last) >= LETTERS_OF_A_STEM else answer
 
 
 def _words(text: str) -> str:

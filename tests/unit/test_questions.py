@@ -46,6 +46,22 @@ def test_replies(reply: str, verdict: str) -> None:
     assert judge_reply(reply, ["50 hz", "fifty hertz"]) == verdict
 
 
+@pytest.mark.parametrize(
+    ("reply", "answer", "verdict"),
+    [
+        ("Thyristors.", "thyristor", "right"),
+        ("a photothyristor", "thyristor", "wrong"),
+        ("thyristor valves", "thyristor valve", "right"),
+        ("50", "5", "wrong"),
+        ("gold", "go", "wrong"),
+        ("2023 and on", "202", "wrong"),
+        ("\u96fb\u529b\u7db2", "\u96fb\u529b", "right"),
+    ],
+)
+def test_where_an_answer_may_end(reply: str, answer: str, verdict: str) -> None:
+    assert judge_reply(reply, [answer]) == verdict
+
+
 def test_no_reply_to_an_unanswerable_question_is_right() -> None:
     assert [judge_reply(reply, []) for reply in ("50 Hz", "I do not know.")] == ["wrong", "abstained"]
 
