@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cogen.errors import RunError
+from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore, malformed, read_scores
 
 FORMAT = 1
 BASE = "base"
@@ -36,7 +36,8 @@ class Cell:
 class Evaluation:
     """All cells of one evaluation; rows are models, columns are domains, and cells may be missing.
 
-    `general` has a cell a model on text that nobody trained on: no domain, and part of no mean.
+    `general` has a cell a model on text that nobody trained on: no domain, and part of no mean. `probes`,
+    `questions` and `tasks` (of lm-evaluation-harness) are there where they were asked for.
 
     >>> Evaluation((Cell("base", "clinical", 0.81, 4000, 1000),)).bits_per_byte("base", "clinical")
     0.81
@@ -44,6 +45,9 @@ class Evaluation:
 
     cells: tuple[Cell, ...]
     general: tuple[Cell, ...] = ()
+    probes: tuple[ProbeScore, ...] = ()
+    questions: tuple[QuestionScore, ...] = ()
+    tasks: tuple[TaskScore, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -71,9 +75,14 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The text of `evaluation.json`."""
+        parts: dict[str, tuple[Any, ...]] = {
+            "general": self.general,
+            "probes": self.probes,
+            "questions": self.questions,
+            "tasks": self.tasks,
+        }
         values: dict[str, Any] = {"format": FORMAT, "cells": [asdict(cell) for cell in self.cells]}
-        if self.general:
-            values["general"] = [asdict(cell) for cell in self.general]
+        values.update({name: [asdict(score) for score in part] for name, part in parts.items() if part})
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -81,16 +90,22 @@ class Evaluation:
         """Read the text of an `evaluation.json`; `where` names it in errors.
 
         Raises:
-            RunError: not JSON, another format, a field missing or out of bounds, or a cell named twice.
+            RunError: not JSON, another format, a field missing or out of bounds, or a cell or score named twice.
         """
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise _malformed("JSON", f"unreadable text: {error}", where) from None
+            raise malformed("JSON", f"unreadable text: {error}", where) from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             got = f"format {values.get('format')!r}" if isinstance(values, dict) else type(values).__name__
-            raise _malformed(f"an object of format {FORMAT}", got, where)
-        return cls(_read_cells(values.get("cells"), where), _read_cells(values.get("general", []), where))
+            raise malformed(f"an object of format {FORMAT}", got, where)
+        return cls(
+            _read_cells(values.get("cells"), where),
+            _read_cells(values.get("general", []), where),
+            read_scores(ProbeScore, values.get("probes"), "probes", where),
+            read_scores(QuestionScore, values.get("questions"), "questions", where),
+            read_scores(TaskScore, values.get("tasks"), "tasks", where),
+        )
 
 
 def alone(evaluation: Evaluation, domain: str) -> str:
@@ -179,7 +194,7 @@ def _width(text: str) -> int:
 
 def _read_cells(rows: object, where: str) -> tuple[Cell, ...]:
     if not isinstance(rows, list):
-        raise _malformed("a list of cells", type(rows).__name__, where)
+        raise malformed("a list of cells", type(rows).__name__, where)
     cells = tuple(_read_cell(row, f"{where}, cell {i}") for i, row in enumerate(rows, start=1))
     _refuse_twins(cells, where)
     return cells
@@ -189,16 +204,16 @@ def _read_cell(row: object, where: str) -> Cell:
     names = [field.name for field in fields(Cell)]
     if not isinstance(row, Mapping) or set(row) != set(names):
         got = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-        raise _malformed(f"the fields {', '.join(names)}", got, where)
+        raise malformed(f"the fields {', '.join(names)}", got, where)
     for name in ("model", "domain"):
         if not isinstance(row[name], str) or not row[name]:
-            raise _malformed(f"{name} as text", repr(row[name]), where)
+            raise malformed(f"{name} as text", repr(row[name]), where)
     for name in ("num_bytes", "num_tokens"):
         if type(row[name]) is not int or row[name] <= 0:
-            raise _malformed(f"{name} as a positive whole number", repr(row[name]), where)
+            raise malformed(f"{name} as a positive whole number", repr(row[name]), where)
     value: Any = row["bits_per_byte"]
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise _malformed("bits_per_byte as a finite number >= 0", repr(value), where)
+        raise malformed("bits_per_byte as a finite number >= 0", repr(value), where)
     return Cell(row["model"], row["domain"], float(value), row["num_bytes"], row["num_tokens"])
 
 
@@ -206,15 +221,5 @@ def _refuse_twins(cells: Sequence[Cell], where: str) -> None:
     seen: set[tuple[str, str]] = set()
     for cell in cells:
         if (cell.model, cell.domain) in seen:
-            raise _malformed("each model once a domain", f"{cell.model} on {cell.domain} twice", where)
+            raise malformed("each model once a domain", f"{cell.model} on {cell.domain} twice", where)
         seen.add((cell.model, cell.domain))
-
-
-def _malformed(expected: str, got: str, where: str) -> RunError:
-    return RunError(
-        "cannot read evaluation",
-        expected=expected,
-        got=got,
-        where=where,
-        fix="Write it anew with `cogen evaluate`.",
-    )

@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/concepts.md",
     "docs/adapters.md",
     "docs/data.md",
+    "docs/evaluating.md",
     "docs/training.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
@@ -58,6 +59,13 @@ def documented(table: str) -> dict[str, str]:
     return {row[0].strip("`"): row[1] for row in rows[2:]}
 
 
+def options(command: str, words: list[str]) -> set[str]:
+    """Of a command, or of the one that `words` name within its group."""
+    found = commands()[command]
+    found = getattr(found, "commands", {}).get(words[0] if words else "", found)
+    return {option for parameter in found.params for option in parameter.opts}
+
+
 def examples() -> Iterator[tuple[str, list[str]]]:
     """Every `cogen ...` line of a shell block: the document, and the words after `cogen`."""
     for name in DOCUMENTS:
@@ -80,7 +88,7 @@ def test_readme_names_every_command_of_help() -> None:
 def test_examples_use_commands_and_options_that_exist() -> None:
     seen = set()
     for document, (command, *words) in examples():
-        known = {option for parameter in commands()[command].params for option in parameter.opts}
+        known = options(command, words)
         used = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert used <= known, f"{document}: cogen {command} has no {sorted(used - known)}"
         seen.add(command)
