@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import data, evaluate, merge, probes, report, simulate, train
+from cogen.cli import chat, data, evaluate, generate, merge, probes, report, simulate, train
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(probes.app, name="probes")
 app.command("report")(report.report)
+app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
 
 
 @app.callback(invoke_without_command=True)
