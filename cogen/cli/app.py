@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import data, evaluate, merge, report, simulate, train
+from cogen.cli import data, evaluate, merge, report, simulate, train, watch
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("simulate")(simulate.simulate)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("watch")(watch.watch)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.cli.show import duration, print_json
 from cogen.evaluate.matrix import format_table, retained_gain
-from cogen.federation.simulate import read_evaluation, simulate
+from cogen.federation.simulate import read_evaluation, run_folder, simulate
 from cogen.report import write_report
+from cogen.runs import RunFolder
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -25,14 +28,15 @@ def run_simulate(
     resume: bool,
     overwrite: bool,
     port: int | None,
+    watch: bool,
     as_json: bool,
 ) -> None:
     """Run it, then print the matrix and where everything lies."""
-    with Narrator() as narrator:
+    with _page_of(run_folder(config, out), watch), Narrator() as narrator:
         run = simulate(
             config, out=out, overrides=overrides, resume=resume, overwrite=overwrite, port=port, follow=narrator.follow
         )
-    page = write_report(run.path)
+        page = write_report(run.path)
     evaluation = read_evaluation(run)
     if as_json:
         matrix = json.loads(evaluation.to_json())
@@ -41,6 +45,20 @@ def run_simulate(
     print("bits per byte on held-out text (lower is better)\n")
     print(format_table(evaluation))
     print(f"\ncombined adapter: {run.merged}\nreport: {page}")
+
+
+@contextmanager
+def _page_of(run: RunFolder, is_wanted: bool) -> Iterator[None]:
+    """The live page beside the run, where it is wanted."""
+    if not is_wanted:
+        yield
+        return
+    from cogen.report.watch import open_place, watching
+
+    place = open_place("127.0.0.1", None)
+    with watching(run.path, place):
+        print(f"live page: {place.url}", file=sys.stderr)
+        yield
 
 
 class Narrator:

@@ -58,7 +58,7 @@ def simulate(
             "cannot simulate", expected="--resume or --overwrite", got="both", fix="Leave one of them out."
         )
     source = shipped_config(str(config))
-    run = RunFolder(out or Path("runs") / source.stem)
+    run = run_folder(config, out)
     if resume:
         run.require_resumable()
         settings = load_config(run.config, overrides)
@@ -80,6 +80,11 @@ def simulate(
             run_id = link.submit(shipped_root(), run.path, len(settings.domains), parallel)
             _follow(link, run_id, seen, show)
     return run
+
+
+def run_folder(config: str | Path, out: str | Path | None) -> RunFolder:
+    """Where a run of that config lies: `out`, or `runs/<name of the config>`."""
+    return RunFolder(out or Path("runs") / shipped_config(str(config)).stem)
 
 
 def check_input(settings: RunConfig) -> None:
