@@ -33,7 +33,7 @@ def describe(event: Mapping[str, Any]) -> str:
 
 def _run_started(event: Mapping[str, Any]) -> str:
     how = "resumed" if event.get("resumed") else "started"
-    return f"the run {how}: {len(event['domains'])} domains, {event['num_rounds']} rounds, base {event['base']}"
+    return f"the run {how}: {len(event['domains'])} domains, {event['num_rounds']} round(s), base {event['base']}"
 
 
 def _replied(event: Mapping[str, Any]) -> str:
