@@ -1,6 +1,7 @@
 """The run folder: layout, events, rounds, lock.
 
 config.toml          resolved settings
+about.json           of a simulation: versions, how much text each domain has
 run.json             format, and the run's id, by which its domains know it again
 events.jsonl         the truth: one JSON object a line, appended and flushed
 rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
@@ -8,7 +9,7 @@ nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
 experts/<domain>/    with one round, each client's reply
 merged/              the last global adapter
 evaluation.json      bits per byte, model by domain
-report.html          `cogen report`
+report.html          `cogen report`; merged/MODEL_CARD.md with it
 logs/                output of Flower's programs and of the trainers
 """
 
@@ -30,10 +31,10 @@ from cogen.errors import RunError
 from cogen.files import cannot_write, write_file
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
-RUN = "run.json"
+RUN, ABOUT = "run.json", "about.json"
 FORMAT = 1
 LOCK = ".lock"
-ENTRIES = (CONFIG, RUN, EVENTS, EVALUATION, REPORT, "rounds", "nodes", "experts", "merged", "logs")
+ENTRIES = (CONFIG, RUN, ABOUT, EVENTS, EVALUATION, REPORT, "rounds", "nodes", "experts", "merged", "logs")
 
 
 class RunFolder:
@@ -53,6 +54,10 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.path / EVALUATION
+
+    @property
+    def about(self) -> Path:
+        return self.path / ABOUT
 
     @property
     def merged(self) -> Path:

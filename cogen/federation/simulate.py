@@ -12,12 +12,15 @@ from typing import Any
 
 from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
+from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.matrix import Evaluation
+from cogen.federation.about import about_json
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, free_port, superlink
+from cogen.files import write_file
 from cogen.runs import RunFolder, read_lines
 from cogen.train.start import target_modules
 
@@ -64,7 +67,7 @@ def simulate(
         settings = load_config(run.config, overrides)
     else:
         settings = load_config(source, overrides)
-    check_input(settings)
+    cards = check_input(settings)
     listen = free_port(port)
     with run.lock() as handle:
         if not resume:
@@ -73,6 +76,7 @@ def simulate(
         if resume:
             _same_settings(run, settings)
             seen.skip()
+        write_file(run.about, about_json(cards).encode())
         show = follow or (lambda event: None)
         show({"event": "starting"})
         with _private_home() as home, superlink(home, run.logs, listen, handle) as link:
@@ -87,8 +91,11 @@ def run_folder(config: str | Path, out: str | Path | None) -> RunFolder:
     return RunFolder(out or Path("runs") / shipped_config(str(config)).stem)
 
 
-def check_input(settings: RunConfig) -> None:
-    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds."""
+def check_input(settings: RunConfig) -> dict[str, DataCard]:
+    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds.
+
+    Returns: each domain's data card; the perplexity filter is not in it.
+    """
     settings.require_rounds()
     settings.require_data()
     named = (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase)
@@ -100,9 +107,12 @@ def check_input(settings: RunConfig) -> None:
     tokenizer = load_tokenizer(base)
     # The filter needs the base's weights: there, clients prepare their corpora themselves.
     data = settings.data.model_copy(update={"perplexity_filter": False})
+    cards = {}
     for path in paths:
         contract = base.contract.tokenizer
-        prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        made = prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        cards[path] = made.card
+    return {d.name: cards[d.data] for d in settings.domains if d.data is not None}
 
 
 def _same_settings(run: RunFolder, settings: RunConfig) -> None:
