@@ -16,6 +16,7 @@ from cogen.report.clients import client_rows
 from cogen.report.headline import forgetting, headline, warning, working_seconds
 from cogen.report.heat import heat_rows, legend
 from cogen.report.judged import forgotten, judged, member_lines, verdict
+from cogen.report.model_card import card_path, model_card
 from cogen.report.record import Record, Reply, read_run
 
 
@@ -35,7 +36,7 @@ class Row:
 
 
 def write_report(run: Path) -> Path:
-    """Write `run/report.html`, from whatever the run folder holds so far.
+    """Write `run/report.html`, from whatever the run folder holds so far, and MODEL_CARD.md beside a merged adapter.
 
     Returns: the path of the page. The same folder gives the same page, byte for byte.
     Raises:
@@ -44,8 +45,10 @@ def write_report(run: Path) -> Path:
     >>> write_report(Path("runs/quickstart"))  # doctest: +SKIP
     PosixPath('runs/quickstart/report.html')
     """
-    path = run / "report.html"
-    write_file(path, render(read_run(run)).encode())
+    path, record = run / "report.html", read_run(run)
+    if record.beside.merged is not None:
+        write_file(card_path(run), model_card(record).encode())
+    write_file(path, render(record).encode())
     return path
 
 

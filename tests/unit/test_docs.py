@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/concepts.md",
     "docs/adapters.md",
     "docs/data.md",
+    "docs/reading-the-report.md",
     "docs/training.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
