@@ -36,7 +36,7 @@ class Tail:
         """
         try:
             found = self.path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if self._offset:
                 raise Replaced from None
             return []

@@ -240,6 +240,9 @@ def test_a_folder_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     kind, sections = told(feed, before)
     assert (kind, sections["run"]["round"], len(sections["events"])) == ("state", 0, 3)
     before = feed.last_id
+    path.write_text(json.dumps(started(7)) + "\n")  # cut: it begins as before
+    assert len(told(feed, before)[1]["events"]) == 1
+    before = feed.last_id
     path.unlink()
     assert told(feed, before)[1]["run"]["phase"] == "waiting"
 
