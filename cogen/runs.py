@@ -1,6 +1,7 @@
 """The run folder: layout, events, rounds, lock.
 
 config.toml          resolved settings
+about.json           of a simulation: versions, how much text each domain has
 run.json             format, and the run's id, by which its domains know it again
 events.jsonl         the truth: one JSON object a line, appended and flushed
 rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
@@ -11,7 +12,7 @@ evaluation.json      bits per byte, model by domain
 controls/<seed>/     local/<domain>/ and pooled/: adapters trained beside the run, to compare it with
 seeds/<seed>/        the same run with another seed, a run folder of its own
 judgement.json       all seeds and their controls together
-report.html          `cogen report`
+report.html          `cogen report`; merged/MODEL_CARD.md with it
 logs/                output of Flower's programs and of the trainers
 """
 
@@ -33,11 +34,11 @@ from cogen.errors import RunError
 from cogen.files import cannot_write, write_file
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
-JUDGEMENT, RUN = "judgement.json", "run.json"
+JUDGEMENT, RUN, ABOUT = "judgement.json", "run.json", "about.json"
 FORMAT = 1
 LOCK = ".lock"
-FILES = (CONFIG, RUN, EVENTS, EVALUATION, REPORT, JUDGEMENT)
-ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "controls", "seeds")
+FILES = (CONFIG, RUN, ABOUT, EVENTS, EVALUATION, REPORT, JUDGEMENT)
+ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "controls", "seeds", "tracking")
 
 
 class RunFolder:
@@ -57,6 +58,10 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.path / EVALUATION
+
+    @property
+    def about(self) -> Path:
+        return self.path / ABOUT
 
     @property
     def merged(self) -> Path:

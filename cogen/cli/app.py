@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import chat, data, evaluate, generate, merge, probes, report, simulate, train
+from cogen.cli import chat, data, evaluate, generate, merge, probes, report, simulate, train, watch
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(probes.app, name="probes")
 app.command("report")(report.report)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("watch")(watch.watch)
 
 
 @app.callback(invoke_without_command=True)

@@ -24,6 +24,7 @@ def simulate(
     port: Annotated[
         int | None, typer.Option(help="Port for Flower's SuperLink on loopback; free one without it.")
     ] = None,
+    watch: Annotated[bool, typer.Option(help="Show the run in the browser as it goes on.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Simulate a federation: every domain trains, the server combines, a table says what it gave.
@@ -36,4 +37,4 @@ def simulate(
     from cogen.cli.run_simulate import judging, run_simulate
 
     overrides = [*settings, *judging(controls, seeds, general)]
-    run_simulate(config, out, overrides, resume=resume, overwrite=overwrite, port=port, as_json=as_json)
+    run_simulate(config, out, overrides, resume=resume, overwrite=overwrite, port=port, watch=watch, as_json=as_json)

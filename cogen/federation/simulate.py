@@ -12,15 +12,18 @@ from typing import Any
 
 from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
+from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.general import require_unseen
+from cogen.federation.facts import about_json
 from cogen.federation.controls import Follow
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, free_port, superlink
 from cogen.files import write_file
+from cogen.report.track import Tracking
 from cogen.runs import RunFolder, read_lines
 from cogen.train.start import target_modules
 
@@ -63,19 +66,20 @@ def simulate(
             "cannot simulate", expected="--resume or --overwrite", got="both", fix="Leave one of them out."
         )
     source = shipped_config(str(config))
-    run = RunFolder(out or Path("runs") / source.stem)
+    run = run_folder(config, out)
     if resume:
         run.require_resumable()
         settings = load_config(run.config, overrides)
     else:
         settings = load_config(source, overrides)
-    check_input(settings)
+    cards = check_input(settings)
     free_port(port)
     with run.lock() as handle:
         if resume:
             _continue(run, settings)
         else:
             run.create(settings.to_toml(), overwrite=overwrite)
+        write_file(run.about, about_json(cards).encode())
         _every_seed(run, settings, port, handle, follow or (lambda event: None))
     return run
 
@@ -115,14 +119,28 @@ def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, sho
     seen = Watcher(run)
     seen.skip()
     show({"event": "starting"})
-    with _private_home() as home, superlink(home, run.logs, listen, handle) as link:
-        parallel = min(settings.federation.parallel_clients, len(settings.domains))
-        run_id = link.submit(shipped_root(), run.path, len(settings.domains), parallel)
-        _follow(link, run_id, seen, show)
+    with Tracking(settings, run.path, run.path.name) as tracking:
+
+        def told(event: dict[str, Any]) -> None:
+            tracking.follow(event)
+            show(event)
+
+        with _private_home() as home, superlink(home, run.logs, listen, handle) as link:
+            parallel = min(settings.federation.parallel_clients, len(settings.domains))
+            run_id = link.submit(shipped_root(), run.path, len(settings.domains), parallel)
+            _follow(link, run_id, seen, told)
 
 
-def check_input(settings: RunConfig) -> None:
-    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds."""
+def run_folder(config: str | Path, out: str | Path | None) -> RunFolder:
+    """Where a run of that config lies: `out`, or `runs/<name of the config>`."""
+    return RunFolder(out or Path("runs") / shipped_config(str(config)).stem)
+
+
+def check_input(settings: RunConfig) -> dict[str, DataCard]:
+    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds.
+
+    Returns: each domain's data card; the perplexity filter is not in it.
+    """
     settings.require_rounds()
     settings.require_data()
     mixed = {"train.replay": settings.train.replay, "train.end_phase": settings.train.end_phase}
@@ -137,9 +155,12 @@ def check_input(settings: RunConfig) -> None:
     tokenizer = load_tokenizer(base)
     # The filter needs the base's weights: there, clients prepare their corpora themselves.
     data = settings.data.model_copy(update={"perplexity_filter": False})
+    cards = {}
     for path in paths:
         contract = base.contract.tokenizer
-        prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        made = prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        cards[path] = made.card
+    return {d.name: cards[d.data] for d in settings.domains if d.data is not None}
 
 
 def _continue(run: RunFolder, settings: RunConfig) -> None:

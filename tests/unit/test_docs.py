@@ -25,6 +25,7 @@ DOCUMENTS = (
     "docs/adapters.md",
     "docs/data.md",
     "docs/evaluating.md",
+    "docs/reading-the-report.md",
     "docs/training.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
