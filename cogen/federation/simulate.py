@@ -17,8 +17,8 @@ from cogen.data.prepare import prepare
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.general import require_unseen
-from cogen.federation.facts import about_json
 from cogen.federation.controls import Follow
+from cogen.federation.facts import about_json
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, free_port, superlink
