@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import data, evaluate, invite, merge, nodes, report, revoke, run, serve, simulate, train
+from cogen.cli import (
+    chat,
+    data,
+    evaluate,
+    generate,
+    invite,
+    merge,
+    nodes,
+    probes,
+    report,
+    revoke,
+    run,
+    serve,
+    simulate,
+    train,
+    watch,
+)
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -27,7 +43,11 @@ app.command("revoke")(revoke.revoke)
 app.command("run")(run.run)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(probes.app, name="probes")
 app.command("report")(report.report)
+app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
+app.command("watch")(watch.watch)
 
 
 @app.callback(invoke_without_command=True)

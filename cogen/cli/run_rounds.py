@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
-from cogen.cli.narrate import Narrator, show_result
+from cogen.cli.narrator import Narrator
+from cogen.cli.show import print_json
+from cogen.evaluate.matrix import format_table, retained_gain
 from cogen.federation import deploy
 from cogen.federation.folder import FederationFolder
+from cogen.federation.judging import read_evaluation
+from cogen.report import write_report
 
 
 def run_rounds(
@@ -24,4 +29,11 @@ def run_rounds(
             overwrite=overwrite,
             follow=narrator.follow,
         )
-    show_result(run, as_json=as_json)
+    page, evaluation = write_report(run.path), read_evaluation(run)
+    if as_json:
+        matrix = json.loads(evaluation.to_json())
+        print_json({"run": str(run.path), "retained_gain": retained_gain(evaluation), **matrix})
+        return
+    print("bits per byte on held-out text (lower is better)\n")
+    print(format_table(evaluation))
+    print(f"\ncombined adapter: {run.merged}\nreport: {page}")

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cogen.cli.narrate import Narrator, show_result
-from cogen.federation.simulate import simulate
+from cogen.cli.narrator import Narrator
+from cogen.cli.show import print_json
+from cogen.config import load_config
+from cogen.evaluate.judgement_text import format_judgement, member_lines
+from cogen.evaluate.matrix import format_table, retained_gain
+from cogen.federation.judging import judge_runs, read_evaluation
+from cogen.federation.simulate import run_folder, simulate
+from cogen.report import write_report
+from cogen.runs import RunFolder
+
+
+def judging(controls: bool, seeds: int | None, general: str | None) -> list[str]:
+    """The options as settings, whose bounds and words for errors they share; a path is one from here."""
+    if general is not None and not general.startswith("hf://"):
+        general = str(Path(general).expanduser().resolve())
+    given = {
+        "controls": "true" if controls else None,
+        "num_seeds": seeds,
+        "general": general and json.dumps(general, ensure_ascii=False),
+    }
+    return [f"evaluate.{key}={value}" for key, value in given.items() if value is not None]
 
 
 def run_simulate(
@@ -16,11 +39,39 @@ def run_simulate(
     resume: bool,
     overwrite: bool,
     port: int | None,
+    watch: bool,
     as_json: bool,
 ) -> None:
     """Run it, then print the matrix and where everything lies."""
-    with Narrator() as narrator:
+    with _page_of(run_folder(config, out), watch), Narrator() as narrator:
         run = simulate(
             config, out=out, overrides=overrides, resume=resume, overwrite=overwrite, port=port, follow=narrator.follow
         )
-    show_result(run, as_json=as_json)
+        page = write_report(run.path)
+    evaluation, settings = read_evaluation(run), load_config(run.config)
+    judgement = judge_runs(run, settings.seeds) if settings.evaluate.is_judged else None
+    if as_json:
+        found = {"run": str(run.path), "retained_gain": retained_gain(evaluation), **json.loads(evaluation.to_json())}
+        print_json(found if judgement is None else {**found, "judgement": judgement.to_dict()})
+        return
+    print("bits per byte on held-out text (lower is better)\n")
+    if judgement is None:
+        print(format_table(evaluation))
+    else:
+        print(format_judgement(judgement))
+        print("\n".join(member_lines(judgement)))
+    print(f"\ncombined adapter: {run.merged}\nreport: {page}")
+
+
+@contextmanager
+def _page_of(run: RunFolder, is_wanted: bool) -> Iterator[None]:
+    """The live page beside the run, where it is wanted."""
+    if not is_wanted:
+        yield
+        return
+    from cogen.report.watch import open_place, watching
+
+    place = open_place("127.0.0.1", None)
+    with watching(run.path, place):
+        print(f"live page: {place.url}", file=sys.stderr)
+        yield

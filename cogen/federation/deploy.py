@@ -13,8 +13,9 @@ from cogen.errors import CogenError, ConfigError, FederationError
 from cogen.federation.about import Serving, read_serving
 from cogen.federation.app_hash import installed_app_sha256
 from cogen.federation.control import Control
+from cogen.federation.controls import Follow
 from cogen.federation.folder import FederationFolder
-from cogen.federation.follow import Follow, begin_run, follow_run, open_run
+from cogen.federation.follow import begin_run, follow_run, open_run
 from cogen.federation.members import read_members
 from cogen.federation.serve import check_settings
 from cogen.federation.shipped import shipped_config, shipped_root

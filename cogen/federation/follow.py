@@ -9,14 +9,12 @@ from typing import Any
 
 from cogen.config import RunConfig, load_config
 from cogen.errors import ConfigError, FederationError, RunError
-from cogen.evaluate.matrix import Evaluation
+from cogen.federation.controls import Follow
 from cogen.runs import RunFolder, read_lines
 
 POLL_SECONDS = 0.5
 # Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
 FIRST_STATUS_SECONDS, STATUS_SECONDS = 10.0, 60.0
-
-Follow = Callable[[dict[str, Any]], None]
 
 
 class Watcher:
@@ -121,8 +119,3 @@ def run_failed(run: RunFolder, reason: str) -> FederationError:
         where=str(run.path),
         fix="See events.jsonl and logs/ there, mend the cause, and continue with --resume.",
     )
-
-
-def read_evaluation(run: RunFolder) -> Evaluation:
-    """The matrix of a finished run."""
-    return Evaluation.from_json(run.evaluation.read_text("utf-8"), str(run.evaluation))

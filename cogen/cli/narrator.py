@@ -1,33 +1,18 @@
-"""A run as it goes, on stderr, and its result on stdout; for `cogen simulate` and `cogen run`."""
+"""What `cogen simulate` says on stderr while it runs: a line a round, a bar for all that takes time."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from cogen.cli.show import duration, print_json
-from cogen.evaluate.matrix import format_table, retained_gain
-from cogen.federation.follow import read_evaluation
-from cogen.report import write_report
-from cogen.runs import RunFolder
+from cogen.cli.show import duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-def show_result(run: RunFolder, *, as_json: bool) -> None:
-    """Write the report; print the matrix and where everything lies."""
-    page = write_report(run.path)
-    evaluation = read_evaluation(run)
-    if as_json:
-        matrix = json.loads(evaluation.to_json())
-        print_json({"run": str(run.path), "retained_gain": retained_gain(evaluation), **matrix})
-        return
-    print("bits per byte on held-out text (lower is better)\n")
-    print(format_table(evaluation))
-    print(f"\ncombined adapter: {run.merged}\nreport: {page}")
+SCORING = "scoring"
 
 
 class Narrator:
@@ -49,7 +34,7 @@ class Narrator:
         self.num_rounds = self.num_clients = self.round = self.heard = 0
         self.losses: dict[str, list[float]] = {}
         self.began = self.printed = time.monotonic()
-        self.steps = 0
+        self.steps = self.num_left_tokens = 0
 
     def __enter__(self) -> Narrator:
         self.live.start()
@@ -63,6 +48,9 @@ class Narrator:
         show = getattr(self, f"_{event['event']}", None)
         if show is not None:
             show(event)
+
+    def _title(self, domain: str) -> str:
+        return f"round {self.round}/{self.num_rounds} · {domain}"
 
     def _say(self, text: str) -> None:
         self.live.console.print(text, highlight=False, soft_wrap=True)
@@ -85,19 +73,13 @@ class Narrator:
         total = event["num_steps"] * self.num_clients
         left = (time.monotonic() - self.began) / self.steps * (total * (self.num_rounds - self.round + 1) - self.steps)
         note = f"loss {event['loss_nats']:.2f} · {event['tokens_per_second']:.0f} tok/s · {duration(left)} left"
-        title = f"round {self.round}/{self.num_rounds} · {event['domain']}"
-        if event["domain"] not in self.bars:
-            self.bars[event["domain"]] = self.live.add_task(title, note="")
-        bar = self.bars[event["domain"]]
-        self.live.update(bar, total=event["num_steps"], completed=event["step"], note=note)
+        title = self._title(event["domain"])
+        self._advance(title, "step", event["step"], event["num_steps"], note)
         if event["step"] == event["num_steps"]:
-            self._end_bar(event["domain"])
-        if not sys.stderr.isatty() and time.monotonic() - self.printed > 10:
-            self.printed = time.monotonic()
-            self._say(f"{title} · step {event['step']}/{event['num_steps']} · {note}")
+            self._end_bar(title)
 
-    def _end_bar(self, domain: str) -> None:
-        bar = self.bars.pop(domain, None)
+    def _end_bar(self, title: str) -> None:
+        bar = self.bars.pop(title, None)
         if bar is not None:
             self.live.remove_task(bar)
 
@@ -105,7 +87,7 @@ class Narrator:
         self.heard += 1
 
     def _client_left_out(self, event: dict[str, Any]) -> None:
-        self._end_bar(event["domain"])
+        self._end_bar(self._title(event["domain"]))
         self._say(f"round {event['round']} · {event['domain']} left out: {event['reason']}")
 
     def _round_finished(self, event: dict[str, Any]) -> None:
@@ -122,11 +104,53 @@ class Narrator:
         ]
         self._say(" · ".join(p for p in parts if p))
         if event["round"] == self.num_rounds:
-            self.live.add_task("scoring on held-out text", total=None, note="")
+            self.bars[SCORING] = self.live.add_task(SCORING, total=None, note="")
             self._say("scoring base, experts and combined on held-out text")
 
     def _evaluated(self, event: dict[str, Any]) -> None:
-        self._say(f"scored {event['num_cells']} cells")
+        self._end_bar(SCORING)
+        self._say(f"scored {event['num_cells']} cells{' of ' + event['model'] if 'model' in event else ''}")
+
+    def _seed_started(self, event: dict[str, Any]) -> None:
+        if event["num_seeds"] > 1:
+            self._say(f"seed {event['seed']} · {event['number']} of {event['num_seeds']}")
+
+    def _seed_finished(self, event: dict[str, Any]) -> None:
+        if (num_left := event["num_seeds"] - event["number"]) > 0:
+            left = duration(event["seconds"] * num_left)
+            self._say(f"seed {event['seed']} done in {duration(event['seconds'])} · about {left} left")
+
+    def _control_started(self, event: dict[str, Any]) -> None:
+        self.num_left_tokens = event["num_left_tokens"]
+        self._say(f"training {event['control']}, to compare with · {self.num_left_tokens} tokens of controls left")
+
+    def _control_step(self, event: dict[str, Any]) -> None:
+        rate = max(event["tokens_per_second"], 1e-9)
+        left = duration((self.num_left_tokens - event["num_tokens"]) / rate)
+        note = f"loss {event['loss_nats']:.2f} · {rate:.0f} tok/s · {left} left"
+        self._advance(event["control"], "step", event["step"], event["num_steps"], note)
+
+    def _control_trained(self, event: dict[str, Any]) -> None:
+        self._end_bar(event["control"])
+
+    def _control_left_out(self, event: dict[str, Any]) -> None:
+        self._end_bar(event["control"])
+        self._say(f"{event['control']} left out: {event['reason']}")
+
+    def _score_step(self, event: dict[str, Any]) -> None:
+        rate = max(event["tokens_per_second"], 1e-9)
+        left = duration((event["total_tokens"] - event["num_tokens"]) / rate)
+        note = f"{event['model']} · {rate:.0f} tok/s · {left} left"
+        self._advance(SCORING, "token", event["num_tokens"], event["total_tokens"], note)
+
+    def _advance(self, title: str, unit: str, done: int, total: int, note: str) -> None:
+        """A bar called `title`; without a terminal a line every ten seconds."""
+        if title not in self.bars:
+            self.bars[title] = self.live.add_task(title, note="")
+        self.live.update(self.bars[title], total=total, completed=done, note=note)
+        if not sys.stderr.isatty() and time.monotonic() - self.printed > 10:
+            self.printed = time.monotonic()
+            self._say(f"{title} · {unit} {done}/{total} · {note}")
 
 
 def _change(before: float | None, after: float | None) -> str:
