@@ -88,7 +88,7 @@ def check_input(settings: RunConfig) -> None:
     settings.require_data()
     named = (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase)
     paths = [path for path in named if path is not None]
-    for path in paths:
+    for path in (*paths, *([public] if (public := settings.federation.validation) else [])):
         corpus_root(path)
     base = describe_base(settings.base.name)
     target_modules(base.modules, settings.train)

@@ -25,6 +25,7 @@ DOCUMENTS = (
     "docs/adapters.md",
     "docs/data.md",
     "docs/training.md",
+    "docs/federation.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
 )
