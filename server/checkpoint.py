@@ -41,7 +41,7 @@ def save_round(
     with run.building_round(number) as folder:
         Adapter(result.factors, base.name, base.contract, about).save(folder / "global")
         for reply in replies:
-            manifest = {
+            manifest: dict[str, object] = {
                 "kind": "expert" if is_only else "reply",
                 "domain": reply.domain,
                 "round": number - reply.rounds_late,

@@ -150,8 +150,8 @@ class Coordinator:
                 "client_replied", round=number, rank=one.client.rank, bytes_down=down, **reply.shown()
             )
         for message in waiting:
-            error = no_reply(f"a reply within {limit:g} s", "none", asked[message].domain)
-            self._leave_out(number, error, asked[message].domain, fails=True)
+            silent = asked[message].domain
+            self._leave_out(number, no_reply(f"a reply within {limit:g} s", "none", silent), silent, fails=True)
         waits = self.config.federation.late == "next"
         self.owed = {i: asked[i] for i in waiting if waits and asked[i].round == number}
         return [replies[name] for name in sorted(replies)]

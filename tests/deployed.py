@@ -66,10 +66,11 @@ class DeployedGrid(InProcessGrid):
         node, kind = message.metadata.dst_node_id - FIRST_NODE, message.metadata.message_type
         request = message.content.config_records["request"]
         self.requests.append((node, kind, dict(request)))
-        request["run"] = str(self.of_run.path)
+        known, request["run"] = request["run"], str(self.of_run.path)
         if kind == "train" and self.before is not None:
             self.before(self, message)
         super()._handle(message)
+        request["run"] = known  # a hello's content is one for all nodes
         reply = self.replies.get(message.metadata.message_id)
         if kind == "query.hello" and reply is not None and not reply.has_error():
             for key, value in self.limits.get(node, {}).items():

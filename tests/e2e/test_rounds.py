@@ -146,7 +146,8 @@ def test_a_late_reply_enters_the_next_round(deploy: Deploy, robust: str) -> None
 
     def release(grid: DeployedGrid, message: Message) -> None:
         if message.content.config_records["request"]["round"] == 2 and held:
-            grid.replies[held[0].metadata.reply_to_message_id] = held.pop()
+            reply = held.pop()
+            grid.replies[reply.metadata.reply_to_message_id] = reply
 
     settings = [f"federation.robust={robust}", "federation.robust_clip=1000", "federation.late=next"]
     settings += ["federation.round_deadline_seconds=1", "federation.server_rank=32"]
@@ -216,23 +217,26 @@ def test_a_client_that_keeps_failing_is_set_aside_until_a_resume(deploy: Deploy)
 
 
 def test_a_round_asks_a_sample_and_replaces_who_is_not_there(deploy: Deploy) -> None:
-    """Two of three by the seed; after a resume the same. Red: the sample depends on the start or on the order."""
-    settings = ["federation.sample_frac=0.5", "federation.min_valid_clients=1", "federation.num_rounds=4"]
-    settings += ["federation.roster_seconds=0"]
+    """Two of three by the seed; after a resume the same, bit for bit.
+
+    Red: the sample depends on the start or on the order. Red: a domain that was not asked in round 2 has lost the state
+    of round 1 when it is asked for round 3 again.
+    """
+    settings = ["federation.sample_frac=0.5", "federation.min_valid_clients=1", "federation.num_rounds=3"]
+    settings += ["federation.roster_seconds=0", "train.seed=2"]
     run, grid = deploy(*settings)
-    wanted = {n: sorted(DOMAINS.index(d) for d in draw(DOMAINS, 0, n)[:2]) for n in range(1, 5)}
+    wanted = {n: sorted(DOMAINS.index(d) for d in draw(DOMAINS, 2, n)[:2]) for n in range(1, 4)}
     assert {k: sorted(v) for k, v in grid.asked().items()} == wanted
-    assert len({tuple(v) for v in wanted.values()}) > 1
-    for number in (3, 4):
-        shutil.rmtree(run.round(number))
+    assert wanted == {1: [0, 2], 2: [0, 1], 3: [1, 2]}
+    shutil.rmtree(run.round(3))
     before = weights_of(run)
     _, again = deploy(*settings)
-    assert {k: sorted(v) for k, v in again.asked().items()} == {n: wanted[n] for n in (3, 4)}
+    assert {k: sorted(v) for k, v in again.asked().items()} == {3: wanted[3]}
     assert weights_of(run) == before
-    order = draw(DOMAINS, 0, 1)
+    order = draw(DOMAINS, 2, 1)
     gone, stays = order[0], sorted(DOMAINS.index(d) for d in order[1:])
     there = {0, 1, 2} - {DOMAINS.index(gone)}
-    short, third = deploy(*settings[:2], "federation.num_rounds=1", settings[3], name="short", connected=there)
+    short, third = deploy(*settings[:2], "federation.num_rounds=1", *settings[3:], name="short", connected=there)
     assert sorted(third.asked()[1]) == stays
     out = [e for e in events(short, "client_left_out") if e["round"] == 1]
     assert [e["domain"] for e in out] == [gone] and "is not connected" in out[0]["reason"]
@@ -266,7 +270,7 @@ def test_an_increment_that_worsens_public_text_is_left_out(deploy: Deploy) -> No
     """Red: the increment is scored without the global factors, or not at all."""
     text = Path(__file__).parents[2] / "seeds" / "education.jsonl"
     settings = [f"federation.validation={text}", "federation.validation_tokens=256", "federation.num_rounds=1"]
-    run, _ = deploy(*settings, faults={1: times(30.0)})
+    run, _ = deploy(*settings, faults={1: times(-30.0)})
     assert parents(run, 1).keys() == {"clinical", "materials"}
     (out,) = events(run, "client_left_out")
     assert out["domain"] == "grid" and "at most 0.05 bits per byte worse, got +" in out["reason"]
