@@ -13,6 +13,7 @@ from cogen.errors import ReplyError
 from server.post import reason_of
 from server.roster import client_of
 from server.sampling import choose, draw, sample_size
+from tests.grid import InProcessGrid
 
 NAMES = [f"d{i}" for i in range(8)]
 
@@ -84,6 +85,7 @@ def test_limits_that_are_none_are_refused(tmp_path: Path, about: dict[str, Any],
 
 def test_flowers_codes_become_words() -> None:
     """A dead node's code is told plainly; a client's own reason is one line, short and printable."""
+    InProcessGrid(1)  # gives Flower's messages their sender
     message = Message(RecordDict(), message_type="train", dst_node_id=5)
 
     def said(code: int, reason: str) -> str:
