@@ -270,10 +270,11 @@ def test_an_increment_that_worsens_public_text_is_left_out(deploy: Deploy) -> No
     """Red: the increment is scored without the global factors, or not at all."""
     text = Path(__file__).parents[2] / "seeds" / "education.jsonl"
     settings = [f"federation.validation={text}", "federation.validation_tokens=256", "federation.num_rounds=1"]
+    settings += ["federation.validation_max_worse_bpb=0.02"]  # a random base at 4.6 has little to lose
     run, _ = deploy(*settings, faults={1: times(-30.0)})
     assert parents(run, 1).keys() == {"clinical", "materials"}
     (out,) = events(run, "client_left_out")
-    assert out["domain"] == "grid" and "at most 0.05 bits per byte worse, got +" in out["reason"]
+    assert out["domain"] == "grid" and "at most 0.02 bits per byte worse, got +" in out["reason"]
 
 
 @pytest.mark.parametrize(("name", "inside"), [("run", True), ("", False), ("..", False), ("a/b", False), ("/a", False)])

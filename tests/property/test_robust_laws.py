@@ -14,7 +14,6 @@ from torch import Tensor
 from cogen.adapter import Factors
 from cogen.errors import MergeError
 from cogen.merge import Robust, Trained, aggregate_increments, compress, inner_products, leading, server_step, weigh
-from cogen.merge.robust import MAX_STEPS
 from cogen.merge.server_step import ServerOptimizer
 
 SHAPES = {"x": (9, 12), "y": (5, 4)}
@@ -35,6 +34,16 @@ def client(seed: int, size: float = 1.0) -> Client:
         a = torch.randn(rank, d_in, generator=generator, dtype=torch.float64)
         b = torch.randn(d_out, rank, generator=generator, dtype=torch.float64)
         made[name] = Factors(a=a, b=size * b, scaling=2.0)
+    return made
+
+
+def turned(one: Client, seed: int) -> Client:
+    """The same update in other factors: equal but for rounding."""
+    made = {}
+    for name, f in one.items():
+        generator = torch.Generator().manual_seed(seed)
+        q = torch.linalg.qr(torch.randn(f.rank, f.rank, generator=generator, dtype=torch.float64)).Q
+        made[name] = Factors(a=q.T @ f.a, b=f.b @ q, scaling=f.scaling)
     return made
 
 
@@ -85,11 +94,15 @@ def test_order_does_not_matter(seed: int, count: int, kind: Any) -> None:
 @laws
 @given(seeds, sizes, kinds)
 def test_identical_clients_give_what_each_of_them_sent(seed: int, size: float, kind: Any) -> None:
-    """Whatever the size. Red: krum takes the rounding of equal increments for a distance and picks among them."""
-    one = client(seed, size)
-    made = weigh(gram_of([one] * 6), [1, 2, 3, 4, 5, 6], Robust(kind))
-    assert made.scales == [1.0] * 6 and min(made.weights) > 0
-    assert torch.allclose(result([one] * 6, [1, 2, 3, 4, 5, 6], Robust(kind)), dense(one), rtol=1e-9)
+    """Whatever the size, and in whatever factors they sent it.
+
+    Red: krum takes the rounding of equal increments for a distance and picks among them.
+    """
+    one, counts = client(seed, size), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    same = [turned(one, i) for i in range(6)]
+    made = weigh(gram_of(same), counts, Robust(kind))
+    assert made.scales == pytest.approx([1.0] * 6) and min(made.weights) > 0
+    assert float((result(same, counts, Robust(kind)) - dense(one)).norm()) < 1e-9 * float(dense(one).norm())
     nothing = client(seed, 0.0)
     assert float(result([nothing] * 6, [1.0] * 6, Robust(kind)).norm()) == 0
 
@@ -131,7 +144,7 @@ def test_clipping_by_hand() -> None:
     assert weigh(gram[1:, 1:], [1, 1], Robust("clip")).scales == [1.0, 0.25]
 
 
-@laws
+@settings(max_examples=10, deadline=None, derandomize=True, database=None)
 @given(seeds, st.integers(3, 6))
 def test_weiszfeld_finds_the_least_sum_of_distances(seed: int, count: int) -> None:
     """No step in any direction from the vector that Weiszfeld gives, by a dense float64 loop, lowers the sum.
@@ -145,7 +158,7 @@ def test_weiszfeld_finds_the_least_sum_of_distances(seed: int, count: int) -> No
         return float((w * (vectors - z).norm(dim=1)).sum())
 
     z = (w[:, None] * vectors).sum(0)
-    for _ in range(MAX_STEPS):
+    for _ in range(1000):
         near = w / (vectors - z).norm(dim=1).clamp_min(1e-12)
         z = (near[:, None] * vectors).sum(0) / near.sum()
     mine = result(clients, weights, Robust("median"))
