@@ -203,6 +203,17 @@ class Evaluate(Table):
     """Per domain in the final matrix."""
     round_heldout_tokens: Annotated[int, Field(ge=0)] = 2048
     """Per domain before and after each round; 0 leaves both out."""
+    general: Annotated[str, Field(min_length=1)] | None = None
+    """Text that nobody trains on, scored whole after a simulation; relative to the config file; None scores none."""
+    controls: bool = False
+    """After a simulation, train every domain alone and one adapter on all text, for the same tokens."""
+    num_seeds: Count = 1
+    """Times that a simulation is run: with train.seed, train.seed + 1, ..."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether anything is measured beside the run."""
+        return self.controls or self.general is not None or self.num_seeds > 1
 
 
 class Data(Table):
@@ -265,6 +276,10 @@ class RunConfig(Table):
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
             raise ValueError(f"domains: two domains are named {doubled[0]!r}")
+        if self.evaluate.general is not None and "general" in names:
+            raise ValueError(
+                "domains: a domain named 'general', beside evaluate.general, which is a column of that name"
+            )
         if (self.federation.min_valid_clients or 0) > len(names):
             raise ValueError(f"federation.min_valid_clients is above the number of domains, {len(names)}")
         if self._krum_needs > min(len(names), self.federation.min_valid_clients or len(names)):
@@ -286,6 +301,21 @@ class RunConfig(Table):
     def server_rank(self) -> int:
         """Rank of the global adapter."""
         return self.federation.server_rank or max(self.rank_of(d) for d in self.domains)
+
+    @property
+    def corpora(self) -> dict[str, str]:
+        """The corpus of every domain that names one."""
+        return {d.name: d.data for d in self.domains if d.data is not None}
+
+    @property
+    def seeds(self) -> range:
+        """Of the runs that a simulation is made of."""
+        return range(self.train.seed, self.train.seed + self.evaluate.num_seeds)
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """The same run, once, with this seed."""
+        once = self.evaluate.model_copy(update={"num_seeds": 1})
+        return self.model_copy(update={"train": self.train.model_copy(update={"seed": seed}), "evaluate": once})
 
     def rank_of(self, domain: Domain) -> int:
         """LoRA rank that `domain` trains."""
@@ -360,9 +390,13 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
 
     domains = [d if d.data is None else d.model_copy(update={"data": resolved(d.data)}) for d in config.domains]
     mixed = {k: resolved(p) for k in ("replay", "end_phase") if (p := getattr(config.train, k)) is not None}
+    general = {} if config.evaluate.general is None else {"general": resolved(config.evaluate.general)}
     local = folder / Path(config.base.name).expanduser()
     base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base
-    train, federation = config.train.model_copy(update=mixed), config.federation
-    if federation.validation is not None:
-        federation = federation.model_copy(update={"validation": resolved(federation.validation)})
-    return config.model_copy(update={"domains": tuple(domains), "base": base, "train": train, "federation": federation})
+    public = {} if config.federation.validation is None else {"validation": resolved(config.federation.validation)}
+    tables = {
+        "train": config.train.model_copy(update=mixed),
+        "evaluate": config.evaluate.model_copy(update=general),
+        "federation": config.federation.model_copy(update=public),
+    }
+    return config.model_copy(update={"domains": tuple(domains), "base": base, **tables})

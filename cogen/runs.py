@@ -1,6 +1,7 @@
 """The run folder: layout, events, rounds, lock.
 
 config.toml          resolved settings
+about.json           of a simulation: versions, how much text each domain has
 run.json             format, and the run's id, by which its domains know it again
 events.jsonl         the truth: one JSON object a line, appended and flushed
 rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
@@ -8,7 +9,10 @@ nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
 experts/<domain>/    with one round, each client's reply
 merged/              the last global adapter
 evaluation.json      bits per byte, model by domain
-report.html          `cogen report`
+controls/<seed>/     local/<domain>/ and pooled/: adapters trained beside the run, to compare it with
+seeds/<seed>/        the same run with another seed, a run folder of its own
+judgement.json       all seeds and their controls together
+report.html          `cogen report`; merged/MODEL_CARD.md with it
 logs/                output of Flower's programs and of the trainers
 """
 
@@ -30,10 +34,11 @@ from cogen.errors import RunError
 from cogen.files import cannot_write, write_file
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
-RUN = "run.json"
+JUDGEMENT, RUN, ABOUT = "judgement.json", "run.json", "about.json"
 FORMAT = 1
 LOCK = ".lock"
-ENTRIES = (CONFIG, RUN, EVENTS, EVALUATION, REPORT, "rounds", "nodes", "experts", "merged", "logs")
+FILES = (CONFIG, RUN, ABOUT, EVENTS, EVALUATION, REPORT, JUDGEMENT)
+ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "controls", "seeds", "tracking")
 
 
 class RunFolder:
@@ -55,12 +60,26 @@ class RunFolder:
         return self.path / EVALUATION
 
     @property
+    def about(self) -> Path:
+        return self.path / ABOUT
+
+    @property
     def merged(self) -> Path:
         return self.path / "merged"
 
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def judgement(self) -> Path:
+        return self.path / JUDGEMENT
+
+    def controls(self, seed: int) -> Path:
+        return self.path / "controls" / str(seed)
+
+    def seed(self, seed: int) -> RunFolder:
+        return RunFolder(self.path / "seeds" / str(seed))
 
     def expert(self, domain: str) -> Path:
         return self.path / "experts" / domain
@@ -130,6 +149,11 @@ class RunFolder:
         while (self.round(number + 1) / "round.json").is_file():
             number += 1
         return number
+
+    def is_finished(self) -> bool:
+        """Whether the last that was heard of the run is that it came to its end, with its matrix."""
+        ends = [e["event"] for e in read_lines(self.events_path) if str(e.get("event")).startswith("run_")]
+        return ends[-1:] == ["run_finished"] and self.evaluation.is_file() and self.merged.is_dir()
 
     def append_event(self, event: str, **values: Any) -> None:
         """Append one line to `events.jsonl`, and flush it to the disk."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import data, evaluate, merge, report, simulate, train
+from cogen.cli import chat, data, evaluate, generate, merge, probes, report, simulate, train, watch
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -22,7 +22,11 @@ app.command("train")(train.train)
 app.command("simulate")(simulate.simulate)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(probes.app, name="probes")
 app.command("report")(report.report)
+app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
+app.command("watch")(watch.watch)
 
 
 @app.callback(invoke_without_command=True)

@@ -12,11 +12,11 @@ from cogen.cli.given import given_config
 from cogen.cli.show import byte_bar, print_json
 from cogen.config import Train
 from cogen.data import Prepared
-from cogen.data.card import Cost, training_cost
+from cogen.data.card import FAST_BYTES, FULL_BYTES, HALF_BYTES, Cost, training_cost
 from cogen.files import write_file
 from cogen.report.card import card_page, card_text
 from cogen.train.corpus import prepare_corpus
-from cogen.train.probe import measure_rate
+from cogen.train.probe import blocks_at_once, measure_rate
 
 
 def run_data(
@@ -48,10 +48,13 @@ def _cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
     import torch
 
     print("timing a few training steps", file=sys.stderr)
+    live_blocks, is_fast = blocks_at_once(base, settings)
+    activation_bytes = HALF_BYTES if base.model.dtype == torch.bfloat16 else FAST_BYTES if is_fast else FULL_BYTES
     return training_cost(
         base.info.modules,
         sum(p.numel() * p.element_size() for p in base.model.parameters()),
-        base.model.dtype == torch.bfloat16,
+        activation_bytes,
+        live_blocks,
         settings,
         prepared.num_train_tokens,
         measure_rate(base, prepared.train, settings),

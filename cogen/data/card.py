@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
-# So that SmolLM2-135M at 4 x 512 tokens takes what was measured: 3.0 GB in bfloat16, 6.6 GB in float32.
-HALF_ACTIVATION_BYTES, FULL_ACTIVATION_BYTES = 3.3, 8.6
+# Bytes of activations for a token and each in- or output of a linear layer, so that SmolLM2-135M at 4 x 512 tokens
+# takes what was measured: 3.0 GB in bfloat16, 6.6 GB in float32, with fast layers 2.4 GB on one thread and 3.2 on two.
+HALF_BYTES, FULL_BYTES, FAST_BYTES = 3.3, 8.6, 6.5
 RUNTIME_BYTES = 600_000_000
 
 # Everyday English, against which a domain's tokens per word are read.
@@ -202,7 +203,8 @@ def describe_lengths(num_tokens: Sequence[int] | NDArray[np.int64]) -> Lengths:
 def training_cost(
     modules: Mapping[str, tuple[int, int]],
     base_bytes: int,
-    is_half: bool,
+    activation_bytes: float,
+    live_blocks: int,
     settings: Train,
     num_train_tokens: int,
     tokens_per_second: float,
@@ -210,20 +212,20 @@ def training_cost(
     """What a round of `cogen train` takes.
 
     Peak memory is that of the base, 16 bytes a LoRA weight (itself, gradient, two moments of Adam), the
-    activations kept for the backward pass, so many bytes for each in- and output of a linear layer and
-    token of a step, and the libraries' own 600 MB.
+    activations kept for the backward pass, and the libraries' own 600 MB.
 
     Args:
         modules: linear layers that LoRA adapts, name to `(d_out, d_in)`.
         base_bytes: of the base's weights in memory.
-        is_half: they are bfloat16, else float32.
+        activation_bytes: kept for each token and in- or output of a linear layer.
+        live_blocks: whose activations are kept at a time.
         tokens_per_second: as measured in a few steps.
     """
     rank = settings.rank
     num_weights = sum(min(rank, d_out, d_in) * (d_out + d_in) for d_out, d_in in modules.values())
-    step_tokens = settings.block_tokens * settings.batch_blocks
-    each = HALF_ACTIVATION_BYTES if is_half else FULL_ACTIVATION_BYTES
-    activations = each * step_tokens * sum(d_out + d_in for d_out, d_in in modules.values())
+    activations = (
+        activation_bytes * settings.block_tokens * live_blocks * sum(d_out + d_in for d_out, d_in in modules.values())
+    )
     blocks = -(-settings.tokens_per_round // settings.block_tokens)
     num_tokens = blocks * settings.block_tokens
     return Cost(

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter, Factors
 from cogen.data.pack import Window
 from cogen.errors import ConfigError, DataError
 from cogen.evaluate.matrix import Cell, Evaluation
+from cogen.evaluate.probes import Probe, score_probes
+from cogen.evaluate.questions import MAX_REPLY_TOKENS, Question, score_questions
+from cogen.evaluate.scores import QuestionScore
+from cogen.evaluate.tasks import Tasks, score_tasks
 from cogen.train.likelihood import sum_nats
 from cogen.train.lora import attached
 
@@ -23,14 +28,21 @@ def evaluate_adapters(
     adapters: Mapping[str, Adapter],
     windows: Mapping[str, Sequence[Window]],
     *,
+    probes: Mapping[str, Sequence[Probe]] | None = None,
+    questions: Mapping[str, Sequence[Question]] | None = None,
+    tasks: Tasks | None = None,
     progress: Callable[[str, str, int], None] | None = None,
 ) -> Evaluation:
-    """Score the base and every adapter on every domain's held-out windows.
+    """Score the base and every adapter, each attached once, on every domain's held-out windows and on more.
 
     Args:
         adapters: row name to adapter; `base` is scored first, without one.
         windows: domain to its windows (`heldout_windows`).
-        progress: called with row, domain and tokens scored, after each batch.
+        probes: domain to its multiple-choice probes (`read_probes`).
+        questions: domain to its questions (`read_questions`).
+        tasks: of lm-evaluation-harness.
+        progress: called with row, domain and tokens scored, after each batch; a question counts as
+            the most tokens that its reply may have.
     Raises:
         ContractMismatch: an adapter was made for another base.
 
@@ -41,19 +53,41 @@ def evaluate_adapters(
         raise ConfigError("cannot score", expected="another name", got="an adapter called base", fix="Rename it.")
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
-    cells: list[Cell] = []
+    found = Evaluation(())
     rows: dict[str, Mapping[str, Factors] | None] = {"base": None}
     rows.update({name: adapter.factors for name, adapter in adapters.items()})
     for row, factors in rows.items():
+        told = partial(_tell, progress, row)
         with attached(base.model, factors) if factors else nullcontext():
-            for domain, scored in windows.items():
-                report = None if progress is None else _bind(progress, row, domain)
-                cells.append(score_windows(base, scored, row, domain, report))
-    return Evaluation(tuple(cells))
+            found = Evaluation(
+                cells=(*found.cells, *(score_windows(base, w, row, d, told(d)) for d, w in windows.items())),
+                probes=(*found.probes, *(score_probes(base, p, row, d, told(d)) for d, p in (probes or {}).items())),
+                questions=(*found.questions, *(_ask(base, q, row, d, told(d)) for d, q in (questions or {}).items())),
+                tasks=(*found.tasks, *(() if tasks is None else score_tasks(base, tasks, row))),
+            )
+    return found
 
 
-def _bind(progress: Callable[[str, str, int], None], row: str, domain: str) -> Callable[[int], None]:
-    return lambda num_tokens: progress(row, domain, num_tokens)
+def score_row(
+    base: Base,
+    factors: Mapping[str, Factors] | None,
+    windows: Mapping[str, Sequence[Window]],
+    row: str,
+    progress: Callable[[str, str, int], None] | None = None,
+) -> list[Cell]:
+    """Score one model on every column; None for `factors` is the base as it is."""
+    with attached(base.model, factors) if factors else nullcontext():
+        return [score_windows(base, w, row, column, _tell(progress, row, column)) for column, w in windows.items()]
+
+
+def _tell(progress: Callable[[str, str, int], None] | None, row: str, domain: str) -> Callable[[int], None]:
+    return lambda num_tokens: None if progress is None else progress(row, domain, num_tokens)
+
+
+def _ask(
+    base: Base, questions: Sequence[Question], row: str, domain: str, told: Callable[[int], None]
+) -> QuestionScore:
+    return score_questions(base, questions, row, domain, lambda num: told(num * MAX_REPLY_TOKENS))
 
 
 def score_windows(

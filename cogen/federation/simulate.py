@@ -5,27 +5,31 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
+from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, FederationError, RunError
-from cogen.evaluate.matrix import Evaluation
+from cogen.evaluate.general import require_unseen
+from cogen.federation.controls import Follow
+from cogen.federation.facts import about_json
+from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import SuperLink, free_port, superlink
+from cogen.files import write_file
+from cogen.report.track import Tracking
 from cogen.runs import RunFolder, read_lines
 from cogen.train.start import target_modules
 
 POLL_SECONDS = 0.5
 # Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
 FIRST_STATUS_SECONDS, STATUS_SECONDS = 10.0, 60.0
-
-Follow = Callable[[dict[str, Any]], None]
 
 
 def simulate(
@@ -40,12 +44,16 @@ def simulate(
 ) -> RunFolder:
     """Run a whole federation on this machine through Flower's own SuperLink and ServerApp.
 
+    With `evaluate.num_seeds` once for each seed, and with `evaluate.controls` and `evaluate.general`, what it
+    is measured against is trained and scored after each.
+
     Args:
         config: a TOML file, or the name of a shipped one.
         out: the run folder; None is `runs/<name of the config>`.
-        resume: continue from the last complete round, with the settings that the run began with.
+        resume: continue with the first thing that is missing, with the settings that the run began with;
+            controls, seeds and general text may be asked for in addition.
         follow: called with each new event of the run, and with each training step (`"event": "step"`).
-    Returns: the run folder, with `merged/` and `evaluation.json`.
+    Returns: the run folder, with `merged/`, `evaluation.json`, and where something is judged, `judgement.json`.
     Raises:
         CogenError: bad input, before anything is started; or a run that failed and can be resumed.
 
@@ -58,50 +66,111 @@ def simulate(
             "cannot simulate", expected="--resume or --overwrite", got="both", fix="Leave one of them out."
         )
     source = shipped_config(str(config))
-    run = RunFolder(out or Path("runs") / source.stem)
+    run = run_folder(config, out)
     if resume:
         run.require_resumable()
         settings = load_config(run.config, overrides)
     else:
         settings = load_config(source, overrides)
-    check_input(settings)
-    listen = free_port(port)
+    cards = check_input(settings)
+    free_port(port)
     with run.lock() as handle:
-        if not resume:
-            run.create(settings.to_toml(), overwrite=overwrite)
-        seen = Watcher(run)
         if resume:
-            _same_settings(run, settings)
-            seen.skip()
-        show = follow or (lambda event: None)
-        show({"event": "starting"})
-        with _private_home() as home, superlink(home, run.logs, listen, handle) as link:
-            parallel = min(settings.federation.parallel_clients, len(settings.domains))
-            run_id = link.submit(shipped_root(), run.path, len(settings.domains), parallel)
-            _follow(link, run_id, seen, show)
+            _continue(run, settings)
+        else:
+            run.create(settings.to_toml(), overwrite=overwrite)
+        write_file(run.about, about_json(cards).encode())
+        _every_seed(run, settings, port, handle, follow or (lambda event: None))
     return run
 
 
-def check_input(settings: RunConfig) -> None:
-    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds."""
+def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: int, show: Follow) -> None:
+    """The run of each seed and what is measured beside it; after each, what is known so far is written down."""
+    for number, seed in enumerate(settings.seeds, start=1):
+        began, once = time.monotonic(), settings.with_seed(seed)
+        about = {"seed": seed, "number": number, "num_seeds": len(settings.seeds)}
+        show({"event": "seed_started", **about})
+        one = run if number == 1 else _open_seed(run.seed(seed), once)
+        if not _is_complete(one, once):
+            _federate(one, once, free_port(port), handle, show)
+        judge_seed(one, once, run.controls(seed), show)
+        if settings.evaluate.is_judged:
+            write_file(run.judgement, judge_runs(run, settings.seeds[:number]).to_json().encode())
+        show({"event": "seed_finished", **about, "seconds": time.monotonic() - began})
+
+
+def _is_complete(run: RunFolder, settings: RunConfig) -> bool:
+    """Whether nothing is left for Flower: the run is over, and every domain has sent its scores."""
+    return run.is_finished() and {d.name for d in settings.domains} <= set(read_evaluation(run).domains)
+
+
+def _open_seed(run: RunFolder, settings: RunConfig) -> RunFolder:
+    """The folder of one more seed, made or found."""
+    if run.config.is_file():
+        _continue(run, settings)
+    else:
+        shutil.rmtree(run.path, ignore_errors=True)  # cut off while it was made: its config comes last
+        run.create(settings.to_toml())
+    return run
+
+
+def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, show: Follow) -> None:
+    """The rounds that are left, through Flower."""
+    seen = Watcher(run)
+    seen.skip()
+    show({"event": "starting"})
+    with Tracking(settings, run.path, run.path.name) as tracking:
+
+        def told(event: dict[str, Any]) -> None:
+            tracking.follow(event)
+            show(event)
+
+        with _private_home() as home, superlink(home, run.logs, listen, handle) as link:
+            parallel = min(settings.federation.parallel_clients, len(settings.domains))
+            run_id = link.submit(shipped_root(), run.path, len(settings.domains), parallel)
+            _follow(link, run_id, seen, told)
+
+
+def run_folder(config: str | Path, out: str | Path | None) -> RunFolder:
+    """Where a run of that config lies: `out`, or `runs/<name of the config>`."""
+    return RunFolder(out or Path("runs") / shipped_config(str(config)).stem)
+
+
+def check_input(settings: RunConfig) -> dict[str, DataCard]:
+    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds.
+
+    Returns: each domain's data card; the perplexity filter is not in it.
+    """
     settings.require_rounds()
     settings.require_data()
-    named = (*(d.data for d in settings.domains), settings.train.replay, settings.train.end_phase)
-    paths = [path for path in named if path is not None]
+    mixed = {"train.replay": settings.train.replay, "train.end_phase": settings.train.end_phase}
+    corpora = settings.corpora | {k: path for k, path in mixed.items() if path is not None}
+    paths = list(corpora.values())
     for path in (*paths, *([public] if (public := settings.federation.validation) else [])):
         corpus_root(path)
+    if settings.evaluate.general is not None:
+        require_unseen(settings.evaluate.general, corpora, settings.data.near_duplicate_jaccard)
     base = describe_base(settings.base.name)
     target_modules(base.modules, settings.train)
     tokenizer = load_tokenizer(base)
     # The filter needs the base's weights: there, clients prepare their corpora themselves.
     data = settings.data.model_copy(update={"perplexity_filter": False})
+    cards = {}
     for path in paths:
         contract = base.contract.tokenizer
-        prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        made = prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        cards[path] = made.card
+    return {d.name: cards[d.data] for d in settings.domains if d.data is not None}
 
 
-def _same_settings(run: RunFolder, settings: RunConfig) -> None:
-    if settings != load_config(run.config):
+def _continue(run: RunFolder, settings: RunConfig) -> None:
+    """Only what is measured in addition may differ from the settings that the run began with."""
+    began = load_config(run.config)
+    asked = settings.evaluate
+    added: dict[str, object] = {"controls": asked.controls, "num_seeds": asked.num_seeds}
+    if began.evaluate.general is None:
+        added["general"] = asked.general
+    if settings != began.model_copy(update={"evaluate": began.evaluate.model_copy(update=added)}):
         raise RunError(
             "cannot resume",
             expected="the settings that the run began with",
@@ -109,6 +178,8 @@ def _same_settings(run: RunFolder, settings: RunConfig) -> None:
             where=str(run.config),
             fix="Leave --set out, or start a new run with --out.",
         )
+    if settings != began:
+        write_file(run.config, settings.to_toml().encode())
 
 
 class Watcher:
@@ -186,8 +257,3 @@ def _private_home() -> Iterator[Path]:
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def read_evaluation(run: RunFolder) -> Evaluation:
-    """The matrix of a finished run."""
-    return Evaluation.from_json(run.evaluation.read_text("utf-8"), str(run.evaluation))

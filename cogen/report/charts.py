@@ -64,7 +64,7 @@ def round_chart(record: Record) -> Chart | None:
         return None
     series = []
     for domain in record.domains:
-        points = _round_points([reply for reply in record.replies if reply.domain == domain])
+        points = round_points([reply for reply in record.replies if reply.domain == domain])
         if points:
             series.append(Series(domain, points, _colour(record, domain)))
     notes = [
@@ -83,7 +83,7 @@ def bucket_means(points: Sequence[tuple[float, float]], size: int) -> tuple[tupl
     return tuple((sum(p[0] for p in b) / len(b), sum(p[1] for p in b) / len(b)) for b in buckets)
 
 
-def _round_points(replies: Sequence[Reply]) -> tuple[tuple[float, float], ...]:
+def round_points(replies: Sequence[Reply]) -> tuple[tuple[float, float], ...]:
     """Before and after, at the ends of each round; a point that is not a number where a round is missing."""
     points: list[tuple[float, float]] = []
     last = 0

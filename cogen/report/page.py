@@ -8,10 +8,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from cogen.files import write_file
+from cogen.merge.diagnosis_text import advice
 from cogen.report import units
+from cogen.report.beside import Contributions
 from cogen.report.charts import gain_chart, loss_chart, round_chart
+from cogen.report.clients import client_rows
 from cogen.report.headline import forgetting, headline, warning, working_seconds
 from cogen.report.heat import heat_rows, legend
+from cogen.report.judged import forgotten, judged, member_lines, verdict
+from cogen.report.model_card import card_path, model_card
 from cogen.report.record import Record, Reply, read_run
 
 
@@ -31,7 +36,7 @@ class Row:
 
 
 def write_report(run: Path) -> Path:
-    """Write `run/report.html`, from whatever the run folder holds so far.
+    """Write `run/report.html`, from whatever the run folder holds so far, and MODEL_CARD.md beside a merged adapter.
 
     Returns: the path of the page. The same folder gives the same page, byte for byte.
     Raises:
@@ -40,8 +45,10 @@ def write_report(run: Path) -> Path:
     >>> write_report(Path("runs/quickstart"))  # doctest: +SKIP
     PosixPath('runs/quickstart/report.html')
     """
-    path = run / "report.html"
-    write_file(path, render(read_run(run)).encode())
+    path, record = run / "report.html", read_run(run)
+    if record.beside.merged is not None:
+        write_file(card_path(run), model_card(record).encode())
+    write_file(path, render(record).encode())
     return path
 
 
@@ -60,13 +67,20 @@ def template(name: str) -> Template:
 def render(record: Record) -> str:
     """The page as HTML; every text of the run is escaped."""
     rows = [_row(record, number) for number in record.rounds]
-    evaluation = record.evaluation
+    evaluation, beside = record.evaluation, record.beside
     return template("page.html.j2").render(
         record=record,
         units=units,
         warning=warning(record),
         headline=headline(record),
+        verdict=verdict(beside.judgement),
         forgetting=forgetting(record),
+        judged=judged(beside.judgement) if beside.judgement else None,
+        members=member_lines(beside.judgement) if beside.judgement else [],
+        forgotten=forgotten(beside.scores.general),
+        contributed=_contributed(beside.contributions),
+        diagnosis_advice=advice(beside.diagnosis) if beside.diagnosis else "",
+        clients=client_rows(record),
         facts=_facts(record, rows),
         heat=heat_rows(evaluation) if evaluation else [],
         heat_legend=legend(),
@@ -76,6 +90,11 @@ def render(record: Record) -> str:
         rows=rows,
         total=_total(rows) if len(rows) > 1 else None,
     )
+
+
+def _contributed(found: Contributions | None) -> list[str]:
+    """The domains of a table of contributions."""
+    return list(dict.fromkeys(d for row in found.adapters.values() for d in row)) if found else []
 
 
 def _row(record: Record, number: int) -> Row:

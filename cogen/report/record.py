@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cogen.errors import RunError
 from cogen.evaluate.matrix import Evaluation
+from cogen.report.beside import Beside, read_beside
 
 T = TypeVar("T")
 State = Literal["finished", "failed", "unfinished"]
@@ -82,6 +83,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What one round's training took a client; the memory is the process's peak so far."""
+
+    round: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
 class Moment:
     """When something happened, and what; `reason` where the event gives one."""
 
@@ -105,6 +115,8 @@ class Record:
     evaluation: Evaluation | None
     config: str
     adapters: tuple[str, ...]
+    efforts: Mapping[str, tuple[Effort, ...]] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
 
     @property
     def state(self) -> State:
@@ -138,7 +150,9 @@ def read_run(run: Path) -> Record:
     moments = [Moment(*(str(row.get(key, "")) for key in ("time", "event", "reason"))) for row in rows]
     starts, bad_starts = _parse(TypeAdapter(Started), [row for row in rows if row.get("event") == "run_started"])
     outcomes, rounds, bad_outcomes = _replay(rows)
-    steps, bad_steps = _read_steps(run, starts[-1].domains if starts else [])
+    order = starts[-1].domains if starts else []
+    steps, bad_steps = _read_logs(run, "train.jsonl", Step, order, lambda step: (step.round, step.step))
+    efforts, bad_efforts = _read_logs(run, "rounds.jsonl", Effort, order, lambda effort: effort.round)
     return Record(
         name=starts[-1].run if starts else run.resolve().name,
         started=starts[-1] if starts else None,
@@ -147,10 +161,12 @@ def read_run(run: Path) -> Record:
         left_out=tuple(outcome for outcome in outcomes if isinstance(outcome, LeftOut)),
         rounds=rounds,
         steps=steps,
-        num_unreadable=bad_lines + bad_starts + bad_outcomes + bad_steps,
+        num_unreadable=bad_lines + bad_starts + bad_outcomes + bad_steps + bad_efforts,
         evaluation=_read_evaluation(run / "evaluation.json"),
         config=_read_text(run / "config.toml"),
         adapters=tuple(str(path.parent.relative_to(run)) for path in _manifests(run)),
+        efforts=efforts,
+        beside=read_beside(run),
     )
 
 
@@ -212,18 +228,20 @@ def _replay(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Outcome], dict[int,
     return [outcomes[key] for key in sorted(outcomes)], dict(sorted(rounds.items())), num_bad
 
 
-def _read_steps(run: Path, order: Sequence[str]) -> tuple[dict[str, tuple[Step, ...]], int]:
-    """Each node's steps, the last line of a (round, step) counting, and how many could not be read."""
-    paths = {path.parent.name: path for path in run.glob("nodes/*/train.jsonl")}
-    kind = TypeAdapter(Step)
-    found: dict[str, tuple[Step, ...]] = {}
+def _read_logs(
+    run: Path, name: str, kind: type[T], order: Sequence[str], key: Callable[[T], Any]
+) -> tuple[dict[str, tuple[T, ...]], int]:
+    """A log of each node, the last line with a key counting, and how many lines could not be read."""
+    paths = {path.parent.name: path for path in run.glob(f"nodes/*/{name}")}
+    reader = TypeAdapter(kind)
+    found: dict[str, tuple[T, ...]] = {}
     num_bad = 0
     for domain in sorted(paths, key=lambda d: (order.index(d) if d in order else len(order), d)):
         rows, bad_lines = read_lines(paths[domain])
-        steps, bad_steps = _parse(kind, rows)
-        last = {(step.round, step.step): step for step in steps}
-        found[domain] = tuple(last[key] for key in sorted(last))
-        num_bad += bad_lines + bad_steps
+        values, bad_values = _parse(reader, rows)
+        last = {key(value): value for value in values}
+        found[domain] = tuple(last[at] for at in sorted(last))
+        num_bad += bad_lines + bad_values
     return found, num_bad
 
 

@@ -36,6 +36,11 @@ def use_segment_attention(model: PreTrainedModel) -> None:
     model.set_attn_implementation(NAME)
 
 
+def use_stock_attention(model: PreTrainedModel) -> None:
+    """Switch `model` back to torch's own attention, for forwards with a cache or a mask."""
+    model.set_attn_implementation("sdpa")
+
+
 def segment_attention(
     module: nn.Module,
     query: Tensor,

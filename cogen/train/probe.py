@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cogen.config import Train
 from cogen.data.pack import PackedStream
+from cogen.train.fast.training import can_be_fast
 from cogen.train.loop import train_round
 from cogen.train.lora import init_factors
 from cogen.train.schedule import plan_round
@@ -22,20 +23,35 @@ NUM_STEPS = 2
 
 
 def measure_rate(base: Base, documents: Sequence[NDArray[np.int32]], settings: Train) -> float:
-    """Tokens a second of steps of one block; the first step, in which memory is set up, does not count.
+    """Tokens a second of steps of as many blocks as are computed at once; the first, which sets memory up, is left out.
 
     Args:
         documents: token ids with EOS, as for `PackedStream`.
     """
-    steps = (1 + NUM_STEPS) * settings.block_tokens
-    settings = settings.model_copy(update={"batch_blocks": 1, "tokens_per_round": steps})
+    step_blocks, _ = blocks_at_once(base, settings)
+    num_tokens = (1 + NUM_STEPS) * step_blocks * settings.block_tokens
+    settings = settings.model_copy(
+        update={"batch_blocks": step_blocks, "accumulate": 1, "tokens_per_round": num_tokens}
+    )
     stream = PackedStream(documents, settings.block_tokens, settings.seed)
     start = init_factors(base.info.modules, settings.rank, settings.scaling, settings.seed)
     ends: list[float] = []
     train_round(
         base, start, stream, plan_round(settings, 1, 1), settings, on_step=lambda _: ends.append(time.monotonic())
     )
-    return rate_between(ends, settings.block_tokens)
+    return rate_between(ends, step_blocks * settings.block_tokens)
+
+
+def blocks_at_once(base: Base, settings: Train) -> tuple[int, bool]:
+    """Blocks whose activations are kept at a time, and whether fast layers keep them.
+
+    Fast layers compute the blocks of a step side by side, one a thread; the library's take a part of the step at once.
+    """
+    import torch
+
+    if can_be_fast(base.model, settings.cpu_kernels):
+        return min(settings.batch_blocks, torch.get_num_threads()), True
+    return -(-settings.batch_blocks // settings.accumulate), False
 
 
 def rate_between(ends: Sequence[float], step_tokens: int) -> float:

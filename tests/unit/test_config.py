@@ -9,7 +9,6 @@ import pytest
 
 from cogen.config import RunConfig, Train, load_config
 from cogen.errors import ConfigError
-from cogen.node.request import Site, config_from, settings_for
 from cogen.settings import apply_overrides
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -63,7 +62,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path, rest: st
 
 def test_an_unknown_key_like_no_other_is_refused_without_a_guess(tmp_path: Path) -> None:
     line = refusal(toml(tmp_path, "[evaluate]\nzzzzzz = 1\n"))
-    assert "one of heldout_frac, max_heldout_tokens, round_heldout_tokens" in line
+    assert "one of controls, general, heldout_frac, max_heldout_tokens, num_seeds, round_heldout_tokens" in line
     assert line.endswith("Remove it.")
 
 
@@ -143,40 +142,19 @@ def test_no_domains_are_refused(tmp_path: Path, text: str, got: str) -> None:
     assert "expected domains: " in line and got in line
 
 
-def test_a_domain_without_data_is_refused_where_corpora_are_read(tmp_path: Path) -> None:
+def test_a_domain_without_data_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """A coordinator does not know where its domains keep their text."""
     path = tmp_path / "run.toml"
     path.write_text('[[domains]]\nname = "grid"\n')
+    config = load_config(path)
+    assert config.domains[0].data is None and load_config_again(config, tmp_path) == config
     with pytest.raises(ConfigError, match=r"expected data in every \[\[domains\]\], got none \(domain 'grid'\)"):
-        load_config(path).require_data()
+        config.require_data()
 
 
-def test_krum_needs_its_replies_in_every_round(tmp_path: Path) -> None:
-    """2 f + 3 domains, and valid replies. Red: the default minimum stays at more than half."""
-    path = tmp_path / "run.toml"
-    path.write_text("".join(f'[[domains]]\nname = "d{i}"\n' for i in range(7)))
-    krum = "federation.robust=krum"
-    assert load_config(path, [krum]).min_valid_clients == 5
-    assert load_config(path, [krum, "federation.robust_f=2"]).min_valid_clients == 7
-    assert load_config(path, [krum, "federation.min_valid_clients=6"]).min_valid_clients == 6
-    assert load_config(path).min_valid_clients == 4
-    assert "robust_f needs 9 valid replies" in refusal(path, krum, "federation.robust_f=3")
-    assert "robust_f needs 5 valid replies" in refusal(path, krum, "federation.min_valid_clients=4")
-
-
-def test_a_domain_may_have_tokens_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text('[[domains]]\nname = "a"\ntokens_per_round = 7\n[[domains]]\nname = "b"\n')
-    config = load_config(path, ["train.tokens_per_round=50"])
-    assert [config.tokens_of(d) for d in config.domains] == [7, 50]
-    assert [
-        config_from(settings_for(config, d), Site(d.name, "x", tmp_path)).train.tokens_per_round for d in config.domains
-    ] == [7, 50]
-
-
-def test_validation_text_is_found_from_the_config_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text('[[domains]]\nname = "a"\n[federation]\nvalidation = "public.jsonl"\n')
-    assert load_config(path).federation.validation == str(tmp_path.resolve() / "public.jsonl")
+def load_config_again(config: RunConfig, folder: Path) -> RunConfig:
+    (folder / "again.toml").write_text(config.to_toml())
+    return load_config(folder / "again.toml")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +214,7 @@ def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
             "rank = 3\nweight = 0.25\n[base]\nname = 'a/ü'\n[train]\nalpha = 5\nlearning_rate = 1e-5\nclip_norm = inf\n"
             "replay = 'general'\nend_phase = '/data/qa'\ntargets = ['q_proj', 'mlp']\n"
             "rank_pattern = { 'layers.0-9.mlp' = 8, q_proj = 2 }\nalpha_pattern = { mlp = 1.5 }\n"
-            "[federation]\nserver_rank = 7\nmin_valid_clients = 1\n[evaluate]\nheldout_frac = 0.3\n",
+            "[federation]\nserver_rank = 7\nmin_valid_clients = 1\n[evaluate]\nheldout_frac = 0.3\ngeneral = 'plain.jsonl'\n",
         )
     )
     elsewhere = tmp_path / "other" / "config.toml"
@@ -254,7 +232,8 @@ def test_every_shipped_config_reads_back_equal(tmp_path: Path, path: Path) -> No
 
 
 def test_paths_resolve_from_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = toml(tmp_path, "[base]\nname = '../bases/small'\n[train]\nreplay = 'general'\nend_phase = '/data/qa'\n")
+    rest = "[train]\nreplay = 'general'\nend_phase = '/data/qa'\n[evaluate]\ngeneral = 'plain.jsonl'\n"
+    path = toml(tmp_path, "[base]\nname = '../bases/small'\n" + rest)
     (tmp_path / "bases" / "small").mkdir(parents=True)
     away = tmp_path / "away"
     away.mkdir()
@@ -263,6 +242,21 @@ def test_paths_resolve_from_the_config_file(tmp_path: Path, monkeypatch: pytest.
     assert config.domains[1].data == str(path.parent / "corpora" / "grid.jsonl")
     assert config.base.name == str(tmp_path / "bases" / "small")
     assert config.train.replay == str(path.parent / "general") and config.train.end_phase == "/data/qa"
+    assert config.evaluate.general == str(path.parent / "plain.jsonl")
+
+
+def test_every_seed_is_the_run_once_with_that_seed(tmp_path: Path) -> None:
+    config = load_config(toml(tmp_path, "[train]\nseed = 5\n[evaluate]\nnum_seeds = 3\ncontrols = true\n"))
+    assert list(config.seeds) == [5, 6, 7]
+    once = config.with_seed(6)
+    assert (once.train.seed, list(once.seeds), once.evaluate.controls) == (6, [6], True)
+    assert once.model_copy(update={"train": config.train, "evaluate": config.evaluate}) == config
+
+
+def test_a_domain_called_general_beside_general_text_is_refused(tmp_path: Path) -> None:
+    names = ("clinical", "general")
+    assert load_config(toml(tmp_path, names=names)).domains[1].name == "general"
+    assert "a domain named 'general'" in refusal(toml(tmp_path, "[evaluate]\ngeneral = 'plain.jsonl'\n", names))
 
 
 def test_absolute_home_and_hub_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import cogen
 from cogen.cli.app import app
-from cogen.config import BaseTable, Data, Domain, Evaluate, Federation, RunConfig, Train
+from cogen.config import BaseTable, Data, Domain, Evaluate, Federation, RunConfig, Track, Train
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
@@ -24,6 +24,8 @@ DOCUMENTS = (
     "docs/concepts.md",
     "docs/adapters.md",
     "docs/data.md",
+    "docs/evaluating.md",
+    "docs/reading-the-report.md",
     "docs/training.md",
     "docs/federation.md",
     "seeds/README.md",
@@ -36,6 +38,7 @@ TABLES: dict[str, Any] = {
     "federation": Federation,
     "evaluate": Evaluate,
     "data": Data,
+    "track": Track,
 }
 
 
@@ -56,6 +59,13 @@ def documented(table: str) -> dict[str, str]:
     keys = [row[0].strip("`") for row in rows[2:]]
     assert len(keys) == len(set(keys))
     return {row[0].strip("`"): row[1] for row in rows[2:]}
+
+
+def options(command: str, words: list[str]) -> set[str]:
+    """Of a command, or of the one that `words` name within its group."""
+    found = commands()[command]
+    found = getattr(found, "commands", {}).get(words[0] if words else "", found)
+    return {option for parameter in found.params for option in parameter.opts}
 
 
 def examples() -> Iterator[tuple[str, list[str]]]:
@@ -80,7 +90,7 @@ def test_readme_names_every_command_of_help() -> None:
 def test_examples_use_commands_and_options_that_exist() -> None:
     seen = set()
     for document, (command, *words) in examples():
-        known = {option for parameter in commands()[command].params for option in parameter.opts}
+        known = options(command, words)
         used = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert used <= known, f"{document}: cogen {command} has no {sorted(used - known)}"
         seen.add(command)
@@ -108,7 +118,8 @@ def test_readme_has_every_key_with_its_default(table: str) -> None:
             assert shown[key] == "unset", key
         else:
             assert re.fullmatch(r"`.+`", shown[key]), key
-            assert tomllib.loads(f"value = {shown[key].strip('`')}")["value"] == field.default, key
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert tomllib.loads(f"value = {shown[key].strip('`')}")["value"] == default, key
 
 
 def test_readme_names_the_public_api() -> None:

@@ -106,7 +106,7 @@ def luminance(colour_hex: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_on_every_colour_can_be_read(scheme: int) -> None:
     """WCAG AA: 4.5 to 1 for ink on each cell, and for soft text and line labels on the page."""
-    template = files("cogen.report").joinpath("page.html.j2").read_text("utf-8")
+    template = files("cogen.report").joinpath("style.css.j2").read_text("utf-8")
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", template.split(":root {")[scheme + 1].split("}")[0]))
     pairs = [("ink", kind) for kind, _ in legend()] + [("soft", "page")] + [(f"c{i}", "page") for i in range(8)]
     for front, back in pairs:

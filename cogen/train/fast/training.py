@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 NAME = "cogen_blocks"
 
 
+def can_be_fast(model: PreTrainedModel, kernels: str) -> bool:
+    """Whether `fast_training` replaces layers of this model."""
+    import torch
+
+    return kernels != "off" and model.device.type == "cpu" and model.dtype == torch.float32
+
+
 @contextmanager
 def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining | None]:
     """Put fast layers and attention in place while the block runs; LoRA must be attached.
@@ -30,9 +37,7 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
         kernels: "auto", "int8", "float32" or "off", see `train.cpu_kernels`.
     Yields: None if the model is left as it is: "off", or not float32 on the CPU.
     """
-    import torch
-
-    if kernels == "off" or model.device.type != "cpu" or model.dtype != torch.float32:
+    if not can_be_fast(model, kernels):
         yield None
         return
     from cogen.train.fast.frozen import is_int8_fast

@@ -1,0 +1,140 @@
+"""Probes made from text: how a sentence goes on, where its next words are a term of the domain."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cogen.data.document import Document
+from cogen.errors import DataError
+from cogen.evaluate.probes import Probe
+from cogen.evaluate.terms import Place, candidates, common_words, domain_terms, sentences
+
+NUM_CHOICES = 4
+NEAREST = 12
+MIN_CONTEXT_WORDS = 6
+MAX_PROBES_A_TERM = 2
+STEM_LETTERS = 5
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A term in a sentence of a document, as it is written there."""
+
+    document: str
+    place: Place
+
+    @property
+    def term(self) -> str:
+        return self.place.text[self.place.start : self.place.end]
+
+    @property
+    def context(self) -> str:
+        return self.place.text[: self.place.start].rstrip()
+
+
+def make_probes(
+    documents: Sequence[Document], general: Sequence[Document], num_probes: int, max_terms: int, seed: int
+) -> list[Probe]:
+    """Cloze probes of a domain: a sentence up to one of its terms, that term, and three others of its kind.
+
+    Distractors are terms of the same domain, written alike (capitals, plural ending, number of words),
+    among the twelve nearest in frequency, not in the same sentence, and not of the same stem. The term
+    does not stand in the sentence before. One probe a sentence, two a term. They are made without a
+    model and not looked at: a distractor may fit too, so compare models on them, not with 100%.
+
+    Args:
+        documents: of the domain, best held out. general: what tf-idf is taken against.
+    Returns: up to `num_probes`, in the order of the text; the same for the same input and seed.
+    Raises:
+        DataError: the text gives none.
+    """
+    terms = domain_terms([d.text for d in documents], [d.text for d in general], max_terms)
+    blanks = list(_blanks(documents, terms, common_words(d.text for d in general)))
+    order = list(range(len(blanks)))
+    random.Random(seed).shuffle(order)
+    made: dict[int, Probe] = {}
+    used_sentences: set[str] = set()
+    uses: dict[str, int] = {}
+    for i in order:
+        blank, key = blanks[i], blanks[i].term.casefold()
+        if len(made) == num_probes:
+            break
+        if blank.place.text in used_sentences or uses.get(key, 0) == MAX_PROBES_A_TERM:
+            continue
+        probe = _probe(blank, blanks, terms, random.Random(f"{seed}\0{blank.document}\0{blank.place.text}"), i)
+        if probe is not None:
+            made[i] = probe
+            used_sentences.add(blank.place.text)
+            uses[key] = uses.get(key, 0) + 1
+    if not made:
+        raise DataError(
+            "cannot make probes",
+            expected="terms that stand three times or more in the text and hardly in general text",
+            got=f"{len(terms)} terms in {len(documents)} documents, none with three others of its kind",
+            fix="Give more text of the domain, or other general text.",
+        )
+    return [made[i] for i in sorted(made)]
+
+
+def _blanks(documents: Sequence[Document], terms: Mapping[str, int], common: frozenset[str]) -> Iterator[Blank]:
+    """Places of terms behind enough words, a space before them, and the term not yet said."""
+    for document in documents:
+        for sentence in sentences(document.text):
+            for place in candidates(sentence, common):
+                blank = Blank(document.id, place)
+                if (
+                    blank.term.casefold() in terms
+                    and len(blank.context.split()) >= MIN_CONTEXT_WORDS
+                    and place.text[place.start - 1] == " "
+                    and blank.term.casefold() not in blank.context.casefold()
+                ):
+                    yield blank
+
+
+def _probe(
+    blank: Blank, blanks: Sequence[Blank], terms: Mapping[str, int], rng: random.Random, index: int
+) -> Probe | None:
+    """None where the domain has too few terms of the kind."""
+    count = terms[blank.term.casefold()]
+    others = {b.term: abs(math.log(terms[b.term.casefold()] / count)) for b in blanks if _is_distractor(b.term, blank)}
+    nearest = sorted(others, key=lambda t: (others[t], t))[:NEAREST]
+    picked: list[str] = []
+    for term in rng.sample(nearest, len(nearest)):
+        if not any(_same_stem(term, other) for other in picked):
+            picked.append(term)
+    if len(picked) < NUM_CHOICES - 1:
+        return None
+    choices = [blank.term, *picked[: NUM_CHOICES - 1]]
+    rng.shuffle(choices)
+    answer = choices.index(blank.term)
+    return Probe(f"cloze-{index:05d}", blank.context, tuple(choices), answer, blank.document)
+
+
+def _is_distractor(term: str, blank: Blank) -> bool:
+    sentence = blank.place.text.casefold()
+    return _kind(term) == _kind(blank.term) and term.casefold() not in sentence and not _same_stem(term, blank.term)
+
+
+def _kind(term: str) -> tuple[str, bool, int]:
+    """Capitals, a plural's ending, and number of words."""
+    capitals = "upper" if term.isupper() else "title" if term[0].isupper() else "lower"
+    return capitals, term.endswith("s") and not term.endswith("ss"), len(term.split())
+
+
+def _same_stem(one: str, other: str) -> bool:
+    """Any two of their words begin alike: transformer, transformers, transforming."""
+    stems = [{word[:STEM_LETTERS] for word in term.casefold().split()} for term in (one, other)]
+    return bool(stems[0] & stems[1])
+
+
+def probes_jsonl(probes: Sequence[Probe]) -> str:
+    """The text of a file that `read_probes` reads."""
+    rows = [
+        {"id": p.id, "context": p.context, "choices": p.choices, "answer": p.answer, "document": p.document}
+        for p in probes
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,115 @@
+"""Log-likelihood of a text as the continuation of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cogen.data.pack import IGNORE, Batch
+from cogen.errors import DataError
+from cogen.train.attention import use_segment_attention
+from cogen.train.likelihood import BATCH_TOKENS, CHUNK_TOKENS
+from cogen.train.loop import autocast, hidden_states
+from cogen.train.loss import chunked_nll, head_weight
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from cogen.base import Base
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Token ids of a context and of what follows it."""
+
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model reads."""
+        return len(self.context) + len(self.tokens) - 1
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> Continuation:
+    """Both encoded together and split where the context's own encoding ends, as lm-evaluation-harness does.
+
+    Spaces at the end of the context go to the text. Special tokens are those that the tokenizer adds
+    by itself (a BOS for some, none for others); there is no EOS in front, unlike for bits per byte.
+
+    Raises:
+        DataError: the text adds no token to the context.
+    """
+    stripped = context.rstrip()
+    before = _encode(tokenizer, stripped)
+    tokens = _encode(tokenizer, context + text)[len(before) :]
+    if not before or not tokens:
+        raise DataError(
+            "cannot score",
+            expected="a context of one token or more, and a text that adds tokens to it",
+            got=f"{context!r} and {text!r}",
+            fix="Write them in other words.",
+        )
+    return Continuation(tuple(before), tuple(tokens))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
+    return ids
+
+
+def log_likelihoods(
+    base: Base, pairs: Sequence[Continuation], progress: Callable[[int], None] | None = None
+) -> list[float]:
+    """ln p(tokens | context) of each pair, in nats, under whatever is attached to the base now.
+
+    Pairs run end to end, the longest first, without padding, and do not see each other.
+
+    Args:
+        progress: called with the tokens read, after each batch.
+    """
+    import torch
+
+    use_segment_attention(base.model)
+    weight = head_weight(base.model)
+    found = [0.0] * len(pairs)
+    for some in _batches(pairs):
+        batch = _batch([pairs[i] for i in some])
+        with torch.no_grad():
+            with autocast(base.model):
+                hidden = hidden_states(base.model, batch)
+            targets = torch.from_numpy(batch.targets).to(hidden.device)
+            nats = chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
+        for i, piece in zip(some, nats.split(batch.lengths), strict=True):  # type: ignore[no-untyped-call]
+            found[i] = -float(piece.sum())
+        if progress is not None:
+            progress(sum(batch.lengths))
+    return found
+
+
+def _batches(pairs: Sequence[Continuation]) -> Iterator[list[int]]:
+    """Indices of pairs: the longest first, so that memory runs out at once or never."""
+    some: list[int] = []
+    room = BATCH_TOKENS
+    for i in sorted(range(len(pairs)), key=lambda i: -pairs[i].num_tokens):
+        if some and pairs[i].num_tokens > room:
+            yield some
+            some, room = [], BATCH_TOKENS
+        some.append(i)
+        room -= pairs[i].num_tokens
+    if some:
+        yield some
+
+
+def _batch(pairs: Sequence[Continuation]) -> Batch:
+    """Nothing is predicted inside a context, and the last token predicts nothing."""
+    tokens = [[*p.context, *p.tokens][:-1] for p in pairs]
+    targets = [[IGNORE] * (len(p.context) - 1) + list(p.tokens) for p in pairs]
+    return Batch(
+        tokens=np.concatenate(tokens).astype(np.int64),
+        targets=np.concatenate(targets).astype(np.int64),
+        lengths=tuple(p.num_tokens for p in pairs),
+    )

@@ -1,0 +1,220 @@
+"""Text from a model, token by token, with whatever is attached to it now.
+
+One loop serves replies in batches and a reply as it comes: transformers' own `generate` cannot stream
+without a thread (which would go on when its reader leaves), takes settings from the base's folder
+that would differ from base to base (repetition penalty, top-k), and draws from the global seed.
+Legend: B prompts of a batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cogen.errors import ConfigError
+from cogen.train.attention import use_stock_attention
+from cogen.train.loop import autocast
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from cogen.base import Base
+
+BATCH_PROMPTS = 16
+TORN = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A reply, without its stop or EOS, and ln p of each of its tokens under the model."""
+
+    text: str
+    token_logprobs: tuple[float, ...]
+
+
+def generate(
+    base: Base,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    *,
+    stop: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Generated]:
+    """Continue every prompt until EOS, `stop` or `max_new_tokens`.
+
+    Args:
+        temperature: 0 takes the likeliest token; else tokens are drawn, by prompt and seed alone,
+            however prompts are grouped. `token_logprobs` are those at temperature 1.
+        stop: a text at which a reply ends; it is cut off.
+        progress: called with the number of prompts, after each batch.
+    Returns: one reply a prompt, in order.
+    Raises:
+        ConfigError: a temperature below 0, no token to make, or a prompt without tokens.
+
+    >>> generate(base, ["A transformer steps"], max_new_tokens=8)[0].text  # doctest: +SKIP
+    """
+    encoded = [_encode(base, prompt, max_new_tokens, temperature) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
+    found: dict[int, Generated] = {}
+    for first in range(0, len(order), BATCH_PROMPTS):
+        some = order[first : first + BATCH_PROMPTS]
+        replies = _replies(
+            base, [encoded[i] for i in some], max_new_tokens, temperature, [(seed, i) for i in some], stop
+        )
+        found.update(zip(some, replies, strict=True))
+        if progress is not None:
+            progress(len(some))
+    return [found[i] for i in range(len(prompts))]
+
+
+def stream(
+    base: Base, prompt: str, max_new_tokens: int, temperature: float = 0.0, seed: int = 0, *, stop: str | None = None
+) -> Iterator[str]:
+    """The reply that `generate` gives to this prompt alone, in pieces as they are known; leave it at any time.
+
+    A piece is held back while a character is torn between tokens, or while it may be the start of `stop`.
+
+    Raises:
+        ConfigError: as in `generate`.
+    """
+    encoded = _encode(base, prompt, max_new_tokens, temperature)
+    ids: list[int] = []
+    shown = ""
+    for tokens, _ in _steps(base, [encoded], max_new_tokens, temperature, [(seed, 0)]):
+        if tokens[0] in _ends(base):
+            break
+        ids.append(tokens[0])
+        text, is_over = _cut(base.tokenizer.decode(ids), stop)
+        whole = text if is_over else _settled(text, stop)
+        if len(whole) > len(shown):
+            yield whole[len(shown) :]
+            shown = whole
+        if is_over:
+            return
+    text, _ = _cut(base.tokenizer.decode(ids), stop)
+    if len(text) > len(shown):
+        yield text[len(shown) :]
+
+
+def _encode(base: Base, prompt: str, max_new_tokens: int, temperature: float) -> list[int]:
+    ids: list[int] = base.tokenizer(prompt, verbose=False)["input_ids"]
+    if max_new_tokens < 1 or not temperature >= 0.0 or not ids:
+        got = f"{max_new_tokens} tokens at temperature {temperature:g} after {len(ids)} tokens"
+        expected = "1 token or more to make, a temperature >= 0 and a prompt of 1 token or more"
+        raise ConfigError("cannot generate text", expected=expected, got=got, fix="Change what is out of bounds.")
+    return ids
+
+
+def _replies(
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    seeds: Sequence[tuple[int, int]],
+    stop: str | None,
+) -> list[Generated]:
+    """One batch, until all its replies are over."""
+    ids: list[list[int]] = [[] for _ in prompts]
+    logprobs: list[list[float]] = [[] for _ in prompts]
+    running = set(range(len(prompts)))
+    for tokens, found in _steps(base, prompts, max_new_tokens, temperature, seeds):
+        for row in tuple(running):
+            if tokens[row] in _ends(base):
+                running.remove(row)
+                continue
+            ids[row].append(tokens[row])
+            logprobs[row].append(found[row])
+            if stop is not None and stop in base.tokenizer.decode(ids[row]):
+                running.remove(row)
+        if not running:
+            break
+    return [_generated(base, row, values, stop) for row, values in zip(ids, logprobs, strict=True)]
+
+
+def _generated(base: Base, ids: Sequence[int], logprobs: Sequence[float], stop: str | None) -> Generated:
+    """The text before `stop`, and the log-probabilities of the tokens that it takes to write it."""
+    text, is_cut = _cut(base.tokenizer.decode(ids), stop)
+    num_tokens = len(ids)
+    while is_cut and num_tokens > 0 and len(base.tokenizer.decode(ids[: num_tokens - 1])) >= len(text):
+        num_tokens -= 1
+    return Generated(text, tuple(logprobs[:num_tokens]))
+
+
+def _steps(
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    seeds: Sequence[tuple[int, int]],
+) -> Iterator[tuple[list[int], list[float]]]:
+    """The next token of every prompt and its ln p, `(B,)` each, again and again; EOS ends nothing here."""
+    import torch
+    from transformers import DynamicCache
+
+    use_stock_attention(base.model)
+    device = base.model.device
+    width = max(len(p) for p in prompts)
+    tokens = torch.tensor([[base.eos_id] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    generators = [torch.Generator().manual_seed(_mixed(*seed)) for seed in seeds]
+    cache = DynamicCache(config=base.model.config)
+    for _ in range(max_new_tokens):
+        with torch.no_grad(), autocast(base.model):
+            out = base.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logprobs = torch.log_softmax(out.logits[:, -1].float(), dim=1)
+        chosen = _choose(logprobs, temperature, generators)
+        yield chosen.tolist(), logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
+        tokens = chosen[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+
+
+def _choose(logprobs: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """A token `(B,)` from log-probabilities `(B, V)`; draws are made on the CPU, the same on every device."""
+    import torch
+
+    if temperature == 0.0:
+        return logprobs.argmax(dim=1)
+    chances = torch.softmax(logprobs / temperature, dim=1).cpu()
+    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(chances, generators, strict=True)]
+    return torch.cat(drawn).to(logprobs.device)
+
+
+def _mixed(seed: int, index: int) -> int:
+    """A seed for one prompt."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _ends(base: Base) -> frozenset[int]:
+    """EOS of the tokenizer, and whatever else the base was taught to end with."""
+    known = getattr(base.model.generation_config, "eos_token_id", None)
+    return frozenset([base.eos_id, *(known if isinstance(known, list) else [known] if known is not None else [])])
+
+
+def _cut(text: str, stop: str | None) -> tuple[str, bool]:
+    """What comes before `stop`, and whether there is one."""
+    if stop is None or stop not in text:
+        return text, False
+    return text[: text.index(stop)], True
+
+
+def _settled(text: str, stop: str | None) -> str:
+    """Without an end that the next token may change."""
+    while text.endswith(TORN):
+        text = text[:-1]
+    held = next((n for n in range(len(stop or "") - 1, 0, -1) if text.endswith((stop or "")[:n])), 0)
+    return text[: len(text) - held]

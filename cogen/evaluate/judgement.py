@@ -1,0 +1,169 @@
+"""What several seeds of one run, and the controls beside them, say together: `judgement.json`.
+
+    {"format": 1,
+     "seeds": [0, 1, 2],
+     "rows": [{"model": "combined", "domain": "grid", "mean": 0.744, "sd": 0.0004, "values": [0.7440, ...]}, ...],
+     "retained_gain": {"grid": {"mean": 1.22, "sd": 0.01, "values": [...]}, ...},
+     "general": [{"model": "combined", "mean": 1.01, "sd": 0.001, "values": [...]}, ...],
+     "forgetting": {"combined": {"mean": 0.012, "sd": 0.001, "values": [...]}, ...},
+     "members": {"grid": {"own": {"mean": 0.008, "sd": 0.0005, "values": [...]}, "others": {...}}, ...}}
+
+`rows` and `general` are in bits per byte, lower being better; `general` is text that nobody trained on, and
+empty where there is none. `values` has a number for each of `seeds`, null where that seed has none; `mean` is
+of those that are there, null without any; `sd` is the sample standard deviation (n - 1), null for fewer than two.
+
+Rows are named as in `evaluation.json`: `base`, `combined`, `pooled`, and for a domain alone `expert:<domain>`
+in a run of one round, whose replies are just that, else `local:<domain>`. In what follows `alone` is that row:
+
+    retained_gain[d]      (base - combined) / (base - alone[d]), on d; null where alone gained nothing
+    forgetting[m]         m - base, on the general text; above 0 is worse, base itself is left out
+    members[d]["own"]     alone[d] - combined, on d; above 0 says that joining was better than training alone
+    members[d]["others"]  mean over the other domains e of alone[d] - combined, on e
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, alone, retained_gain
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over the seeds, None where a seed does not have it.
+
+    >>> Spread((1.0, 3.0, None)).mean, Spread((1.0, 3.0, None)).sd
+    (2.0, 1.4142135623730951)
+    """
+
+    values: tuple[float | None, ...]
+
+    @property
+    def known(self) -> tuple[float, ...]:
+        """The values that are there."""
+        return tuple(v for v in self.values if v is not None)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the known values; None without any."""
+        return sum(self.known) / len(self.known) if self.known else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation of the known values; None for fewer than two."""
+        if len(self.known) < 2 or self.mean is None:
+            return None
+        return math.sqrt(sum((v - self.mean) ** 2 for v in self.known) / (len(self.known) - 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `judgement.json`."""
+        return {"mean": self.mean, "sd": self.sd, "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Member:
+    """What joining gave one domain over training alone, in bits per byte; above 0 is better."""
+
+    own: Spread
+    others: Spread
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Every figure over the seeds.
+
+    Args:
+        rows: (model, domain) to bits per byte.
+        means: model to its mean over the domains, of those seeds that have it on all of them.
+        general: model to bits per byte on general text.
+        forgetting: model to what it lost there against the base.
+    """
+
+    seeds: tuple[int, ...]
+    rows: Mapping[tuple[str, str], Spread]
+    means: Mapping[str, Spread]
+    retained_gain: Mapping[str, Spread]
+    general: Mapping[str, Spread]
+    forgetting: Mapping[str, Spread]
+    members: Mapping[str, Member]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Row names, in order of first appearance."""
+        return tuple(dict.fromkeys(model for model, _ in self.rows))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Column names, in order of first appearance."""
+        return tuple(dict.fromkeys(domain for _, domain in self.rows))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `judgement.json`."""
+        return {
+            "format": FORMAT,
+            "seeds": list(self.seeds),
+            "rows": [{"model": m, "domain": d, **spread.to_dict()} for (m, d), spread in self.rows.items()],
+            "retained_gain": {d: spread.to_dict() for d, spread in self.retained_gain.items()},
+            "general": [{"model": m, **spread.to_dict()} for m, spread in self.general.items()],
+            "forgetting": {m: spread.to_dict() for m, spread in self.forgetting.items()},
+            "members": {d: {"own": m.own.to_dict(), "others": m.others.to_dict()} for d, m in self.members.items()},
+        }
+
+    def to_json(self) -> str:
+        """The text of `judgement.json`."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def judge(evaluations: Mapping[int, Evaluation]) -> Judgement:
+    """Put the evaluations of several seeds of one run together.
+
+    Args:
+        evaluations: seed to its matrix; rows or cells may be missing in some.
+    """
+    runs = list(evaluations.values())
+    models = tuple(dict.fromkeys(m for run in runs for m in run.models))
+    domains = tuple(dict.fromkeys(d for run in runs for d in run.domains))
+    tested = tuple(dict.fromkeys(cell.model for run in runs for cell in run.general))
+    gains = [retained_gain(run) for run in runs]
+    rows = {(m, d): _spread(run.bits_per_byte(m, d) for run in runs) for m in models for d in domains}
+    return Judgement(
+        seeds=tuple(evaluations),
+        rows={key: spread for key, spread in rows.items() if spread.known},
+        means={m: _spread(run.mean_bits_per_byte(m) for run in runs) for m in models},
+        retained_gain={d: _spread(gain.get(d) for gain in gains) for d in domains},
+        general={m: _spread(run.general_bits_per_byte(m) for run in runs) for m in tested},
+        forgetting={m: _spread(_forgotten(run, m) for run in runs) for m in tested if m != BASE},
+        members={
+            d: Member(
+                _spread(_gained(run, d, [d]) for run in runs), _spread(_gained(run, d, _others(run, d)) for run in runs)
+            )
+            for d in domains
+        },
+    )
+
+
+def _spread(values: Iterable[float | None]) -> Spread:
+    return Spread(tuple(values))
+
+
+def _others(run: Evaluation, domain: str) -> list[str]:
+    return [d for d in run.domains if d != domain]
+
+
+def _gained(run: Evaluation, domain: str, columns: Iterable[str]) -> float | None:
+    """Mean over `columns` of the domain alone minus combined; None where a cell is missing or there is no column."""
+    row = alone(run, domain)
+    pairs = [(run.bits_per_byte(row, c), run.bits_per_byte(COMBINED, c)) for c in columns]
+    gains = [mine - joint for mine, joint in pairs if mine is not None and joint is not None]
+    return sum(gains) / len(gains) if gains and len(gains) == len(pairs) else None
+
+
+def _forgotten(run: Evaluation, model: str) -> float | None:
+    now, before = run.general_bits_per_byte(model), run.general_bits_per_byte(BASE)
+    return None if now is None or before is None else now - before

@@ -1,0 +1,130 @@
+"""The models that a run or adapter folders offer: the base, and each adapter by the name of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogen.adapter import Adapter
+from cogen.config import load_config
+from cogen.errors import AdapterError, ConfigError, RunError
+from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX
+from cogen.runs import RunFolder
+
+MANIFEST = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Voices:
+    """A base, and what can be attached to it.
+
+    Args:
+        base: name or folder of the base.
+        precision: of the base, as the run had it.
+        adapters: row name to folder, in order of interest.
+    """
+
+    base: str
+    precision: str
+    adapters: Mapping[str, Path]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every row that can be asked, the base last."""
+        return (*self.adapters, BASE)
+
+    def load(self, name: str) -> Adapter | None:
+        """The adapter of a row; None is the base as it is.
+
+        Raises:
+            ConfigError: there is no such row.
+        """
+        if name == BASE:
+            return None
+        if name not in self.adapters:
+            raise ConfigError(
+                "no such model", expected=f"one of {', '.join(self.names)}", got=repr(name), fix="Name one of them."
+            )
+        return Adapter.load(self.adapters[name])
+
+
+def find_voices(source: Path | None, named: Mapping[str, str], base: str | None) -> Voices:
+    """What `source` offers, and the adapters that were named besides.
+
+    Args:
+        source: a run folder, an adapter folder, or None for the newest run in `runs/`; with `named`, None adds nothing.
+        named: row name to adapter folder.
+        base: overrides the base that the folders name.
+    Raises:
+        RunError: no run there. AdapterError: neither run nor adapter. ConfigError: adapters of several bases.
+    """
+    if source is None and not named and base is None:
+        source = newest_run(Path("runs"))
+    found = {name: Path(folder) for name, folder in named.items()}
+    precision = "auto"
+    bases = [Adapter.load(folder).base_name for folder in found.values()]
+    if source is not None:
+        if (source / "config.toml").is_file():
+            run = RunFolder(source)
+            config = load_config(run.config)
+            found |= _of_run(run, [d.name for d in config.domains])
+            precision = config.base.precision
+            bases.append(config.base.name)
+        elif (source / MANIFEST).is_file():
+            found[source.resolve().name] = source
+            bases.append(Adapter.load(source).base_name)
+        else:
+            raise AdapterError(
+                "nothing to talk to",
+                expected=f"a run folder (config.toml) or an adapter folder ({MANIFEST})",
+                got="neither",
+                where=str(source),
+                fix="Name a run of cogen simulate or an adapter of cogen train.",
+            )
+    return Voices(base or _only(bases), precision, found)
+
+
+def newest_run(folder: Path) -> Path:
+    """The run in `folder` that was written to last.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = [path.parent for path in folder.glob("*/config.toml")]
+    if not runs:
+        raise RunError(
+            "no run found",
+            expected="a run folder",
+            got="none",
+            where=str(folder),
+            fix="Name a run or an adapter, or start one with cogen simulate.",
+        )
+    return max(runs, key=lambda run: max(path.stat().st_mtime for path in run.iterdir()))
+
+
+def _of_run(run: RunFolder, domains: Sequence[str]) -> dict[str, Path]:
+    """Rows of a run: combined first, then the experts that it kept."""
+    rows = {COMBINED: run.merged, **{EXPERT_PREFIX + name: run.expert(name) for name in domains}}
+    found = {name: path for name, path in rows.items() if (path / MANIFEST).is_file()}
+    if not found:
+        raise RunError(
+            "nothing to talk to",
+            expected="a combined adapter or experts",
+            got="none yet",
+            where=str(run.path),
+            fix="Let the run end, or continue it with --resume.",
+        )
+    return found
+
+
+def _only(bases: Sequence[str]) -> str:
+    several = sorted(set(bases))
+    if len(several) > 1:
+        raise ConfigError(
+            "cannot use these adapters together",
+            expected="one base",
+            got=" and ".join(several),
+            fix="Leave the others out, or name the base with --base.",
+        )
+    return several[0]

@@ -1,0 +1,119 @@
+"""What a run is measured against: every domain trained alone, and one adapter on all text, for the same tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogen.config import Domain, RunConfig, Train
+from cogen.errors import CogenError
+from cogen.evaluate.matrix import LOCAL_PREFIX, POOLED
+from cogen.runs import RunFolder
+from cogen.train.loop import Step
+from cogen.train.schedule import plan_round
+from cogen.train.single import train_adapter
+
+if TYPE_CHECKING:
+    from cogen.base import Base
+
+Follow = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Control:
+    """An adapter to train beside the run, and where it goes.
+
+    Args:
+        row: its name in the matrix.
+        corpora: name to path, taking turns block by block.
+        settings: of the run, with all tokens in one round.
+    """
+
+    row: str
+    folder: Path
+    corpora: Mapping[str, str]
+    settings: Train
+
+    @property
+    def state_path(self) -> Path:
+        """Where its training is saved while it lasts."""
+        return self.folder.parent / f".{self.folder.name}.training"
+
+
+def controls_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Control]:
+    """The controls of a run: those of single domains, then the pooled one.
+
+    Each domain alone gets the tokens that it trains in all rounds, under one schedule; pooled gets their sum,
+    block by block in turns. An expert of the run was trained alone already: it is its own control.
+
+    Args:
+        run: of one seed. config: with that seed. folder: for its controls.
+    """
+    plan = plan_round(config.train, 1, config.federation.num_rounds)
+    num_tokens = plan.total_blocks * config.train.block_tokens
+    made = [
+        Control(
+            LOCAL_PREFIX + d.name,
+            folder / "local" / d.name,
+            {d.name: config.corpora[d.name]},
+            _alone(config, d, num_tokens),
+        )
+        for d in config.domains
+        if not run.expert(d.name).is_dir()
+    ]
+    everything = config.train.model_copy(update={"tokens_per_round": num_tokens * len(config.domains)})
+    return [*made, Control(POOLED, folder / POOLED, config.corpora, everything)]
+
+
+def _alone(config: RunConfig, domain: Domain, num_tokens: int) -> Train:
+    """The run's settings at the domain's own rank; the factor before B @ A stays that of the run."""
+    changes: dict[str, Any] = {"tokens_per_round": num_tokens}
+    rank = config.rank_of(domain)
+    if rank != config.train.rank:
+        changes |= {"rank": rank, "alpha": config.train.scaling * (math.sqrt(rank) if config.train.rslora else rank)}
+    return config.train.model_copy(update=changes)
+
+
+def train_controls(base: Base, run: RunFolder, config: RunConfig, controls: Iterable[Control], show: Follow) -> None:
+    """Train what is not there yet, each from where it was cut off; one that fails is said and left out."""
+    todo = [control for control in controls if not control.folder.is_dir()]
+    for i, control in enumerate(todo):
+        left = [c.settings.tokens_per_round for c in todo[i:]]
+        show({"event": "control_started", "control": control.row, "num_left_tokens": sum(left)})
+        try:
+            _train(base, config, control, show)
+        except (CogenError, RuntimeError, MemoryError, OSError) as error:
+            reason = str(error) if isinstance(error, CogenError) else f"{type(error).__name__}: {error}"
+            _tell(run, show, "control_left_out", control=control.row, reason=reason)
+        else:
+            _tell(run, show, "control_trained", control=control.row, num_tokens=control.settings.tokens_per_round)
+
+
+def _train(base: Base, config: RunConfig, control: Control, show: Follow) -> None:
+    made = train_adapter(
+        base,
+        control.corpora,
+        control.settings,
+        domain=control.folder.name,
+        heldout_frac=config.evaluate.heldout_frac,
+        data=config.data,
+        on_step=partial(_step, show, control.row),
+        state_path=control.state_path,
+        resume=True,
+    )
+    made.adapter.save(control.folder)
+    control.state_path.unlink(missing_ok=True)
+
+
+def _step(show: Follow, row: str, step: Step) -> None:
+    show({**vars(step), "event": "control_step", "control": row})
+
+
+def _tell(run: RunFolder, show: Follow, event: str, **values: Any) -> None:
+    """Into the run's events, and on the screen."""
+    run.append_event(event, **values)
+    show({"event": event, **values})

@@ -1,0 +1,158 @@
+"""A run folder read as it grows: only what is new, at most once a pause, whoever asks."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from cogen.errors import RunError
+from cogen.evaluate.matrix import Evaluation
+from cogen.report.live import LiveRun
+from cogen.runs import RunFolder
+
+POLL_SECONDS = 1.0
+HEAD_BYTES = 80
+
+
+class Replaced(Exception):
+    """A file is no longer the one that was read."""
+
+
+class Tail:
+    """New whole lines of a file that grows; half a line is left for the next time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.written = path, 0.0
+        self._offset, self._head = 0, b""
+
+    def new(self) -> list[dict[str, Any] | None]:
+        """The JSON objects since the last call; None for a line that is none.
+
+        Raises:
+            Replaced: the file is gone, has shrunk, or begins in another way.
+        """
+        try:
+            found = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            if self._offset:
+                raise Replaced from None
+            return []
+        if found.st_size < self._offset:
+            raise Replaced
+        if found.st_size == self._offset:
+            return []
+        self.written = found.st_mtime
+        with open(self.path, "rb") as file:
+            if file.read(len(self._head)) != self._head:
+                raise Replaced
+            file.seek(self._offset)
+            fresh = file.read()
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        self._head = self._head or whole[:HEAD_BYTES]
+        self._offset += len(whole)
+        return [_parse(line) for line in whole.split(b"\n") if line.strip()]
+
+
+class Feed:
+    """The sections of the page, each with the version at which it last changed."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = RunFolder(run)
+        self._asked = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        # Versions count within one reading of the folder; a page that comes from another one gets everything.
+        self.reading, self.version = secrets.token_hex(4), 0
+        self.live = LiveRun()
+        self._sections: dict[str, tuple[int, str]] = {}
+        self._events = Tail(self.run.events_path)
+        self._steps: dict[str, Tail] = {}
+        self._scored = (0, 0.0)
+
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Read what is new, unless that was done less than a pause ago."""
+        if not at_once and time.monotonic() - self._asked < 0.9 * POLL_SECONDS:
+            return
+        self._asked = time.monotonic()
+        try:
+            self._read()
+        except Replaced:
+            self._begin()
+            self._read()
+        self._publish()
+
+    def message(self, last_id: str) -> str:
+        """What changed since the message `last_id`, as one server-sent event; empty if nothing did."""
+        reading, _, version = last_id.partition("-")
+        is_known = reading == self.reading and version.isdigit()
+        since = int(version) if is_known else -1
+        if since == self.version:
+            return ""
+        fresh = [f"{json.dumps(name)}:{text}" for name, (at, text) in self._sections.items() if at > since]
+        kind = "change" if is_known else "state"
+        body = f'{{"now":{time.time():.3f},"sections":{{{",".join(fresh)}}}}}'
+        return f"id: {self.last_id}\nevent: {kind}\ndata: {body}\n\n"
+
+    @property
+    def last_id(self) -> str:
+        """The name of the newest message."""
+        return f"{self.reading}-{self.version}"
+
+    def _read(self) -> None:
+        for values in self._events.new():
+            self._count(values) if values is None else self.live.add_event(values)
+        for domain in _entries(self.run.path / "nodes"):
+            tail = self._steps.setdefault(domain, Tail(self.run.node(domain) / "train.jsonl"))
+            for values in tail.new():
+                self._count(values) if values is None else self.live.add_step(domain, values, tail.written)
+        self._read_evaluation()
+
+    def _count(self, _: None) -> None:
+        self.live.num_unreadable += 1
+        self.live.changed.add("run")
+
+    def _read_evaluation(self) -> None:
+        try:
+            found = self.run.evaluation.stat()
+        except FileNotFoundError:
+            return
+        if (found.st_ino, found.st_mtime) == self._scored:
+            return
+        self._scored = found.st_ino, found.st_mtime
+        try:
+            text = self.run.evaluation.read_text("utf-8")
+            self.live.set_evaluation(Evaluation.from_json(text, str(self.run.evaluation)))
+        except (RunError, OSError, UnicodeDecodeError) as error:
+            self.live.add_event({"event": "evaluation_unreadable", "reason": str(error)})
+
+    def _publish(self) -> None:
+        """Number the sections that differ from what was shown."""
+        self._put("folder", {"path": str(self.run.path), "has_report": (self.run.path / "report.html").is_file()})
+        for name in self.live.changed:
+            self._put(name, self.live.section(name))
+        self.live.changed = set()
+        self.version = max(at for at, _ in self._sections.values())
+
+    def _put(self, name: str, values: Any) -> None:
+        text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+        if self._sections.get(name, (0, ""))[1] != text:
+            self._sections[name] = self.version + 1, text
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,58 @@
+"""An event of a run as one sentence for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cogen.report.units import byte_size, count, decimals, duration
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """What happened; an event of a kind not known here is shown with its values.
+
+    >>> describe({"event": "round_started", "round": 2})
+    'round 2 began'
+    """
+    name = str(event.get("event"))
+    sentences: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "run_started": _run_started,
+        "round_started": lambda e: f"round {e['round']} began",
+        "client_replied": _replied,
+        "client_left_out": _left_out,
+        "round_finished": _round_finished,
+        "evaluated": lambda e: f"{count(e['num_cells'])} cells were scored",
+        "run_finished": lambda e: f"the run finished after {duration(e['seconds'])}",
+        "run_failed": lambda e: f"the run failed: {e['reason']}",
+    }
+    try:
+        return sentences[name](event) if name in sentences else _plain(name, event)
+    except (KeyError, TypeError, ValueError):
+        return _plain(name, event)
+
+
+def _run_started(event: Mapping[str, Any]) -> str:
+    how = "resumed" if event.get("resumed") else "started"
+    return f"the run {how}: {len(event['domains'])} domains, {event['num_rounds']} round(s), base {event['base']}"
+
+
+def _replied(event: Mapping[str, Any]) -> str:
+    spent = f"{count(event['num_tokens'])} tokens in {duration(event['seconds'])}, {byte_size(event['bytes_up'])} sent"
+    before, after = event.get("bits_per_byte_before"), event.get("bits_per_byte_after")
+    bits = "" if before is None or after is None else f", {decimals(before)} → {decimals(after)} bits per byte"
+    return f"{event['domain']} replied: {spent}{bits}"
+
+
+def _left_out(event: Mapping[str, Any]) -> str:
+    where = f" of round {event['round']}" if event["round"] else ""
+    return f"{event['domain']} was left out{where}: {event['reason']}"
+
+
+def _round_finished(event: Mapping[str, Any]) -> str:
+    clients = f"{event['num_valid']} of {event['num_clients']} clients"
+    return f"round {event['round']} finished: {clients}, {duration(event['seconds'])}"
+
+
+def _plain(name: str, event: Mapping[str, Any]) -> str:
+    rest = [f"{key} {value}" for key, value in event.items() if key not in ("time", "event")]
+    return " · ".join([name.replace("_", " "), *rest])

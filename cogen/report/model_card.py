@@ -1,0 +1,176 @@
+"""MODEL_CARD.md beside a merged adapter: what it is, what was measured, what it was made of. No text of any domain.
+
+The head is that of the hub's model cards, so that the file can be published as a README.md as it stands.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
+from cogen.report.headline import forgetting, headline
+from cogen.report.judged import verdict
+from cogen.report.record import Record
+from cogen.report.units import count, decimals, percent
+
+MODEL_CARD = "MODEL_CARD.md"
+# What the packaged base was made from; its weights are those of a 4-bit file, which the card says.
+HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+SETTINGS = (
+    ("federation", ("num_rounds", "method", "server_scale", "weighting")),
+    ("train", ("tokens_per_round", "block_tokens", "learning_rate", "rank", "seed")),
+    ("evaluate", ("heldout_frac", "max_heldout_tokens")),
+)
+LIMITS = """\
+- It was judged on held-out text of the same corpora that it was trained on, by the numbers above:
+  they say how well it reads such text, not that what it writes is true. Small models make things up.
+- **An adapter can leak text that it was trained on to those who probe it.** It was trained without differential
+  privacy; ask every domain before publishing it.
+- It fits the base whose hashes stand below, and no other.
+- No licence has been chosen: it depends on those of the base and of every domain's text."""
+
+
+def model_card(record: Record) -> str:
+    """The card as Markdown with its head; every name of the run is escaped."""
+    parts = [
+        f"---\n{_head(record)}\n---\n",
+        f"# {_plain(record.name)}, combined adapter\n",
+        f"A LoRA adapter for `{_base(record)}`, combined from {_made_of(record)} with CO-GEN: every domain continued "
+        "pretraining on its own documents, and the adapters were merged; the documents stayed where they were.\n",
+        f"## Use\n\n{_use(record)}\n",
+        f"## Measured\n\n{_measured(record)}\n",
+        f"## Data\n\n{_data(record)}\n",
+        f"## Method\n\n{_method(record)}\n",
+        f"## Limits\n\n{LIMITS}\n",
+        f"## Provenance\n\n{_provenance(record)}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _head(record: Record) -> str:
+    """YAML as the hub reads it; written by its own library, so that no name can break it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    scores = _scores(record)
+    # Results of one dataset are written together, and its config is what tells two datasets apart.
+    results = [
+        EvalResult(
+            "text-generation", "private", f"held-out text of {d}", "bits_per_byte", round(v, 4), dataset_config=d
+        )
+        for d, v in scores.items()
+    ]
+    data = ModelCardData(
+        base_model=HUB_NAMES.get(_base(record), _base(record)) or None,
+        library_name="peft",
+        license="unknown",
+        tags=["cogen", "lora", "continual-pretraining", "federated-learning", "merge"],
+        pipeline_tag="text-generation",
+        model_name=record.name if results else None,
+        eval_results=results or None,
+    )
+    return str(data.to_yaml())
+
+
+def _base(record: Record) -> str:
+    """The base's name; of a folder on somebody's disk the last part alone."""
+    merged = record.beside.merged
+    name = (merged.base if merged else "") or (record.started.base if record.started else "")
+    return PurePath(name).name if PurePath(name).is_absolute() else name
+
+
+def _made_of(record: Record) -> str:
+    merged = record.beside.merged
+    names = [parent.name for parent in merged.parents] if merged and merged.parents else list(record.domains)
+    return f"{len(names)} domains ({', '.join(map(_plain, names))})" if names else "several domains"
+
+
+def _use(record: Record) -> str:
+    base = _base(record)
+    text = f'from cogen import load_base\nfrom peft import PeftModel\n\nbase = load_base("{base}")\n'
+    code = f'```python\n{text}model = PeftModel.from_pretrained(base.model, "merged")\n```'
+    packaged = f" `{base}` has the weights of `{HUB_NAMES[base]}` out of a 4-bit file." if base in HUB_NAMES else ""
+    return f'{code}\n\n"merged" is the folder of this card.{packaged}'
+
+
+def _scores(record: Record) -> dict[str, float]:
+    evaluation = record.evaluation
+    found = {d: evaluation.bits_per_byte(COMBINED, d) for d in evaluation.domains} if evaluation else {}
+    return {d: value for d, value in found.items() if value is not None}
+
+
+def _measured(record: Record) -> str:
+    sentences = [s for s in (verdict(record.beside.judgement), headline(record), forgetting(record)) if s]
+    evaluation = record.evaluation
+    if evaluation is None or not evaluation.cells:
+        return "\n".join(sentences)
+    rows = [[m, *(decimals(evaluation.bits_per_byte(m, d)) for d in evaluation.domains)] for m in evaluation.models]
+    changes = [_change(evaluation, d) for d in evaluation.domains]
+    if any(changes):
+        rows.append(["combined against base", *changes])
+    table = _table(["bits per byte", *evaluation.domains], rows)
+    seeds = record.beside.judgement.seeds if record.beside.judgement else [0]
+    spread = "" if len(seeds) > 1 else " One seed: the spread is not known."
+    return f"{' '.join(map(_plain, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
+
+
+def _change(evaluation: Evaluation, domain: str) -> str:
+    base, mine = evaluation.bits_per_byte(BASE, domain), evaluation.bits_per_byte(COMBINED, domain)
+    return "" if not base or mine is None else percent(mine / base - 1, 1, signed=True)
+
+
+def _data(record: Record) -> str:
+    trained = {d: sum(r.num_tokens for r in record.replies if r.domain == d) for d in record.domains}
+    data = record.beside.about.data if record.beside.about else {}
+    header = ["domain", "documents", "their tokens", "tokens trained", "held-out documents", "held-out tokens"]
+    rows = []
+    for domain in record.domains:
+        d = data.get(domain)
+        have = (d.num_documents, d.num_tokens) if d else (None, None)
+        held = (d.num_heldout_documents, d.num_heldout_tokens) if d else (None, None)
+        rows.append([domain, *map(count, (*have, trained[domain], *held))])
+    note = "" if data else "\n\nThe domains did not say how many documents they have."
+    return f"Amounts alone; the text is with the domains.\n\n{_table(header, rows)}{note}"
+
+
+def _method(record: Record) -> str:
+    """The settings that say most; the run's config.toml has them all."""
+    try:
+        config: dict[str, Any] = tomllib.loads(record.config)
+    except tomllib.TOMLDecodeError:
+        config = {}
+    found = [[f"{t}.{key}", str(config[t][key])] for t, keys in SETTINGS for key in keys if key in config.get(t, {})]
+    rounds = "Every round each domain trains the adapter on its own text, and the server merges the updates."
+    return f"{rounds}\n\n{_table(['setting', 'value'], found)}" if found else rounds
+
+
+def _provenance(record: Record) -> str:
+    merged, about = record.beside.merged, record.beside.about
+    rows = []
+    if merged:
+        rows += [[f"base, {name}", digest] for name, digest in (merged.contract or {}).items()]
+        rows += [["this adapter", merged.factors_sha256]] if merged.factors_sha256 else []
+        for parent in merged.parents:
+            weight = "" if parent.weight is None else f", weight {parent.weight:.4g}"
+            rows.append([f"{parent.name}{weight}", parent.factors_sha256])
+    versions = ", ".join(f"{name} {version}" for name, version in (about.versions if about else {}).items())
+    table = _table(["sha256 of", "value"], rows) if rows else "No hashes lie beside the adapter."
+    return f"{table}\n\nVersions: {versions}." if versions else table
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text that cannot become markup, a link or a new cell."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join("\\" + c if c in "\\`*_[]|#!" else c for c in flat)
+
+
+def card_path(run: Path) -> Path:
+    """Where the card of a run's merged adapter lies."""
+    return run / "merged" / MODEL_CARD

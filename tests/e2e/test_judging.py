@@ -1,0 +1,298 @@
+"""Controls, seeds and general text beside a finished run: trained once, cut off, resumed, put together.
+
+The runs are made by the ServerApp in this process; "red" names a change of the code, made once by hand, under
+which the test fails.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from cogen.adapter import Adapter, factor_digest
+from cogen.base import Base
+from cogen.config import RunConfig, load_config
+from cogen.errors import DataError, RunError
+from cogen.evaluate.matrix import Evaluation
+from cogen.federation.controls import controls_of, train_controls
+from cogen.federation.judging import judge_seed, read_evaluation
+from cogen.federation.simulate import simulate
+from cogen.runs import RunFolder, read_lines
+from server.server_app import app as server_app
+from tests.cut import Cut
+from tests.e2e.test_simulate import PATIENCE_SECONDS, launch, started  # noqa: F401 - a fixture
+from tests.grid import InProcessGrid
+from tests.shell import Cogen
+
+DOMAINS = ("clinical", "grid", "materials")
+GENERAL = (
+    "The ferry leaves the harbour at nine and is back before the shops close. Bring a coat, since the wind is cold.",
+    "She put the letter on the table, read it twice, and went out to look for her brother in the orchard.",
+    "Bread wants flour, water, salt and time. The dough is folded every half hour until it holds its shape.",
+)
+
+
+@pytest.fixture
+def general(tmp_path: Path) -> Path:
+    path = tmp_path / "general.jsonl"
+    path.write_text("".join(json.dumps({"id": f"g{i}", "text": t}) + "\n" for i, t in enumerate(GENERAL)))
+    return path
+
+
+@pytest.fixture
+def finished(tmp_path: Path, config_file: Path) -> Callable[..., RunFolder]:
+    """A run whose rounds are over."""
+
+    def make(*overrides: str, name: str = "run") -> RunFolder:
+        run = RunFolder(tmp_path / name)
+        run.create(load_config(config_file, overrides).to_toml())
+        server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
+        return run
+
+    return make
+
+
+def judged(run: RunFolder, show: Callable[[dict[str, Any]], None] = lambda event: None) -> RunConfig:
+    config = load_config(run.config)
+    judge_seed(run, config, run.controls(0), show)
+    return config
+
+
+def files(run: RunFolder, *parts: str) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(run.path)): p.read_bytes()
+        for part in parts
+        for p in (run.path / part).rglob("*")
+        if p.is_file()
+    }
+
+
+def num_trained(run: RunFolder) -> dict[str, int]:
+    """Rows of finished controls, as the events have them."""
+    return {e["control"]: e["num_tokens"] for e in read_lines(run.events_path) if e["event"] == "control_trained"}
+
+
+@pytest.mark.parametrize("rslora", ["false", "true"])
+def test_with_one_round_the_experts_are_the_domains_alone(
+    finished: Callable[..., RunFolder], config_file: Path, tiny: Base, tmp_path: Path, rslora: str
+) -> None:
+    """Trained as a control, each is bit for bit the run's own expert, a domain of lower rank too; so none is.
+
+    Red: the lower rank's alpha left as it is; the learning rate's schedule over the tokens of a round.
+    """
+    text = config_file.read_text().replace('name = "grid"\n', 'name = "grid"\nrank = 2\n', 1)
+    config_file.write_text(text)
+    run = finished("federation.num_rounds=1", "train.alpha=12", f"train.rslora={rslora}", "evaluate.controls=true")
+    config = load_config(run.config)
+    alone = controls_of(RunFolder(tmp_path / "nowhere"), config, tmp_path / "alone")
+    train_controls(tiny, RunFolder(tmp_path / "nowhere"), config, alone[:-1], lambda event: None)
+    for domain in DOMAINS:
+        made = Adapter.load(tmp_path / "alone" / "local" / domain)
+        assert factor_digest(made.factors) == factor_digest(Adapter.load(run.expert(domain)).factors)
+    judged(run)
+    assert num_trained(run) == {"pooled": 3 * 512}
+    rows = read_evaluation(run).models
+    assert rows == ("base", *(f"expert:{d}" for d in DOMAINS), "combined", "pooled")
+
+
+def test_controls_of_several_rounds_have_all_their_tokens_and_nothing_is_done_twice(
+    finished: Callable[..., RunFolder], general: Path
+) -> None:
+    """Red: the tokens of one round; general text cut at max_heldout_tokens or held out in part."""
+    run = finished("evaluate.controls=true", f"evaluate.general={general}", "evaluate.max_heldout_tokens=64")
+    before = read_evaluation(run)
+    judged(run)
+    assert num_trained(run) == {**{f"local:{d}": 1024 for d in DOMAINS}, "pooled": 3072}
+    for name, tokens in (("local/grid", 1024), ("pooled", 3072)):
+        assert Adapter.load(run.controls(0) / name).manifest["num_tokens"] == tokens
+    found = read_evaluation(run)
+    rows = ("base", "combined", *(f"local:{d}" for d in DOMAINS), "pooled")
+    assert found.models == rows and found.domains == DOMAINS
+    assert found.cells[: len(before.cells)] == before.cells
+    assert tuple(c.model for c in found.general) == rows
+    assert {c.num_bytes for c in found.general} == {sum(len(t.encode()) for t in GENERAL)}
+    assert len({c.bits_per_byte for c in found.general}) == len(rows)
+    for domain in DOMAINS:  # the same windows as the domain's own
+        assert {c.num_bytes for c in found.cells if c.domain == domain} == {
+            c.num_bytes for c in before.cells if c.domain == domain
+        }
+    whole = files(run, "controls", "evaluation.json")
+    events: list[dict[str, Any]] = []
+    judged(run, events.append)
+    assert events == []
+    assert files(run, "controls", "evaluation.json") == whole
+
+
+def test_cut_off_between_and_within_controls_and_scores(
+    finished: Callable[..., RunFolder], general: Path, tmp_path: Path
+) -> None:
+    """Cut in the second control and again after one scored row; the rest is as if nothing had happened.
+
+    Red: controls that start afresh (the file of the state is there, yet step 1 is seen again).
+    """
+    run = finished("evaluate.controls=true", f"evaluate.general={general}", "train.checkpoint_seconds=1e-9")
+    other = RunFolder(tmp_path / "other")
+    shutil.copytree(run.path, other.path)
+    judged(other)
+
+    def cut_in_the_second(event: dict[str, Any]) -> None:
+        if event["event"] == "control_step" and (event["control"], event["step"]) == ("local:grid", 3):
+            raise Cut
+
+    with pytest.raises(Cut):
+        judged(run, cut_in_the_second)
+    assert num_trained(run) == {"local:clinical": 1024}
+    seen: list[dict[str, Any]] = []
+
+    def cut_after_a_row(event: dict[str, Any]) -> None:
+        seen.append(event)
+        if event["event"] == "evaluated":
+            raise Cut
+
+    with pytest.raises(Cut):
+        judged(run, cut_after_a_row)
+    steps = [(e["control"], e["step"]) for e in seen if e["event"] == "control_step"]
+    assert steps[0] == ("local:grid", 3)
+    assert len(read_evaluation(run).general) == 1
+    judged(run)
+    assert files(run, "controls", "evaluation.json") == files(other, "controls", "evaluation.json")
+    assert not list(run.path.rglob("*.training"))
+
+
+def test_a_control_that_fails_is_said_and_left_out_until_it_is_mended(finished: Callable[..., RunFolder]) -> None:
+    run = finished("evaluate.controls=true", "federation.num_rounds=1")
+    state = run.controls(0) / ".pooled.training"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"half of one")
+    seen: list[dict[str, Any]] = []
+    judged(run, seen.append)
+    (said,) = [e for e in seen if e["event"] == "control_left_out"]
+    assert said["control"] == "pooled" and "cannot resume" in said["reason"]
+    assert [e["reason"] for e in read_lines(run.events_path) if e["event"] == "control_left_out"] == [said["reason"]]
+    assert "pooled" not in read_evaluation(run).models
+    state.unlink()
+    judged(run)
+    assert "pooled" in read_evaluation(run).models
+
+
+def test_a_kill_in_the_middle_of_a_control_and_a_resume(
+    finished: Callable[..., RunFolder],
+    config_file: Path,
+    tmp_path: Path,
+    started: list[Any],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SIGKILL with a state of the pooled control on the disk; --resume alone knows what was asked for."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = finished("train.checkpoint_seconds=1e-9", "federation.num_rounds=1", "train.tokens_per_round=4096")
+    other = RunFolder(tmp_path / "other")
+    shutil.copytree(run.path, other.path)
+    killed = launch(config_file, run.path, "--resume", "--controls")
+    started.append(killed)
+    state = run.controls(0) / ".pooled.training"
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not state.is_file() and time.monotonic() < until and killed.poll() is None:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert state.is_file() and not (run.controls(0) / "pooled").exists()
+    assert not run.judgement.exists()
+    resumed = launch(config_file, run.path, "--resume")
+    started.append(resumed)
+    out, err = resumed.communicate(timeout=PATIENCE_SECONDS)
+    assert resumed.returncode == 0, err
+    assert "starting Flower" not in err and "training pooled" in err
+    assert "grid: joining" in out and "one seed" in out
+    simulate(config_file, out=other.path, overrides=["evaluate.controls=true"], resume=True)
+    parts = ("controls", "evaluation.json", "judgement.json", "merged")
+    assert files(run, *parts) == files(other, *parts)
+
+
+def test_two_seeds_with_controls_and_general_text(
+    finished: Callable[..., RunFolder], config_file: Path, general: Path, cogen: Cogen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first seed is there, so Flower runs the second alone; then both are judged together."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = finished("federation.num_rounds=1", "federation.parallel_clients=3")
+    first = files(run, "merged", "experts")
+    options = ("--controls", "--seeds", 2, "--general", general, "--resume")
+    code, out, err = cogen("simulate", config_file, "--out", run.path, *options)
+    assert code == 0, err
+    assert err.count("starting Flower") == 1 and "seed 1 · 2 of 2" in err
+    assert files(run, "merged", "experts") == first
+    second = run.seed(1)
+    assert second.is_finished() and load_config(second.config).train.seed == 1
+    assert files(second, "experts").keys() == files(run, "experts").keys()
+    assert files(second, "experts") != files(run, "experts")
+    for seed in (0, 1):
+        assert (run.controls(seed) / "pooled" / "cogen.json").is_file()
+    judgement = json.loads(run.judgement.read_text())
+    assert judgement["seeds"] == [0, 1]
+    for place, one in enumerate((run, second)):
+        found = read_evaluation(one)
+        assert (found.models[-1], len(found.general)) == ("pooled", 6)
+        for row in judgement["rows"]:
+            assert row["values"][place] == found.bits_per_byte(row["model"], row["domain"])
+        own = found.bits_per_byte("expert:grid", "grid") - found.bits_per_byte("combined", "grid")  # type: ignore[operator]
+        assert judgement["members"]["grid"]["own"]["values"][place] == pytest.approx(own)
+    spreads = {r["model"]: r["sd"] for r in judgement["general"]}
+    assert spreads["base"] == 0.0 and spreads["combined"] > 0.0 and spreads["pooled"] > 0.0
+    assert math.isfinite(judgement["forgetting"]["combined"]["mean"])
+    assert "general" in out and " ± " in out and "clinical: joining" in out
+    code, out, err = cogen("simulate", config_file, "--out", run.path, "--resume", "--json")
+    assert code == 0, err
+    assert "starting Flower" not in err and "training" not in err
+    assert json.loads(out)["judgement"] == judgement
+
+
+def test_resuming_takes_additions_and_nothing_else(
+    finished: Callable[..., RunFolder], config_file: Path, general: Path, tmp_path: Path
+) -> None:
+    """Red: other general text taken for the one that half of the rows were scored on."""
+    run = finished("federation.num_rounds=1")
+    simulate(config_file, out=run.path, overrides=[f"evaluate.general={general}"], resume=True)
+    assert load_config(run.config).evaluate.general == str(general)
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"text": "The kettle sings, and nobody gets up to take it off the stove."}) + "\n")
+    for override in (f"evaluate.general={other}", "evaluate.max_heldout_tokens=64", "train.rank=2"):
+        with pytest.raises(RunError, match="the settings that the run began with"):
+            simulate(config_file, out=run.path, overrides=[override], resume=True)
+
+
+def test_general_text_that_a_domain_has_is_refused(config_file: Path, tmp_path: Path) -> None:
+    """A document of the grid corpus with a word changed: before anything is started, and nothing is left behind."""
+    config = load_config(config_file)
+    line = json.loads(Path(config.domains[1].data).read_text().splitlines()[4])
+    line["text"] = line["text"].replace("the", "some", 1)
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text(
+        json.dumps({"id": "mine", "text": GENERAL[0]}) + "\n" + json.dumps({**line, "id": "theirs"}) + "\n"
+    )
+    with pytest.raises(DataError, match=r"got 1 of its documents in the corpora, 'theirs' as '.*' of grid"):
+        simulate(config_file, out=tmp_path / "run", overrides=[f"evaluate.general={mixed}"])
+    assert not (tmp_path / "run").exists()
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text(json.dumps({"id": "mine", "text": GENERAL[0]}) + "\n")
+    replayed = [f"evaluate.general={plain}", f"train.replay={plain}"]
+    with pytest.raises(DataError, match=r"of train\.replay"):
+        simulate(config_file, out=tmp_path / "run", overrides=replayed)
+
+
+def test_the_matrix_keeps_general_text_apart(finished: Callable[..., RunFolder], general: Path) -> None:
+    run = finished("federation.num_rounds=1", f"evaluate.general={general}")
+    before = read_evaluation(run).mean_bits_per_byte("combined")
+    judged(run)
+    found = Evaluation.from_json(run.evaluation.read_text(), "here")
+    assert found.mean_bits_per_byte("combined") == before
+    assert found.domains == DOMAINS
+    forgotten = [found.general_bits_per_byte(m) for m in ("base", "combined")]
+    assert None not in forgotten and forgotten[0] != forgotten[1]

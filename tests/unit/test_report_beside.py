@@ -1,0 +1,174 @@
+"""What a report tells when more lies in the run folder: seeds and controls, probes, contributions, costs, hashes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cogen.errors import RunError
+from cogen.report.beside import GeneralScore, Judgement, Member, Spread
+from cogen.report.clients import client_rows
+from cogen.report.judged import forgotten, member_lines, verdict
+from cogen.report.record import read_run
+from tests.unit.test_report import event, finished, page, replied, started, whole_run, words, write_run, write_scores
+
+
+def spread(mean: float | None, sd: float | None = None) -> dict[str, Any]:
+    return {"mean": mean, "sd": sd, "values": [mean]}
+
+
+def write(path: Path, **values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"format": 1, **values}), "utf-8")
+
+
+def add(run: Path, **values: Any) -> None:
+    """More parts for an evaluation.json that is there."""
+    path = run / "evaluation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = write_run(tmp_path / "demo", whole_run())
+    write_scores(folder)
+    return folder
+
+
+# --- seeds and controls
+
+
+def test_the_verdict_counts_domains_that_gained() -> None:
+    members = {
+        "clinical": Member(Spread(0.03, 0.001), Spread(0.02)),
+        "grid": Member(Spread(-0.01, 0.001), Spread(0.02)),
+        "materials": Member(Spread(0.01), Spread(None)),
+        "education": Member(Spread(None), Spread(0.5)),
+    }
+    judgement = Judgement([0, 1], [], members=members)
+    assert verdict(judgement) == (
+        "Joining was better than training alone for 2 of 3 domains on their own text, "
+        "0.0100 bits per byte better on average (2 seeds)."
+    )
+    assert member_lines(judgement) == [
+        "clinical: joining improved your own held-out text by 0.0300 ± 0.0010 bits per byte over training alone, "
+        "improved others’ by 0.0200.",
+        "grid: joining worsened your own held-out text by 0.0100 ± 0.0010 bits per byte over training alone, "
+        "improved others’ by 0.0200.",
+        "materials: joining improved your own held-out text by 0.0100 bits per byte over training alone.",
+    ]
+    assert verdict(None) == ""
+    assert verdict(Judgement([0], [])) == ""
+
+
+def test_a_judgement_is_the_answer_at_the_top(run: Path) -> None:
+    rows = [
+        {"model": m, "domain": d, **spread(v, 0.002)}
+        for m, v in (("base", 1.0), ("pooled", 0.75))
+        for d in ("clinical", "grid")
+    ]
+    members = {"clinical": {"own": spread(0.02, 0.004), "others": spread(-0.01, 0.003)}}
+    general = [{"model": "pooled", **spread(1.31, 0.005)}]
+    gains = {"clinical": spread(0.871, 0.02), "grid": spread(None)}
+    write(
+        run / "judgement.json", seeds=[0, 1, 2], rows=rows, retained_gain=gains, general=general, members=members, new=1
+    )
+    html = page(run)
+    text = words(html)
+    assert text.index("Joining was better than training alone for 1 of 1 domains") < text.index("The combined model")
+    assert "pooled 0.7500 ± 0.0020 0.7500 ± 0.0020 1.3100 ± 0.0050" in text
+    assert "retained gain [%] 87.1 ± 2.0 –" in text
+    assert "worsened others’ by 0.0100 ± 0.0030" in text
+
+
+def test_without_a_judgement_the_evaluation_answers(run: Path) -> None:
+    text = words(page(run))
+    assert "Joining" not in text
+    assert "What joining gave" not in text
+
+
+def test_forgetting_is_against_the_base() -> None:
+    scores = [GeneralScore("base", 1.0), GeneralScore("combined", 1.25)]
+    assert [f.change for f in forgotten(scores)] == [None, 0.25]
+    assert [f.change for f in forgotten(scores[1:])] == [None]
+
+
+# --- more scores
+
+
+def test_probes_questions_tasks_and_general_text(run: Path) -> None:
+    probe = {"model": "combined", "domain": "grid", "num_probes": 20, "accuracy_frac": 0.45, "low_frac": 0.251}
+    probe |= {"high_frac": 0.652, "sum_accuracy_frac": 0.4, "chance_frac": 0.25, "calibration_error_frac": 0.123}
+    question = {"model": "combined", "domain": "grid", "num_answerable": 10, "num_unanswerable": 7}
+    question |= {"right_frac": 0.31, "abstained_frac": 0.11, "wrong_frac": 0.58, "made_up_frac": 0.93}
+    task = {"model": "combined", "task": "arc_easy", "metric": "acc", "value": 0.512, "stderr": None, "num_samples": 9}
+    general = [{"model": m, "domain": "general", "bits_per_byte": v} for m, v in (("base", 1.1), ("combined", 1.12))]
+    add(run, probes=[probe], questions=[question], tasks=[task], general=general)
+    text = words(page(run))
+    assert "combined grid 20 45.0% 25.1% to 65.2% 25.0% 12.3%" in text
+    assert "combined grid 10 31% 11% 58% 7 93%" in text
+    assert "combined arc_easy acc 0.5120 –" in text
+    assert "combined 1.1200 +0.0200" in text
+
+
+def test_contributions_of_the_run_or_of_the_merge(run: Path) -> None:
+    share = {"value": 0.021, "standard_error": 0.001, "low": 0.018, "high": 0.024}
+    adapters = {"<b>": {"grid": {"leave_one_out": -0.004, "shapley": share}}}
+    write(run / "merged/contributions.json", is_exact=False, num_permutations=8, adapters=adapters)
+    html = page(run)
+    assert "&lt;b&gt; +0.0210 +0.0180 to +0.0240 absent −0.0040" in words(html)
+    assert "<b>" not in html
+
+
+def test_a_malformed_file_is_named(run: Path) -> None:
+    write(run / "judgement.json", seeds=[0], rows=[{"model": "base"}])
+    with pytest.raises(RunError, match=r"cannot read judgement\.json: expected rows\.0\.mean: Field required"):
+        page(run)
+    (run / "judgement.json").write_text('{"format": 2}')
+    with pytest.raises(RunError, match="expected an object of format 1, got format 2"):
+        page(run)
+    (run / "judgement.json").write_text("{")
+    with pytest.raises(RunError, match="expected JSON in UTF-8"):
+        page(run)
+
+
+# --- what it took
+
+
+def test_clients_over_all_rounds(tmp_path: Path) -> None:
+    left = event("client_left_out", round=2, domain="grid", reason="late")
+    unscored = event("client_left_out", round=0, domain="grid", reason="scores: late")
+    events = [started(num_rounds=2), replied(1, "clinical"), replied(1, "grid"), replied(2, "clinical"), left, unscored]
+    run = write_run(tmp_path, [*events, finished(2)])
+    rows = [{"round": 1, "seconds": 9.0, "peak_memory_bytes": 9_000}, {"round": 1, "seconds": 30.0}]
+    rows += [{"round": n, "seconds": 20.0, "peak_memory_bytes": 1_000_000 * n} for n in (1, 2)]
+    (run / "nodes/clinical").mkdir(parents=True)
+    (run / "nodes/clinical/rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    record = read_run(run)
+    clinical, grid = client_rows(record)
+    # The second line of round 1 has no memory, and its third takes the place of its first.
+    assert record.num_unreadable == 1
+    assert (clinical.num_rounds, clinical.num_left_out, clinical.num_tokens) == (2, 0, 10_000)
+    assert (clinical.train_seconds, clinical.tokens_per_second) == (40.0, 250.0)
+    assert (clinical.peak_memory_bytes, clinical.bytes_up, clinical.bytes_down) == (2_000_000, 3_000_000, 4_000_000)
+    # No log of its own: the time to the reply must do.
+    assert (grid.num_rounds, grid.num_left_out) == (1, 1)
+    assert grid.tokens_per_second == pytest.approx(5000 / 61)
+    assert grid.peak_memory_bytes is None
+    assert "clinical 2 0 10,000 2 min 2 s 250 2.00 MB 3.00 MB 4.00 MB" in words(page(run))
+
+
+def test_hashes_versions_and_amounts(run: Path) -> None:
+    parents = [{"name": "grid", "factors_sha256": "c" * 64, "weight": 0.25}]
+    write(
+        run / "merged/cogen.json", base="tiny", contract={"weights": "a" * 64}, factors_sha256="b" * 64, parents=parents
+    )
+    amounts = {"num_documents": 27, "num_tokens": 7421, "num_heldout_documents": 5, "num_heldout_tokens": 1021}
+    write(run / "about.json", versions={"torch": "2.13.0"}, data={"grid": {**amounts, "num_dropped_documents": 3}})
+    text = words(page(run))
+    assert f"base, weights {'a' * 64} combined adapter {'b' * 64} grid, weight 0.25 {'c' * 64}" in text
+    assert "torch 2.13.0" in text
+    assert "grid 27 7,421 5 1,021 3 0" in text

@@ -1,0 +1,104 @@
+"""Probes, questions and tasks in `evaluation.json`: there and back, every way they can be wrong, and as tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cogen.errors import RunError
+from cogen.evaluate.matrix import Cell, Evaluation
+from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
+from cogen.evaluate.tables import format_evaluation
+
+TABLES = """\
+probe accuracy              grid           other
+base              30.0% [10, 50]   25.0% [0, 50]
+combined        100.0% [90, 100]               -
+chance                     25.0%           50.0%
+probes                        20               4
+
+calibration error   grid   other
+base               0.125   0.125
+combined           0.125       -
+
+questions  domain   right   abstained   wrong   made up   confidence     over   answerable   not
+base         grid   50.0%       10.0%   40.0%     90.0%        60.0%   +20.0%           10    20
+combined     grid       -           -       -     90.0%            -        -            0    20
+
+tasks                    base   combined
+arc acc        0.5000 ±0.0100     0.6000
+arc f1,strict          0.2500          -
+"""
+
+
+def probe(model: str, domain: str, accuracy: float, low: float, high: float, num: int, chance: float) -> ProbeScore:
+    return ProbeScore(model, domain, num, accuracy, low, high, 0.2, chance, 0.125)
+
+
+def example() -> Evaluation:
+    return Evaluation(
+        (),
+        probes=(
+            probe("base", "grid", 0.3, 0.1, 0.5, 20, 0.25),
+            probe("base", "other", 0.25, 0.0, 0.5, 4, 0.5),
+            probe("combined", "grid", 1.0, 0.9, 1.0, 20, 0.25),
+        ),
+        questions=(
+            QuestionScore("base", "grid", 10, 20, 0.5, 0.1, 0.4, 0.9, 0.6, 0.2),
+            QuestionScore("combined", "grid", 0, 20, None, None, None, 0.9, None, None),
+        ),
+        tasks=(
+            TaskScore("base", "arc", "acc", 0.5, 0.01, 100),
+            TaskScore("base", "arc", "f1,strict", 0.25, None, 100),
+            TaskScore("combined", "arc", "acc", 0.6, None, 100),
+        ),
+    )
+
+
+def test_there_and_back() -> None:
+    text = example().to_json()
+    assert Evaluation.from_json(text, "here") == example()
+    values = json.loads(text)
+    assert (values["format"], values["cells"]) == (1, [])
+    assert [len(values[part]) for part in ("probes", "questions", "tasks")] == [3, 2, 3]
+
+
+def test_parts_that_were_not_asked_for_are_absent() -> None:
+    """So that what was written before reads the same, and what is written now reads with what was there before."""
+    assert set(json.loads(Evaluation((Cell("base", "grid", 1.0, 4, 1),)).to_json())) == {"format", "cells"}
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "complaint"),
+    [
+        ("probes", {"accuracy_frac": None}, "accuracy_frac as a finite number, got None"),
+        ("probes", {"num_probes": 2.0}, "num_probes as a whole number >= 0, got 2.0"),
+        ("probes", {"model": ""}, "model as text"),
+        ("questions", {"right_frac": "half"}, "right_frac as a finite number, got 'half'"),
+        ("questions", {"num_answerable": -1}, "num_answerable as a whole number >= 0, got -1"),
+        ("tasks", {"value": True}, "value as a finite number, got True"),
+        ("tasks", {"more": 1}, "the fields model, task, metric"),
+    ],
+)
+def test_a_malformed_score_is_named(part: str, change: dict[str, Any], complaint: str) -> None:
+    values = json.loads(example().to_json())
+    values[part][0] |= change
+    with pytest.raises(RunError, match="cannot read evaluation") as caught:
+        Evaluation.from_json(json.dumps(values), "there")
+    assert complaint in str(caught.value) and f"there, {part} 1" in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["probes", "questions", "tasks"])
+def test_a_score_that_is_there_twice_or_no_list_is_refused(part: str) -> None:
+    values = json.loads(example().to_json())
+    values[part].append(values[part][0])
+    with pytest.raises(RunError, match="twice"):
+        Evaluation.from_json(json.dumps(values), "there")
+    with pytest.raises(RunError, match=f"a list of {part}, got dict"):
+        Evaluation.from_json(json.dumps({**values, part: {}}), "there")
+
+
+def test_tables() -> None:
+    assert format_evaluation(example()) == TABLES
