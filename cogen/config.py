@@ -41,6 +41,8 @@ class Domain(Table):
     """LoRA rank of this domain; None takes train.rank."""
     weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     """Weight in the mean instead of the tokens it trained."""
+    tokens_per_round: Count | None = None
+    """Tokens that this domain trains in a round; None takes train.tokens_per_round."""
 
 
 class Train(Table):
@@ -136,7 +138,20 @@ class Federation(Table):
     num_rounds: Count = 1
     min_valid_clients: Count | None = None
     """A round with fewer valid replies ends the run; None is more than half of the domains."""
-    round_deadline_seconds: Annotated[float, Field(gt=0.0)] = 6 * 3600.0
+    round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 6 * 3600.0
+    """How long a round, and the scoring, waits for replies."""
+    roster_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 60.0
+    """How long the start waits for all domains; then it goes on with those that are there."""
+    min_connected_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 600.0
+    """How long a round waits for min_valid_clients to be connected before it ends the run."""
+    late: Literal["drop", "next"] = "drop"
+    """What becomes of a reply after the deadline: it is left out, or enters the next round."""
+    late_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Factor on the weight of a reply that enters the next round."""
+    sample_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the domains that a round asks, at least min_valid_clients; drawn anew by train.seed in each round."""
+    max_failures: Count = 3
+    """Rounds in a row without a valid reply after which a domain is not asked again in this start of the run."""
     parallel_clients: Count = 1
     """Clients that train at the same time in a simulation, each with its share of the cores and memory of its own."""
     server_rank: Count | None = None
@@ -164,6 +179,19 @@ class Federation(Table):
     """Whether a client's Adam moments live on into the next round."""
     max_increment_norm: Annotated[float, Field(gt=0.0)] = 1000.0
     """Largest Frobenius norm of a reply's increment over all modules."""
+    robust: Literal["none", "clip", "median", "krum"] = "none"
+    """What keeps a bad increment from steering the mean: norms clipped, geometric median, or Multi-Krum."""
+    robust_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    """clip: largest norm of an increment, in median norms of the round."""
+    robust_f: Annotated[int, Field(ge=0)] = 1
+    """krum: bad clients that are reckoned with; a round needs 2 f + 3 valid replies."""
+    validation: Annotated[str, Field(min_length=1)] | None = None
+    """A file or folder of public text on the server's machine, on which every increment is scored before it enters;
+    relative to the config file; None scores none."""
+    validation_tokens: Count = 4096
+    """Tokens of it that are scored."""
+    validation_max_worse_bpb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.05
+    """Bits per byte by which an increment may make it worse."""
 
 
 class Evaluate(Table):
@@ -252,14 +280,22 @@ class RunConfig(Table):
             raise ValueError(
                 "domains: a domain named 'general', beside evaluate.general, which is a column of that name"
             )
-        if self.min_valid_clients > len(names):
+        if (self.federation.min_valid_clients or 0) > len(names):
             raise ValueError(f"federation.min_valid_clients is above the number of domains, {len(names)}")
+        if self._krum_needs > min(len(names), self.federation.min_valid_clients or len(names)):
+            asked = "federation.min_valid_clients or the number of domains"
+            raise ValueError(f"federation.robust_f needs {self._krum_needs} valid replies, above {asked}")
         return self
+
+    @property
+    def _krum_needs(self) -> int:
+        """2 f + 3 with krum, else 0."""
+        return 2 * self.federation.robust_f + 3 if self.federation.robust == "krum" else 0
 
     @property
     def min_valid_clients(self) -> int:
         """Valid replies that a round needs."""
-        return self.federation.min_valid_clients or len(self.domains) // 2 + 1
+        return self.federation.min_valid_clients or max(len(self.domains) // 2 + 1, self._krum_needs)
 
     @property
     def server_rank(self) -> int:
@@ -284,6 +320,10 @@ class RunConfig(Table):
     def rank_of(self, domain: Domain) -> int:
         """LoRA rank that `domain` trains."""
         return domain.rank or self.train.rank
+
+    def tokens_of(self, domain: Domain) -> int:
+        """Tokens that `domain` trains in a round, before they are rounded up to whole blocks."""
+        return domain.tokens_per_round or self.train.tokens_per_round
 
     def require_rounds(self) -> None:
         """Refuse settings that have a meaning for one domain alone.
@@ -353,5 +393,10 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     general = {} if config.evaluate.general is None else {"general": resolved(config.evaluate.general)}
     local = folder / Path(config.base.name).expanduser()
     base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base
-    tables = {"train": config.train.model_copy(update=mixed), "evaluate": config.evaluate.model_copy(update=general)}
+    public = {} if config.federation.validation is None else {"validation": resolved(config.federation.validation)}
+    tables = {
+        "train": config.train.model_copy(update=mixed),
+        "evaluate": config.evaluate.model_copy(update=general),
+        "federation": config.federation.model_copy(update=public),
+    }
     return config.model_copy(update={"domains": tuple(domains), "base": base, **tables})

@@ -11,7 +11,9 @@ from cogen.adapter import Factors
 from cogen.base import BaseInfo
 from cogen.config import RunConfig
 from cogen.merge.factored import energy_of, revive
+from cogen.merge.increments import Trained, increments
 from cogen.merge.procrustes import turn
+from cogen.merge.robust import Robust, Weighed, inner_products, weigh
 from cogen.merge.rule import Rule
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
 from cogen.parallel import in_parallel
@@ -22,12 +24,19 @@ from server.replies import Reply
 
 @dataclass(frozen=True)
 class Aggregated:
-    """New global factors, the weights used (sum 1), the share of energy that the cut lost, the optimiser's state."""
+    """New global factors, and how they came about.
+
+    Args:
+        weights: of each reply's increment; 0 is left out, and the sum is 1 unless increments were clipped.
+        energy_cut_frac: what the cut lost. states: the optimiser's.
+        norms: of the increments, where a robust rule measured them.
+    """
 
     factors: dict[str, Factors]
     weights: list[float]
     energy_cut_frac: float
     states: dict[str, ServerState] = field(default_factory=dict)
+    norms: list[float] = field(default_factory=list)
 
 
 def first_global(base: BaseInfo, config: RunConfig) -> dict[str, Factors]:
@@ -48,14 +57,18 @@ def aggregate(
     Directions that carry nothing are drawn afresh (A random, B zero), so that every client can train
     all of them in the next round.
     """
-    weights, optimizer, rule = _weights(config, replies), _optimizer(config), _rule(config)
-    borders = [config.rank_of(d) for d in config.domains]
+    weighed = _weighed(config, current, replies)
+    used = [(r, s) for r, w, s in zip(replies, weighed.weights, weighed.scales, strict=True) if w > 0]
+    weights = [w for w in weighed.weights if w > 0]
+    optimizer, rule = _optimizer(config), _rule(config)
+    asked_ranks = [config.rank_of(d) for d in config.domains]
 
     def step(name: str) -> tuple[Factors, ServerState, float, float]:
         now = current[name]
         rank, seed = min(config.server_rank, *now.shape), module_seed(config.train.seed + round_number, name)
         state = (states or {}).get(name)
-        trained = [r.factors[name] for r in replies]
+        trained = [_given(r, name, scale) for r, scale in used]
+        borders = [*asked_ranks, *(r.factors[name].rank for r in replies)]
         made, next_state = server_step(now, trained, weights, rank, optimizer, state, rule, seed)
         fresh = revive(made.factors, rank, torch.Generator().manual_seed(seed))
         turned = turn(fresh, now, borders) if config.federation.turn_factors else fresh
@@ -67,7 +80,29 @@ def aggregate(
     for name, (made, state, lost_frac, energy) in zip(current, in_parallel(step, list(current)), strict=True):
         factors[name], after[name] = made, state
         cut, total = cut + lost_frac * energy, total + energy
-    return Aggregated(factors, weights, cut / total if total > 0 else 0.0, after)
+    effective = [w * scale for w, scale in zip(weighed.weights, weighed.scales, strict=True)]
+    return Aggregated(factors, effective, cut / total if total > 0 else 0.0, after, weighed.norms)
+
+
+def _given(reply: Reply, name: str, scale: float) -> Factors | Trained:
+    if reply.start is None and scale == 1.0:
+        return reply.factors[name]
+    return Trained(reply.factors[name], None if reply.start is None else reply.start[name], scale)
+
+
+def _weighed(config: RunConfig, current: Mapping[str, Factors], replies: Sequence[Reply]) -> Weighed:
+    """What the robust rule makes of the replies; without one, their weights and no norms."""
+    weights, asked = _weights(config, replies), config.federation
+    if asked.robust == "none":
+        return Weighed(weights, [1.0] * len(replies), [])
+
+    def products(name: str) -> torch.Tensor:
+        return inner_products(increments(current[name], [_given(r, name, 1.0) for r in replies]))
+
+    gram = torch.zeros(len(replies), len(replies), dtype=torch.float64)
+    for some in in_parallel(products, list(current)):
+        gram += some
+    return weigh(gram, weights, Robust(asked.robust, asked.robust_clip, asked.robust_f))
 
 
 def _optimizer(config: RunConfig) -> ServerOptimizer:
@@ -83,11 +118,11 @@ def _rule(config: RunConfig) -> Rule:
 
 
 def _weights(config: RunConfig, replies: Sequence[Reply]) -> list[float]:
-    """Tokens trained, one for all, or what the config says of a domain; normalised to sum 1."""
+    """Tokens trained, one for all, or what the config says of a domain, less for a late one; normalised to sum 1."""
     fixed = {d.name: d.weight for d in config.domains}
     raw = []
     for reply in replies:
         counted = float(reply.num_tokens) if config.federation.weighting == "tokens" else 1.0
         weight = fixed[reply.domain]
-        raw.append(counted if weight is None else weight)
+        raw.append((counted if weight is None else weight) * config.federation.late_weight**reply.rounds_late)
     return [w / sum(raw) for w in raw]

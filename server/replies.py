@@ -21,7 +21,11 @@ REFUSED = "It is left out of this round."
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's valid reply."""
+    """One client's valid reply.
+
+    Args:
+        start: the global factors that it began from; None for those of the round it enters.
+    """
 
     domain: str
     factors: dict[str, Factors]
@@ -30,6 +34,13 @@ class Reply:
     bits_per_byte_after: float | None
     seconds: float
     bytes_up: int
+    start: Mapping[str, Factors] | None = None
+    rounds_late: int = 0
+
+    def shown(self) -> dict[str, Any]:
+        """Its numbers, for the events."""
+        hidden = {"factors", "start"} | ({"rounds_late"} if self.rounds_late == 0 else set())
+        return {k: v for k, v in vars(self).items() if k not in hidden}
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from cogen.config import load_config
 from cogen.errors import CogenError
+from cogen.federation.members import read_members
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.runs import RunFolder
 from server.rounds import Coordinator
+
+FEDERATION = "COGEN_FEDERATION"  # the coordinator's folder, in the environment of a deployment
 
 app = ServerApp()
 
@@ -19,10 +24,11 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what is left of the run named in the run config; every error is in `events.jsonl` before it is raised."""
-    run = _open(context)
+    folder = deployment(str(context.run_config.get("run", "")))
+    run = _open(context, folder)
     began = time.monotonic()
     try:
-        Coordinator(grid, run).run_all()
+        Coordinator(grid, run, None if folder is None else lambda: _members(folder)).run_all()
     except Exception as error:
         reason = str(error) if isinstance(error, CogenError) else f"{type(error).__name__}: {error}"
         run.append_event("run_failed", reason=reason)
@@ -30,10 +36,22 @@ def main(grid: Grid, context: Context) -> None:
     run.append_event("run_finished", seconds=time.monotonic() - began)
 
 
-def _open(context: Context) -> RunFolder:
-    """The folder that `cogen simulate` prepared, or a new one when `flwr run .` came here on its own."""
+def deployment(name: str) -> Path | None:
+    """The federation's folder, where there is one and the run is named by a bare name; None in a simulation."""
+    folder = os.environ.get(FEDERATION)
+    is_bare = bool(name) and Path(name).name == name and not name.startswith(".")
+    return Path(folder) if folder and is_bare else None
+
+
+def _members(folder: Path) -> dict[int, str]:
+    """Flower's authenticated node ids, and the domains that they stand for."""
+    return {member.node_id: domain for domain, member in read_members(folder).items()}
+
+
+def _open(context: Context, federation: Path | None) -> RunFolder:
+    """The folder that was prepared, or a new one when `flwr run .` came here on its own."""
     if prepared := str(context.run_config.get("run", "")):
-        return RunFolder(prepared)
+        return RunFolder(prepared if federation is None else federation / "runs" / prepared)
     source = shipped_config(str(context.run_config["config"]))
     place = shipped_root() if source.is_relative_to(shipped_root()) else source.parent
     run = RunFolder(place / "runs" / f"{source.stem}-flwr-{context.run_id}")

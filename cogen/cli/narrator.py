@@ -90,6 +90,12 @@ class Narrator:
         self._end_bar(self._title(event["domain"]))
         self._say(f"round {event['round']} · {event['domain']} left out: {event['reason']}")
 
+    def _client_set_aside(self, event: dict[str, Any]) -> None:
+        self._say(f"round {event['round']} · {event['domain']} set aside: {event['reason']}")
+
+    def _answer_refused(self, event: dict[str, Any]) -> None:
+        self._say(f"refused {event['reason']}")
+
     def _round_finished(self, event: dict[str, Any]) -> None:
         losses = [sum(v) / len(v) for v in self.losses.values()]
         seconds = event["seconds"]

@@ -153,7 +153,7 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
     mixed = {"train.replay": settings.train.replay, "train.end_phase": settings.train.end_phase}
     corpora = settings.corpora | {k: path for k, path in mixed.items() if path is not None}
     paths = list(corpora.values())
-    for path in paths:
+    for path in (*paths, *([public] if (public := settings.federation.validation) else [])):
         corpus_root(path)
     if settings.evaluate.general is not None:
         require_unseen(settings.evaluate.general, corpora, settings.data.near_duplicate_jaccard)

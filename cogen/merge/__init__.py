@@ -14,7 +14,7 @@ from cogen.merge.dare import dare
 from cogen.merge.diagnose import diagnose
 from cogen.merge.diagnosis import Diagnosis
 from cogen.merge.factored import Compressed, compress, leading, normalise_weights, revive, stack
-from cogen.merge.increments import aggregate_increments
+from cogen.merge.increments import Trained, aggregate_increments
 from cogen.merge.iso import iso
 from cogen.merge.mean import mean
 from cogen.merge.pico import calibrate, restore
@@ -22,6 +22,7 @@ from cogen.merge.plan import Override
 from cogen.merge.procrustes import turn
 from cogen.merge.proposals import propose
 from cogen.merge.regmean import regmean
+from cogen.merge.robust import Robust, Weighed, inner_products, weigh
 from cogen.merge.rule import METHODS, Rule, combine
 from cogen.merge.search import search
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
@@ -38,6 +39,7 @@ __all__ = [
     "Guards",
     "Merged",
     "Override",
+    "Robust",
     "Rule",
     "SearchResult",
     "SelfCheck",
@@ -45,6 +47,8 @@ __all__ = [
     "ServerState",
     "Shapley",
     "SharedSpace",
+    "Trained",
+    "Weighed",
     "aggregate_increments",
     "calibrate",
     "combine",
@@ -53,6 +57,7 @@ __all__ = [
     "dare",
     "diagnose",
     "from_core",
+    "inner_products",
     "iso",
     "knots_space",
     "leading",
@@ -73,4 +78,5 @@ __all__ = [
     "ties",
     "tsv",
     "turn",
+    "weigh",
 ]

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cogen.adapter import Factors
 from cogen.merge.factored import Compressed, compress, leading, normalise_weights, stack
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a client made of one module, where its increment is not simply that over the current factors.
+
+    Args:
+        start: what it began from; None for the current ones.
+        scale: factor on its increment.
+    """
+
+    factors: Factors
+    start: Factors | None = None
+    scale: float = 1.0
+
+
+Given = Factors | Trained
+
+
 def aggregate_increments(
     current: Factors,
-    trained: Sequence[Factors],
+    trained: Sequence[Given],
     weights: Sequence[float],
     rank: int,
     server_scale: float = 1.0,
@@ -19,47 +37,70 @@ def aggregate_increments(
 
     With r_k = min(rank of trained_k, R_s), client k began from the first r_k directions of `current`
     and held the others frozen, so that
-    new = current + server_scale * sum_k w_k (trained_k - leading(current, r_k)).
-    Direction j of `current` thus keeps 1 - server_scale * sum_{k: r_k > j} w_k of itself; what a
-    client never had, it cannot average away.
+    new = current + server_scale * sum_k w_k s_k (trained_k - leading(current, r_k)).
+    Direction j of `current` thus keeps 1 - server_scale * sum_{k: r_k > j} w_k s_k of itself; what a
+    client never had, it cannot average away. A client that began from factors of an earlier round has
+    its increment taken against those.
 
     Args:
         current: what was sent down, sorted (see `compress`), rank R_s.
-        trained: what came back; a rank above R_s means extra directions that began with B = 0.
+        trained: what came back; a rank above R_s means extra directions that began with B = 0. s_k is 1
+            unless a `Trained` says otherwise.
         weights: K non-negative weights [tokens]; normalised here.
         rank: of the result; less where there is less to keep.
         server_scale: the server's learning rate.
-    Returns: scaling as in `current`; cost O((d_in + d_out) R^2) with R = R_s + sum_k r_k at most.
+    Returns: scaling as in `current`; cost O((d_in + d_out) R^2) with R = R_s + sum_k r_k at most, and
+        r_k more for each client with a start of its own.
     Raises:
         WeightError: the weights are negative, not finite, sum to 0, or are not K.
     """
-    shares = [server_scale * w for w in normalise_weights(weights, len(trained))]
-    kept = _rescaled(current, [1.0 - taken for taken in _taken(current, trained, shares)])
-    return compress(stack([kept, *trained], [1.0, *shares]), rank, current.scaling)
+    parts, by, taken = _weighted(current, trained, weights, server_scale)
+    kept = _rescaled(current, [1.0 - share for share in taken])
+    return compress(stack([kept, *parts], [1.0, *by]), rank, current.scaling)
 
 
-def increments(current: Factors, trained: Sequence[Factors]) -> list[Factors]:
-    """trained_k - leading(current, r_k), as wider pairs of factors of scaling 1.
-
-    Args: see `aggregate_increments`.
-    """
-    return [stack([f, leading(current, f.rank)[0]], [1.0, -1.0]) for f in trained]
-
-
-def mean_increment(current: Factors, trained: Sequence[Factors], weights: Sequence[float]) -> Factors:
-    """sum_k w_k (trained_k - leading(current, r_k)), as one wider pair of factors of scaling 1.
+def increments(current: Factors, trained: Sequence[Given]) -> list[Factors]:
+    """s_k (trained_k - leading(start_k, r_k)), as wider pairs of factors of scaling 1.
 
     Args: see `aggregate_increments`.
     """
-    shares = normalise_weights(weights, len(trained))
-    began = _rescaled(current, [-taken for taken in _taken(current, trained, shares)])
-    return stack([began, *trained], [1.0, *shares])
+    made = []
+    for one in map(_given, trained):
+        start = current if one.start is None else one.start
+        made.append(stack([one.factors, leading(start, one.factors.rank)[0]], [one.scale, -one.scale]))
+    return made
 
 
-def _taken(current: Factors, trained: Sequence[Factors], shares: Sequence[float]) -> list[float]:
-    """By direction of `current`, the sum of the shares of those who trained it."""
-    pairs = list(zip(shares, trained, strict=True))
-    return [sum(share for share, f in pairs if f.rank > j) for j in range(current.rank)]
+def mean_increment(current: Factors, trained: Sequence[Given], weights: Sequence[float]) -> Factors:
+    """sum_k w_k s_k (trained_k - leading(start_k, r_k)), as one wider pair of factors of scaling 1.
+
+    Args: see `aggregate_increments`.
+    """
+    parts, by, taken = _weighted(current, trained, weights, 1.0)
+    began = _rescaled(current, [-share for share in taken])
+    return stack([began, *parts], [1.0, *by])
+
+
+def _weighted(
+    current: Factors, trained: Sequence[Given], weights: Sequence[float], server_scale: float
+) -> tuple[list[Factors], list[float], list[float]]:
+    """Updates and their shares, and by direction of `current` the sum of the shares of those who trained it."""
+    ones = [_given(one) for one in trained]
+    shares = [server_scale * w * t.scale for w, t in zip(normalise_weights(weights, len(ones)), ones, strict=True)]
+    parts, by = [one.factors for one in ones], list(shares)
+    own = [
+        (-share, leading(t.start, t.factors.rank)[0])
+        for share, t in zip(shares, ones, strict=True)
+        if t.start is not None
+    ]
+    parts, by = [*parts, *(start for _, start in own)], [*by, *(share for share, _ in own)]
+    pairs = [(share, t.factors.rank) for share, t in zip(shares, ones, strict=True) if t.start is None]
+    taken = [sum(share for share, rank in pairs if rank > j) for j in range(current.rank)]
+    return parts, by, taken
+
+
+def _given(one: Given) -> Trained:
+    return Trained(one) if isinstance(one, Factors) else one
 
 
 def _rescaled(current: Factors, kept: Sequence[float]) -> Factors:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from cogen.adapter import Factors
 from cogen.merge.factored import Compressed, compress, norm, normalise_weights, stack
-from cogen.merge.increments import aggregate_increments, increments, mean_increment
+from cogen.merge.increments import Given, aggregate_increments, increments, mean_increment
 from cogen.merge.rule import Rule, combine
 
 Kind = Literal["none", "momentum", "nesterov", "adam"]
@@ -61,7 +61,7 @@ class ServerState:
 
 def server_step(
     current: Factors,
-    trained: Sequence[Factors],
+    trained: Sequence[Given],
     weights: Sequence[float],
     rank: int,
     optimizer: ServerOptimizer,

@@ -30,6 +30,7 @@ class Site:
 def settings_for(config: RunConfig, domain: Domain) -> str:
     """The settings of a run for one domain, as JSON, without any corpus of a domain."""
     tables = config.model_dump(mode="json", include=set(TABLES), exclude_none=True)
+    tables["train"]["tokens_per_round"] = config.tokens_of(domain)
     rounds = config.federation.model_dump(mode="json", include=set(ROUND_KEYS))
     rank = config.rank_of(domain)
     return json.dumps({**tables, "federation": rounds, "rank": rank}, sort_keys=True, separators=(",", ":"))

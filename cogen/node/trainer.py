@@ -146,7 +146,7 @@ class Trainer:
         about = {"round": number, "seconds": result.seconds, "peak_memory_bytes": peak_memory_bytes()}
         append_line(node / "rounds.jsonl", about)
         result.state.save(node / f"state-{number:04d}.safetensors", data.key)
-        for path in _states(node, number - 2):
+        for path in _states(node, number - 1)[:-1]:  # the newest of them is what this round began from, if asked again
             path.unlink()
         return result
 

@@ -29,6 +29,7 @@ DOCUMENTS = (
     "docs/training.md",
     "docs/deploy/coordinator.md",
     "docs/threat-model.md",
+    "docs/federation.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
 )

@@ -1,0 +1,71 @@
+"""What a round leaves in the run folder, so that a run killed between any two writes goes on as if it had not been.
+
+A round's folder appears whole, by one rename; all that lies outside `rounds/` is made from there again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+
+from cogen.adapter import Adapter, Factors, factor_digest
+from cogen.base import BaseInfo
+from cogen.files import write_file
+from cogen.runs import RunFolder
+from server.aggregate import Aggregated
+from server.replies import Reply
+from server.state import save_states
+
+
+def save_start(run: RunFolder, base: BaseInfo, factors: Mapping[str, Factors]) -> None:
+    """Round 0: what everybody starts from."""
+    with run.building_round(0) as folder:
+        Adapter(factors, base.name, base.contract, {"kind": "start"}).save(folder / "global")
+
+
+def save_round(
+    run: RunFolder, base: BaseInfo, number: int, replies: Sequence[Reply], result: Aggregated, *, is_only: bool
+) -> None:
+    """The folder of round `number`, whole.
+
+    Args:
+        is_only: the run has one round, so that a reply is its domain's expert.
+    """
+    parents = [
+        {"name": r.domain, "weight": w, "factors_sha256": factor_digest(r.factors)}
+        for r, w in zip(replies, result.weights, strict=True)
+    ]
+    about = {"kind": "global", "round": number, "num_tokens": sum(r.num_tokens for r in replies)}
+    about |= {"energy_cut_frac": result.energy_cut_frac, "parents": parents}
+    with run.building_round(number) as folder:
+        Adapter(result.factors, base.name, base.contract, about).save(folder / "global")
+        for reply in replies:
+            manifest: dict[str, object] = {
+                "kind": "expert" if is_only else "reply",
+                "domain": reply.domain,
+                "round": number - reply.rounds_late,
+                "num_tokens": reply.num_tokens,
+                "parents": [],
+            }
+            Adapter(reply.factors, base.name, base.contract, manifest).save(folder / "clients" / reply.domain)
+        save_states(folder, result.states)
+        write_file(folder / "round.json", json.dumps({"format": 1, **about}, sort_keys=True).encode())
+
+
+def save_final(run: RunFolder, num_rounds: int) -> Adapter:
+    """`merged/`, and with one round `experts/`, as the rounds' folders have them; returns the merged adapter."""
+    if num_rounds == 1:
+        replies = {path.name: path for path in sorted((run.round(1) / "clients").iterdir())}
+        for stale in set(_names(run)) - set(replies):
+            shutil.rmtree(run.expert(stale))
+        for domain, path in replies.items():
+            Adapter.load(path).save(run.expert(domain))
+    final = Adapter.load(run.round(num_rounds) / "global")
+    final.save(run.merged)
+    return final
+
+
+def _names(run: RunFolder) -> list[str]:
+    folder = run.path / "experts"
+    return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []

@@ -1,0 +1,111 @@
+"""The matrix: every domain scores base, experts and combined on its own held-out part, and sends numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from cogen.adapter import Adapter
+from cogen.config import RunConfig
+from cogen.errors import FederationError
+from cogen.evaluate.matrix import Cell, Evaluation
+from cogen.files import write_file
+from cogen.runs import RunFolder
+from server.asking import request_for, to_record
+from server.post import Post, reason_of
+from server.roster import Client, Roster
+
+
+def score_everywhere(run: RunFolder, config: RunConfig, post: Post, roster: Roster, final: Adapter) -> None:
+    """Write `evaluation.json` with the cells of all domains that may send theirs.
+
+    Raises:
+        FederationError: domains may send numbers, and none did.
+    """
+    domains = [d.name for d in config.domains]
+    factors = {f"expert:{d}": Adapter.load(run.expert(d)).factors for d in domains if run.expert(d).is_dir()}
+    factors["combined"] = final.factors
+    shared: dict[str, ArrayRecord | ConfigRecord] = {name: to_record(f) for name, f in factors.items()}
+    shared["models"] = ConfigRecord(dict.fromkeys(factors, config.train.scaling))
+    clients = _willing(run, domains, roster)
+    if not clients and roster.clients:
+        run.append_event("evaluated", num_cells=0)
+        return
+    rows, found = ["base", *factors], dict[tuple[str, str], Cell]()
+    for domain, answer in _answers(config, post, roster.run_name, clients, shared):
+        try:
+            found |= {(cell.model, domain): cell for cell in _cells(answer, rows, domain)}
+        except (KeyError, ValueError, TypeError) as error:
+            _leave_out(run, domain, f"{error}" if answer is None or answer.has_error() else _kind(error))
+    cells = tuple(found[m, d] for m in rows for d in domains if (m, d) in found)
+    if not cells:
+        raise FederationError(
+            "cannot score",
+            expected="numbers from at least one domain",
+            got="none",
+            where=str(run.events_path),
+            fix="The reasons are there; mend them and run again with --resume.",
+        )
+    write_file(run.evaluation, Evaluation(cells).to_json().encode())
+    run.append_event("evaluated", num_cells=len(cells))
+
+
+def _willing(run: RunFolder, domains: Sequence[str], roster: Roster) -> list[Client]:
+    """The clients to ask; the reason of every other domain is in the events."""
+    willing = []
+    for domain in domains:
+        client = roster.clients.get(domain)
+        if client is None:
+            _leave_out(run, domain, roster.why_missing(domain))
+        elif domain in roster.aside:
+            _leave_out(run, domain, "it was set aside")
+        elif not client.evaluates:
+            _leave_out(run, domain, "its policy keeps held-out numbers at the domain")
+        else:
+            willing.append(client)
+    return willing
+
+
+def _answers(
+    config: RunConfig,
+    post: Post,
+    run_name: str,
+    clients: Sequence[Client],
+    shared: Mapping[str, ArrayRecord | ConfigRecord],
+) -> list[tuple[str, Message | None]]:
+    number, seconds = config.federation.num_rounds, config.federation.round_deadline_seconds
+    names = {c.node: c.domain.name for c in clients}
+    contents = {c.node: RecordDict({**shared, "request": request_for(config, c, run_name, number)}) for c in clients}
+    waiting = post.send("evaluate", contents, seconds)
+    asked = dict(waiting)
+    found: dict[str, Message | None] = dict.fromkeys(names.values())
+    found |= {names[asked[i]]: answer for i, answer in post.answers(waiting, seconds)}
+    return list(found.items())
+
+
+def _cells(answer: Message | None, rows: Sequence[str], domain: str) -> list[Cell]:
+    if answer is None:
+        raise ValueError("no scores in time")
+    if answer.has_error():
+        raise ValueError(reason_of(answer))
+    return [_cell(model, domain, answer.content.metric_records[model]) for model in rows]
+
+
+def _cell(model: str, domain: str, record: Mapping[str, Any]) -> Cell:
+    bits = float(record["bits_per_byte"])
+    if not 0.0 <= bits < float("inf"):
+        raise ValueError(f"bits_per_byte of {model} is {bits}")
+    counts = int(record["num_bytes"]), int(record["num_tokens"])
+    if min(counts) <= 0:
+        raise ValueError(f"{model} was scored on {counts[0]} bytes, {counts[1]} tokens")
+    return Cell(model, domain, bits, *counts)
+
+
+def _kind(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _leave_out(run: RunFolder, domain: str, reason: str) -> None:
+    run.append_event("client_left_out", round=0, domain=domain, reason=f"scores: {reason}")
