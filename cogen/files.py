@@ -13,9 +13,11 @@ from pathlib import Path
 from cogen.errors import RunError
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
     """Replace `path` by `content`, atomically; the folder is made when missing.
 
+    Args:
+        private: readable by its owner alone, from the first byte on.
     Raises:
         RunError: the disk is full or the place cannot be written; nothing is left behind.
     """
@@ -27,7 +29,7 @@ def write_file(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(aside, 0o644)
+            os.chmod(aside, 0o600 if private else 0o644)
             os.replace(aside, path)
         except BaseException:
             Path(aside).unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""The coordinator's folder: where a federation keeps what outlives a command. Its owner alone can read it.
+
+config.toml            resolved settings
+ca.pem ca.key          the federation's own certificate authority, for the public address
+server.pem server.key  the gateway's certificate
+link/                  the same four for Flower's SuperLink, which listens on loopback alone
+superlink.db           Flower's nodes and messages
+invites.json           hashes of the tokens that are out, their domains and last days
+members.json           who has joined
+serve.json             where `cogen serve` listens; there while it serves
+address.json           the public address, remembered
+runs/<name>/           ordinary run folders
+logs/                  of Flower's programs and of the gateway
+flwr/                  a private FLWR_HOME
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cogen.errors import FederationError
+from cogen.files import cannot_write, write_file
+from cogen.runs import RunFolder
+
+DEFAULT = "federation"
+
+
+class FederationFolder:
+    """Paths of one federation, and its locks."""
+
+    def __init__(self, path: str | Path = DEFAULT) -> None:
+        self.path = Path(path).resolve()
+        self.config = self.path / "config.toml"
+        self.ca, self.ca_key = self.path / "ca.pem", self.path / "ca.key"
+        self.server, self.server_key = self.path / "server.pem", self.path / "server.key"
+        self.link = self.path / "link"
+        self.database = self.path / "superlink.db"
+        self.invites = self.path / "invites.json"
+        self.members = self.path / "members.json"
+        self.serving = self.path / "serve.json"
+        self.address = self.path / "address.json"
+        self.logs = self.path / "logs"
+        self.flwr_home = self.path / "flwr"
+
+    def create(self) -> None:
+        """Make the folder where it is missing; its owner alone may look inside.
+
+        Raises:
+            RunError: the place cannot be written.
+        """
+        try:
+            for folder in (self.path, self.link, self.logs, self.flwr_home, self.path / "runs"):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o700)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+
+    def require(self) -> None:
+        """Raise FederationError unless `cogen serve` has made the folder."""
+        if not self.config.is_file():
+            raise FederationError(
+                "no federation here",
+                expected="a folder that cogen serve has made",
+                got="none" if not self.path.exists() else "another folder",
+                where=str(self.path),
+                fix="Start `cogen serve CONFIG --public-address HOST:PORT` first, or name its folder with --folder.",
+            )
+
+    def run(self, name: str) -> RunFolder:
+        """The run folder `name`."""
+        return RunFolder(self.path / "runs" / name)
+
+    def write(self, path: Path, content: str) -> None:
+        """Replace one of the files, atomically; its owner alone can read it."""
+        write_file(path, content.encode(), private=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` for this thread while it is read, changed and written back; others wait.
+
+    Raises:
+        RunError: the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.parent / f".{path.name}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def utc_now() -> str:
+    """The time as the folder's files have it: ISO 8601, UTC, whole seconds."""
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")

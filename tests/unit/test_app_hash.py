@@ -1,0 +1,50 @@
+"""The app's hash: of the bundle that Flower builds, one for a clone and a wheel, another when a file changes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cogen.errors import FederationError
+from cogen.federation import app_hash
+from cogen.federation.app_hash import build_app, installed_app_sha256
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle() -> bytes:
+    return build_app(ROOT)
+
+
+def test_hash_is_of_the_bundle_and_is_kept(bundle: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed_app_sha256() == hashlib.sha256(bundle).hexdigest()
+    names = set(zipfile.ZipFile(io.BytesIO(bundle)).namelist())
+    assert {"pyproject.toml", "clients/client_app.py", "server/rounds.py"} <= names
+    assert not any(name.startswith(("cogen/", "tests/")) for name in names)
+    monkeypatch.setattr(app_hash, "build_app", lambda root: pytest.fail("built again"))
+    assert installed_app_sha256() == hashlib.sha256(bundle).hexdigest()
+
+
+def test_a_wheel_gives_what_a_clone_gives_and_a_changed_file_does_not(bundle: bytes, tmp_path: Path) -> None:
+    """A wheel carries the app in `shipped/`, without the clone's other files."""
+    shipped = tmp_path / "shipped"
+    for part in ("clients", "server"):
+        shutil.copytree(ROOT / part, shipped / part)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, shipped / name)
+    assert build_app(shipped) == bundle
+    with open(shipped / "clients" / "client_app.py", "a") as file:
+        file.write("# another\n")
+    assert build_app(shipped) != bundle
+
+
+def test_an_app_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    with pytest.raises(FederationError, match="expected one bundle from flwr build"):
+        build_app(tmp_path / "app")
