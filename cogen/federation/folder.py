@@ -8,7 +8,7 @@ superlink.db           Flower's nodes and messages
 invites.json           hashes of the tokens that are out, their domains and last days
 members.json           who has joined
 serve.json             where `cogen serve` listens; there while it serves
-address.json           the public address, remembered
+about.json             the federation's name and public address, remembered
 runs/<name>/           ordinary run folders
 logs/                  of Flower's programs and of the gateway
 flwr/                  a private FLWR_HOME
@@ -42,7 +42,7 @@ class FederationFolder:
         self.invites = self.path / "invites.json"
         self.members = self.path / "members.json"
         self.serving = self.path / "serve.json"
-        self.address = self.path / "address.json"
+        self.about = self.path / "about.json"
         self.logs = self.path / "logs"
         self.flwr_home = self.path / "flwr"
 

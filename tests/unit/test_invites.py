@@ -1,0 +1,147 @@
+"""Invites: read back whole, bound to their token, used once, replaced by a later one, over after their last day."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from cogen.adapter import Contract
+from cogen.errors import ConfigError, FederationError
+from cogen.federation.about import split_address
+from cogen.federation.certificates import ensure_certificate
+from cogen.federation.folder import FederationFolder
+from cogen.federation.invites import Invite, find_issued, make_invite, mark_used, open_invites, read_invite
+
+CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
+Make = Callable[..., Invite]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FederationFolder:
+    made = FederationFolder(tmp_path / "fed")
+    made.create()
+    ensure_certificate(made, "fed.example.org")
+    return made
+
+
+@pytest.fixture
+def make(folder: FederationFolder) -> Make:
+    def of(domain: str = "grid", days: float = 7.0) -> Invite:
+        return make_invite(
+            folder,
+            federation="care",
+            address="fed.example.org:9443",
+            domain=domain,
+            base="smollm2-135m",
+            contract=CONTRACT,
+            app_sha256="d" * 64,
+            days=days,
+        )
+
+    return of
+
+
+def saved(invite: Invite, tmp_path: Path) -> Path:
+    path = tmp_path / "one.invite"
+    path.write_text(invite.to_toml())
+    return path
+
+
+def test_an_invite_is_read_as_it_was_made(make: Make, folder: FederationFolder, tmp_path: Path) -> None:
+    made = make()
+    read = read_invite(saved(made, tmp_path))
+    assert read == made
+    assert read.base_contract == CONTRACT
+    assert read.ca == folder.ca.read_text()
+    read.require_current()
+
+
+def test_the_coordinator_keeps_no_token(make: Make, folder: FederationFolder) -> None:
+    made = make()
+    assert made.token not in folder.invites.read_text()
+    assert find_issued(folder, made.token).domain == "grid"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("domain", "clinical"),
+        ("expires", "2099-01-01T00:00:00+00:00"),
+        ("address", "evil.example.org:9443"),
+        ("app_sha256", "e" * 64),
+        ("base", "other"),
+        ("federation", "other"),
+        ("contract", {"weights": "e" * 64, "tokenizer": "b" * 64, "modules": "c" * 64}),
+        ("token", "A" * 43),
+        ("ca", "another authority"),
+    ],
+)
+def test_an_altered_invite_is_refused(make: Make, tmp_path: Path, key: str, value: object) -> None:
+    values = tomllib.loads(make().to_toml())
+    assert values[key] != value
+    path = tmp_path / "altered.invite"
+    path.write_text(tomli_w.dumps({**values, key: value}))
+    with pytest.raises(FederationError, match="got one that was altered"):
+        read_invite(path)
+
+
+def test_what_is_no_invite_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.invite"
+    with pytest.raises(ConfigError, match="no such file"):
+        read_invite(path)
+    path.write_text('format = 2\n[base]\nname = "x"\n')
+    with pytest.raises(ConfigError):
+        read_invite(path)
+
+
+def test_used_once(make: Make, folder: FederationFolder) -> None:
+    made, other = make(), make("clinical")
+    mark_used(folder, find_issued(folder, made.token))
+    with pytest.raises(FederationError, match="got one that was used"):
+        find_issued(folder, made.token)
+    assert find_issued(folder, other.token).domain == "clinical"
+    assert set(open_invites(folder)) == {"clinical"}
+
+
+def test_a_later_invite_replaces_the_open_one_of_its_domain_alone(make: Make, folder: FederationFolder) -> None:
+    first, other, second = make(), make("clinical"), make()
+    with pytest.raises(FederationError, match="a later invite replaced"):
+        find_issued(folder, first.token)
+    assert find_issued(folder, second.token).domain == "grid"
+    assert find_issued(folder, other.token).domain == "clinical"
+
+
+def test_over_after_its_last_day(make: Make, folder: FederationFolder) -> None:
+    made = make(days=-0.001)
+    with pytest.raises(FederationError, match="one that ended"):
+        find_issued(folder, made.token)
+    with pytest.raises(FederationError, match="one that ended"):
+        made.require_current()
+
+
+def test_an_unknown_token_is_refused(make: Make, folder: FederationFolder) -> None:
+    make()
+    for token in ("A" * 43, "", "ü"):
+        with pytest.raises(FederationError, match="not known here"):
+            find_issued(folder, token)
+
+
+def test_another_format_is_refused(folder: FederationFolder) -> None:
+    folder.invites.write_text(json.dumps({"format": 9, "invites": []}))
+    with pytest.raises(FederationError, match=r"invites.json of format 1, got format 9"):
+        open_invites(folder)
+
+
+def test_addresses() -> None:
+    assert split_address("fed.example.org:8443") == ("fed.example.org", 8443)
+    assert split_address("fed.example.org") == ("fed.example.org", 9443)
+    assert split_address("[2001:db8::1]:8443") == ("2001:db8::1", 8443)
+    assert split_address("[2001:db8::1]") == ("2001:db8::1", 9443)
+    for bad in ("", ":9443", "https://fed.example.org", "fed:0", "fed:65536", "fed:x", "a b:1"):
+        with pytest.raises(ConfigError, match="expected HOST:PORT"):
+            split_address(bad)
