@@ -25,7 +25,7 @@ from cogen.errors import FederationError
 from cogen.federation.folder import FederationFolder, locked, utc_now
 from cogen.settings import Table, read_toml, validated
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 TOKEN_BYTES = 32
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,53 +22,13 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class SuperLink:
-    """A running SuperLink: where it is, its private home, its guard."""
+    """A running SuperLink: where it listens, and its guard."""
 
     port: int
-    home: Path
-    logs: Path
     guard: subprocess.Popen[bytes]
-
-    def submit(self, app: Path, run: Path, num_nodes: int, parallel: int) -> str:
-        """Submit the Flower app for the run folder `run`; returns Flower's run id.
-
-        Args:
-            parallel: clients at a time; Ray gives each as many threads as it has cores to itself.
-        """
-        each = max(1, (os.cpu_count() or 1) // parallel)
-        simulation = f"num-supernodes={num_nodes} client-resources-num-cpus={each} init-args-num-cpus={each * parallel}"
-        args = ["run", str(app), CONNECTION, "--run-config", f'run="{run}"', "--federation-config", simulation]
-        answer = self._flwr([*args, "--format", "json"])
-        run_id = answer.get("run-id")
-        if not run_id:
-            raise self._failed("a run id from Flower", json.dumps(answer)[:200])
-        return str(run_id)
-
-    def status(self, run_id: str) -> str:
-        """`running`, `finished:completed`, `finished:failed`, ... as Flower has it."""
-        runs = self._flwr(["list", CONNECTION, "--run-id", run_id, "--format", "json"]).get("runs")
-        return str(runs[0].get("status", "unknown")) if isinstance(runs, list) and runs else "unknown"
 
     def alive(self) -> bool:
         return self.guard.poll() is None
-
-    def _flwr(self, args: list[str]) -> dict[str, object]:
-        flwr = Path(sys.executable).with_name("flwr")
-        done = subprocess.run(
-            [str(flwr), *args], env=flower_environment(self.home), capture_output=True, text=True, check=False
-        )
-        text = done.stdout[done.stdout.find("{") :]
-        try:
-            found: dict[str, object] = json.loads(text)
-        except ValueError:
-            last = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-            raise self._failed(f"an answer to flwr {args[0]}", last[-1]) from None
-        return found
-
-    def _failed(self, expected: str, got: str) -> FederationError:
-        return FederationError(
-            "Flower failed", expected=expected, got=got, where=str(self.logs), fix="See the logs, then use --resume."
-        )
 
 
 def flower_environment(home: Path) -> dict[str, str]:
@@ -97,7 +57,7 @@ def superlink(home: Path, logs: Path, port: int, inherit: int) -> Iterator[Super
     Raises:
         FederationError: the SuperLink does not come up.
     """
-    write_file(home / "config.toml", _connection(port).encode())
+    connect(home, port)
     logs.mkdir(parents=True, exist_ok=True)
     program = [str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
@@ -111,9 +71,9 @@ def superlink(home: Path, logs: Path, port: int, inherit: int) -> Iterator[Super
             pass_fds=[inherit],
             start_new_session=True,
         )
-    link = SuperLink(port, home, logs, guard)
+    link = SuperLink(port, guard)
     try:
-        _wait_ready(link)
+        wait_ready(port, logs, link.alive)
         yield link
     finally:
         _stop(guard)
@@ -133,8 +93,15 @@ def _stop(guard: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _connection(port: int) -> str:
-    return f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+def connect(home: Path, port: int, ca: Path | None = None) -> None:
+    """Enter the SuperLink on loopback into the private home, for Flower's own programs.
+
+    Args:
+        ca: PEM of the authority that signed its certificate; None speaks plainly.
+    """
+    how = "insecure = true" if ca is None else f"root-certificates = {json.dumps(str(ca))}"
+    head = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+    write_file(home / "config.toml", f'{head}address = "127.0.0.1:{port}"\n{how}\n'.encode(), private=True)
 
 
 def free_port(port: int | None) -> int:
@@ -158,18 +125,23 @@ def free_port(port: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_ready(link: SuperLink) -> None:
+def wait_ready(port: int, logs: Path, alive: Callable[[], bool]) -> None:
+    """Until the SuperLink listens.
+
+    Raises:
+        FederationError: it has ended, or does not come up in time.
+    """
     until = time.monotonic() + READY_SECONDS
-    while time.monotonic() < until and link.alive():
+    while time.monotonic() < until and alive():
         with socket.socket() as probe:
             probe.settimeout(1.0)
-            if probe.connect_ex(("127.0.0.1", link.port)) == 0:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
     raise FederationError(
         "cannot start Flower's SuperLink",
-        expected=f"it to listen on port {link.port}",
-        got="no answer" if link.alive() else "it ended",
-        where=str(link.logs / "superlink.log"),
+        expected=f"it to listen on port {port}",
+        got="no answer" if alive() else "it ended",
+        where=str(logs / "superlink.log"),
         fix="See its log.",
     )

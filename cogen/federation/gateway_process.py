@@ -1,0 +1,87 @@
+"""The gateway as a process of its own: `python -m cogen.federation.gateway_process FOLDER BIND PORT`.
+
+BIND is the public address and port, PORT is SuperLink's on loopback. Its requests are in `logs/gateway.log`.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import sys
+from logging.handlers import RotatingFileHandler
+from typing import TYPE_CHECKING, Any
+
+from cogen.federation.about import read_about, split_address
+from cogen.federation.app_hash import installed_app_sha256
+from cogen.federation.control import Control
+from cogen.federation.enrol import Terms
+from cogen.federation.folder import FederationFolder
+from cogen.federation.gateway import Gateway
+from cogen.federation.invites import InviteContract
+from cogen.federation.limits import Limits, timed_protocol
+
+if TYPE_CHECKING:
+    import uvicorn
+
+LOG_BYTES, LOG_FILES = 10_000_000, 5
+
+
+def terms_of(folder: FederationFolder) -> Terms:
+    """What a domain must hold to join the federation in `folder`."""
+    from cogen.base import describe_base
+    from cogen.config import load_config
+
+    base = describe_base(load_config(folder.config).base.name)
+    control = Control(folder.flwr_home, folder.logs)
+    contract = InviteContract(**vars(base.contract))
+    return Terms(read_about(folder).name, installed_app_sha256(), contract, control.register)
+
+
+def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
+    """uvicorn with TLS 1.2 or later, no header that a peer could forge its address with, and limits."""
+    import uvicorn
+
+    def tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(gateway.folder.server, gateway.folder.server_key)
+        return context
+
+    config = uvicorn.Config(
+        gateway,
+        host=host,
+        port=port,
+        http=timed_protocol(gateway.limits.header_seconds),
+        ws="none",
+        lifespan="on",
+        ssl_context_factory=tls,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=gateway.limits.max_connections,
+        timeout_graceful_shutdown=3,
+    )
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            gateway.stopping.set()  # lets go of the nodes that wait for work
+            super().handle_exit(sig, frame)
+
+    return Server(config)
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    place, bind, port = sys.argv[1:]
+    folder = FederationFolder(place)
+    handler = RotatingFileHandler(folder.logs / "gateway.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    gateway = Gateway(folder, f"https://127.0.0.1:{port}", terms_of(folder), Limits())
+    server_of(gateway, *split_address(bind)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What one peer may cost the gateway: requests a minute, bytes, and seconds for its headers and its body."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+MAX_PEERS = 10_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of the gateway; a test sets smaller ones.
+
+    Args:
+        refusals_per_minute: of strangers and wrong paths, by address; more are not looked at.
+        header_seconds: from the first byte of a connection or request to the last of its headers.
+        hold_seconds: how long a node's question for work is held before it is told that there is none.
+    """
+
+    max_connections: int = 512
+    fleet_bytes: int = 64_000_000
+    pull_bytes: int = 65_536
+    enrol_bytes: int = 4096
+    fleet_seconds: float = 300.0
+    enrol_seconds: float = 10.0
+    header_seconds: float = 10.0
+    enrols_per_minute: float = 10.0
+    refusals_per_minute: float = 60.0
+    hold_seconds: float = 15.0
+    ask_seconds: float = 0.2
+
+
+class Refused(Exception):
+    """The request is answered with this status and nothing else."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(str(status))
+        self.status = status
+
+
+class Gone(Exception):
+    """The client has left; there is nobody to answer."""
+
+
+class Buckets:
+    """A token bucket for each peer address: `per_minute` at once, and as many a minute from then on."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = per_minute, clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, peer: str) -> bool:
+        """Take one; False when the peer has none left."""
+        left = self.left(peer)
+        self._left[peer] = (max(left - 1.0, 0.0) if left >= 1.0 else left, self._clock())
+        self._left.move_to_end(peer)
+        while len(self._left) > MAX_PEERS:
+            self._left.popitem(last=False)
+        return left >= 1.0
+
+    def left(self, peer: str) -> float:
+        """How many the peer has left."""
+        left, since = self._left.get(peer, (self._most, self._clock()))
+        return min(self._most, left + (self._clock() - since) * self._most / 60.0)
+
+
+async def body_of(receive: Receive, max_bytes: int, seconds: float) -> AsyncIterator[bytes]:
+    """The body's chunks as they come.
+
+    Raises:
+        Refused: 413 for too many bytes, 408 for too many seconds.
+        Gone: the client left in the middle.
+    """
+    until, size = asyncio.get_running_loop().time() + seconds, 0
+    while True:
+        try:
+            message = await asyncio.wait_for(receive(), until - asyncio.get_running_loop().time())
+        except TimeoutError:
+            raise Refused(408) from None
+        if message["type"] != "http.request":
+            raise Gone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise Refused(413)
+        if chunk:
+            yield chunk
+        if not message.get("more_body", False):
+            return
+
+
+async def whole_body(receive: Receive, max_bytes: int, seconds: float) -> bytes:
+    """The body at once; raises as `body_of` does."""
+    return b"".join([chunk async for chunk in body_of(receive, max_bytes, seconds)])
+
+
+def timed_protocol(header_seconds: float) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1, with a limit that it lacks: a connection that does not finish its headers is closed."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class TimedProtocol(H11Protocol):
+        late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            if self.late is None and self._idle():
+                self._watch()
+            super().data_received(data)
+            if self.late is not None and not self._idle():
+                self.late.cancel()
+                self.late = None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self.late is not None:
+                self.late.cancel()
+            super().connection_lost(exc)
+
+        def _idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _watch(self) -> None:
+            self.late = self.loop.call_later(header_seconds, self._close)
+
+        def _close(self) -> None:
+            self.late = None
+            if self._idle() and not self.transport.is_closing():
+                self.transport.close()
+
+    return TimedProtocol
