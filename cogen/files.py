@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cogen.errors import RunError
+from cogen.errors import CogenError, RunError
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -79,6 +81,35 @@ def building_folder(folder: Path) -> Iterator[Path]:
             raise cannot_write(folder, error) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def holding(path: Path, busy: Callable[[], CogenError] | None = None, wait_seconds: float = 0.0) -> Iterator[int]:
+    """Hold the lock file `path` for this process and those that inherit the yielded descriptor.
+
+    Args:
+        busy: makes the error for a lock that others hold for longer than `wait_seconds`; None waits for them.
+    Raises:
+        RunError: the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    try:
+        until = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if busy is not None and time.monotonic() > until:
+                    raise busy() from None
+                time.sleep(0.2)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _swap(aside: Path, folder: Path) -> None:

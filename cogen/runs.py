@@ -14,12 +14,10 @@ logs/                output of Flower's programs and of the trainers
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cogen.errors import RunError
-from cogen.files import cannot_write, write_file
+from cogen.files import cannot_write, holding, write_file
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
 RUN = "run.json"
@@ -158,24 +156,10 @@ class RunFolder:
         Raises:
             RunError: another process holds it for longer than `wait_seconds`.
         """
-        try:
+        with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path.parent / f".{self.path.name}{LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
-        try:
-            until = time.monotonic() + wait_seconds
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise self._in_use() from None
-                    time.sleep(0.2)
+        with holding(self.path.parent / f".{self.path.name}{LOCK}", self._in_use, wait_seconds) as handle:
             yield handle
-        finally:
-            os.close(handle)
 
     def _in_use(self) -> RunError:
         return RunError(

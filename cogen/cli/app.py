@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import data, evaluate, merge, report, simulate, train
+from cogen.cli import data, evaluate, invite, merge, nodes, report, revoke, run, serve, simulate, train
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -20,6 +20,11 @@ app = typer.Typer(
 app.command("data")(data.data)
 app.command("train")(train.train)
 app.command("simulate")(simulate.simulate)
+app.command("serve")(serve.serve)
+app.command("invite")(invite.invite)
+app.command("nodes")(nodes.nodes)
+app.command("revoke")(revoke.revoke)
+app.command("run")(run.run)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -16,14 +16,11 @@ flwr/                  a private FLWR_HOME
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cogen.errors import FederationError
-from cogen.files import cannot_write, write_file
+from cogen.files import cannot_write, holding, write_file
 from cogen.runs import RunFolder
 
 DEFAULT = "federation"
@@ -70,6 +67,23 @@ class FederationFolder:
                 fix="Start `cogen serve CONFIG --public-address HOST:PORT` first, or name its folder with --folder.",
             )
 
+    def lock(self) -> AbstractContextManager[int]:
+        """Hold the folder for one `cogen serve` and what it starts; a killed one's programs get time to end.
+
+        Raises:
+            FederationError: another serves it.
+        """
+        return holding(self.path / ".serve.lock", self._in_use, 12.0)
+
+    def _in_use(self) -> FederationError:
+        return FederationError(
+            "cannot serve",
+            expected="no other cogen serve on this folder",
+            got="one that is running",
+            where=str(self.path),
+            fix="Stop it first, or name another folder with --folder.",
+        )
+
     def run(self, name: str) -> RunFolder:
         """The run folder `name`."""
         return RunFolder(self.path / "runs" / name)
@@ -79,23 +93,13 @@ class FederationFolder:
         write_file(path, content.encode(), private=True)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> AbstractContextManager[int]:
     """Hold `path` for this thread while it is read, changed and written back; others wait.
 
     Raises:
         RunError: the place cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.parent / f".{path.name}.lock", os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    return holding(path.parent / f".{path.name}.lock")
 
 
 def utc_now() -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogen.errors import FederationError
+from cogen.federation.programs import start_guarded, stop_guarded
 from cogen.files import write_file
 
 CONNECTION = "cogen"
@@ -58,39 +59,15 @@ def superlink(home: Path, logs: Path, port: int, inherit: int) -> Iterator[Super
         FederationError: the SuperLink does not come up.
     """
     connect(home, port)
-    logs.mkdir(parents=True, exist_ok=True)
     program = [str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
-    with open(logs / "superlink.log", "ab") as log:
-        guard = subprocess.Popen(
-            [sys.executable, "-m", "cogen.federation.guard", *program],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=flower_environment(home),
-            pass_fds=[inherit],
-            start_new_session=True,
-        )
+    guard = start_guarded(program, logs / "superlink.log", flower_environment(home), inherit)
     link = SuperLink(port, guard)
     try:
         wait_ready(port, logs, link.alive)
         yield link
     finally:
-        _stop(guard)
-
-
-def _stop(guard: subprocess.Popen[bytes]) -> None:
-    """Closing the pipe is the order; a second Ctrl-C must not leave anything behind."""
-    if guard.stdin is not None:
-        guard.stdin.close()
-    while True:
-        try:
-            guard.wait(timeout=30.0)
-            return
-        except subprocess.TimeoutExpired:
-            guard.kill()
-        except KeyboardInterrupt:
-            continue
+        stop_guarded(guard)
 
 
 def connect(home: Path, port: int, ca: Path | None = None) -> None:

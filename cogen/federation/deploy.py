@@ -1,0 +1,103 @@
+"""A run in a real federation: submitted to the SuperLink that `cogen serve` keeps, followed, stopped, resumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from cogen.base import describe_base
+from cogen.config import RunConfig, load_config
+from cogen.errors import CogenError, ConfigError, FederationError
+from cogen.federation.about import read_serving
+from cogen.federation.app_hash import installed_app_sha256
+from cogen.federation.control import Control
+from cogen.federation.folder import FederationFolder
+from cogen.federation.follow import Follow, begin_run, follow_run, open_run
+from cogen.federation.members import read_members
+from cogen.federation.serve import check_settings
+from cogen.federation.shipped import shipped_config, shipped_root
+from cogen.runs import RunFolder
+
+
+def run_rounds(
+    config: str | Path,
+    folder: FederationFolder,
+    *,
+    overrides: Iterable[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    follow: Follow | None = None,
+) -> RunFolder:
+    """Run a federation's rounds on the nodes that have joined; the run folder is `runs/<name of the config>`.
+
+    Stopped by Ctrl-C, the run can be resumed from its last complete round.
+
+    Raises:
+        CogenError: nobody serves, bad input; or a run that failed and can be resumed.
+    """
+    serving = read_serving(folder)
+    source = shipped_config(str(config))
+    run = folder.run(_plain_name(source.stem))
+    settings = open_run(run, source, list(overrides), resume=resume, overwrite=overwrite, command="run")
+    check_settings(settings)
+    _require_members(folder, settings)
+    if serving.app_sha256 != installed_app_sha256():
+        raise FederationError(
+            "cannot run",
+            expected=f"the app that the federation serves, {serving.app_sha256[:12]}",
+            got="another version of it",
+            fix="Start `cogen serve` again with this version; the domains need it too.",
+        )
+    show = follow or (lambda event: None)
+    control = Control(folder.flwr_home, folder.logs)
+    with run.lock():
+        seen = begin_run(run, settings, resume=resume, overwrite=overwrite)
+        show({"event": "starting"})
+        run_id = control.submit(shipped_root(), run.path.name)
+        try:
+            follow_run(seen, show, _serves(folder), lambda: control.status(run_id))
+        except BaseException:
+            with suppress(CogenError):  # it may have ended by itself, or SuperLink is what failed
+                control.stop(run_id)
+            raise
+    return run
+
+
+def _plain_name(name: str) -> str:
+    """A run's name goes to Flower as text in a setting: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "run"
+
+
+def _require_members(folder: FederationFolder, settings: RunConfig) -> None:
+    """Enough domains of this config have joined, with its base."""
+    known, asked = (describe_base(c.base.name).contract for c in (load_config(folder.config), settings))
+    if known != asked:
+        raise ConfigError(
+            "cannot run",
+            expected="the base with which the domains joined",
+            got=repr(settings.base.name),
+            where=str(folder.config),
+            fix="Use the config that the federation serves, or serve another folder with another base.",
+        )
+    joined = [d.name for d in settings.domains if d.name in read_members(folder.path)]
+    if len(joined) < settings.min_valid_clients:
+        missing = [d.name for d in settings.domains if d.name not in joined]
+        raise FederationError(
+            "cannot run",
+            expected=f"at least {settings.min_valid_clients} of the {len(settings.domains)} domains to have joined",
+            got=", ".join(joined) or "none",
+            fix=f"Invite {', '.join(missing)} (`cogen invite`), or set federation.min_valid_clients.",
+        )
+
+
+def _serves(folder: FederationFolder) -> Callable[[], bool]:
+    def serves() -> bool:
+        try:
+            read_serving(folder)
+        except FederationError:
+            return False
+        return True
+
+    return serves
