@@ -25,6 +25,8 @@ DOCUMENTS = (
     "docs/adapters.md",
     "docs/data.md",
     "docs/training.md",
+    "docs/deploy/coordinator.md",
+    "docs/threat-model.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
 )

@@ -1,0 +1,73 @@
+"""Programs that are kept: started again when they die, ended with whoever started them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cogen.federation.limits import Buckets
+from cogen.federation.programs import Kept, order_end, stop_guarded
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """Writes its pid, then sleeps."""
+    code = f"import os, time; open({str(tmp_path / 'pids')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+    return Kept(
+        "it", [sys.executable, "-c", code], tmp_path / "log", os.environ, lock, lambda line: None, pause_seconds=0.2
+    )
+
+
+def pids(tmp_path: Path, number: int, kept: Kept) -> list[int]:
+    until = time.monotonic() + 30.0
+    while time.monotonic() < until:
+        kept.keep()
+        lines = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").is_file() else []
+        if len(lines) >= number:
+            return [int(line) for line in lines]
+        time.sleep(0.05)
+    raise AssertionError("it was not started")
+
+
+def test_started_again_when_it_dies_after_longer_and_longer_pauses(kept: Kept, tmp_path: Path) -> None:
+    said: list[str] = []
+    kept.say = said.append
+    kept.start()
+    for number in (1, 2, 3):
+        found = pids(tmp_path, number, kept)
+        assert len(found) == number
+        psutil.Process(found[-1]).kill()
+    last = pids(tmp_path, 4, kept)[-1]
+    assert kept.alive()
+    assert kept.num_deaths == 3
+    assert [line.split(";")[1].strip() for line in said if "ended" in line] == [
+        "again in 0.2 s",
+        "again in 0.4 s",
+        "again in 0.8 s",
+    ]
+    assert said.count("it started again") == 3
+    assert kept.guard is not None
+    order_end(kept.guard)
+    stop_guarded(kept.guard)
+    assert not psutil.pid_exists(last)
+    assert not kept.alive()
+
+
+def test_a_bucket_gives_so_many_at_once_and_so_many_a_minute() -> None:
+    now = [0.0]
+    bucket = Buckets(3.0, lambda: now[0])
+    assert [bucket.take("a") for _ in range(5)] == [True, True, True, False, False]
+    assert bucket.take("b")
+    now[0] = 19.0  # three a minute are one in twenty seconds
+    assert not bucket.take("a")
+    now[0] = 21.0
+    assert bucket.take("a")
+    assert not bucket.take("a")
+    now[0] = 1000.0
+    assert [bucket.take("a") for _ in range(4)] == [True, True, True, False]
