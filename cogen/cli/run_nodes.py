@@ -10,7 +10,6 @@ from typing import Any
 from cogen.cli.show import duration, print_json
 from cogen.config import load_config
 from cogen.errors import FederationError
-from cogen.federation.about import read_serving
 from cogen.federation.control import Control
 from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import open_invites
@@ -26,14 +25,14 @@ def run_nodes(place: Path, *, as_json: bool) -> None:
     folder.require()
     rows = _rows(folder)
     if as_json:
-        print_json({"serving": _serves(folder), "domains": rows})
+        print_json({"serving": folder.is_served(), "domains": rows})
         return
     head = ("domain", "state", "enrolled", "last seen", "last did")
     shown = [(r["domain"], r["state"], _day(r["enrolled"]), _ago(r["last_seen"]), r["last_did"] or "") for r in rows]
     widths = [max(len(str(row[i])) for row in (head, *shown)) for i in range(len(head))]
     for row in (head, *shown):
         print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if not _serves(folder):
+    if not folder.is_served():
         print("nobody serves this federation now (cogen serve)", file=sys.stderr)
 
 
@@ -43,7 +42,7 @@ def run_revoke(domain: str, place: Path) -> None:
     folder.require()
     member = revoke_member(folder.path, domain)
     print(f"revoked {domain}: its key is refused from now on", file=sys.stderr)
-    if _serves(folder):
+    if folder.is_served():
         try:
             Control(folder.flwr_home, folder.logs).unregister(member.node_id)
         except FederationError as error:
@@ -52,7 +51,7 @@ def run_revoke(domain: str, place: Path) -> None:
 
 def _rows(folder: FederationFolder) -> list[dict[str, Any]]:
     members, invites, did = all_members(folder.path), open_invites(folder), _last_did(folder)
-    serves = _serves(folder)
+    serves = folder.is_served()
     names = dict.fromkeys([*(d.name for d in load_config(folder.config).domains), *members])
     rows = []
     for name in names:
@@ -93,14 +92,6 @@ def _last_did(folder: FederationFolder) -> dict[str, str]:
         elif event["event"] == "client_left_out":
             found[event["domain"]] = f"{where}: left out, {event['reason']}"
     return found
-
-
-def _serves(folder: FederationFolder) -> bool:
-    try:
-        read_serving(folder)
-    except FederationError:
-        return False
-    return True
 
 
 def _age_seconds(time: str | None) -> float:

@@ -64,7 +64,7 @@ def read_serving(folder: FederationFolder) -> Serving:
     folder.require()
     if folder.serving.is_file():
         serving = Serving(**_read(folder.serving))
-        if _alive(serving.pid):
+        if folder.is_served():
             return serving
     raise FederationError(
         "nobody serves this federation",
@@ -114,9 +114,3 @@ def _read(path: Path) -> dict[str, Any]:
         where=str(path),
         fix="Start `cogen serve CONFIG --public-address HOST:PORT` again.",
     )
-
-
-def _alive(pid: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(pid))

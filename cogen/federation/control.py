@@ -45,6 +45,12 @@ class Control:
         runs = self._flwr(["list", CONNECTION, "--run-id", run_id]).get("runs")
         return str(runs[0].get("status", "unknown")) if isinstance(runs, list) and runs else "unknown"
 
+    def unfinished(self) -> list[str]:
+        """Ids of the runs that have not ended."""
+        runs = self._flwr(["list", CONNECTION]).get("runs")
+        rows = runs if isinstance(runs, list) else []
+        return [str(r["run-id"]) for r in rows if not str(r["status"]).startswith("finished")]
+
     def stop(self, run_id: str) -> None:
         """End a run."""
         self._flwr(["stop", run_id, CONNECTION])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from cogen.base import describe_base
 from cogen.config import RunConfig, load_config
 from cogen.errors import CogenError, ConfigError, FederationError
-from cogen.federation.about import read_serving
+from cogen.federation.about import Serving, read_serving
 from cogen.federation.app_hash import installed_app_sha256
 from cogen.federation.control import Control
 from cogen.federation.folder import FederationFolder
@@ -19,6 +19,8 @@ from cogen.federation.members import read_members
 from cogen.federation.serve import check_settings
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.runs import RunFolder
+
+END_SECONDS = 5.0
 
 
 def run_rounds(
@@ -52,17 +54,41 @@ def run_rounds(
         )
     show = follow or (lambda event: None)
     control = Control(folder.flwr_home, folder.logs)
-    with run.lock():
+    with folder.run_lock():
+        end_others(control, serving)
         seen = begin_run(run, settings, resume=resume, overwrite=overwrite)
         show({"event": "starting"})
         run_id = control.submit(shipped_root(), run.path.name)
         try:
-            follow_run(seen, show, _serves(folder), lambda: control.status(run_id))
+            follow_run(seen, show, folder.is_served, lambda: control.status(run_id))
         except BaseException:
             with suppress(CogenError):  # it may have ended by itself, or SuperLink is what failed
-                control.stop(run_id)
+                end_others(control, serving)
             raise
     return run
+
+
+def end_others(control: Control, serving: Serving) -> None:
+    """Stop what still runs, of a `cogen run` that was killed too: a run folder has one writer.
+
+    A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here.
+    """
+    import psutil
+
+    for run_id in control.unfinished():
+        control.stop(run_id)
+    apps = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(serving.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(word.endswith("flwr-serverapp") for word in process.cmdline()):
+                    apps.append(process)
+    for app in apps:
+        with suppress(psutil.NoSuchProcess):
+            app.terminate()
+    for app in psutil.wait_procs(apps, timeout=END_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            app.kill()
 
 
 def _plain_name(name: str) -> str:
@@ -90,14 +116,3 @@ def _require_members(folder: FederationFolder, settings: RunConfig) -> None:
             got=", ".join(joined) or "none",
             fix=f"Invite {', '.join(missing)} (`cogen invite`), or set federation.min_valid_clients.",
         )
-
-
-def _serves(folder: FederationFolder) -> Callable[[], bool]:
-    def serves() -> bool:
-        try:
-            read_serving(folder)
-        except FederationError:
-            return False
-        return True
-
-    return serves

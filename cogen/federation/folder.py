@@ -75,10 +75,26 @@ class FederationFolder:
         """
         return holding(self.path / ".serve.lock", self._in_use, 12.0)
 
-    def _in_use(self) -> FederationError:
+    def is_served(self) -> bool:
+        """Whether somebody holds `lock`."""
+        try:
+            with holding(self.path / ".serve.lock", self._in_use):
+                return False
+        except FederationError:
+            return True
+
+    def run_lock(self) -> AbstractContextManager[int]:
+        """Hold the federation for one `cogen run`.
+
+        Raises:
+            FederationError: another runs.
+        """
+        return holding(self.path / ".run.lock", lambda: self._in_use("run"), 2.0)
+
+    def _in_use(self, what: str = "serve") -> FederationError:
         return FederationError(
-            "cannot serve",
-            expected="no other cogen serve on this folder",
+            f"cannot {what}",
+            expected=f"no other cogen {what} on this folder",
             got="one that is running",
             where=str(self.path),
             fix="Stop it first, or name another folder with --folder.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -19,12 +20,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization as s
 
 from cogen.errors import FederationError
-from cogen.federation.about import read_serving
+from cogen.federation.about import Serving, read_serving, write_serving
 from cogen.federation.control import Control
+from cogen.federation.deploy import end_others
 from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import read_invite
 from cogen.federation.members import Member, add_member, read_members, revoke_member
+from cogen.federation.shipped import shipped_root
 from cogen.federation.superlink import flower_environment, free_port
+from cogen.runs import RunFolder, read_lines
 from tests.gate import NodeKey, wait_until
 from tests.shell import Cogen, refused
 
@@ -167,11 +171,31 @@ def test_a_federation_from_its_first_start_to_a_revoked_member(
         assert wait_until(heard(served, "clinical", seen), PATIENCE_SECONDS), (tmp_path / "node.log").read_text()
         assert read_members(served.folder.path)["clinical"].node_id == member.node_id
         assert node.poll() is None
+        _a_run_that_nobody_follows_is_ended(served, control, RunFolder(tmp_path / "run"))
         gone = served.command("revoke", "clinical")
         assert gone.returncode == 0
         assert node.wait(PATIENCE_SECONDS) != 0
         assert served.states()["clinical"] == "revoked"
         assert _nodes(control).get(member.node_id) in (None, "unregistered")
+
+
+def _a_run_that_nobody_follows_is_ended(served: Served, control: Control, run: RunFolder) -> None:
+    """What a killed `cogen run` leaves: Flower's run, and a server app that writes into the run folder."""
+    serving = read_serving(served.folder)
+    run.create(served.config.read_text())
+    run_id = control.submit(shipped_root(), str(run.path))
+    assert wait_until(lambda: bool(read_lines(run.events_path)), PATIENCE_SECONDS)
+    assert control.unfinished() == [run_id]
+    assert _server_apps(serving.pid)
+    end_others(control, serving)
+    assert control.unfinished() == []
+    assert control.status(run_id) == "finished:stopped"
+    assert not _server_apps(serving.pid)
+
+
+def _server_apps(pid: int) -> list[int]:
+    found = psutil.Process(pid).children(recursive=True)
+    return [p.pid for p in found if p.status() != psutil.STATUS_ZOMBIE and "flwr-serverapp" in str(p.cmdline())]
 
 
 def _nodes(control: Control) -> dict[int, str]:
@@ -199,11 +223,12 @@ def test_settings_that_no_domain_could_use_are_refused(cogen: Cogen, config_file
 
 
 def test_a_stopped_federation_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
+    """Even when its last process left its note behind, and another process has its number now."""
     folder = FederationFolder(tmp_path / "fed")
     folder.create()
     folder.write(folder.config, "")
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    folder.write(folder.serving, json.dumps({"format": 1, "pid": gone.pid, "port": 1, "bind": "x:1", "app_sha256": ""}))
+    write_serving(folder, Serving(os.getpid(), 1, "127.0.0.1:9443", "a" * 64))
     with pytest.raises(FederationError, match="nobody serves this federation"):
         read_serving(folder)
+    with folder.lock():
+        assert read_serving(folder).pid == os.getpid()
