@@ -12,6 +12,7 @@ CogenError
 ├── TrainingError          training went wrong in a way that a setting can mend
 ├── RunError               a run folder is in the way, incomplete or not resumable
 └── FederationError        Flower's programs or the clients failed
+    ├── EnrolmentError     an invite, a key or a base does not let a domain in; its text may go to that domain
     └── ReplyError         a client's reply may not touch the global model
 """
 
@@ -79,6 +80,10 @@ class RunError(CogenError):
 
 class FederationError(CogenError):
     """Flower's programs or the clients failed."""
+
+
+class EnrolmentError(FederationError):
+    """An invite, a key or a base does not let a domain in; its text may go to that domain."""
 
 
 class ReplyError(FederationError):

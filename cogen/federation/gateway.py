@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cogen.errors import CogenError, ConfigError
+from cogen.errors import CogenError, ConfigError, EnrolmentError
 from cogen.federation.enrol import Enrolment, Terms, enrol
 from cogen.federation.folder import FederationFolder
 from cogen.federation.known_keys import KnownKeys
@@ -127,7 +127,9 @@ class Gateway:
             node_id = await run_in_threadpool(enrol, self.folder, asked, self.terms)
         except CogenError as error:
             log.info("%s %s not enrolled: %s", peer, asked.domain.encode("unicode_escape").decode(), error)
-            return JSONResponse({"error": str(error)}, 403)
+            if isinstance(error, EnrolmentError):
+                return JSONResponse({"error": str(error)}, 403)
+            return JSONResponse({"error": "the coordinator failed to enter the key; its log says why"}, 500)
         return JSONResponse({"node_id": node_id, "name": self.terms.name})
 
     async def _forward(self, path: str, headers: dict[str, str], receive: Receive) -> Response:

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from cogen.adapter import Contract
 from cogen.config import DOMAIN_PATTERN
-from cogen.errors import FederationError
+from cogen.errors import EnrolmentError, FederationError
 from cogen.federation.folder import FederationFolder, locked, utc_now
 from cogen.settings import Table, read_toml, validated
 
@@ -59,7 +59,7 @@ class Invite(Table):
         return Contract(**self.contract.model_dump())
 
     def require_current(self) -> None:
-        """Raise FederationError when its last day is over."""
+        """Raise EnrolmentError when its last day is over."""
         if datetime.now(UTC) > self.expires:
             raise _refused("an invite that is still open", f"one that ended {self.expires.isoformat()}")
 
@@ -124,7 +124,7 @@ def read_invite(path: str | Path) -> Invite:
 
     Raises:
         ConfigError: no such file, not TOML, or not the fields of an invite.
-        FederationError: altered since it was made.
+        EnrolmentError: altered since it was made.
     """
     invite = validated(Invite, read_toml(Path(path)), str(path))
     if not hmac.compare_digest(invite.check, _check(invite)):
@@ -132,11 +132,13 @@ def read_invite(path: str | Path) -> Invite:
     return invite
 
 
-def find_issued(folder: FederationFolder, token: str) -> Issued:
+def find_issued(folder: FederationFolder, token: str, *, used: bool = False) -> Issued:
     """The open invite of `token`; every hash that is kept is compared, each in constant time.
 
+    Args:
+        used: give one that was used as well.
     Raises:
-        FederationError: not known, used, void or over.
+        EnrolmentError: not known, used, void or over.
     """
     digest, found = _digest(token), None
     for issued in _read(folder):
@@ -144,6 +146,8 @@ def find_issued(folder: FederationFolder, token: str) -> Issued:
             found = issued
     if found is None:
         raise _refused("an invite of this federation", "one that is not known here")
+    if used and found.state == "used":
+        return found
     if found.state != "open":
         got = {"used": "one that was used", "void": "one that a later invite replaced"}[found.state]
         raise _refused("an invite that is still open", got)
@@ -205,8 +209,8 @@ def _write(folder: FederationFolder, issued: list[Issued]) -> None:
     folder.write(folder.invites, json.dumps({"format": FORMAT, "invites": rows}, indent=1) + "\n")
 
 
-def _refused(expected: str, got: str, where: str = "") -> FederationError:
-    return FederationError(
+def _refused(expected: str, got: str, where: str = "") -> EnrolmentError:
+    return EnrolmentError(
         "cannot use the invite",
         expected=expected,
         got=got,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cogen.errors import FederationError
+from cogen.errors import EnrolmentError
 from cogen.federation.folder import FederationFolder, utc_now
 from cogen.federation.members import mark_seen, read_members
 
@@ -26,7 +26,7 @@ def parse_key(line: str) -> ec.EllipticCurvePublicKey:
     """A member's key from its OpenSSH line.
 
     Raises:
-        FederationError: not a P-384 key.
+        EnrolmentError: not a P-384 key.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -41,12 +41,19 @@ def parse_key(line: str) -> ec.EllipticCurvePublicKey:
                 return key
     except (ValueError, UnsupportedAlgorithm) as error:
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise FederationError(
+    raise EnrolmentError(
         "cannot enrol",
         expected="a P-384 public key in OpenSSH's form",
         got=got,
         fix="Use the same version of cogen on both sides.",
     )
+
+
+def key_line(key: ec.EllipticCurvePublicKey) -> str:
+    """A key as one OpenSSH line."""
+    from cryptography.hazmat.primitives import serialization as s
+
+    return key.public_bytes(s.Encoding.OpenSSH, s.PublicFormat.OpenSSH).decode()
 
 
 class KnownKeys:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cogen.errors import FederationError
+from cogen.errors import EnrolmentError, FederationError
 from cogen.federation.folder import FederationFolder, locked, utc_now
 
 FORMAT = 1
@@ -69,7 +69,7 @@ def add_member(folder: Path, member: Member) -> None:
     """Enter a member; it takes the place of a revoked one of its domain.
 
     Raises:
-        FederationError: the domain has a member.
+        EnrolmentError: the domain has a member.
     """
     with locked(FederationFolder(folder).members):
         members = all_members(folder)
@@ -78,10 +78,10 @@ def add_member(folder: Path, member: Member) -> None:
 
 
 def require_free(members: Mapping[str, Member], domain: str) -> None:
-    """Raise FederationError when `domain` has a member that is not revoked."""
+    """Raise EnrolmentError when `domain` has a member that is not revoked."""
     known = members.get(domain)
     if known is not None and known.revoked is None:
-        raise FederationError(
+        raise EnrolmentError(
             "cannot add a member",
             expected=f"no member for domain {domain!r}",
             got=f"one that enrolled {known.enrolled}",
