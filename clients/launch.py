@@ -26,6 +26,7 @@ from cogen.node.home import NodeHome
 from cogen.node.receipt import Reply, record
 
 APP_VARIABLE, HOME_VARIABLE = "COGEN_APP_SHA256", "COGEN_NODE_HOME"
+SEAM = "install_from_fab"
 
 
 class OtherApp(FederationError):
@@ -42,11 +43,11 @@ def guard_install(expected_sha256: str) -> None:
     """
     from flwr.supernode.runtime import run_clientapp
 
-    unpack = getattr(run_clientapp, "install_from_fab", None)
-    if not callable(unpack) or "install_from_fab" not in run_clientapp.run_clientapp.__code__.co_names:
+    unpack = getattr(run_clientapp, SEAM, None)
+    if not callable(unpack) or SEAM not in run_clientapp.run_clientapp.__code__.co_names:
         raise FederationError(
             "cannot guard the Flower app",
-            expected="flwr's run_clientapp to unpack by install_from_fab",
+            expected=f"flwr's run_clientapp to unpack by {SEAM}",
             got="another version of flwr",
             fix="Install the version of flwr that cogen-ai asks for.",
         )
@@ -59,7 +60,7 @@ def guard_install(expected_sha256: str) -> None:
             traceback.print_exc()
             raise RuntimeError(f"the domain cannot unpack the app ({type(error).__name__})") from None
 
-    run_clientapp.install_from_fab = checked
+    setattr(run_clientapp, SEAM, checked)
 
 
 def require_app(bundle: Any, expected_sha256: str) -> None:

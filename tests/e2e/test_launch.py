@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from flwr.supernode.runtime import run_clientapp
 
 from clients import launch
@@ -121,10 +122,10 @@ def warm(home: NodeHome) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def start(home: NodeHome, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`flwr-clientapp` as a SuperNode starts it, found in PATH."""
-    path = f"{write_launcher(home)}{os.pathsep}{os.environ['PATH']}"
-    command = ["flwr-clientapp", *arguments]
+def start(home: NodeHome, *arguments: str, program: str = "flwr-clientapp") -> subprocess.CompletedProcess[str]:
+    """A program of Flower's as a SuperNode starts it, found in PATH."""
+    path = f"{write_launcher(home)}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [program, *arguments]
     return subprocess.run(
         command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False, timeout=120
     )
@@ -146,3 +147,13 @@ def test_without_the_warm_process_the_program_does_it_alone(home: NodeHome) -> N
     done = start(home, "--help")
     assert done.returncode == 0, done.stderr
     assert "Run a Flower ClientApp" in done.stdout
+
+
+def test_every_other_program_that_flower_knows_is_refused(home: NodeHome) -> None:
+    """A coordinator may call a message a task of another kind. Red: a kind that is not shadowed runs its bundle."""
+    others = set(TASK_TYPE_TO_COMMAND.values()) - {"flwr-clientapp"}
+    assert "flwr-agentapp" in others
+    for program in others:
+        done = start(home, "--help", program=program)
+        assert (done.returncode, done.stdout) == (1, ""), program
+        assert "refused" in done.stderr
