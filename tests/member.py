@@ -28,7 +28,14 @@ def make_home(folder: Path, base: Path, data: Path, domain: str = "grid") -> Nod
     home = NodeHome(folder)
     home.make()
     contract = vars(describe_base(str(base)).contract)
-    about = {"federation": "test", "domain": domain, "address": "localhost:1", "data": str(data), "base": str(base)}
+    about = {
+        "federation": "test",
+        "domain": domain,
+        "address": "localhost:1",
+        "data": str(data),
+        "base_name": "tiny",
+        "base": str(base),
+    }
     home.write_member(Member(**about, **contract, app_sha256="0" * 64))
     return home
 

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import data, evaluate, invite, merge, nodes, report, revoke, run, serve, simulate, train
+from cogen.cli import (
+    data,
+    doctor,
+    evaluate,
+    invite,
+    join,
+    merge,
+    nodes,
+    receipts,
+    report,
+    revoke,
+    run,
+    serve,
+    simulate,
+    train,
+)
 from cogen.errors import CogenError
 
 app = typer.Typer(
@@ -17,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("doctor")(doctor.doctor)
 app.command("data")(data.data)
 app.command("train")(train.train)
 app.command("simulate")(simulate.simulate)
@@ -25,6 +41,8 @@ app.command("invite")(invite.invite)
 app.command("nodes")(nodes.nodes)
 app.command("revoke")(revoke.revoke)
 app.command("run")(run.run)
+app.command("join")(join.join)
+app.command("receipts")(receipts.receipts)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -13,7 +13,6 @@ logs/                output of the programs that `cogen join` keeps running
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +39,8 @@ class Member(Table):
     """HOST:PORT of the coordinator's gateway."""
     data: str
     """The corpus: a file, a folder, or hf://datasets/OWNER/NAME."""
+    base_name: str
+    """What the federation calls the base."""
     base: str
     """Where this machine finds the base: a folder, a hub id, or a known name."""
     weights: Digest
@@ -144,5 +145,4 @@ def homes() -> list[NodeHome]:
 
 def write_private(path: Path, content: bytes) -> None:
     """`write_file`, readable by this user alone."""
-    write_file(path, content)
-    os.chmod(path, 0o600)
+    write_file(path, content, private=True)

@@ -66,7 +66,7 @@ class Policy(Table):
     hours: str = ""
     """When work may begin, in local time: "22:00-06:00"; the first minute belongs to it, the last does not."""
     bases: tuple[str, ...] = ()
-    """Names of the bases that may be trained; none named allows that of the invite."""
+    """Names, as federations call them, of the bases that may be trained; none named allows that of the invite."""
 
     @field_validator("hours")
     @classmethod

@@ -87,7 +87,7 @@ class Service:
         asked = dict(request.header)
         run = str(asked.pop("run"))
         policy, folder = read_policy(self.home.policy), self.home.run(run)
-        allow(policy, "train" if action == "train" else "evaluate", self.member.base)
+        allow(policy, "train" if action == "train" else "evaluate", self.member.base_name)
         trainer = self._trainer_of(run, str(asked["settings"]))
         if action == "train":
             rank = trainer.config.rank_of(trainer.domain)

@@ -134,7 +134,7 @@ def test_a_failure_leaves_as_one_line_without_the_machine(
         ("max_rank = 3", (), "a rank up to 3, got 4"),
         ("max_tokens_per_round = 511", (), "up to 511 tokens a round, got 512"),
         ("max_bytes_up_per_run = 1000", (), "up to 1000 bytes of a run"),
-        ('bases = ["another"]', (), "one of the bases another"),
+        ('bases = ["another"]', (), "one of the bases another, got tiny"),
         ("", ("train.replay=/etc/hostname",), "a public hf:// corpus"),
         ("nonsense", (), "training failed at the domain (ConfigError)"),
     ],
@@ -147,8 +147,8 @@ def test_the_policy_is_the_domains(
     assert reason in reply.error.reason
     (line,) = receipts(home)
     assert (line["error"], line["arrays"]) == (reply.error.reason, [])
-    if "bases" not in policy:
-        assert_nothing_private(reply.error.reason, home)
+    assert_nothing_private(reply.error.reason, home)
+    assert home.read_member().base not in reply.error.reason
     home.policy.write_text("max_rank = 4\nmax_tokens_per_round = 512\nmax_bytes_up_per_run = 100_000\n")
     if not overrides:
         assert not train(grid, config_file).has_error()  # read anew, and at the limit it is allowed

@@ -27,6 +27,7 @@ DOCUMENTS = (
     "docs/training.md",
     "docs/deploy/coordinator.md",
     "docs/threat-model.md",
+    "docs/deploy/domain.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
 )
