@@ -1,11 +1,12 @@
 """Thin on purpose: unpack the message, ask the resident trainer, reply. No torch here.
 
 What leaves a domain after a round: the trained factors, the tokens trained, held-out bits per byte
-before and after, seconds. Nothing else.
+before and after, seconds. Nothing else. In a real federation every reply is written down before it leaves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.domain import Caller, Deployed, answered
 from cogen.config import load_config
 from cogen.node.request import Site
 from cogen.node.resident import ResidentTrainer
+from cogen.node.wire import Frame
 from cogen.runs import RunFolder
 
 app = ClientApp()
@@ -27,54 +30,69 @@ def resident() -> ResidentTrainer:
     return ResidentTrainer()
 
 
-def _ask(message: Message, context: Context) -> tuple[dict[str, Any], RunFolder, Site]:
-    """The request, the run folder, and this node's site: of domain "" for a node more than the run has domains."""
+class Simulated:
+    """A domain of a simulation: the run's own folder says where its corpus is."""
+
+    def __init__(self, request: Mapping[str, Any], context: Context) -> None:
+        self.request = dict(request)
+        self.run = RunFolder(str(self.request.pop("run")))
+        config = load_config(self.run.config)
+        number = int(context.node_config["partition-id"])
+        if number < len(config.domains):
+            domain = config.domains[number]
+            self.site = Site(domain.name, str(domain.data), self.run.node(domain.name))
+        else:  # a node more than the run has domains
+            self.site = Site("", "", self.run.path)
+        self.domain = self.site.domain
+
+    def ask(self, action: str, arrays: Mapping[str, Any] | None = None, **more: Any) -> Frame:
+        if action == "describe":
+            return Frame({"domain": self.domain})
+        return resident().call(action, self.site, self.run.logs, arrays, **self.request, **more)
+
+
+def _caller(message: Message, context: Context) -> Caller:
     request = dict(message.content.config_records["request"])
-    run = RunFolder(str(request.pop("run")))
-    config = load_config(run.config)
-    number = int(context.node_config["partition-id"])
-    if number >= len(config.domains):
-        return request, run, Site("", "", run.path)
-    domain = config.domains[number]
-    return request, run, Site(domain.name, str(domain.data), run.node(domain.name))
+    return Deployed(request, context) if "socket" in context.node_config else Simulated(request, context)
 
 
 @app.query("hello")
-def hello(message: Message, context: Context) -> Message:
-    """Who is this: the domain of the node."""
-    _, _, site = _ask(message, context)
-    return Message(RecordDict({"about": ConfigRecord({"domain": site.domain})}), reply_to=message)
+@answered
+def hello(message: Message, context: Context) -> RecordDict:
+    """Who is this: the domain of the node, and what it allows."""
+    about = _caller(message, context).ask("describe").header
+    return RecordDict({"about": ConfigRecord(dict(about))})
 
 
 @app.train()
-def train(message: Message, context: Context) -> Message:
+@answered
+def train(message: Message, context: Context) -> RecordDict:
     """Train a round from the global factors; reply with factors and figures."""
-    request, run, site = _ask(message, context)
+    caller = _caller(message, context)
     arrays = {name: array.numpy() for name, array in message.content.array_records["global"].items()}
-    answer = resident().call("train", site, run.logs, arrays, **request)
+    answer = caller.ask("train", arrays)
     figures = {k: v for k, v in answer.header.items() if k != "contract" and v is not None}
-    content = RecordDict(
+    return RecordDict(
         {
             "factors": ArrayRecord({k: Array(np.ascontiguousarray(v)) for k, v in answer.arrays.items()}),
             "figures": MetricRecord(figures),
-            "about": ConfigRecord({"domain": site.domain, **answer.header["contract"]}),
+            "about": ConfigRecord({"domain": caller.domain, **answer.header["contract"]}),
         }
     )
-    return Message(content, reply_to=message)
 
 
 @app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
+@answered
+def evaluate(message: Message, context: Context) -> RecordDict:
     """Score the base and the models sent on this domain's held-out text; reply with numbers."""
-    request, run, site = _ask(message, context)
+    caller = _caller(message, context)
     scalings = dict(message.content.config_records["models"])
     arrays = {
         f"{name}/{key}": array.numpy()
         for name in scalings
         for key, array in message.content.array_records[name].items()
     }
-    answer = resident().call("evaluate", site, run.logs, arrays, models=scalings, **request)
-    cells = answer.header["cells"]
+    answer = caller.ask("evaluate", arrays, models=scalings)
     keys = ("bits_per_byte", "num_bytes", "num_tokens")
-    content = {c["model"]: MetricRecord({k: c[k] for k in keys}) for c in cells}
-    return Message(RecordDict({**content, "about": ConfigRecord({"domain": site.domain})}), reply_to=message)
+    content = {c["model"]: MetricRecord({k: c[k] for k in keys}) for c in answer.header["cells"]}
+    return RecordDict({**content, "about": ConfigRecord({"domain": caller.domain})})

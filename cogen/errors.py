@@ -11,6 +11,7 @@ CogenError
 │   └── RankError          the rank asked for is not one the inputs can give
 ├── TrainingError          training went wrong in a way that a setting can mend
 ├── RunError               a run folder is in the way, incomplete or not resumable
+├── PolicyError            a domain refuses what its own policy forbids
 └── FederationError        Flower's programs or the clients failed
     ├── EnrolmentError     an invite, a key or a base does not let a domain in; its text may go to that domain
     └── ReplyError         a client's reply may not touch the global model
@@ -29,6 +30,9 @@ class CogenError(Exception):
         where: path, key, module or domain; left out when there is none.
         fix: one sentence that says what to do.
     """
+
+    leaves = False
+    """Whether a domain may send the line to a coordinator; else only the kind of error leaves."""
 
     def __init__(self, what: str, *, expected: str, got: str, where: str = "", fix: str) -> None:
         self.where = where
@@ -76,6 +80,12 @@ class TrainingError(CogenError):
 
 class RunError(CogenError):
     """A run folder is in the way, incomplete or not resumable."""
+
+
+class PolicyError(CogenError):
+    """A domain refuses what its own policy forbids; names neither a path nor a machine."""
+
+    leaves = True
 
 
 class FederationError(CogenError):

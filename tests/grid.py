@@ -19,10 +19,17 @@ class InProcessGrid(Grid):
     """One node a domain; `faults` maps a node's index to what becomes of its reply to a train message.
 
     A fault gets the message and the reply, and returns another reply, or None for silence. What a
-    client raises becomes an error reply, as in Flower's own runtimes.
+    client raises becomes an error reply, as in Flower's own runtimes. `node_config` gives a node's own
+    settings by its index; a simulation's are its number alone.
     """
 
-    def __init__(self, num_nodes: int, faults: dict[int, Fault] | None = None) -> None:
+    def __init__(
+        self,
+        num_nodes: int,
+        faults: dict[int, Fault] | None = None,
+        node_config: Callable[[int], dict[str, Any]] = lambda node: {"partition-id": node},
+    ) -> None:
+        self.node_config = node_config
         self.num_nodes = num_nodes
         self.faults = faults or {}
         self.replies: dict[str, Message] = {}
@@ -58,7 +65,7 @@ class InProcessGrid(Grid):
     def _handle(self, message: Message) -> None:
         node = message.metadata.dst_node_id - 100
         context = Context(
-            run_id=1, node_id=100 + node, node_config={"partition-id": node}, state=RecordDict(), run_config={}
+            run_id=1, node_id=100 + node, node_config=self.node_config(node), state=RecordDict(), run_config={}
         )
         fault = self.faults.get(node) if message.metadata.message_type == "train" else None
         try:

@@ -10,12 +10,15 @@ import typer
 from cogen.cli import (
     chat,
     data,
+    doctor,
     evaluate,
     generate,
     invite,
+    join,
     merge,
     nodes,
     probes,
+    receipts,
     report,
     revoke,
     run,
@@ -33,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("doctor")(doctor.doctor)
 app.command("data")(data.data)
 app.command("train")(train.train)
 app.command("simulate")(simulate.simulate)
@@ -41,6 +45,8 @@ app.command("invite")(invite.invite)
 app.command("nodes")(nodes.nodes)
 app.command("revoke")(revoke.revoke)
 app.command("run")(run.run)
+app.command("join")(join.join)
+app.command("receipts")(receipts.receipts)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(probes.app, name="probes")

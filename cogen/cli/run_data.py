@@ -34,7 +34,7 @@ def run_data(
     base = load_base(base_name)
     with byte_bar("data") as bar:
         prepared = prepare_corpus(base, path, config.data, config.evaluate.heldout_frac, progress=bar.update)
-    card = replace(prepared.card, cost=_cost(base, prepared, config.train) if with_cost else None)
+    card = replace(prepared.card, cost=measured_cost(base, prepared, config.train) if with_cost else None)
     folder = out or Path("cards") / (Path(path).stem or "data")
     write_file(folder / "card.json", card.to_json().encode())
     write_file(folder / "card.html", card_page(card).encode())
@@ -44,10 +44,16 @@ def run_data(
         print(f"{card_text(card)}\n\n{folder / 'card.html'}")
 
 
-def _cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
+def measured_cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
+    """What a round takes here, by a few real training steps."""
+    print("timing a few training steps", file=sys.stderr)
+    return cost_at(base, prepared, settings, measure_rate(base, prepared.train, settings))
+
+
+def cost_at(base: Base, prepared: Prepared, settings: Train, rate: float) -> Cost:
+    """What a round takes at `rate` tokens a second."""
     import torch
 
-    print("timing a few training steps", file=sys.stderr)
     live_blocks, is_fast = blocks_at_once(base, settings)
     activation_bytes = HALF_BYTES if base.model.dtype == torch.bfloat16 else FAST_BYTES if is_fast else FULL_BYTES
     return training_cost(
@@ -57,5 +63,5 @@ def _cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
         live_blocks,
         settings,
         prepared.num_train_tokens,
-        measure_rate(base, prepared.train, settings),
+        rate,
     )

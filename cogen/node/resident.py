@@ -118,7 +118,7 @@ def serve(connection: socket.socket) -> None:
         except EOFError:
             return
         try:
-            answer = _answer(_trainer(trainers, request), request)
+            answer = answer_with(_trainer(trainers, request), request)
         except CogenError as error:
             answer = Frame({"error": str(error)})
         except Exception as error:  # noqa: BLE001 - whatever went wrong must reach the server as this client's reason
@@ -141,7 +141,8 @@ def _trainer(trainers: dict[str, Trainer], request: Frame) -> Trainer:
     return known
 
 
-def _answer(trainer: Trainer, request: Frame) -> Frame:
+def answer_with(trainer: Trainer, request: Frame) -> Frame:
+    """What the trainer makes of a request to train or to evaluate."""
     import torch
 
     from cogen.node.trainer import from_arrays, to_arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import time
@@ -11,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogen.adapter import Factors
+from cogen.adapter import Factors, factor_digest
 from cogen.base import Base, load_base
 from cogen.config import Domain, RunConfig
 from cogen.data import Window, heldout_windows
@@ -57,22 +58,25 @@ class Trainer:
     """One domain in one run: its settings, its data once they are needed, and the base, which a process has once.
 
     Asked twice for the same round with the same global factors, it gives the same reply: optimiser
-    states are kept by round, and a round always starts from the one before it.
+    states are kept by round, and a round always starts from the one before it. A round cut off in the
+    middle goes on from the state saved last, and ends with the same bits.
 
     Args:
         settings: what the server says of the run (`settings_for`).
         site: where this domain keeps its corpus and its states.
+        base: where this machine finds the run's base; None is by the server's name of it.
     """
 
-    def __init__(self, settings: str, site: Site) -> None:
+    def __init__(self, settings: str, site: Site, base: str | None = None) -> None:
         self.settings, self.site = settings, site
         self.config: RunConfig = config_from(settings, site)
+        self.base_name = base or self.config.base.name
         self.config.require_rounds()
         self.domain: Domain = self.config.domains[0]
 
     @property
     def base(self) -> Base:
-        return _loaded(self.config.base.name, self.config.base.precision)
+        return _loaded(self.base_name, self.config.base.precision)
 
     def train(self, round_number: int, current: Mapping[str, Factors]) -> RoundReply:
         """Train round `round_number` of the run from the global factors `current`.
@@ -139,14 +143,24 @@ class Trainer:
             values = {**vars(step), "num_tokens": plan.first_block * data.stream.block_tokens + step.num_tokens}
             append_line(node / "train.jsonl", values)
 
-        state = self._state_before(number, data.key)
+        part = node / f"part-{number:04d}-{_digest(start, rest)}.safetensors"
+        state = TrainState.load(part, data.key) if part.is_file() else self._state_before(number, data.key)
         result = train_round(
-            self.base, start, data.stream, plan, self.config.train, rest=rest, state=state, on_step=log
+            self.base,
+            start,
+            data.stream,
+            plan,
+            self.config.train,
+            rest=rest,
+            state=state,
+            on_step=log,
+            on_checkpoint=lambda s: s.save(part, data.key),
         )
         about = {"round": number, "seconds": result.seconds, "peak_memory_bytes": peak_memory_bytes()}
         append_line(node / "rounds.jsonl", about)
         result.state.save(node / f"state-{number:04d}.safetensors", data.key)
-        for path in _states(node, number - 1)[:-1]:  # the newest of them is what this round began from, if asked again
+        # The newest state of an earlier round is what this one began from, if asked again.
+        for path in (*_states(node, number - 1)[:-1], *node.glob("part-*.safetensors")):
             path.unlink()
         return result
 
@@ -158,10 +172,20 @@ class Trainer:
         return TrainState.load(found[-1], key) if found else None
 
 
+def preload(name: str) -> None:
+    """Load a base as runs ask for it by default."""
+    _loaded(name, "auto")
+
+
 @lru_cache(maxsize=1)
 def _loaded(name: str, precision: str) -> Base:
     """One base a process, whatever runs and domains ask for it."""
     return load_base(name, precision=precision)
+
+
+def _digest(start: Mapping[str, Factors], rest: Mapping[str, Factors] | None) -> str:
+    """Of what a round starts from: a part of another start must not be gone on with."""
+    return hashlib.sha256(f"{factor_digest(start)} {factor_digest(rest or {})}".encode()).hexdigest()[:16]
 
 
 def _states(node: Path, last_round: int) -> list[Path]:

@@ -26,6 +26,7 @@ from cogen.evaluate.matrix import Evaluation
 from cogen.federation.controls import controls_of, train_controls
 from cogen.federation.judging import judge_seed, read_evaluation
 from cogen.federation.simulate import simulate
+from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
 from tests.cut import Cut
@@ -72,7 +73,7 @@ def files(run: RunFolder, *parts: str) -> dict[str, bytes]:
         str(p.relative_to(run.path)): p.read_bytes()
         for part in parts
         for p in (run.path / part).rglob("*")
-        if p.is_file()
+        if p.is_file() and p.name != MODEL_CARD  # written with the report, from the folder's name
     }
 
 

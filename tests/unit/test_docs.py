@@ -30,6 +30,7 @@ DOCUMENTS = (
     "docs/deploy/coordinator.md",
     "docs/threat-model.md",
     "docs/federation.md",
+    "docs/deploy/domain.md",
     "seeds/README.md",
     "benchmarks/LOG.md",
 )

@@ -105,7 +105,8 @@ def test_probes_questions_tasks_and_general_text(run: Path) -> None:
     question = {"model": "combined", "domain": "grid", "num_answerable": 10, "num_unanswerable": 7}
     question |= {"right_frac": 0.31, "abstained_frac": 0.11, "wrong_frac": 0.58, "made_up_frac": 0.93}
     task = {"model": "combined", "task": "arc_easy", "metric": "acc", "value": 0.512, "stderr": None, "num_samples": 9}
-    general = [{"model": m, "domain": "general", "bits_per_byte": v} for m, v in (("base", 1.1), ("combined", 1.12))]
+    size = {"domain": "general", "num_bytes": 900, "num_tokens": 300}
+    general = [{"model": m, "bits_per_byte": v, **size} for m, v in (("base", 1.1), ("combined", 1.12))]
     add(run, probes=[probe], questions=[question], tasks=[task], general=general)
     text = words(page(run))
     assert "combined grid 20 45.0% 25.1% to 65.2% 25.0% 12.3%" in text

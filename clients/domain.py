@@ -1,0 +1,105 @@
+"""A domain of a real federation, as its ClientApp sees it: a socket to ask, and a receipt for all that leaves."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from flwr.app import Context, Error, Message, RecordDict
+
+from cogen.errors import CogenError, FederationError
+from cogen.node.ask import ask
+from cogen.node.receipt import Reply, record
+from cogen.node.wire import Frame
+
+FAILED = 2  # Flower's code for a ClientApp that raised
+Handler = Callable[[Message, Context], RecordDict]
+
+
+class Caller(Protocol):
+    """Whoever asks a trainer for the domain of one message."""
+
+    domain: str
+
+    def ask(self, action: str, arrays: Mapping[str, Any] | None = None, **more: Any) -> Frame: ...
+
+
+class Deployed:
+    """A domain with a resident trainer of its own, at the socket that the node's own settings name."""
+
+    def __init__(self, request: Mapping[str, Any], context: Context) -> None:
+        self.request = dict(request)
+        self.domain = str(context.node_config["domain"])
+        self.socket = Path(str(context.node_config["socket"]))
+
+    def ask(self, action: str, arrays: Mapping[str, Any] | None = None, **more: Any) -> Frame:
+        answer = ask(self.socket, action, arrays, **self.request, **more)
+        if "error" in answer.header:
+            raise Refused(str(answer.header["error"]))
+        return answer
+
+
+class Refused(FederationError):
+    """The line that the trainer made for the coordinator."""
+
+    leaves = True
+
+    def __init__(self, line: str) -> None:
+        Exception.__init__(self, line)
+
+
+def answered(handler: Handler) -> Callable[[Message, Context], Message]:
+    """The handler's records as a reply; where there is a domain's folder, with a receipt written first.
+
+    What fails there leaves as one line that was made for it; in a simulation it is raised as it is.
+    """
+
+    @functools.wraps(handler)
+    def handle(message: Message, context: Context) -> Message:
+        if "socket" not in context.node_config:
+            return Message(handler(message, context), reply_to=message)
+        try:
+            content = handler(message, context)
+            _write_receipt(message, context, plain(content))
+        except Exception as error:
+            logging.getLogger(__name__).exception("failed")
+            return _refusal(message, context, reason_of(error))
+        return Message(content, reply_to=message)
+
+    return handle
+
+
+def _refusal(message: Message, context: Context, reason: str) -> Message:
+    """An error reply with its receipt; without one, the fixed line that says just this."""
+    try:
+        _write_receipt(message, context, Reply(error=reason))
+    except Exception:
+        logging.getLogger(__name__).exception("no receipt")
+        reason = "the domain could not write a receipt, and so sends nothing"
+    return Message(Error(code=FAILED, reason=reason), reply_to=message)
+
+
+def reason_of(error: Exception) -> str:
+    """What a coordinator is told: a line that was made to leave, or no more than the kind of error."""
+    if isinstance(error, CogenError) and error.leaves:
+        return str(error)
+    return f"failed at the domain ({type(error).__name__}); its own log says why"
+
+
+def plain(content: RecordDict) -> Reply:
+    """All that a reply's records hold: its arrays, numbers and texts, by record."""
+    arrays = {key: {n: a.numpy() for n, a in r.items()} for key, r in content.array_records.items()}
+    numbers = {key: dict(r) for key, r in content.metric_records.items()}
+    return Reply(arrays, {**numbers, **{key: dict(r) for key, r in content.config_records.items()}})
+
+
+def _write_receipt(message: Message, context: Context, reply: Reply) -> None:
+    records = message.content.config_records
+    request = dict(records["request"]) if "request" in records else {}
+    number = request.get("round", 0)
+    path = Path(str(context.node_config["socket"])).with_name("receipts.jsonl")
+    kind = message.metadata.message_type.partition(".")[0]
+    record(path, str(request.get("run", "")), number if isinstance(number, int) else 0, kind, reply)

@@ -1,0 +1,141 @@
+"""The work of `cogen join`, imported only when it runs: check, prepare, join, and show what happens."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cogen.base import describe_base
+from cogen.cli.show import byte_bar, duration
+from cogen.errors import ConfigError
+from cogen.federation.invites import Invite, read_invite
+from cogen.federation.join import join, member_of, prepare_data, require_same, sole, stay
+from cogen.node.home import Member, NodeHome, default_home
+from cogen.node.policy import read_policy
+from cogen.node.preview import preview_text
+
+LINE_SECONDS = 10.0
+
+
+def run_join(
+    invite_path: Path | None,
+    data: str | None,
+    folder: Path | None,
+    base: str | None,
+    threads: int | None,
+    *,
+    dry_run: bool,
+) -> None:
+    """Join if need be, then stay until Ctrl-C or SIGTERM."""
+    invite = None if invite_path is None else read_invite(invite_path)
+    home = _home(invite, folder)
+    member = _member(invite, home, data, base)
+    if dry_run:
+        _show_preview(member, home)
+        return
+    home.make()
+    with sole(home) as handle:
+        with byte_bar("data") as bar:
+            prepared = prepare_data(member, bar.update)
+        _say(f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}")
+        if invite is None:
+            home.write_member(member)
+        else:
+            join(invite, member, home)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        stay(home, member, handle, JoinNarrator(member).follow, threads)
+
+
+def _home(invite: Invite | None, folder: Path | None) -> NodeHome:
+    if folder is not None:
+        return NodeHome(folder)
+    if invite is None:
+        fix = "For example cogen join clinical.invite --data ./notes."
+        raise ConfigError("cannot join", expected="an invite, or --folder of a member", got="neither", fix=fix)
+    return NodeHome(default_home(invite.federation, invite.domain))
+
+
+def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str | None) -> Member:
+    """Of the invite, or of the folder that joined before; checked against the base and the app at hand."""
+    before = home.read_member() if home.member.is_file() or invite is None else None
+    data = data or (before.data if before else None)
+    if data is None:
+        fix = "It is this domain's corpus, and stays here."
+        raise ConfigError("cannot join", expected="--data PATH", got="nothing", fix=fix)
+    if invite is not None:
+        return member_of(invite, data, base or (before.base if before else None))
+    assert before is not None
+    where = data if data.startswith("hf://") else str(Path(data).expanduser().resolve())
+    member = before.model_copy(update={"data": where, **({"base": base} if base else {})})
+    require_same(member)
+    return member
+
+
+def _show_preview(member: Member, home: NodeHome) -> None:
+    with byte_bar("data") as bar:
+        prepared = prepare_data(member, bar.update)
+    policy = read_policy(home.policy) if home.policy.is_file() else None
+    print(preview_text(member, describe_base(member.base), prepared.num_train_tokens, policy))
+
+
+class JoinNarrator:
+    """What a member's programs do, on stderr: one line an event, one that changes in place while it trains."""
+
+    def __init__(self, member: Member) -> None:
+        self.member, self.printed, self.first = member, 0.0, (0.0, 0)
+        self.live = sys.stderr.isatty()
+        self.open = False
+
+    def follow(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        getattr(self, f"_{event['event']}")(event)
+
+    def _starting(self, event: dict[str, Any]) -> None:
+        self._line("starting the trainer and the node")
+
+    def _connected(self, event: dict[str, Any]) -> None:
+        self._line(f"connected to {self.member.address} · waiting for work")
+
+    def _lost(self, event: dict[str, Any]) -> None:
+        self._line(f"no connection to {self.member.address}; trying again")
+
+    def _restarted(self, event: dict[str, Any]) -> None:
+        self._line(str(event["text"]))
+
+    def _work(self, event: dict[str, Any]) -> None:
+        self.first = (0.0, 0)
+        what = "training" if event["action"] == "train" else "scoring models"
+        self._line(f"round {event['round']} · {what}")
+
+    def _step(self, event: dict[str, Any]) -> None:
+        now, step, total = time.monotonic(), int(event["step"]), int(event["num_steps"])
+        if self.first[0] == 0.0 or step <= self.first[1]:
+            self.first = (now, step)
+        done = step - self.first[1]
+        left = duration((now - self.first[0]) / done * (total - step)) if done else "?"
+        rate = f"{event['tokens_per_second']:.0f} tok/s"
+        text = f"round {event['round']} · step {step}/{total} · loss {event['loss_nats']:.2f} · {rate} · {left} left"
+        if self.live:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            self.open = True
+        elif now - self.printed > LINE_SECONDS or step == total:
+            self.printed = now
+            self._line(text)
+
+    def _sent(self, event: dict[str, Any]) -> None:
+        if "error" in event:
+            self._line(f"refused · {event['error']}")
+        elif event["num_bytes"] or event["kind"] != "query":
+            self._line(f"round {event['round']} · sent {event['num_bytes'] / 1e6:.2f} MB ({event['kind']}) · waiting")
+
+    def _line(self, text: str) -> None:
+        end = "\n" if self.open else ""
+        self.open = False
+        print(f"{end}{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

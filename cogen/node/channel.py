@@ -1,0 +1,65 @@
+"""The Unix socket between a domain's programs: for this user alone, whatever the length of its path."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PATH_LIMIT_BYTES = 100  # of an address: 108 on Linux, 104 elsewhere
+
+
+def listen_at(path: Path) -> socket.socket:
+    """A listening socket at `path`, mode 0600; one left over by a process that died is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        with _address(path) as address:
+            listener.bind(address)
+    finally:
+        os.umask(before)
+    listener.listen(8)
+    return listener
+
+
+def connect_to(path: Path) -> socket.socket:
+    """A connection to whoever listens at `path`.
+
+    Raises:
+        OSError: nobody does.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _address(path) as address:
+            connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_same_user(connection: socket.socket) -> bool:
+    """Whether the other side runs as this user; elsewhere than on Linux the folder's mode says so alone."""
+    if not sys.platform.startswith("linux"):
+        return True
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return bool(uid == os.getuid())
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """The path itself, or where it is too long for a socket, one through its folder's descriptor (Linux)."""
+    if len(os.fsencode(path)) <= PATH_LIMIT_BYTES or not sys.platform.startswith("linux"):
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

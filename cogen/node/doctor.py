@@ -1,0 +1,152 @@
+"""Whether this machine can take part, and what it will cost: each finding is a line with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cogen.config import Train
+from cogen.data.card import Cost
+
+State = Literal["ok", "warning", "problem"]
+
+MIN_DISK_BYTES, LOW_DISK_BYTES = 1 << 30, 5 << 30
+MEMORY_SHARE, DEADLINE_SHARE = 0.8, 0.8  # of what there is, that a round may be planned to take
+MATRIX_SECONDS, MATRIX_SIZE = 2.0, 1024
+LOW_GFLOPS = 20.0
+MIN_RANK = 4
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, how it stands, what was found, what to do when it is not ok."""
+
+    name: str
+    state: State
+    text: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state:8}{self.name:16}{self.text}" + (f". {self.fix}" if self.fix else "")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Settings under which a round fits this machine's memory and ends well before its deadline."""
+
+    rank: int
+    batch_blocks: int
+    tokens_per_round: int
+    minutes: float
+    peak_memory_mb: float
+
+
+def check_machine(folder: Path) -> list[Check]:
+    """Cores, memory, disk under `folder`, and the GPU."""
+    import psutil
+    import torch
+
+    cores, free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 0
+    memory = psutil.virtual_memory()
+    near = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(near).free
+    state: State = "problem" if free < MIN_DISK_BYTES else "warning" if free < LOW_DISK_BYTES else "ok"
+    found = [
+        Check("cores", "ok", f"{cores} usable, {torch.get_num_threads()} threads of torch"),
+        Check("memory", "ok", f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB"),
+        Check("disk", state, f"{free / 1e9:.1f} GB free for {folder}", "" if state == "ok" else "Make room."),
+    ]
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        return [*found, Check("gpu", "ok", f"{torch.cuda.get_device_name(0)}, {total / 1e9:.0f} GB")]
+    return [*found, Check("gpu", "ok", "none; training runs on the CPU")]
+
+
+def check_matrix_rate(seconds: float = MATRIX_SECONDS) -> Check:
+    """GFLOP/s of float32 products of square matrices where training would run, measured for so long."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.rand(MATRIX_SIZE, MATRIX_SIZE, device=device)
+    float((a @ a).sum())
+    began, products = time.monotonic(), 0
+    while (taken := time.monotonic() - began) < seconds:
+        float((a @ a)[0, 0])
+        products += 1
+    rate = 2 * MATRIX_SIZE**3 * products / taken / 1e9
+    slow = rate < LOW_GFLOPS
+    fix = "Something else may be running; rounds will take long." if slow else ""
+    return Check("matrix rate", "warning" if slow else "ok", f"{rate:.0f} GFLOP/s in float32", fix)
+
+
+def check_versions(found: Mapping[str, str]) -> Check:
+    """Python and the packages that a result depends on."""
+    import platform
+
+    text = ", ".join([f"python {platform.python_version()}", *(f"{k} {v}" for k, v in found.items())])
+    missing = [name for name in ("torch", "flwr", "cogen-ai") if found.get(name) == "unknown"]
+    fix = f"Install {', '.join(missing)}." if missing else ""
+    return Check("versions", "warning" if missing else "ok", text, fix)
+
+
+def check_corpus(num_train_tokens: int, settings: Train) -> Check:
+    """Whether the corpus lasts for a round."""
+    text, asked = f"{num_train_tokens} training tokens", settings.tokens_per_round
+    if num_train_tokens < settings.block_tokens:
+        return Check("corpus", "problem", text, f"A block alone has {settings.block_tokens}; add documents.")
+    if num_train_tokens < asked:
+        fix = f"A round of {asked} reads them {asked / num_train_tokens:.1f} times."
+        return Check("corpus", "warning", text, fix)
+    return Check("corpus", "ok", f"{text}, {num_train_tokens / asked:.1f} rounds of {asked}")
+
+
+def check_round(cost: Cost, deadline_seconds: float, free_bytes: int) -> list[Check]:
+    """Whether a round as asked for fits the memory that is free, and ends before its deadline."""
+    memory, room = cost.peak_memory_mb, free_bytes / 1e6
+    short = memory > room
+    tight = memory > MEMORY_SHARE * room
+    fits: State = "problem" if short else "warning" if tight else "ok"
+    fix = "See the proposal." if short or tight else ""
+    late, near = cost.minutes * 60 > deadline_seconds, cost.minutes * 60 > DEADLINE_SHARE * deadline_seconds
+    ends: State = "problem" if late else "warning" if near else "ok"
+    told = f"{cost.tokens_per_second:.0f} tok/s; a round of {cost.num_tokens} tokens takes {cost.minutes:.1f} min"
+    return [
+        Check("round memory", fits, f"about {memory:.0f} MB of {room:.0f} MB free", fix),
+        Check(
+            "round time", ends, f"{told} of {deadline_seconds / 60:.0f}", "See the proposal." if late or near else ""
+        ),
+        Check("bytes sent", "ok", f"{cost.adapter_mb:.1f} MB a round"),
+    ]
+
+
+def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: Any) -> Proposal:
+    """The largest batch and rank, in this order of giving way, and the tokens, that fit; at least the smallest.
+
+    Args:
+        cost_of: from settings to their `Cost`, at the rate that was measured.
+    """
+    tried = settings
+    while (cost := cost_of(tried)).peak_memory_mb * 1e6 > MEMORY_SHARE * free_bytes:
+        if tried.batch_blocks > 1:
+            batch = tried.batch_blocks // 2
+            tried = tried.model_copy(update={"batch_blocks": batch, "accumulate": min(tried.accumulate, batch)})
+        elif tried.rank > MIN_RANK:
+            tried = tried.model_copy(update={"rank": max(MIN_RANK, tried.rank // 2)})
+        else:
+            break
+    most = DEADLINE_SHARE * deadline_seconds * cost.tokens_per_second
+    blocks = max(1, min(int(most // tried.block_tokens), -(-tried.tokens_per_round // tried.block_tokens)))
+    tokens = min(blocks * tried.block_tokens, max(tried.tokens_per_round, tried.block_tokens))
+    cost = cost_of(tried.model_copy(update={"tokens_per_round": tokens}))
+    return Proposal(tried.rank, tried.batch_blocks, tokens, cost.minutes, cost.peak_memory_mb)
+
+
+def worst(checks: Iterable[Check]) -> State:
+    """The worst state among them."""
+    states = {check.state for check in checks}
+    return "problem" if "problem" in states else "warning" if "warning" in states else "ok"

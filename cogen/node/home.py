@@ -1,0 +1,148 @@
+"""The folder of one member of a federation: what it joined, its key, its policy, and what it keeps.
+
+member.toml          the federation, this domain, its corpus and base, the app that may run here
+ca.pem               the only authority that this node believes
+key, key.pub         its identity; the private half never leaves
+policy.toml          what the domain allows, read anew for every request
+receipts.jsonl       what left, written before it leaves
+work.jsonl           what was asked for and begun
+runs/<run id>/       optimiser states, replies, train.jsonl
+trainer.sock         where the resident trainer listens
+logs/                output of the programs that `cogen join` keeps running
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from cogen.adapter import Contract
+from cogen.config import DOMAIN_PATTERN
+from cogen.errors import PolicyError, RunError
+from cogen.files import cannot_write, write_file
+from cogen.settings import Table, read_toml, validated
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Member(Table):
+    """`member.toml`: written when the domain has joined."""
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    federation: str
+    domain: Annotated[str, Field(pattern=DOMAIN_PATTERN)]
+    address: str
+    """HOST:PORT of the coordinator's gateway."""
+    data: str
+    """The corpus: a file, a folder, or hf://datasets/OWNER/NAME."""
+    base_name: str
+    """What the federation calls the base."""
+    base: str
+    """Where this machine finds the base: a folder, a hub id, or a known name."""
+    weights: Digest
+    tokenizer: Digest
+    modules: Digest
+    app_sha256: Digest
+    """Of the only Flower app that may run here."""
+    invite_sha256: str = ""
+    """Of the invite that it joined with, so that the same file starts it again."""
+
+    @property
+    def contract(self) -> Contract:
+        """Of the base that the federation trains."""
+        return Contract(self.weights, self.tokenizer, self.modules)
+
+
+class NodeHome:
+    """The paths of one member's folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+        self.member = self.path / "member.toml"
+        self.ca = self.path / "ca.pem"
+        self.key = self.path / "key"
+        self.public_key = self.path / "key.pub"
+        self.policy = self.path / "policy.toml"
+        self.receipts = self.path / "receipts.jsonl"
+        self.work = self.path / "work.jsonl"
+        self.enrolled = self.path / ".enrolled"
+        self.logs = self.path / "logs"
+        self.flower = self.path / "flwr"
+        self.programs = self.path / "programs"
+        self.socket = self.path / "trainer.sock"
+        self.launcher_socket = self.path / "launcher.sock"
+
+    def make(self) -> None:
+        """The folder, for this user alone.
+
+        Raises:
+            RunError: the place cannot be written.
+        """
+        try:
+            for folder in (self.path, self.logs, self.flower, self.programs):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.chmod(0o700)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+
+    def run(self, run_id: str) -> Path:
+        """Where this domain keeps what belongs to one run.
+
+        Raises:
+            PolicyError: no id, but something that could name a place elsewhere.
+        """
+        if not RUN_ID.fullmatch(run_id):
+            raise PolicyError(
+                "request refused",
+                expected="the id of a run: letters, digits, - and _",
+                got="something else",
+                fix="The coordinator and this domain need the same version of cogen.",
+            )
+        return self.path / "runs" / run_id
+
+    def read_member(self) -> Member:
+        """What this folder joined.
+
+        Raises:
+            RunError: it joined nothing yet.
+            ConfigError: the file is not what `write_member` wrote.
+        """
+        if not self.member.is_file():
+            raise RunError(
+                "no member here",
+                expected="a folder that cogen join made",
+                got="no member.toml",
+                where=str(self.path),
+                fix="Join with an invite: cogen join INVITE --data PATH.",
+            )
+        return validated(Member, read_toml(self.member), str(self.member))
+
+    def write_member(self, member: Member) -> None:
+        """Keep what was joined, whole or not at all."""
+        import tomli_w
+
+        write_private(self.member, tomli_w.dumps(member.model_dump()).encode())
+
+
+def default_home(federation: str, domain: str) -> Path:
+    """The platform's data folder, `cogen/<federation>-<domain>`."""
+    import platformdirs
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{federation}-{domain}")
+    return Path(platformdirs.user_data_dir("cogen")) / name
+
+
+def homes() -> list[NodeHome]:
+    """The members' folders of this user, where `default_home` puts them."""
+    import platformdirs
+
+    return [NodeHome(p.parent) for p in sorted(Path(platformdirs.user_data_dir("cogen")).glob("*/member.toml"))]
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """`write_file`, readable by this user alone."""
+    write_file(path, content, private=True)

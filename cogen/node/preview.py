@@ -1,0 +1,43 @@
+"""What a round would send, said before anything is joined: names, shapes and bytes, from the base's shapes alone."""
+
+from __future__ import annotations
+
+from cogen.base import BaseInfo
+from cogen.config import Train
+from cogen.node.home import Member
+from cogen.node.policy import Policy
+
+FIGURES = ("num_tokens", "seconds")
+SCORES = ("bits_per_byte_before", "bits_per_byte_after")
+ABOUT = ("domain", "weights", "tokenizer", "modules")
+
+
+def preview_arrays(base: BaseInfo, rank: int) -> dict[str, tuple[int, int]]:
+    """Shapes of the float32 arrays of a round's reply at `rank`, by name."""
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, (d_out, d_in) in base.modules.items():
+        mine = min(rank, d_out, d_in)
+        shapes[f"factors/{name}.a"], shapes[f"factors/{name}.b"] = (mine, d_in), (d_out, mine)
+    return shapes
+
+
+def preview_text(member: Member, base: BaseInfo, num_train_tokens: int, policy: Policy | None) -> str:
+    """One line an array, then numbers, texts and the sum; ranks and modules are the run's to choose."""
+    policy = policy or Policy()
+    rank = min(Train().rank, policy.max_rank or Train().rank)
+    shapes = preview_arrays(base, rank)
+    width = max(map(len, shapes))
+    rows = [f"{name.ljust(width)}  float32  {a} x {b}  {4 * a * b} bytes" for name, (a, b) in shapes.items()]
+    total = sum(4 * a * b for a, b in shapes.values())
+    scores = SCORES if policy.evaluation_leaves else ()
+    return "\n".join(
+        [
+            f"a round of domain {member.domain!r} would send, at rank {rank} on every module:\n",
+            *rows,
+            f"\nnumbers: {', '.join((*FIGURES, *scores))}",
+            f"texts: {', '.join(ABOUT)} (the base's hashes)",
+            f"in all {len(shapes)} arrays, {total} bytes",
+            f"never: the {num_train_tokens} training tokens, file names, paths, text",
+            "nothing was sent, and nobody was asked",
+        ]
+    )

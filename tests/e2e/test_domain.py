@@ -1,0 +1,262 @@
+"""A domain of a real federation: the real ClientApp, the real trainer process, and what leaves them.
+
+"Red" names a change of the code, made once by hand, under which the test fails.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message
+
+from clients import domain
+from cogen.node.channel import connect_to
+from cogen.node.home import NodeHome
+from cogen.node.wire import Frame, receive, send
+from cogen.runs import read_lines
+from tests.conftest import SEEDS
+from tests.grid import InProcessGrid
+from tests.member import RUN, ask, grid_of, make_home, record_of, request, service, some_factors, start_service
+
+CORPUS_NAME = "ward-seven-notes"
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_folder: Path) -> NodeHome:
+    data = tmp_path / "private" / f"{CORPUS_NAME}.jsonl"
+    data.parent.mkdir()
+    data.write_bytes((SEEDS / "grid.jsonl").read_bytes())
+    return make_home(tmp_path / "home", tiny_folder, data)
+
+
+@pytest.fixture
+def grid(home: NodeHome) -> Iterator[InProcessGrid]:
+    """A node with a running trainer."""
+    with service(home):
+        yield grid_of(home)
+
+
+def train(grid: InProcessGrid, config_file: Path, number: int = 1, *overrides: str, run: str = RUN) -> Message:
+    content = {"request": request(config_file, number, overrides, run), "global": record_of(some_factors(config_file))}
+    return ask(grid, "train", content)
+
+
+def factors_of(reply: Message) -> dict[str, np.ndarray]:
+    assert not reply.has_error(), reply.error.reason
+    return {n: a.numpy() for n, a in reply.content.array_records["factors"].items()}
+
+
+def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(v, other[k]) for k, v in one.items())
+
+
+def receipts(home: NodeHome) -> list[dict[str, object]]:
+    return read_lines(home.receipts)
+
+
+def all_text(reply: Message) -> str:
+    """Every text and number of a reply, error and all."""
+    if reply.has_error():
+        return str(reply.error.reason)
+    records = {**reply.content.metric_records, **reply.content.config_records}
+    names = [n for r in reply.content.array_records.values() for n in r]
+    return json.dumps([names, {k: {a: str(b) for a, b in r.items()} for k, r in records.items()}])
+
+
+def assert_nothing_private(text: str, home: NodeHome) -> None:
+    words = {w for line in (SEEDS / "grid.jsonl").read_text().splitlines() for w in json.loads(line)["text"].split()}
+    private = {CORPUS_NAME, str(home.path), "/private", socket.gethostname(), getpass.getuser(), ".jsonl"}
+    private |= {w for w in words if len(w) > 8 and w.isalpha()}
+    found = {w for w in private if w in text}
+    assert not found
+
+
+def test_what_is_handed_to_flower_is_what_the_receipts_say(
+    home: NodeHome, grid: InProcessGrid, config_file: Path
+) -> None:
+    """Red: a record, an array or a value that the receipt leaves out; a hash of other bytes."""
+    said = ask(grid, "query.hello", {"request": ConfigRecord({"run": RUN})})
+    trained = train(grid, config_file)
+    models = {"combined": record_of(some_factors(config_file)), "models": ConfigRecord({"combined": 2.0})}
+    scored = ask(grid, "evaluate", {"request": request(config_file), **models})
+    lines = receipts(home)
+    assert [(r["kind"], r["run"], r["round"]) for r in lines] == [
+        ("query", RUN, 0),
+        ("train", RUN, 1),
+        ("evaluate", RUN, 1),
+    ]
+    for line, reply in zip(lines, (said, trained, scored), strict=True):
+        assert not reply.has_error(), reply.error.reason
+        records = {**reply.content.metric_records, **reply.content.config_records}
+        assert line["values"] == {key: dict(record) for key, record in records.items()}
+        arrays = {f"{k}/{n}": a.numpy() for k, r in reply.content.array_records.items() for n, a in r.items()}
+        assert {a["name"] for a in line["arrays"]} == set(arrays)  # type: ignore[attr-defined]
+        for about in line["arrays"]:  # type: ignore[attr-defined]
+            array = arrays[about["name"]]
+            assert about["sha256"] == hashlib.sha256(array.tobytes()).hexdigest()
+            assert (about["shape"], about["dtype"]) == (list(array.shape), str(array.dtype))
+            assert about["l2_norm"] == pytest.approx(float(np.linalg.norm(array.astype(np.float64))))
+        assert set(reply.content) == set(line["values"]) | set(reply.content.array_records)  # type: ignore[arg-type]
+        assert_nothing_private(all_text(reply), home)
+    assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
+    assert set(said.content["about"]) == {"domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
+    assert_nothing_private(home.receipts.read_text(), home)
+
+
+def test_a_failure_leaves_as_one_line_without_the_machine(
+    home: NodeHome, grid: InProcessGrid, config_file: Path
+) -> None:
+    """The corpus is gone: its path is in the trainer's log, and not in the reply."""
+    data = Path(home.read_member().data)
+    data.unlink()
+    reply = train(grid, config_file)
+    assert reply.error.reason == "training failed at the domain (DataError); its own log says why"
+    assert receipts(home)[0]["error"] == reply.error.reason
+    assert CORPUS_NAME in (home.logs / "trainer.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("policy", "overrides", "reason"),
+    [
+        ("train = false", (), "expected no train"),
+        ("max_rank = 3", (), "a rank up to 3, got 4"),
+        ("max_tokens_per_round = 511", (), "up to 511 tokens a round, got 512"),
+        ("max_bytes_up_per_run = 1000", (), "up to 1000 bytes of a run"),
+        ('bases = ["another"]', (), "one of the bases another, got tiny"),
+        ("", ("train.replay=/etc/hostname",), "a public hf:// corpus"),
+        ("nonsense", (), "training failed at the domain (ConfigError)"),
+    ],
+)
+def test_the_policy_is_the_domains(
+    home: NodeHome, grid: InProcessGrid, config_file: Path, policy: str, overrides: tuple[str, ...], reason: str
+) -> None:
+    home.policy.write_text(policy)
+    reply = train(grid, config_file, 1, *overrides)
+    assert reason in reply.error.reason
+    (line,) = receipts(home)
+    assert (line["error"], line["arrays"]) == (reply.error.reason, [])
+    assert_nothing_private(reply.error.reason, home)
+    assert home.read_member().base not in reply.error.reason
+    home.policy.write_text("max_rank = 4\nmax_tokens_per_round = 512\nmax_bytes_up_per_run = 100_000\n")
+    if not overrides:
+        assert not train(grid, config_file).has_error()  # read anew, and at the limit it is allowed
+
+
+def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
+    home: NodeHome, grid: InProcessGrid, config_file: Path
+) -> None:
+    whole = train(grid, config_file)
+    assert "bits_per_byte_after" in whole.content.metric_records["figures"]
+    home.policy.write_text("max_rank = 6\nmax_tokens_per_round = 700\nevaluation_leaves = false\n")
+    about = ask(grid, "query.hello", {"request": ConfigRecord({"run": RUN})}).content["about"]
+    assert (about["max_rank"], about["max_tokens_per_round"], about["evaluates"]) == (6, 700, False)
+    stripped = train(grid, config_file)
+    assert set(stripped.content.metric_records["figures"]) == {"num_tokens", "seconds"}
+    assert equal(factors_of(whole), factors_of(stripped))
+    models = {"combined": record_of(some_factors(config_file)), "models": ConfigRecord({"combined": 2.0})}
+    scored = ask(grid, "evaluate", {"request": request(config_file), **models})
+    assert "numbers of evaluation" in scored.error.reason
+
+
+@pytest.mark.parametrize("run", ["../elsewhere", "/tmp/x", "", "a" * 65])
+def test_a_run_names_no_other_place(home: NodeHome, grid: InProcessGrid, config_file: Path, run: str) -> None:
+    assert "request refused" in train(grid, config_file, run=run).error.reason
+    assert not (home.path / "runs").exists()
+
+
+def test_asked_again_the_same_reply_comes_without_training_even_after_a_restart(
+    home: NodeHome, config_file: Path
+) -> None:
+    """Red: no kept replies, and the second figure of seconds differs; a key without the arrays, and the third is equal."""
+    grid, log = grid_of(home), home.run(RUN) / "train.jsonl"
+    with service(home):
+        first = train(grid, config_file)
+    steps = len(read_lines(log))
+    assert steps == 4
+    with service(home):
+        again = train(grid, config_file)
+        assert len(read_lines(log)) == steps
+        content = {"request": request(config_file), "global": record_of(some_factors(config_file, seed=1))}
+        other = ask(grid, "train", content)
+        assert len(read_lines(log)) == 2 * steps
+    assert equal(factors_of(first), factors_of(again))
+    assert dict(first.content["figures"]) == dict(again.content["figures"])
+    assert not equal(factors_of(first), factors_of(other))
+
+
+def kill_at(home: NodeHome, process: subprocess.Popen[bytes], ready: Path, killed: list[float]) -> None:
+    """SIGKILL the trainer once a state of the round in work is on the disk, then start another."""
+    until = time.monotonic() + 120
+    while not list(ready.glob("part-*.safetensors")) and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed.append(len(read_lines(ready / "train.jsonl")))
+    killed.append(start_service(home).pid)
+
+
+def test_a_trainer_killed_in_a_round_goes_on_from_its_last_state_bit_for_bit(
+    home: NodeHome, config_file: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """The ClientApp notices nothing. Red: the part is not read, and the steps done before the kill are done again."""
+    long = ("train.tokens_per_round=12800", "train.checkpoint_seconds=0.01")
+    other = make_home(tmp_path / "other", tiny_folder, Path(home.read_member().data))
+    with service(other):
+        whole = train(grid_of(other), config_file, 1, *long)
+    killed: list[int] = []
+    process = start_service(home)
+    thread = threading.Thread(target=kill_at, args=(home, process, home.run(RUN), killed))
+    thread.start()
+    try:
+        reply = train(grid_of(home), config_file, 1, *long)
+    finally:
+        thread.join()
+        os.kill(killed[1], signal.SIGKILL)
+    steps = [line["step"] for line in read_lines(home.run(RUN) / "train.jsonl")]
+    assert 0 < killed[0] < 100
+    assert steps[: killed[0]] == list(range(1, killed[0] + 1))
+    assert steps[killed[0]] > 1, "began anew"
+    assert steps[-1] == 100
+    assert equal(factors_of(reply), factors_of(whole))
+    assert not list(home.run(RUN).glob("part-*"))
+
+
+def test_the_socket_is_this_users_and_knows_four_actions(home: NodeHome) -> None:
+    with service(home) as process:
+        ask(grid_of(home), "query.hello", {"request": ConfigRecord({"run": RUN})})
+        assert home.socket.stat().st_mode & 0o777 == 0o600
+        assert home.path.stat().st_mode & 0o777 == 0o700
+        with connect_to(home.socket) as connection:
+            send(connection, Frame({"action": "read", "run": RUN, "data": "/etc/passwd"}))
+            assert "another action" in receive(connection).header["error"]
+            send(connection, Frame({"action": "stop"}))
+            assert receive(connection).header == {}
+        assert process.wait(timeout=20) == 0
+
+
+def test_a_path_longer_than_a_sockets_address_does(tmp_path: Path, tiny_folder: Path) -> None:
+    home = make_home(tmp_path / ("long" * 30), tiny_folder, SEEDS / "grid.jsonl")
+    with service(home):
+        assert not ask(grid_of(home), "query.hello", {"request": ConfigRecord({"run": RUN})}).has_error()
+
+
+def test_without_a_receipt_nothing_leaves(
+    home: NodeHome, grid: InProcessGrid, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receipts cannot be written: a folder is in their place."""
+    home.receipts.mkdir()
+    reply = train(grid, config_file)
+    assert reply.error.reason == "the domain could not write a receipt, and so sends nothing"
+    assert reply.error.code == domain.FAILED

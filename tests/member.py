@@ -1,0 +1,90 @@
+"""A member's folder and its real trainer process, for tests without a coordinator."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from cogen.adapter import Factors
+from cogen.base import describe_base
+from cogen.config import load_config
+from cogen.node.home import Member, NodeHome
+from cogen.node.request import settings_for
+from cogen.node.trainer import to_arrays
+from tests.grid import InProcessGrid
+
+RUN = "0123456789abcdef"
+
+
+def make_home(folder: Path, base: Path, data: Path, domain: str = "grid") -> NodeHome:
+    """A folder as `cogen join` leaves it."""
+    home = NodeHome(folder)
+    home.make()
+    contract = vars(describe_base(str(base)).contract)
+    about = {
+        "federation": "test",
+        "domain": domain,
+        "address": "localhost:1",
+        "data": str(data),
+        "base_name": "tiny",
+        "base": str(base),
+    }
+    home.write_member(Member(**about, **contract, app_sha256="0" * 64))
+    return home
+
+
+def start_service(home: NodeHome) -> subprocess.Popen[bytes]:
+    """The trainer's own process, as `cogen join` starts it."""
+    with open(home.logs / "trainer.log", "ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "cogen.node.service", str(home.path)], stdout=log, stderr=log)
+
+
+@contextmanager
+def service(home: NodeHome) -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer's process for the block."""
+    process = start_service(home)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def grid_of(home: NodeHome) -> InProcessGrid:
+    """One node, whose ClientApp asks this member's trainer."""
+    return InProcessGrid(1, node_config=lambda node: {"socket": str(home.socket), "domain": "grid"})
+
+
+def ask(grid: InProcessGrid, kind: str, content: Mapping[str, Any]) -> Message:
+    """The reply to one message."""
+    ids = grid.push_messages([Message(RecordDict(dict(content)), dst_node_id=100, message_type=kind)])
+    (reply,) = grid.pull_messages(ids)
+    return reply
+
+
+def request(config_file: Path, number: int = 1, overrides: tuple[str, ...] = (), run: str = RUN) -> ConfigRecord:
+    """What a coordinator asks of the domain `grid` in a round."""
+    config = load_config(config_file, overrides)
+    settings = settings_for(config, next(d for d in config.domains if d.name == "grid"))
+    return ConfigRecord({"run": run, "round": number, "scaling": config.train.scaling, "settings": settings})
+
+
+def record_of(factors: Mapping[str, Factors]) -> ArrayRecord:
+    return ArrayRecord({n: Array(t.numpy()) for n, t in to_arrays(factors).items()})
+
+
+def some_factors(config_file: Path, seed: int = 0) -> dict[str, Factors]:
+    """Global factors that change the model: B is not zero."""
+    from server.aggregate import first_global
+
+    config = load_config(config_file)
+    start = first_global(describe_base(config.base.name), config)
+    made = torch.Generator().manual_seed(seed)
+    return {n: Factors(f.a, 0.01 * torch.randn(f.b.shape, generator=made), f.scaling) for n, f in start.items()}

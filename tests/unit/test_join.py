@@ -1,0 +1,217 @@
+"""Joining by a real invite over real TLS: what is checked before anything is sent, and what is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+
+from cogen.adapter import Contract
+from cogen.base import describe_base
+from cogen.errors import BaseModelError, ContractMismatch, DataError, FederationError, RunError
+from cogen.federation.admission import greet
+from cogen.federation.app_hash import installed_app_sha256
+from cogen.federation.certificates import ensure_certificate
+from cogen.federation.folder import FederationFolder
+from cogen.federation.invites import Invite, read_invite
+from cogen.federation.join import join, member_of, sole
+from cogen.federation.node_programs import programs_of
+from cogen.node.home import Member, NodeHome
+from cogen.node.receipt import Reply, record
+from tests.conftest import SEEDS
+from tests.gateway import Gateway, serving
+from tests.shell import Cogen, refused
+
+DATA = str(SEEDS / "grid.jsonl")
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    with serving(tmp_path / "federation") as made:
+        yield made
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> NodeHome:
+    made = NodeHome(tmp_path / "home")
+    made.make()
+    return made
+
+
+@pytest.fixture
+def invite(gateway: Gateway, tiny_folder: Path) -> Invite:
+    return gateway.invite(str(tiny_folder), describe_base(str(tiny_folder)).contract, installed_app_sha256())
+
+
+def test_a_key_is_made_here_and_only_its_public_half_is_sent(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+    member = member_of(invite, DATA)
+    join(invite, member, home)
+    (asked,) = gateway.asked
+    assert set(asked) == {"token", "domain", "public_key", "app_sha256", "contract"}
+    assert (asked["token"], asked["domain"]) == (invite.token, "grid")
+    key = load_ssh_private_key(home.key.read_bytes(), None)
+    public = load_ssh_public_key(asked["public_key"].encode())
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    assert isinstance(public.curve, ec.SECP384R1)
+    assert key.public_key() == public
+    assert home.key.stat().st_mode & 0o777 == 0o600
+    assert home.path.stat().st_mode & 0o777 == 0o700
+    assert home.read_member() == member
+    assert home.ca.read_text() == gateway.folder.ca.read_text()
+    assert all(invite.token not in p.read_text() for p in home.path.rglob("*") if p.is_file())
+
+
+def test_the_same_folder_goes_on_without_asking_again(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+    """Even when the invite is over by then; another invite makes another key."""
+    join(invite, member_of(invite, DATA), home)
+    key = home.key.read_bytes()
+    gateway.refusal = "used"
+    join(invite, member_of(invite, DATA), home)
+    assert len(gateway.asked) == 1
+    assert home.key.read_bytes() == key
+    gateway.refusal = ""
+    again = gateway.invite(invite.base, invite.base_contract, invite.app_sha256)
+    join(again, member_of(again, DATA), home)
+    assert len(gateway.asked) == 2
+    assert home.key.read_bytes() != key
+
+
+def test_an_answer_that_was_lost_costs_no_new_invite(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+    """The key was entered, the answer never came, the process was killed; now the invite counts as used."""
+    join(invite, member_of(invite, DATA), home)
+    home.enrolled.unlink()
+    key = home.key.read_bytes()
+    gateway.refusal = "an invite that was used"
+    join(invite, member_of(invite, DATA), home)
+    assert (home.key.read_bytes(), home.enrolled.exists()) == (key, True)
+
+
+def test_a_refusal_is_told_and_leaves_no_member(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+    gateway.refusal = "one that was used"
+    with pytest.raises(FederationError, match=r"the coordinator refused: .*403: one that was used"):
+        join(invite, member_of(invite, DATA), home)
+    with pytest.raises(RunError, match="no member here"):
+        home.read_member()
+
+
+def test_an_invite_that_is_over_is_not_sent(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+    over = gateway.invite(invite.base, invite.base_contract, invite.app_sha256, days=-1.0)
+    with pytest.raises(FederationError, match="still open"):
+        join(over, member_of(over, DATA), home)
+    assert not gateway.asked
+
+
+def test_an_altered_invite_is_not_read(tmp_path: Path, invite: Invite) -> None:
+    path = tmp_path / "one.invite"
+    path.write_text(invite.to_toml().replace('domain = "grid"', 'domain = "clinical"'))
+    with pytest.raises(FederationError, match="altered"):
+        read_invite(path)
+
+
+@pytest.mark.parametrize(("ahead", "text"), [(600.0, "600 s behind"), (-600.0, "600 s ahead"), (200.0, "")])
+def test_clocks_too_far_apart_stop_it(gateway: Gateway, ahead: float, text: str) -> None:
+    gateway.ahead_seconds = ahead
+    if not text:
+        assert greet(gateway.address, gateway.folder.ca.read_text()) == pytest.approx(-ahead, abs=5.0)
+        return
+    with pytest.raises(FederationError, match=f"expected clocks within 300 s .*(599|600|601) s {text.split()[-1]}"):
+        greet(gateway.address, gateway.folder.ca.read_text())
+
+
+def test_another_authority_is_not_believed(gateway: Gateway, home: NodeHome, invite: Invite, tmp_path: Path) -> None:
+    """Red: the system's authorities, or no check."""
+    other = FederationFolder(tmp_path / "other")
+    other.create()
+    ensure_certificate(other, "localhost")
+    forged = invite.model_copy(update={"ca": other.ca.read_text()})
+    with pytest.raises(FederationError, match="a certificate of the invite's CA"):
+        join(forged, member_of(forged, DATA), home)
+    assert not gateway.asked
+
+
+def test_nobody_there_is_said_in_one_line(gateway: Gateway) -> None:
+    with pytest.raises(FederationError, match="expected the coordinator to answer"):
+        greet("localhost:1", gateway.folder.ca.read_text())
+
+
+def test_another_base_app_or_corpus_is_found_before_anything_is_sent(
+    gateway: Gateway, invite: Invite, tmp_path: Path
+) -> None:
+    contract = invite.base_contract
+    other = gateway.invite(invite.base, replace(contract, weights="e" * 64), invite.app_sha256)
+    with pytest.raises(ContractMismatch, match=r"expected weights eeeeeeeeeeee .* --base"):
+        member_of(other, DATA)
+    elsewhere = gateway.invite("their-base", contract, invite.app_sha256)
+    with pytest.raises(BaseModelError, match=r"'their-base'.* --base\."):
+        member_of(elsewhere, DATA)
+    assert member_of(elsewhere, DATA, invite.base).base_name == "their-base"
+    other = gateway.invite(invite.base, Contract(**vars(contract)), "f" * 64)
+    with pytest.raises(FederationError, match=r"another app is installed: expected .* ffffffffffff"):
+        member_of(other, DATA)
+    with pytest.raises(DataError, match="no such path"):
+        member_of(invite, str(tmp_path / "none"))
+    assert not gateway.asked
+
+
+def test_the_node_is_told_its_socket_and_finds_the_launcher_first(home: NodeHome, invite: Invite) -> None:
+    member: Member = member_of(invite, DATA)
+    trainer, _, node = programs_of(home, member, 0, print, threads=3)
+    assert trainer.environment["OMP_NUM_THREADS"] == "3"
+    assert node.environment["PATH"].split(":")[0] == str(home.programs)
+    assert node.environment["COGEN_APP_SHA256"] == invite.app_sha256
+    assert node.environment["FLWR_HOME"] == str(home.flower)
+    assert "--insecure" not in node.argv
+    words = dict(zip(node.argv[1::2], node.argv[2::2], strict=False))
+    assert words["--root-certificates"] == str(home.ca)
+    assert words["--superlink"] == invite.address
+    assert str(home.socket) in Path(words["--node-config"]).read_text()
+
+
+def test_a_folder_has_one_join_at_a_time(home: NodeHome) -> None:
+    with sole(home), pytest.raises(RunError, match="one that is running"), sole(home, 0.1):
+        pass
+    with sole(home):
+        pass
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
+    cogen: Cogen, gateway: Gateway, invite: Invite, tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "one.invite", tmp_path / "member"
+    path.write_text(invite.to_toml())
+    code, out, err = cogen("join", path, "--data", DATA, "--folder", folder, "--dry-run")
+    assert code == 0, err
+    rows = [line for line in out.splitlines() if "float32" in line]
+    base = describe_base(invite.base)
+    assert len(rows) == 2 * len(base.modules)
+    name, (_, d_in) = next(iter(base.modules.items()))
+    assert f"factors/{name}.a float32 16 x {d_in} {64 * d_in} bytes" in [" ".join(row.split()) for row in rows]
+    total = sum(4 * min(16, o, i) * (o + i) for o, i in base.modules.values())
+    assert f"{len(rows)} arrays, {total} bytes" in out
+    assert not folder.exists()
+    assert not gateway.asked
+
+
+def test_what_is_missing_is_said(cogen: Cogen, invite: Invite, tmp_path: Path) -> None:
+    path = tmp_path / "one.invite"
+    path.write_text(invite.to_toml())
+    refused(cogen("join"), "an invite")
+    refused(cogen("join", path, "--folder", tmp_path / "member"), "--data PATH")
+    refused(cogen("join", "--folder", tmp_path / "member"), "a folder that cogen join made")
+    refused(cogen("receipts", "--folder", tmp_path / "member"), "a folder that cogen join made")
+
+
+def test_receipts_of_a_member_are_printed(cogen: Cogen, home: NodeHome, invite: Invite) -> None:
+    home.write_member(member_of(invite, DATA))
+    assert cogen("receipts", "--folder", home.path)[1] == "nothing has left domain 'grid'\n"
+    record(home.receipts, "ab12", 1, "train", Reply({"factors": {"q.a": np.ones((2, 3), np.float32)}}))
+    out = cogen("receipts", "--folder", home.path)[1]
+    assert "1 messages, 24 bytes" in out
+    assert json.loads(cogen("receipts", "--folder", home.path, "--json")[1])["num_bytes"] == 24

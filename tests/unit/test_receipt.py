@@ -1,0 +1,64 @@
+"""Receipts: what a line says of a reply, and what is counted from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cogen.node.receipt import Reply, receipt_table, record, sent_in_run
+
+A = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def test_a_line_says_all_of_a_reply(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.jsonl"
+    turned = np.asfortranarray(A)  # bytes in another order in memory, the same array
+    reply = Reply({"factors": {"q.a": turned}}, {"figures": {"num_tokens": 64}, "about": {"domain": "grid"}})
+    line = record(path, "ab12", 3, "train", reply)
+    assert json.loads(path.read_text()) == line
+    assert (line["run"], line["round"], line["kind"], line["num_bytes"]) == ("ab12", 3, "train", 24)
+    assert line["arrays"] == [
+        {
+            "name": "factors/q.a",
+            "shape": [2, 3],
+            "dtype": "float32",
+            "num_bytes": 24,
+            "sha256": hashlib.sha256(A.tobytes()).hexdigest(),
+            "l2_norm": 55.0**0.5,
+        }
+    ]
+    assert line["values"] == {"figures": {"num_tokens": 64}, "about": {"domain": "grid"}}
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_rounds_and_bytes_of_a_run_are_counted_from_its_lines(tmp_path: Path) -> None:
+    """Red: counting another run's, an error as a round, or a round sent twice as two."""
+    path = tmp_path / "receipts.jsonl"
+    sent = Reply({"factors": {"q.a": A}})
+    for run, number, kind, reply in (
+        ("one", 1, "train", sent),
+        ("one", 1, "train", sent),
+        ("one", 2, "train", sent),
+        ("two", 9, "train", sent),
+        ("one", 3, "train", Reply(error="refused")),
+        ("one", 2, "evaluate", Reply(values={"base": {"bits_per_byte": 1.0}})),
+    ):
+        record(path, run, number, kind, reply)
+    assert sent_in_run(path, "one").rounds == {1, 2}
+    assert sent_in_run(path, "one").num_bytes == 72
+    assert sent_in_run(path, "none") == sent_in_run(tmp_path / "none", "one")
+
+
+def test_the_table_has_a_line_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.jsonl"
+    lines = [
+        record(path, "one", 1, "train", Reply({"factors": {"q.a": A}}, {"figures": {"seconds": 1.23456}})),
+        record(path, "one", 2, "train", Reply(error="refused by the domain's policy")),
+    ]
+    head, first, second = receipt_table(lines).splitlines()
+    assert head.split() == ["time", "run", "round", "kind", "arrays", "bytes", "values"]
+    assert first.split()[1:] == ["one", "1", "train", "1", "24", "seconds=1.235"]
+    assert second.endswith("refused by the domain's policy")
