@@ -104,6 +104,7 @@ def test_probes_questions_tasks_and_general_text(run: Path) -> None:
     probe |= {"high_frac": 0.652, "sum_accuracy_frac": 0.4, "chance_frac": 0.25, "calibration_error_frac": 0.123}
     question = {"model": "combined", "domain": "grid", "num_answerable": 10, "num_unanswerable": 7}
     question |= {"right_frac": 0.31, "abstained_frac": 0.11, "wrong_frac": 0.58, "made_up_frac": 0.93}
+    question |= {"confidence_frac": 0.6, "overconfidence_frac": 0.3}
     task = {"model": "combined", "task": "arc_easy", "metric": "acc", "value": 0.512, "stderr": None, "num_samples": 9}
     size = {"domain": "general", "num_bytes": 900, "num_tokens": 300}
     general = [{"model": m, "bits_per_byte": v, **size} for m, v in (("base", 1.1), ("combined", 1.12))]
