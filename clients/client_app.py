@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.domain import Caller, Deployed, answered
+from clients.domain import Caller, Deployed, answered, arrays_of
 from cogen.config import load_config
 from cogen.node.request import Site
 from cogen.node.resident import ResidentTrainer
-from cogen.node.wire import Frame
+from cogen.node.wire import Frame, pack
 from cogen.runs import RunFolder
 
 app = ClientApp()
@@ -69,12 +68,12 @@ def hello(message: Message, context: Context) -> RecordDict:
 def train(message: Message, context: Context) -> RecordDict:
     """Train a round from the global factors; reply with factors and figures."""
     caller = _caller(message, context)
-    arrays = {name: array.numpy() for name, array in message.content.array_records["global"].items()}
+    arrays = arrays_of(message.content.array_records["global"])
     answer = caller.ask("train", arrays)
     figures = {k: v for k, v in answer.header.items() if k != "contract" and v is not None}
     return RecordDict(
         {
-            "factors": ArrayRecord({k: Array(np.ascontiguousarray(v)) for k, v in answer.arrays.items()}),
+            "factors": ArrayRecord({k: Array(v) for k, v in pack(answer.arrays).items()}),
             "figures": MetricRecord(figures),
             "about": ConfigRecord({"domain": caller.domain, **answer.header["contract"]}),
         }
@@ -88,9 +87,9 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     caller = _caller(message, context)
     scalings = dict(message.content.config_records["models"])
     arrays = {
-        f"{name}/{key}": array.numpy()
+        f"{name}/{key}": array
         for name in scalings
-        for key, array in message.content.array_records[name].items()
+        for key, array in arrays_of(message.content.array_records[name]).items()
     }
     answer = caller.ask("evaluate", arrays, models=scalings)
     keys = ("bits_per_byte", "num_bytes", "num_tokens")

@@ -6,14 +6,17 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 
 from cogen.errors import CogenError, FederationError
 from cogen.node.ask import ask
 from cogen.node.receipt import Reply, record
-from cogen.node.wire import Frame
+from cogen.node.wire import Frame, unpack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FAILED = 2  # Flower's code for a ClientApp that raised
 Handler = Callable[[Message, Context], RecordDict]
@@ -89,9 +92,14 @@ def reason_of(error: Exception) -> str:
     return f"failed at the domain ({type(error).__name__}); its own log says why"
 
 
+def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Factors by name, out of the one array as which they travel."""
+    return unpack({name: array.numpy() for name, array in record.items()})
+
+
 def plain(content: RecordDict) -> Reply:
     """All that a reply's records hold: its arrays, numbers and texts, by record."""
-    arrays = {key: {n: a.numpy() for n, a in r.items()} for key, r in content.array_records.items()}
+    arrays = {key: arrays_of(r) for key, r in content.array_records.items()}
     numbers = {key: dict(r) for key, r in content.metric_records.items()}
     return Reply(arrays, {**numbers, **{key: dict(r) for key, r in content.config_records.items()}})
 

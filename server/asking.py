@@ -11,6 +11,7 @@ from cogen.adapter import Contract, Factors
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
 from cogen.node.request import settings_for
+from cogen.node.wire import pack
 from cogen.train.schedule import plan_round
 from server.post import reason_of
 from server.replies import Expected, Reply, check_reply
@@ -62,9 +63,9 @@ def no_reply(expected: str, got: str, domain: str) -> ReplyError:
 
 
 def to_record(factors: Mapping[str, Factors]) -> ArrayRecord:
-    """Factors as they travel: `<module>.a`, `<module>.b`."""
+    """Factors as they travel: `<module>.a`, `<module>.b`, packed."""
     arrays = {f"{n}.{side}": getattr(f, side).contiguous().numpy() for n, f in factors.items() for side in "ab"}
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(array) for name, array in pack(arrays).items()})
 
 
 def num_bytes(factors: Mapping[str, Factors]) -> int:

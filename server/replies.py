@@ -12,6 +12,7 @@ import torch
 from cogen.adapter import Contract, Factors
 from cogen.errors import ReplyError
 from cogen.merge.factored import leading, stack
+from cogen.node.wire import unpack
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -81,7 +82,7 @@ def _check(content: RecordDict, expected: Expected) -> Reply:
     if got != expected.contract:
         raise _refuse("the contract of the run's base", "another", expected)
     record = content.array_records["factors"]
-    arrays = {name: array.numpy() for name, array in record.items()}
+    arrays = unpack({name: array.numpy() for name, array in record.items()})
     _check_arrays(arrays, expected)
     factors = {
         name: Factors(torch.from_numpy(arrays[f"{name}.a"]), torch.from_numpy(arrays[f"{name}.b"]), f.scaling)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from cogen.adapter import Factors
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.node.home import Member, NodeHome
 from cogen.node.request import settings_for
-from cogen.node.trainer import to_arrays
+from server.asking import to_record
 from tests.grid import InProcessGrid
 
 RUN = "0123456789abcdef"
@@ -77,7 +77,7 @@ def request(config_file: Path, number: int = 1, overrides: tuple[str, ...] = (),
 
 
 def record_of(factors: Mapping[str, Factors]) -> ArrayRecord:
-    return ArrayRecord({n: Array(t.numpy()) for n, t in to_arrays(factors).items()})
+    return to_record(factors)
 
 
 def some_factors(config_file: Path, seed: int = 0) -> dict[str, Factors]:

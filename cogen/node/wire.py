@@ -1,4 +1,7 @@
-"""Frames between a ClientApp and its resident trainer: a JSON header and named arrays, no pickle, no torch."""
+"""How arrays travel, without pickle and without torch: in frames between a ClientApp and its resident trainer (a JSON
+header and named arrays), and packed into one array in a message of Flower's, which sends each array by itself, in
+several signed requests.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZES = struct.Struct(">QQ")
+PACKED = "safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,31 @@ def receive(connection: socket.socket) -> Frame:
     """
     header, arrays = SIZES.unpack(_exactly(connection, SIZES.size))
     return Frame(json.loads(_exactly(connection, header)), load(_exactly(connection, arrays)))
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Named arrays as one of bytes, `(num_bytes,)`: the safetensors format, names in order."""
+    import numpy as np
+
+    held = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    return {PACKED: np.frombuffer(save(held), dtype=np.uint8)}
+
+
+def unpack(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The inverse of `pack`.
+
+    Raises:
+        ValueError: anything else than what `pack` makes.
+    """
+    import numpy as np
+    from safetensors import SafetensorError
+
+    if arrays.keys() != {PACKED} or arrays[PACKED].dtype != np.uint8 or arrays[PACKED].ndim != 1:
+        raise ValueError(f"expected one array {PACKED!r} of bytes")
+    try:
+        return load(arrays[PACKED].tobytes())
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy does not have
+        raise ValueError(f"not in the safetensors format: {error}") from None
 
 
 def _exactly(connection: socket.socket, num_bytes: int) -> bytes:

@@ -22,6 +22,7 @@ import pytest
 from flwr.app import ConfigRecord, Message
 
 from clients import domain
+from clients.domain import arrays_of
 from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
 from cogen.node.wire import Frame, receive, send
@@ -55,7 +56,7 @@ def train(grid: InProcessGrid, config_file: Path, number: int = 1, *overrides: s
 
 def factors_of(reply: Message) -> dict[str, np.ndarray]:
     assert not reply.has_error(), reply.error.reason
-    return {n: a.numpy() for n, a in reply.content.array_records["factors"].items()}
+    return arrays_of(reply.content.array_records["factors"])
 
 
 def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
@@ -71,7 +72,7 @@ def all_text(reply: Message) -> str:
     if reply.has_error():
         return str(reply.error.reason)
     records = {**reply.content.metric_records, **reply.content.config_records}
-    names = [n for r in reply.content.array_records.values() for n in r]
+    names = [n for r in reply.content.array_records.values() for n in (*r, *arrays_of(r))]
     return json.dumps([names, {k: {a: str(b) for a, b in r.items()} for k, r in records.items()}])
 
 
@@ -101,7 +102,7 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
         assert not reply.has_error(), reply.error.reason
         records = {**reply.content.metric_records, **reply.content.config_records}
         assert line["values"] == {key: dict(record) for key, record in records.items()}
-        arrays = {f"{k}/{n}": a.numpy() for k, r in reply.content.array_records.items() for n, a in r.items()}
+        arrays = {f"{k}/{n}": a for k, r in reply.content.array_records.items() for n, a in arrays_of(r).items()}
         assert {a["name"] for a in line["arrays"]} == set(arrays)  # type: ignore[attr-defined]
         for about in line["arrays"]:  # type: ignore[attr-defined]
             array = arrays[about["name"]]

@@ -16,9 +16,11 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients import client_app
+from clients.domain import arrays_of
 from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
 from cogen.errors import FederationError
+from cogen.node.wire import pack
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
 from server.server_app import app as server_app
@@ -50,8 +52,8 @@ def edit(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Fa
     """A fault that changes the arrays of a reply."""
 
     def fault(message: Message, reply: Message) -> Message:
-        arrays = {k: a.numpy().copy() for k, a in reply.content.array_records["factors"].items()}
-        reply.content["factors"] = ArrayRecord({k: Array(v) for k, v in change(arrays).items()})
+        arrays = arrays_of(reply.content.array_records["factors"])
+        reply.content["factors"] = ArrayRecord({k: Array(v) for k, v in pack(change(arrays)).items()})
         return reply
 
     return fault

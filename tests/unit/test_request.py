@@ -9,6 +9,7 @@ import pytest
 from cogen.config import load_config
 from cogen.errors import ConfigError
 from cogen.node.request import Site, config_from, settings_for
+from cogen.node.wire import PACKED, pack, unpack
 
 
 def test_a_domain_gets_every_setting_that_training_needs(config_file: Path, tmp_path: Path) -> None:
@@ -31,3 +32,18 @@ def test_no_corpus_of_another_domain_is_named(config_file: Path) -> None:
 def test_other_settings_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected"):
         config_from(text, Site("grid", "corpus", tmp_path))
+
+
+def test_arrays_come_out_of_the_pack_as_they_went_in() -> None:
+    import numpy as np
+
+    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros((0, 4), np.float64)}
+    packed = pack(arrays)
+    assert list(packed) == [PACKED] and packed[PACKED].dtype == np.uint8
+    assert pack(dict(reversed(arrays.items())))[PACKED].tobytes() == packed[PACKED].tobytes()
+    found = unpack(packed)
+    assert {k: (v.dtype, v.tolist()) for k, v in found.items()} == {k: (v.dtype, v.tolist()) for k, v in arrays.items()}
+    whole = packed[PACKED]
+    for other in ({}, arrays, {PACKED: whole.astype(np.int16)}, {PACKED: whole[:-1]}, {PACKED: whole, "more": whole}):
+        with pytest.raises(ValueError, match="expected one array|not in the safetensors format"):
+            unpack(other)
