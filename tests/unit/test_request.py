@@ -45,5 +45,5 @@ def test_arrays_come_out_of_the_pack_as_they_went_in() -> None:
     assert {k: (v.dtype, v.tolist()) for k, v in found.items()} == {k: (v.dtype, v.tolist()) for k, v in arrays.items()}
     whole = packed[PACKED]
     for other in ({}, arrays, {PACKED: whole.astype(np.int16)}, {PACKED: whole[:-1]}, {PACKED: whole, "more": whole}):
-        with pytest.raises(ValueError, match="expected one array|not in the safetensors format"):
+        with pytest.raises(ValueError, match=r"expected one array|not in the safetensors format"):
             unpack(other)

@@ -1,0 +1,197 @@
+"""What a round of a real federation costs besides training, and whether anything grows: coordinator and nodes on loopback.
+
+    python benchmarks/federation.py --rounds 5                                    # overhead, SmolLM2-135M, 4.9 MB of factors
+    python benchmarks/federation.py --base FOLDER --rank 4 --rounds 100           # soak with a small base
+
+Starts `cogen serve`, three `cogen join` and `cogen run` as their users do, each in a folder of its own. The overhead of a
+round is its seconds less those of its slowest client, as each client measured them. Memory is the resident set of each
+process (PSS where the system tells it), disk what the folders hold; both after round 10 and after the last.
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from cogen.federation.superlink import free_port
+from cogen.runs import RunFolder, read_lines
+from cogen.versions import versions
+
+SEEDS = Path(__file__).resolve().parents[1] / "seeds"
+DOMAINS = ("clinical", "grid", "materials")
+PATIENCE_SECONDS = 300.0
+KINDS = {  # words of a command line to what it is called in the result
+    "flower-superlink": "superlink",
+    "gateway_process": "gateway",
+    "flwr-serverapp": "server app",
+    "flower-supernode": "supernode",
+    "cogen.node.service": "trainer",
+    "clients.launch": "launcher",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--base", default="smollm2-135m")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--block-tokens", type=int, default=64)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory(prefix="cogen-bench-") as place:
+        print(json.dumps(measure(Path(place), args), indent=2))
+
+
+def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """All rounds, then the figures."""
+    config = place / "bench.toml"
+    config.write_text(_config(args))
+    coordinator = place / "coordinator"
+    coordinator.mkdir()
+    address = f"localhost:{free_port(None)}"
+    with ExitStack() as stack:
+        serving = ["serve", config, "--public-address", address, "--bind", "127.0.0.1"]
+        stack.enter_context(running(coordinator, *serving))
+        wait(lambda: (coordinator / "federation/serve.json").is_file(), "serve")
+        for domain in DOMAINS:
+            invite = place / f"{domain}.invite"
+            invite.write_text(said(coordinator, "invite", domain))
+            home = place / domain
+            home.mkdir()
+            joining = [
+                "join",
+                invite,
+                "--data",
+                SEEDS / f"{domain}.jsonl",
+                "--base",
+                args.base,
+                "--folder",
+                home / "home",
+            ]
+            stack.enter_context(running(home, *joining))
+        wait(lambda: said(coordinator, "nodes").count(" connected") == len(DOMAINS), "nodes")
+        samples = _run_rounds(place, coordinator, config, args.rounds)
+    run = RunFolder(coordinator / "federation/runs/bench")
+    return {
+        "arguments": vars(args),
+        "rounds": overheads(read_lines(run.events_path)),
+        "samples": samples,
+        "versions": versions(),
+    }
+
+
+def overheads(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Seconds of each round less those of its slowest client."""
+    rounds = {e["round"]: e for e in events if e["event"] == "round_finished"}
+    slowest = {
+        n: max(e["seconds"] for e in events if e["event"] == "client_replied" and e["round"] == n) for n in rounds
+    }
+    found = [rounds[n]["seconds"] - slowest[n] for n in sorted(rounds)]
+    bytes_up = rounds[1]["bytes_up"] / rounds[1]["num_valid"]
+    later = found[1:] or found
+    return {
+        "bytes_up_each": bytes_up,
+        "overhead_seconds": {"first": found[0], "median": median(later), "least": min(later), "most": max(later)},
+        "training_seconds_median": median(slowest.values()),
+    }
+
+
+def _run_rounds(place: Path, coordinator: Path, config: Path, num_rounds: int) -> dict[str, Any]:
+    """Run all rounds; memory and disk after round 10 and at the end."""
+    run, samples = RunFolder(coordinator / "federation/runs/bench"), {}
+    with running(coordinator, "run", config) as process:
+        while process.poll() is None:
+            done = [e["round"] for e in read_lines(run.events_path) if e["event"] == "round_finished"]
+            for mark in (min(10, num_rounds), num_rounds):
+                if mark in done and mark not in samples:
+                    samples[mark] = {"memory_mb": memory(place), "disk_mb": disk(place)}
+            time.sleep(0.5)
+        if process.returncode:
+            raise SystemExit(f"the run failed: see {coordinator}")
+    return {f"round {mark}": sample for mark, sample in samples.items()}
+
+
+def memory(place: Path) -> dict[str, float]:
+    """Resident memory [MB] of the processes that work below `place`, summed by kind."""
+    found: dict[str, float] = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            line = " ".join(process.cmdline())
+            kind = next((name for word, name in KINDS.items() if word in line), "others")
+            used = getattr(process.memory_full_info(), "pss", 0) or process.memory_info().rss
+        except psutil.Error:
+            continue
+        found[kind] = found.get(kind, 0.0) + used / 1e6
+    return {kind: round(value, 1) for kind, value in sorted(found.items())}
+
+
+def disk(place: Path) -> dict[str, float]:
+    """Bytes [MB] below the coordinator's folder and below the domains', run folders apart."""
+    parts = {"coordinator's runs": 0, "coordinator, rest": 0, "domains": 0}
+    for path in place.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            inside = path.relative_to(place).parts
+            kind = "domains" if inside[0] != "coordinator" else "coordinator, rest"
+            kind = "coordinator's runs" if inside[:3] == ("coordinator", "federation", "runs") else kind
+            parts[kind] += path.stat().st_size
+    return {kind: round(size / 1e6, 2) for kind, size in parts.items()}
+
+
+@contextmanager
+def running(folder: Path, *args: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A command of cogen in a folder, ended as Ctrl-C would."""
+    with open(folder / f"{args[0]}.log", "ab") as log:
+        command = [sys.executable, "-m", "cogen.cli.app", *map(str, args)]
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def said(folder: Path, *args: object) -> str:
+    """What a command of cogen prints."""
+    command = [sys.executable, "-m", "cogen.cli.app", *map(str, args)]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def wait(is_done: Callable[[], bool], what: str) -> None:
+    """Until it is so.
+
+    Raises:
+        SystemExit: not within PATIENCE_SECONDS.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not is_done():
+        if time.monotonic() > until:
+            raise SystemExit(f"{what}: not ready within {PATIENCE_SECONDS:g} s")
+        time.sleep(1.0)
+
+
+def _config(args: argparse.Namespace) -> str:
+    domains = "".join(f'[[domains]]\nname = "{d}"\n' for d in DOMAINS)
+    return (
+        f'[base]\nname = "{args.base}"\n{domains}'
+        f"[train]\ntokens_per_round = {args.block_tokens}\nblock_tokens = {args.block_tokens}\nbatch_blocks = 1\n"
+        f"rank = {args.rank}\n[federation]\nnum_rounds = {args.rounds}\n"
+        "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 64\nround_heldout_tokens = 0\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
