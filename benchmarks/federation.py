@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--block-tokens", type=int, default=64)
+    parser.add_argument("--nodes", type=int, default=3, choices=(1, 2, 3))
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory(prefix="cogen-bench-") as place:
@@ -67,7 +68,7 @@ def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
         serving = ["serve", config, "--public-address", address, "--bind", "127.0.0.1"]
         stack.enter_context(running(coordinator, *serving))
         wait(lambda: (coordinator / "federation/serve.json").is_file(), "serve")
-        for domain in DOMAINS:
+        for domain in DOMAINS[: args.nodes]:
             invite = place / f"{domain}.invite"
             invite.write_text(said(coordinator, "invite", domain))
             home = place / domain
@@ -83,7 +84,7 @@ def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
                 home / "home",
             ]
             stack.enter_context(running(home, *joining))
-        wait(lambda: said(coordinator, "nodes").count(" connected") == len(DOMAINS), "nodes")
+        wait(lambda: said(coordinator, "nodes").count(" connected") == args.nodes, "nodes")
         samples = _run_rounds(place, coordinator, config, args.rounds)
     run = RunFolder(coordinator / "federation/runs/bench")
     return {
@@ -184,7 +185,7 @@ def wait(is_done: Callable[[], bool], what: str) -> None:
 
 
 def _config(args: argparse.Namespace) -> str:
-    domains = "".join(f'[[domains]]\nname = "{d}"\n' for d in DOMAINS)
+    domains = "".join(f'[[domains]]\nname = "{d}"\n' for d in DOMAINS[: args.nodes])
     return (
         f'[base]\nname = "{args.base}"\n{domains}'
         f"[train]\ntokens_per_round = {args.block_tokens}\nblock_tokens = {args.block_tokens}\nbatch_blocks = 1\n"

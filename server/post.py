@@ -68,7 +68,7 @@ class Post:
             if not waiting or left <= 0 or enough():
                 return
             time.sleep(min(pause, left))
-            pause = min(1.5 * pause, MAX_POLL_SECONDS)
+            pause = min(1.2 * pause, MAX_POLL_SECONDS)
 
     def _is_refused(self, number: str, answer: Message, waiting: Mapping[str, int]) -> bool:
         """Whether it answers no open message, or comes from another node than was asked."""

@@ -160,8 +160,8 @@ class Gateway:
                 answer = await self.client.post(self.upstream + path, headers=headers, content=body)
                 if answer.status_code != 200 or answer.content or time.monotonic() > until or stop.done():
                     return Response(answer.content, answer.status_code, _kept(answer))
-                # However many nodes wait, SuperLink is asked at most twenty times a second in all.
-                pause = max(self.limits.ask_seconds, 0.05 * self.num_waiting)
+                # However many nodes wait, SuperLink is asked at most ten times a second in all.
+                pause = max(self.limits.ask_seconds, 0.1 * self.num_waiting)
                 await asyncio.wait({gone, stop}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     raise Gone
