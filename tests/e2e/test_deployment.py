@@ -1,0 +1,109 @@
+"""A real federation by its five commands: the same model as a simulation gives, whatever dies on the way."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import random
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from cogen.config import load_config
+from cogen.runs import RunFolder, read_lines
+from server.server_app import app as server_app
+from tests.conftest import SEEDS
+from tests.grid import InProcessGrid
+from tests.town import DOMAINS, VICTIMS, Town, town
+
+SETTINGS = (
+    "[train]\ntokens_per_round = 512\nblock_tokens = 64\nbatch_blocks = 2\nlearning_rate = 0.01\nrank = 4\n"
+    "[federation]\nnum_rounds = 2\nmin_valid_clients = 3\nround_deadline_seconds = 90\nroster_seconds = 90\n"
+    "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 512\nround_heldout_tokens = 128\n"
+)
+
+
+def config_for(base: Path, *, with_data: bool) -> str:
+    data = {d: f'data = "{SEEDS / d}.jsonl"\n' if with_data else "" for d in DOMAINS}
+    domains = "".join(f'[[domains]]\nname = "{d}"\n{text}' for d, text in data.items())
+    return f'[base]\nname = "{base}"\nprecision = "float32"\n{domains}{SETTINGS}'
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> RunFolder:
+    """The same rounds in this process."""
+    place = tmp_path_factory.mktemp("simulated")
+    (place / "care.toml").write_text(config_for(tiny_folder, with_data=True))
+    run = RunFolder(place / "run")
+    run.create(load_config(place / "care.toml").to_toml())
+    server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
+    return run
+
+
+def weights(run: RunFolder) -> dict[str, bytes]:
+    """Of the merged adapter and of every round's global one."""
+    paths = sorted([run.merged, *(run.round(n) / "global" for n in (0, 1, 2))])
+    return {str(p.relative_to(run.path)): (p / "adapter_model.safetensors").read_bytes() for p in paths}
+
+
+def test_five_commands_give_the_simulations_model(tmp_path: Path, tiny_folder: Path, simulated: RunFolder) -> None:
+    """And nothing of a domain is in what the coordinator has, but factors and numbers."""
+    with town(tmp_path, config_for(tiny_folder, with_data=False), tiny_folder) as made:
+        assert made.rounds() == 0, made.log()
+        assert weights(made.run) == weights(simulated)
+        theirs, ours = (json.loads(r.evaluation.read_text())["cells"] for r in (simulated, made.run))
+        assert ours == theirs
+        assert (made.run.path / "report.html").is_file() and "clients 3/3" in made.log()
+        for domain in DOMAINS:
+            kinds = [line["kind"] for line in read_lines(made.home(domain) / "receipts.jsonl")]
+            assert kinds == ["query", "train", "train", "evaluate"]
+            assert "round 2 · sent" in made.log(domain, "join")
+        _assert_nothing_private(made)
+        made.say("revoke", "grid")
+        assert "refuses this node" in _end_of(made, "grid")
+
+
+def _assert_nothing_private(made: Town) -> None:
+    """In no file of the coordinator's: words of the texts, paths of the domains, the user, the host."""
+    texts = [json.loads(line)["text"] for d in DOMAINS for line in (SEEDS / f"{d}.jsonl").read_text().splitlines()]
+    private = {text[:40] for text in texts} | {str(made.home(d)) for d in DOMAINS}
+    private |= {f"{d}.jsonl" for d in DOMAINS} | {f"{getpass.getuser()}@", socket.gethostname()}
+    private = {p for p in private if len(p) > 5 and p != "localhost"}  # a host named "vm" is in any file
+    for path in (made.coordinator / "federation").rglob("*"):
+        if path.is_file() and "flwr" not in path.parts:
+            content = path.read_bytes()
+            assert not [p for p in private if p.encode() in content], path
+
+
+def _end_of(made: Town, domain: str) -> str:
+    made.members[domain].wait(120)
+    return made.log(domain, "join")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_killed_the_model_is_the_same(
+    seed: int, tmp_path: Path, tiny_folder: Path, simulated: RunFolder
+) -> None:
+    """SIGKILL of one process or two at random moments of a run; then it ends, or `--resume` ends it."""
+    drawn = random.Random(seed)
+    with town(tmp_path, config_for(tiny_folder, with_data=False), tiny_folder) as made:
+        running = made.start(made.coordinator, "run", made.config)
+        killed = []
+        for _ in range(drawn.choice((1, 2))):
+            time.sleep(drawn.uniform(0.5, 12.0))
+            kind = drawn.choice(sorted(VICTIMS))
+            for process in made.processes(kind)[: drawn.choice((1, 3))]:
+                process.kill()
+                killed.append(kind)
+        code, tries = running.wait(400), 0
+        completed = made.run.last_complete_round()
+        while code and tries < 5:
+            code, tries = made.rounds("--resume"), tries + 1
+            assert made.run.last_complete_round() >= completed, killed
+            completed = made.run.last_complete_round()
+        assert code == 0, (killed, made.log(), made.log(command="serve"))
+        assert weights(made.run) == weights(simulated), killed
