@@ -4,35 +4,40 @@ BIN := .venv/bin
 
 .PHONY: setup simulate test test-slow check bench-merge bench-train clean
 
-setup: .venv/ready
+setup: .venv/dev
 
 # torch first and alone, by the exact version of constraints.txt: whatever build the package index has of it is taken.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[formats]'
+	touch $@
+
+# What tests and checks need besides: a newcomer's first run does not wait for it.
+.venv/dev: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 simulate: .venv/ready
 	$(BIN)/cogen simulate configs/quickstart.toml --overwrite
 
-test: .venv/ready
+test: .venv/dev
 	$(BIN)/python -m pytest
 
-test-slow: .venv/ready
+test-slow: .venv/dev
 	$(BIN)/python -m pytest -m 'slow or network'
 
-check: .venv/ready
+check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # ARGS goes to the script: make bench-merge ARGS="--cases 135m --json merge.json"
-bench-merge: .venv/ready
+bench-merge: .venv/dev
 	$(BIN)/python benchmarks/merge.py $(ARGS)
 
-bench-train: .venv/ready
+bench-train: .venv/dev
 	$(BIN)/python benchmarks/train.py $(ARGS)
 
 clean:
