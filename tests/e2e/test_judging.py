@@ -218,6 +218,7 @@ def test_a_kill_in_the_middle_of_a_control_and_a_resume(
     assert files(run, *parts) == files(other, *parts)
 
 
+@pytest.mark.slow
 def test_two_seeds_with_controls_and_general_text(
     finished: Callable[..., RunFolder], config_file: Path, general: Path, cogen: Cogen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

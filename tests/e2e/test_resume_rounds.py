@@ -39,7 +39,8 @@ def stage(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(f for f in named if not f.startswith(("nodes", "logs"))))
 
 
-@pytest.mark.parametrize("num_rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_rounds", [1, 2])
 def test_resumed_from_any_moment_it_ends_the_same(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_rounds: int
 ) -> None:

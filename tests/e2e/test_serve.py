@@ -118,6 +118,7 @@ def heard(served: Served, domain: str, after: str | None) -> Callable[[], bool]:
     return lambda: (read_members(served.folder.path)[domain].last_seen or "") > (after or "")
 
 
+@pytest.mark.slow
 def test_a_federation_from_its_first_start_to_a_revoked_member(
     served: Served, tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:

@@ -69,6 +69,7 @@ def launch(*args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
 
 
+@pytest.mark.slow
 def test_the_page_follows_a_run_to_its_end_and_comes_back(
     browser: Browser, config_file: Path, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
