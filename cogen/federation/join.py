@@ -29,6 +29,8 @@ from cogen.node.watch import HomeWatcher
 POLL_SECONDS = 0.2
 GREET_SECONDS = 5.0
 MAX_REFUSALS = 3
+HELD = b"[code: 2004]"  # as Flower says that it cannot activate a node
+LAST_WORDS_BYTES = 600
 
 Follow = Callable[[dict[str, Any]], None]
 
@@ -160,14 +162,21 @@ def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: i
             for program in programs:
                 program.keep()
             if node.num_deaths > seen:
-                seen, refusals = node.num_deaths, refusals + _answers(member, home)
+                seen, refusals = node.num_deaths, refusals + was_refused(member, home)
             if refusals >= MAX_REFUSALS:
                 raise _unknown_key(member)
             time.sleep(POLL_SECONDS)
 
 
-def _answers(member: Member, home: NodeHome) -> bool:
-    """Whether the gateway is there: then a node that ends before it is connected was refused."""
+def was_refused(member: Member, home: NodeHome) -> bool:
+    """Whether a node that ended before it was connected is no member (any more): then the gateway is there, and says so.
+
+    A key that the gateway lets through and SuperLink refuses is one that it still holds for connected: it does so
+    for up to a minute after a node was killed.
+    """
+    log = home.logs / "supernode.log"
+    if log.is_file() and HELD in log.read_bytes()[-LAST_WORDS_BYTES:]:
+        return False
     try:
         greet(member.address, home.ca.read_text("utf-8"), GREET_SECONDS)
     except FederationError:

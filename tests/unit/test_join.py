@@ -20,7 +20,7 @@ from cogen.federation.app_hash import installed_app_sha256
 from cogen.federation.certificates import ensure_certificate
 from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import Invite, read_invite
-from cogen.federation.join import join, member_of, sole
+from cogen.federation.join import join, member_of, sole, was_refused
 from cogen.federation.node_programs import programs_of
 from cogen.node.home import Member, NodeHome
 from cogen.node.receipt import Reply, record
@@ -215,3 +215,20 @@ def test_receipts_of_a_member_are_printed(cogen: Cogen, home: NodeHome, invite: 
     out = cogen("receipts", "--folder", home.path)[1]
     assert "1 messages, 24 bytes" in out
     assert json.loads(cogen("receipts", "--folder", home.path, "--json")[1])["num_bytes"] == 24
+
+
+def test_a_key_that_is_still_held_is_not_a_refusal(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red: every death before the connection counts, and a node whose SuperNode was killed gives up."""
+    said = "[code: 2004] Failed to activate SuperNode.\nThe SuperNode could not establish a connection.\n"
+    about = {"federation": "f", "domain": "d", "address": "localhost:1", "data": "x", "base_name": "b", "base": "b"}
+    hashes = dict.fromkeys(("weights", "tokenizer", "modules", "app_sha256"), "0" * 64)
+    member = Member(**about, **hashes)
+    home.make()
+    home.ca.write_text("its authority")
+    monkeypatch.setattr("cogen.federation.join.greet", lambda *args: None)
+    log = home.logs / "supernode.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(said)
+    assert not was_refused(member, home)
+    log.write_text(said + "x" * 600 + "\nClient error '401 Unauthorized'\n")
+    assert was_refused(member, home)
