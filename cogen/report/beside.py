@@ -55,63 +55,6 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class ProbeScore:
-    """A model on a domain's multiple-choice probes; `low` and `high` bound the 95% interval."""
-
-    model: str
-    domain: str
-    num_probes: int
-    accuracy_frac: float
-    low_frac: float
-    high_frac: float
-    chance_frac: float
-    calibration_error_frac: float | None = None
-
-
-@dataclass(frozen=True)
-class QuestionScore:
-    """A model's replies to a domain's questions; None where there was no question of the kind."""
-
-    model: str
-    domain: str
-    num_answerable: int
-    num_unanswerable: int
-    right_frac: float | None
-    abstained_frac: float | None
-    wrong_frac: float | None
-    made_up_frac: float | None
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """A model on a task of lm-evaluation-harness."""
-
-    model: str
-    task: str
-    metric: str
-    value: float
-    stderr: float | None = None
-
-
-@dataclass(frozen=True)
-class GeneralScore:
-    """A model on text that nobody trained on."""
-
-    model: str
-    bits_per_byte: float
-
-
-@dataclass(frozen=True)
-class MoreScores:
-    """What an `evaluation.json` may hold beside its cells."""
-
-    probes: list[ProbeScore] = field(default_factory=list)
-    questions: list[QuestionScore] = field(default_factory=list)
-    tasks: list[TaskScore] = field(default_factory=list)
-    general: list[GeneralScore] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Share:
     """An adapter's Shapley value for a domain, with its 95% interval."""
 
@@ -182,7 +125,6 @@ class Beside:
     """All of it; None where a file is not there."""
 
     judgement: Judgement | None = None
-    scores: MoreScores = MoreScores()
     contributions: Contributions | None = None
     diagnosis: Diagnosis | None = None
     about: About | None = None
@@ -199,7 +141,6 @@ def read_beside(run: Path) -> Beside:
     contributions = _first(run / "contributions.json", run / "merged" / "contributions.json")
     return Beside(
         judgement=_read(run / "judgement.json", Judgement),
-        scores=_read(run / "evaluation.json", MoreScores) or MoreScores(),
         contributions=_read(contributions, Contributions),
         diagnosis=Diagnosis.from_json(diagnosis.read_text("utf-8"), str(diagnosis)) if diagnosis.is_file() else None,
         about=_read(run / "about.json", About),

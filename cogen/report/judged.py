@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cogen.report.beside import GeneralScore, Judgement, Row, Spread
+from cogen.evaluate.matrix import Cell
+from cogen.report.beside import Judgement, Row, Spread
 from cogen.report.units import decimals
 
 
@@ -66,7 +67,7 @@ def verdict(judgement: Judgement | None) -> str:
     )
 
 
-def forgotten(scores: list[GeneralScore]) -> list[Forgotten]:
+def forgotten(scores: Sequence[Cell]) -> list[Forgotten]:
     """Each model's score on general text and its change against the base."""
     base = next((s.bits_per_byte for s in scores if s.model == "base"), None)
     changes = [None if base is None or s.model == "base" else s.bits_per_byte - base for s in scores]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from cogen.evaluate.matrix import Evaluation
 from cogen.files import write_file
 from cogen.merge.diagnosis_text import advice
 from cogen.report import units
@@ -68,6 +69,7 @@ def render(record: Record) -> str:
     """The page as HTML; every text of the run is escaped."""
     rows = [_row(record, number) for number in record.rounds]
     evaluation, beside = record.evaluation, record.beside
+    scores = evaluation or Evaluation(())
     return template("page.html.j2").render(
         record=record,
         units=units,
@@ -77,7 +79,8 @@ def render(record: Record) -> str:
         forgetting=forgetting(record),
         judged=judged(beside.judgement) if beside.judgement else None,
         members=member_lines(beside.judgement) if beside.judgement else [],
-        forgotten=forgotten(beside.scores.general),
+        scores=scores,
+        forgotten=forgotten(scores.general),
         contributed=_contributed(beside.contributions),
         diagnosis_advice=advice(beside.diagnosis) if beside.diagnosis else "",
         clients=client_rows(record),

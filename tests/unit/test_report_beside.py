@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cogen.errors import RunError
-from cogen.report.beside import GeneralScore, Judgement, Member, Spread
+from cogen.evaluate.matrix import Cell
+from cogen.report.beside import Judgement, Member, Spread
 from cogen.report.clients import client_rows
 from cogen.report.judged import forgotten, member_lines, verdict
 from cogen.report.record import read_run
@@ -91,7 +92,7 @@ def test_without_a_judgement_the_evaluation_answers(run: Path) -> None:
 
 
 def test_forgetting_is_against_the_base() -> None:
-    scores = [GeneralScore("base", 1.0), GeneralScore("combined", 1.25)]
+    scores = [Cell("base", "general", 1.0, 9, 3), Cell("combined", "general", 1.25, 9, 3)]
     assert [f.change for f in forgotten(scores)] == [None, 0.25]
     assert [f.change for f in forgotten(scores[1:])] == [None]
 
