@@ -1,11 +1,14 @@
 """What a round of a real federation costs besides training, and whether anything grows: coordinator and nodes on loopback.
 
-    python benchmarks/federation.py --rounds 5                                    # overhead, SmolLM2-135M, 4.9 MB of factors
+    python benchmarks/federation.py --base made --rank 64 --rounds 20             # overhead: 5 MB of factors, answered at once
+    python benchmarks/federation.py --rounds 5                                    # SmolLM2-135M, 4.9 MB of factors
     python benchmarks/federation.py --base FOLDER --rank 4 --rounds 100           # soak with a small base
 
 Starts `cogen serve`, three `cogen join` and `cogen run` as their users do, each in a folder of its own. The overhead of a
 round is its seconds less those of its slowest client, as each client measured them. Memory is the resident set of each
 process (PSS where the system tells it), disk what the folders hold; both after round 10 and after the last.
+`--base made` is one layer of 1,024 with a vocabulary of 512, made here: it trains a block in no time, and at rank 64
+its factors are as large as those of SmolLM2-135M at rank 4.
 Prints one JSON object.
 """
 
@@ -59,6 +62,8 @@ def main() -> None:
 
 def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All rounds, then the figures."""
+    if args.base == "made":
+        args.base = make_base(place / "made")
     config = place / "bench.toml"
     config.write_text(_config(args))
     coordinator = place / "coordinator"
@@ -93,6 +98,26 @@ def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
         "samples": samples,
         "versions": versions(),
     }
+
+
+def make_base(folder: Path) -> str:
+    """A base that costs nothing to train and yet has large factors; its folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=["<eos>"], initial_alphabet=alphabet)
+    tokenizer.train([str(SEEDS / f"{domain}.jsonl") for domain in DOMAINS], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 1, "num_attention_heads": 16}
+    config = LlamaConfig(vocab_size=512, **shape, max_position_embeddings=256, bos_token_id=0, eos_token_id=0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
 
 
 def overheads(events: list[dict[str, Any]]) -> dict[str, Any]:

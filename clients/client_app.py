@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context
 from flwr.clientapp import ClientApp
 
-from clients.domain import Caller, Deployed, answered, arrays_of
+from clients.domain import Caller, Deployed, answered
 from cogen.config import load_config
 from cogen.node.request import Site
 from cogen.node.resident import ResidentTrainer
-from cogen.node.wire import Frame, pack
+from cogen.node.wire import Frame
 from cogen.runs import RunFolder
 
 app = ClientApp()
@@ -50,48 +50,35 @@ class Simulated:
         return resident().call(action, self.site, self.run.logs, arrays, **self.request, **more)
 
 
-def _caller(message: Message, context: Context) -> Caller:
-    request = dict(message.content.config_records["request"])
+def _caller(asked: Frame, context: Context) -> Caller:
+    request = asked.header["request"]
     return Deployed(request, context) if "socket" in context.node_config else Simulated(request, context)
 
 
 @app.query("hello")
 @answered
-def hello(message: Message, context: Context) -> RecordDict:
+def hello(asked: Frame, context: Context) -> Frame:
     """Who is this: the domain of the node, and what it allows."""
-    about = _caller(message, context).ask("describe").header
-    return RecordDict({"about": ConfigRecord(dict(about))})
+    return Frame({"about": dict(_caller(asked, context).ask("describe").header)})
 
 
 @app.train()
 @answered
-def train(message: Message, context: Context) -> RecordDict:
+def train(asked: Frame, context: Context) -> Frame:
     """Train a round from the global factors; reply with factors and figures."""
-    caller = _caller(message, context)
-    arrays = arrays_of(message.content.array_records["global"])
-    answer = caller.ask("train", arrays)
+    caller = _caller(asked, context)
+    answer = caller.ask("train", asked.arrays)
     figures = {k: v for k, v in answer.header.items() if k != "contract" and v is not None}
-    return RecordDict(
-        {
-            "factors": ArrayRecord({k: Array(v) for k, v in pack(answer.arrays).items()}),
-            "figures": MetricRecord(figures),
-            "about": ConfigRecord({"domain": caller.domain, **answer.header["contract"]}),
-        }
-    )
+    about = {"domain": caller.domain, **answer.header["contract"]}
+    return Frame({"figures": figures, "about": about}, answer.arrays)
 
 
 @app.evaluate()
 @answered
-def evaluate(message: Message, context: Context) -> RecordDict:
+def evaluate(asked: Frame, context: Context) -> Frame:
     """Score the base and the models sent on this domain's held-out text; reply with numbers."""
-    caller = _caller(message, context)
-    scalings = dict(message.content.config_records["models"])
-    arrays = {
-        f"{name}/{key}": array
-        for name in scalings
-        for key, array in arrays_of(message.content.array_records[name]).items()
-    }
-    answer = caller.ask("evaluate", arrays, models=scalings)
+    caller = _caller(asked, context)
+    answer = caller.ask("evaluate", asked.arrays, models=asked.header["models"])
     keys = ("bits_per_byte", "num_bytes", "num_tokens")
-    content = {c["model"]: MetricRecord({k: c[k] for k in keys}) for c in answer.header["cells"]}
-    return RecordDict({**content, "about": ConfigRecord({"domain": caller.domain})})
+    cells = {c["model"]: {k: c[k] for k in keys} for c in answer.header["cells"]}
+    return Frame({"cells": cells, "about": {"domain": caller.domain}})

@@ -6,20 +6,17 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from cogen.errors import CogenError, FederationError
 from cogen.node.ask import ask
 from cogen.node.receipt import Reply, record
-from cogen.node.wire import Frame, unpack
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from cogen.node.wire import Frame, from_records, to_records
 
 FAILED = 2  # Flower's code for a ClientApp that raised
-Handler = Callable[[Message, Context], RecordDict]
+Handler = Callable[[Frame, Context], Frame]
 
 
 class Caller(Protocol):
@@ -55,7 +52,7 @@ class Refused(FederationError):
 
 
 def answered(handler: Handler) -> Callable[[Message, Context], Message]:
-    """The handler's records as a reply; where there is a domain's folder, with a receipt written first.
+    """The handler's frame as a reply; where there is a domain's folder, with a receipt written first.
 
     What fails there leaves as one line that was made for it; in a simulation it is raised as it is.
     """
@@ -63,14 +60,14 @@ def answered(handler: Handler) -> Callable[[Message, Context], Message]:
     @functools.wraps(handler)
     def handle(message: Message, context: Context) -> Message:
         if "socket" not in context.node_config:
-            return Message(handler(message, context), reply_to=message)
+            return Message(sealed(handler(opened(message), context)), reply_to=message)
         try:
-            content = handler(message, context)
-            _write_receipt(message, context, plain(content))
+            frame = handler(opened(message), context)
+            _write_receipt(message, context, plain(frame))
         except Exception as error:
             logging.getLogger(__name__).exception("failed")
             return _refusal(message, context, reason_of(error))
-        return Message(content, reply_to=message)
+        return Message(sealed(frame), reply_to=message)
 
     return handle
 
@@ -92,21 +89,26 @@ def reason_of(error: Exception) -> str:
     return f"failed at the domain ({type(error).__name__}); its own log says why"
 
 
-def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """Factors by name, out of the one array as which they travel."""
-    return unpack({name: array.numpy() for name, array in record.items()})
+def opened(message: Message) -> Frame:
+    """What a request says."""
+    return from_records(message.content.config_records)
 
 
-def plain(content: RecordDict) -> Reply:
-    """All that a reply's records hold: its arrays, numbers and texts, by record."""
-    arrays = {key: arrays_of(r) for key, r in content.array_records.items()}
-    numbers = {key: dict(r) for key, r in content.metric_records.items()}
-    return Reply(arrays, {**numbers, **{key: dict(r) for key, r in content.config_records.items()}})
+def sealed(frame: Frame) -> RecordDict:
+    """The content of a reply."""
+    return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
+
+
+def plain(frame: Frame) -> Reply:
+    """All that a reply holds: its arrays, numbers and texts."""
+    return Reply({"factors": frame.arrays} if frame.arrays else {}, frame.header)
 
 
 def _write_receipt(message: Message, context: Context, reply: Reply) -> None:
-    records = message.content.config_records
-    request = dict(records["request"]) if "request" in records else {}
+    try:
+        request = opened(message).header.get("request", {})
+    except ValueError:
+        request = {}
     number = request.get("round", 0)
     path = Path(str(context.node_config["socket"])).with_name("receipts.jsonl")
     kind = message.metadata.message_type.partition(".")[0]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Contract, Factors
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
 from cogen.node.request import settings_for
-from cogen.node.wire import pack
 from cogen.train.schedule import plan_round
-from server.post import reason_of
+from server.post import Answer
 from server.replies import Expected, Reply, check_reply
 from server.roster import Client
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,25 @@ class Asked:
         return self.client.domain.name
 
 
-def request_for(config: RunConfig, client: Client, run_name: str, number: int) -> ConfigRecord:
+def request_for(config: RunConfig, client: Client, run_name: str, number: int) -> dict[str, Any]:
     """What a domain is told: the run, the round, and settings with its own rank and tokens."""
     settings = settings_for(config, client.asked)
-    return ConfigRecord({"run": run_name, "round": number, "scaling": config.train.scaling, "settings": settings})
+    return {"run": run_name, "round": number, "scaling": config.train.scaling, "settings": settings}
 
 
-def reply_from(config: RunConfig, contract: Contract, asked: Asked, answer: Message, number: int) -> Reply:
+def reply_from(config: RunConfig, contract: Contract, asked: Asked, answer: Answer, number: int) -> Reply:
     """The checked reply that `answer` is in round `number`; one to an older round keeps what it started from.
 
     Raises:
         ReplyError: it is an error, or may not touch the global model.
     """
-    if answer.has_error():
-        raise no_reply("a reply", reason_of(answer), asked.domain)
+    if answer.frame is None:
+        raise no_reply("a reply", answer.error, asked.domain)
     settings = config.train.model_copy(update={"tokens_per_round": asked.client.tokens_per_round})
     tokens = plan_round(settings, 1, config.federation.num_rounds).num_blocks * settings.block_tokens
     bound = config.federation.max_increment_norm
     expected = Expected(asked.domain, asked.client.rank, contract, asked.start, bound, tokens)
-    reply = check_reply(answer.content, expected)
+    reply = check_reply(answer.frame, expected)
     if asked.round == number:
         return reply
     return replace(reply, start=asked.start, rounds_late=number - asked.round)
@@ -62,10 +64,9 @@ def no_reply(expected: str, got: str, domain: str) -> ReplyError:
     )
 
 
-def to_record(factors: Mapping[str, Factors]) -> ArrayRecord:
-    """Factors as they travel: `<module>.a`, `<module>.b`, packed."""
-    arrays = {f"{n}.{side}": getattr(f, side).contiguous().numpy() for n, f in factors.items() for side in "ab"}
-    return ArrayRecord({name: Array(array) for name, array in pack(arrays).items()})
+def to_arrays(factors: Mapping[str, Factors], prefix: str = "") -> dict[str, NDArray[np.float32]]:
+    """Factors as they travel: `<module>.a`, `<module>.b`."""
+    return {f"{prefix}{n}.{side}": getattr(f, side).contiguous().numpy() for n, f in factors.items() for side in "ab"}
 
 
 def num_bytes(factors: Mapping[str, Factors]) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from cogen.node.wire import Frame, from_records, to_records
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -26,6 +29,14 @@ PLAIN = {
 }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came back: a frame, or in one line why there is none."""
+
+    frame: Frame | None
+    error: str = ""
+
+
 class Post:
     """Sends and collects over Flower's grid.
 
@@ -36,20 +47,22 @@ class Post:
     def __init__(self, grid: Grid, refuse: Callable[[str], None]) -> None:
         self.grid, self._refuse = grid, refuse
 
-    def send(self, kind: str, contents: Mapping[int, RecordDict], seconds: float) -> dict[str, int]:
-        """Send each node its content; returns ids of messages and their nodes, without those that Flower did not take.
+    def send(self, kind: str, frames: Mapping[int, Frame], seconds: float) -> dict[str, int]:
+        """Send each node its frame; returns ids of messages and their nodes, without those that Flower did not take.
 
         Args:
             seconds: for which they will be waited for.
         """
         ttl = seconds + KEEP_SECONDS
-        messages = [Message(c, message_type=kind, dst_node_id=node, ttl=ttl) for node, c in contents.items()]
+        contents = [sealed(frame) for frame in frames.values()]
+        addressed = zip(frames, contents, strict=True)
+        messages = [Message(c, message_type=kind, dst_node_id=node, ttl=ttl) for node, c in addressed]
         ids = list(self.grid.push_messages(messages)) if messages else []
-        return {i: node for i, node in zip(ids, contents, strict=False) if i}  # no ids where the payload is too large
+        return {i: node for i, node in zip(ids, frames, strict=False) if i}  # no ids where the payload is too large
 
     def answers(
         self, waiting: MutableMapping[str, int], seconds: float, enough: Callable[[], bool] = lambda: False
-    ) -> Iterator[tuple[str, Message]]:
+    ) -> Iterator[tuple[str, Answer]]:
         """Each message's id and answer as they come, until all are there, `enough` says so, or the time is over.
 
         Args:
@@ -62,7 +75,7 @@ class Post:
                 if self._is_refused(number, answer, waiting):
                     continue
                 del waiting[number]
-                yield number, answer
+                yield number, opened(answer)
                 pause = POLL_SECONDS
             left = until - time.monotonic()
             if not waiting or left <= 0 or enough():
@@ -80,6 +93,21 @@ class Post:
         else:
             return False
         return True
+
+
+def sealed(frame: Frame) -> RecordDict:
+    """The content of a message."""
+    return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
+
+
+def opened(answer: Message) -> Answer:
+    """What a reply says."""
+    if answer.has_error():
+        return Answer(None, reason_of(answer))
+    try:
+        return Answer(from_records(answer.content.config_records))
+    except (ValueError, TypeError) as error:
+        return Answer(None, f"reply refused: {error}")
 
 
 def reason_of(answer: Message) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +12,7 @@ import torch
 from cogen.adapter import Contract, Factors
 from cogen.errors import ReplyError
 from cogen.merge.factored import leading, stack
-from cogen.node.wire import unpack
-
-if TYPE_CHECKING:
-    from flwr.app import RecordDict
+from cogen.node.wire import Frame
 
 REFUSED = "It is left out of this round."
 
@@ -56,39 +53,37 @@ class Expected:
     max_tokens: int
 
 
-def check_reply(content: RecordDict, expected: Expected) -> Reply:
-    """Turn a message's content into a Reply.
+def check_reply(frame: Frame, expected: Expected) -> Reply:
+    """Turn what a client answered into a Reply.
 
-    Checks, in this order: records, domain, contract, names, dtype, shapes and rank, finite values,
+    Checks, in this order: tables, domain, contract, names, dtype, shapes and rank, finite values,
     tokens, norm of the increment.
 
     Raises:
         ReplyError: says what was expected and what came.
     """
     try:
-        return _check(content, expected)
-    except (KeyError, ValueError, TypeError) as error:  # a record of the wrong kind, bytes that are no array
-        raise _refuse("readable records", f"{type(error).__name__}: {error}", expected) from None
+        return _check(frame, expected)
+    except (KeyError, ValueError, TypeError) as error:
+        raise _refuse("readable tables", f"{type(error).__name__}: {error}", expected) from None
 
 
-def _check(content: RecordDict, expected: Expected) -> Reply:
-    for kind in ("factors", "figures", "about"):
-        if kind not in content:
-            raise _refuse(f"a record {kind!r}", "none", expected)
-    about = dict(content.config_records["about"])
+def _check(frame: Frame, expected: Expected) -> Reply:
+    for kind in ("figures", "about"):
+        if kind not in frame.header:
+            raise _refuse(f"a table {kind!r}", "none", expected)
+    about, arrays = frame.header["about"], frame.arrays
     if about.get("domain") != expected.domain:
         raise _refuse(f"domain {expected.domain!r}", repr(about.get("domain")), expected)
     got = Contract(*(str(about.get(k, "")) for k in ("weights", "tokenizer", "modules")))
     if got != expected.contract:
         raise _refuse("the contract of the run's base", "another", expected)
-    record = content.array_records["factors"]
-    arrays = unpack({name: array.numpy() for name, array in record.items()})
     _check_arrays(arrays, expected)
     factors = {
         name: Factors(torch.from_numpy(arrays[f"{name}.a"]), torch.from_numpy(arrays[f"{name}.b"]), f.scaling)
         for name, f in expected.current.items()
     }
-    figures = _check_figures(dict(content.metric_records["figures"]), expected)
+    figures = _check_figures(frame.header["figures"], expected)
     _check_norm(factors, expected)
     return Reply(expected.domain, factors, bytes_up=sum(a.nbytes for a in arrays.values()), **figures)
 

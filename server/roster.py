@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, RecordDict
-
 from cogen.config import Domain, RunConfig
 from cogen.errors import ReplyError
+from cogen.node.wire import Frame
 from cogen.runs import RunFolder
-from server.post import MAX_POLL_SECONDS, POLL_SECONDS, Post, reason_of
+from server.post import MAX_POLL_SECONDS, POLL_SECONDS, Answer, Post
 
 Members = Callable[[], Mapping[int, str]]
 
@@ -113,8 +112,8 @@ class Roster:
                 del self.clients[domain]
 
     def _greet(self, nodes: Sequence[int]) -> None:
-        content = RecordDict({"request": ConfigRecord({"run": self.run_name})})
-        self._open |= self._post.send("query.hello", dict.fromkeys(nodes, content), self._hello_seconds)
+        frame = Frame({"request": {"run": self.run_name}})
+        self._open |= self._post.send("query.hello", dict.fromkeys(nodes, frame), self._hello_seconds)
 
     def _hear(self, nodes: Mapping[int, str]) -> None:
         """Take in the answers that are there; those to an earlier greeting count too."""
@@ -129,11 +128,11 @@ class Roster:
         heard = {c.node for c in self.clients.values()} | self._strangers
         self._open = {i: n for i, n in self._open.items() if n in nodes and n not in heard}
 
-    def _enter(self, node: int, domain: str, answer: Message) -> None:
+    def _enter(self, node: int, domain: str, answer: Answer) -> None:
         """A member's domain is what the members say; a client's own word counts in a simulation alone."""
-        if answer.has_error():
-            raise ValueError(reason_of(answer))
-        about = dict(answer.content.config_records["about"])
+        if answer.frame is None:
+            raise ValueError(answer.error)
+        about = answer.frame.header["about"]
         name = domain or str(about["domain"])
         known = {d.name: d for d in self.config.domains}
         if name not in known or name in self.clients:

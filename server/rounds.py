@@ -12,15 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flwr.app import RecordDict
-
 from cogen.adapter import Adapter, Factors
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.errors import FederationError, ReplyError
+from cogen.node.wire import Frame
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated, aggregate, first_global
-from server.asking import Asked, no_reply, num_bytes, reply_from, request_for, to_record
+from server.asking import Asked, no_reply, num_bytes, reply_from, request_for, to_arrays
 from server.checkpoint import save_final, save_round, save_start
 from server.post import Post
 from server.replies import Reply
@@ -114,15 +113,10 @@ class Coordinator:
         for domain in sorted(missing):
             self._leave_out(number, no_reply("a node to ask", self.roster.why_missing(domain), domain), domain)
         clients = {c.node: c for c in (self.roster.clients[d] for d in sorted(chosen) if d not in late)}
-        shared = to_record(current)
-        contents = {
-            node: RecordDict(
-                {"global": shared, "request": request_for(self.config, client, self.roster.run_name, number)}
-            )
-            for node, client in clients.items()
-        }
+        shared, name = to_arrays(current), self.roster.run_name
+        frames = {n: Frame({"request": request_for(self.config, c, name, number)}, shared) for n, c in clients.items()}
         rounds_open = 2 if self.config.federation.late == "next" else 1
-        sent = self.post.send("train", contents, rounds_open * self.config.federation.round_deadline_seconds)
+        sent = self.post.send("train", frames, rounds_open * self.config.federation.round_deadline_seconds)
         for node in clients.keys() - set(sent.values()):
             domain = clients[node].domain.name
             self._leave_out(number, no_reply("Flower to send its message", "a refusal", domain), domain, fails=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-
 from cogen.adapter import Adapter
 from cogen.config import RunConfig
 from cogen.errors import FederationError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.files import write_file
+from cogen.node.wire import Frame
 from cogen.runs import RunFolder
-from server.asking import request_for, to_record
-from server.post import Post, reason_of
+from server.asking import request_for, to_arrays
+from server.post import Answer, Post
 from server.roster import Client, Roster
 
 
@@ -27,8 +26,8 @@ def score_everywhere(run: RunFolder, config: RunConfig, post: Post, roster: Rost
     domains = [d.name for d in config.domains]
     factors = {f"expert:{d}": Adapter.load(run.expert(d)).factors for d in domains if run.expert(d).is_dir()}
     factors["combined"] = final.factors
-    shared: dict[str, ArrayRecord | ConfigRecord] = {name: to_record(f) for name, f in factors.items()}
-    shared["models"] = ConfigRecord(dict.fromkeys(factors, config.train.scaling))
+    arrays = {key: a for name, f in factors.items() for key, a in to_arrays(f, f"{name}/").items()}
+    shared = Frame({"models": dict.fromkeys(factors, config.train.scaling)}, arrays)
     clients = _willing(run, domains, roster)
     if not clients and roster.clients:
         run.append_event("evaluated", num_cells=0)
@@ -38,7 +37,7 @@ def score_everywhere(run: RunFolder, config: RunConfig, post: Post, roster: Rost
         try:
             found |= {(cell.model, domain): cell for cell in _cells(answer, rows, domain)}
         except (KeyError, ValueError, TypeError) as error:
-            _leave_out(run, domain, f"{error}" if answer is None or answer.has_error() else _kind(error))
+            _leave_out(run, domain, f"{error}" if answer is None or answer.frame is None else _kind(error))
     cells = tuple(found[m, d] for m in rows for d in domains if (m, d) in found)
     if not cells:
         raise FederationError(
@@ -73,24 +72,25 @@ def _answers(
     post: Post,
     run_name: str,
     clients: Sequence[Client],
-    shared: Mapping[str, ArrayRecord | ConfigRecord],
-) -> list[tuple[str, Message | None]]:
+    shared: Frame,
+) -> list[tuple[str, Answer | None]]:
     number, seconds = config.federation.num_rounds, config.federation.round_deadline_seconds
     names = {c.node: c.domain.name for c in clients}
-    contents = {c.node: RecordDict({**shared, "request": request_for(config, c, run_name, number)}) for c in clients}
-    waiting = post.send("evaluate", contents, seconds)
+    headers = {c.node: {**shared.header, "request": request_for(config, c, run_name, number)} for c in clients}
+    frames = {node: Frame(header, shared.arrays) for node, header in headers.items()}
+    waiting = post.send("evaluate", frames, seconds)
     asked = dict(waiting)
-    found: dict[str, Message | None] = dict.fromkeys(names.values())
+    found: dict[str, Answer | None] = dict.fromkeys(names.values())
     found |= {names[asked[i]]: answer for i, answer in post.answers(waiting, seconds)}
     return list(found.items())
 
 
-def _cells(answer: Message | None, rows: Sequence[str], domain: str) -> list[Cell]:
+def _cells(answer: Answer | None, rows: Sequence[str], domain: str) -> list[Cell]:
     if answer is None:
         raise ValueError("no scores in time")
-    if answer.has_error():
-        raise ValueError(reason_of(answer))
-    return [_cell(model, domain, answer.content.metric_records[model]) for model in rows]
+    if answer.frame is None:
+        raise ValueError(answer.error)
+    return [_cell(model, domain, answer.frame.header["cells"][model]) for model in rows]
 
 
 def _cell(model: str, domain: str, record: Mapping[str, Any]) -> Cell:

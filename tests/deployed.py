@@ -9,8 +9,10 @@ from typing import Any
 
 from flwr.app import Message
 
+from cogen.node.wire import Frame
 from cogen.runs import RunFolder
 from tests.grid import Fault, InProcessGrid
+from tests.letters import frame_of, header_of, rewrite
 
 FIRST_NODE = 100
 
@@ -64,17 +66,16 @@ class DeployedGrid(InProcessGrid):
 
     def _handle(self, message: Message) -> None:
         node, kind = message.metadata.dst_node_id - FIRST_NODE, message.metadata.message_type
-        request = message.content.config_records["request"]
+        asked = frame_of(message)
+        request = asked.header["request"]
         self.requests.append((node, kind, dict(request)))
-        known, request["run"] = request["run"], str(self.of_run.path)
         if kind == "train" and self.before is not None:
             self.before(self, message)
+        rewrite(message, Frame({**asked.header, "request": {**request, "run": str(self.of_run.path)}}, asked.arrays))
         super()._handle(message)
-        request["run"] = known  # a hello's content is one for all nodes
         reply = self.replies.get(message.metadata.message_id)
         if kind == "query.hello" and reply is not None and not reply.has_error():
-            for key, value in self.limits.get(node, {}).items():
-                reply.content.config_records["about"][key] = value
+            rewrite(reply, Frame({"about": {**header_of(reply)["about"], **self.limits.get(node, {})}}))
 
     def asked(self, kind: str = "train") -> dict[int, list[int]]:
         """Round to the nodes that were asked in it."""

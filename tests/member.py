@@ -7,18 +7,23 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Message
 
+from clients.domain import sealed
 from cogen.adapter import Factors
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.node.home import Member, NodeHome
 from cogen.node.request import settings_for
-from server.asking import to_record
+from cogen.node.wire import Frame
 from tests.grid import InProcessGrid
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 RUN = "0123456789abcdef"
 
@@ -62,22 +67,20 @@ def grid_of(home: NodeHome) -> InProcessGrid:
     return InProcessGrid(1, node_config=lambda node: {"socket": str(home.socket), "domain": "grid"})
 
 
-def ask(grid: InProcessGrid, kind: str, content: Mapping[str, Any]) -> Message:
+def ask(
+    grid: InProcessGrid, kind: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]] | None = None
+) -> Message:
     """The reply to one message."""
-    ids = grid.push_messages([Message(RecordDict(dict(content)), dst_node_id=100, message_type=kind)])
+    ids = grid.push_messages([Message(sealed(Frame(header, arrays or {})), dst_node_id=100, message_type=kind)])
     (reply,) = grid.pull_messages(ids)
     return reply
 
 
-def request(config_file: Path, number: int = 1, overrides: tuple[str, ...] = (), run: str = RUN) -> ConfigRecord:
+def request(config_file: Path, number: int = 1, overrides: tuple[str, ...] = (), run: str = RUN) -> dict[str, Any]:
     """What a coordinator asks of the domain `grid` in a round."""
     config = load_config(config_file, overrides)
     settings = settings_for(config, next(d for d in config.domains if d.name == "grid"))
-    return ConfigRecord({"run": run, "round": number, "scaling": config.train.scaling, "settings": settings})
-
-
-def record_of(factors: Mapping[str, Factors]) -> ArrayRecord:
-    return to_record(factors)
+    return {"run": run, "round": number, "scaling": config.train.scaling, "settings": settings}
 
 
 def some_factors(config_file: Path, seed: int = 0) -> dict[str, Factors]:

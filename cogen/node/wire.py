@@ -1,6 +1,8 @@
-"""How arrays travel, without pickle and without torch: in frames between a ClientApp and its resident trainer (a JSON
-header and named arrays), and packed into one array in a message of Flower's, which sends each array by itself, in
-several signed requests.
+"""How arrays travel, without pickle and without torch: in frames, a JSON header and named arrays.
+
+A frame goes over a socket between a ClientApp and its resident trainer, and in a message of Flower's as one record
+of bytes: Flower sends every record, array and chunk by itself, each in a signed request through two TLS connections
+(seven of them for a round's message by Flower's own records, three so).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZES = struct.Struct(">QQ")
-PACKED = "safetensors"
+PIECE, PIECE_BYTES = "frame", 16 << 20  # a piece that is lost on the way is sent again by itself
 
 
 @dataclass(frozen=True)
@@ -47,29 +49,39 @@ def receive(connection: socket.socket) -> Frame:
     return Frame(json.loads(_exactly(connection, header)), load(_exactly(connection, arrays)))
 
 
-def pack(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Named arrays as one of bytes, `(num_bytes,)`: the safetensors format, names in order."""
+def to_records(frame: Frame) -> dict[str, dict[str, bytes]]:
+    """A frame as records of bytes for one message: `0`, and where it is large `1`, `2` ..., each up to PIECE_BYTES."""
     import numpy as np
 
-    held = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    return {PACKED: np.frombuffer(save(held), dtype=np.uint8)}
+    arrays = save({name: np.ascontiguousarray(frame.arrays[name]) for name in sorted(frame.arrays)})
+    header = json.dumps(frame.header).encode()
+    whole = b"".join((SIZES.pack(len(header), len(arrays)), header, arrays))
+    starts = range(0, len(whole), PIECE_BYTES)
+    return {str(i): {PIECE: whole[start : start + PIECE_BYTES]} for i, start in enumerate(starts)}
 
 
-def unpack(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The inverse of `pack`.
+def from_records(records: Mapping[str, Mapping[str, Any]]) -> Frame:
+    """The inverse of `to_records`; of bytes from anybody.
 
     Raises:
-        ValueError: anything else than what `pack` makes.
+        ValueError: anything else than what `to_records` makes.
     """
-    import numpy as np
     from safetensors import SafetensorError
 
-    if arrays.keys() != {PACKED} or arrays[PACKED].dtype != np.uint8 or arrays[PACKED].ndim != 1:
-        raise ValueError(f"expected one array {PACKED!r} of bytes")
+    if set(records) != {str(i) for i in range(len(records))} or not records:
+        raise ValueError(f"expected records '0', '1', ... of a frame, got {sorted(records)[:4]}")
+    pieces = [dict(records[str(i)]).get(PIECE) for i in range(len(records))]
+    whole = b"".join(p if isinstance(p, bytes) else b"" for p in pieces)
+    if len(whole) < SIZES.size or len(whole) != SIZES.size + sum(SIZES.unpack_from(whole)):
+        raise ValueError("expected a whole frame of bytes")
+    middle = SIZES.size + SIZES.unpack_from(whole)[0]
     try:
-        return load(arrays[PACKED].tobytes())
-    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy does not have
-        raise ValueError(f"not in the safetensors format: {error}") from None
+        header, arrays = json.loads(whole[SIZES.size : middle]), load(whole[middle:])
+    except (SafetensorError, KeyError, RecursionError) as error:  # KeyError: a dtype that numpy does not have
+        raise ValueError(f"not a frame: {type(error).__name__}: {error}") from None
+    if not isinstance(header, dict) or not all(isinstance(part, dict) for part in header.values()):
+        raise ValueError("expected a header of tables")
+    return Frame(header, arrays)
 
 
 def _exactly(connection: socket.socket, num_bytes: int) -> bytes:

@@ -19,17 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message
+from flwr.app import Message
 
 from clients import domain
-from clients.domain import arrays_of
 from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
-from cogen.node.wire import Frame, receive, send
+from cogen.node.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
+from server.asking import to_arrays
 from tests.conftest import SEEDS
 from tests.grid import InProcessGrid
-from tests.member import RUN, ask, grid_of, make_home, record_of, request, service, some_factors, start_service
+from tests.letters import frame_of, header_of
+from tests.member import RUN, ask, grid_of, make_home, request, service, some_factors, start_service
 
 CORPUS_NAME = "ward-seven-notes"
 
@@ -50,13 +51,17 @@ def grid(home: NodeHome) -> Iterator[InProcessGrid]:
 
 
 def train(grid: InProcessGrid, config_file: Path, number: int = 1, *overrides: str, run: str = RUN) -> Message:
-    content = {"request": request(config_file, number, overrides, run), "global": record_of(some_factors(config_file))}
-    return ask(grid, "train", content)
+    header = {"request": request(config_file, number, overrides, run)}
+    return ask(grid, "train", header, to_arrays(some_factors(config_file)))
+
+
+def score(grid: InProcessGrid, config_file: Path) -> Message:
+    header = {"request": request(config_file), "models": {"combined": 2.0}}
+    return ask(grid, "evaluate", header, to_arrays(some_factors(config_file), "combined/"))
 
 
 def factors_of(reply: Message) -> dict[str, np.ndarray]:
-    assert not reply.has_error(), reply.error.reason
-    return arrays_of(reply.content.array_records["factors"])
+    return dict(frame_of(reply).arrays)
 
 
 def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
@@ -71,9 +76,7 @@ def all_text(reply: Message) -> str:
     """Every text and number of a reply, error and all."""
     if reply.has_error():
         return str(reply.error.reason)
-    records = {**reply.content.metric_records, **reply.content.config_records}
-    names = [n for r in reply.content.array_records.values() for n in (*r, *arrays_of(r))]
-    return json.dumps([names, {k: {a: str(b) for a, b in r.items()} for k, r in records.items()}])
+    return json.dumps([list(reply.content), frame_of(reply).header, list(frame_of(reply).arrays)])
 
 
 def assert_nothing_private(text: str, home: NodeHome) -> None:
@@ -88,10 +91,9 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
     home: NodeHome, grid: InProcessGrid, config_file: Path
 ) -> None:
     """Red: a record, an array or a value that the receipt leaves out; a hash of other bytes."""
-    said = ask(grid, "query.hello", {"request": ConfigRecord({"run": RUN})})
+    said = ask(grid, "query.hello", {"request": {"run": RUN}})
     trained = train(grid, config_file)
-    models = {"combined": record_of(some_factors(config_file)), "models": ConfigRecord({"combined": 2.0})}
-    scored = ask(grid, "evaluate", {"request": request(config_file), **models})
+    scored = score(grid, config_file)
     lines = receipts(home)
     assert [(r["kind"], r["run"], r["round"]) for r in lines] == [
         ("query", RUN, 0),
@@ -99,20 +101,18 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
         ("evaluate", RUN, 1),
     ]
     for line, reply in zip(lines, (said, trained, scored), strict=True):
-        assert not reply.has_error(), reply.error.reason
-        records = {**reply.content.metric_records, **reply.content.config_records}
-        assert line["values"] == {key: dict(record) for key, record in records.items()}
-        arrays = {f"{k}/{n}": a for k, r in reply.content.array_records.items() for n, a in arrays_of(r).items()}
+        assert line["values"] == frame_of(reply).header
+        arrays = {f"factors/{n}": a for n, a in frame_of(reply).arrays.items()}
         assert {a["name"] for a in line["arrays"]} == set(arrays)  # type: ignore[attr-defined]
         for about in line["arrays"]:  # type: ignore[attr-defined]
             array = arrays[about["name"]]
             assert about["sha256"] == hashlib.sha256(array.tobytes()).hexdigest()
             assert (about["shape"], about["dtype"]) == (list(array.shape), str(array.dtype))
             assert about["l2_norm"] == pytest.approx(float(np.linalg.norm(array.astype(np.float64))))
-        assert set(reply.content) == set(line["values"]) | set(reply.content.array_records)  # type: ignore[arg-type]
+        assert {k: dict(r) for k, r in reply.content.items()} == to_records(frame_of(reply))  # not a byte besides
         assert_nothing_private(all_text(reply), home)
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
-    assert set(said.content["about"]) == {"domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
+    assert set(header_of(said)["about"]) == {"domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
     assert_nothing_private(home.receipts.read_text(), home)
 
 
@@ -159,15 +159,14 @@ def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
     home: NodeHome, grid: InProcessGrid, config_file: Path
 ) -> None:
     whole = train(grid, config_file)
-    assert "bits_per_byte_after" in whole.content.metric_records["figures"]
+    assert "bits_per_byte_after" in header_of(whole)["figures"]
     home.policy.write_text("max_rank = 6\nmax_tokens_per_round = 700\nevaluation_leaves = false\n")
-    about = ask(grid, "query.hello", {"request": ConfigRecord({"run": RUN})}).content["about"]
+    about = header_of(ask(grid, "query.hello", {"request": {"run": RUN}}))["about"]
     assert (about["max_rank"], about["max_tokens_per_round"], about["evaluates"]) == (6, 700, False)
     stripped = train(grid, config_file)
-    assert set(stripped.content.metric_records["figures"]) == {"num_tokens", "seconds"}
+    assert set(header_of(stripped)["figures"]) == {"num_tokens", "seconds"}
     assert equal(factors_of(whole), factors_of(stripped))
-    models = {"combined": record_of(some_factors(config_file)), "models": ConfigRecord({"combined": 2.0})}
-    scored = ask(grid, "evaluate", {"request": request(config_file), **models})
+    scored = score(grid, config_file)
     assert "numbers of evaluation" in scored.error.reason
 
 
@@ -189,11 +188,11 @@ def test_asked_again_the_same_reply_comes_without_training_even_after_a_restart(
     with service(home):
         again = train(grid, config_file)
         assert len(read_lines(log)) == steps
-        content = {"request": request(config_file), "global": record_of(some_factors(config_file, seed=1))}
-        other = ask(grid, "train", content)
+        arrays = to_arrays(some_factors(config_file, seed=1))
+        other = ask(grid, "train", {"request": request(config_file)}, arrays)
         assert len(read_lines(log)) == 2 * steps
     assert equal(factors_of(first), factors_of(again))
-    assert dict(first.content["figures"]) == dict(again.content["figures"])
+    assert header_of(first) == header_of(again)
     assert not equal(factors_of(first), factors_of(other))
 
 
@@ -236,7 +235,7 @@ def test_a_trainer_killed_in_a_round_goes_on_from_its_last_state_bit_for_bit(
 
 def test_the_socket_is_this_users_and_knows_four_actions(home: NodeHome) -> None:
     with service(home) as process:
-        ask(grid_of(home), "query.hello", {"request": ConfigRecord({"run": RUN})})
+        ask(grid_of(home), "query.hello", {"request": {"run": RUN}})
         assert home.socket.stat().st_mode & 0o777 == 0o600
         assert home.path.stat().st_mode & 0o777 == 0o700
         with connect_to(home.socket) as connection:
@@ -250,7 +249,7 @@ def test_the_socket_is_this_users_and_knows_four_actions(home: NodeHome) -> None
 def test_a_path_longer_than_a_sockets_address_does(tmp_path: Path, tiny_folder: Path) -> None:
     home = make_home(tmp_path / ("long" * 30), tiny_folder, SEEDS / "grid.jsonl")
     with service(home):
-        assert not ask(grid_of(home), "query.hello", {"request": ConfigRecord({"run": RUN})}).has_error()
+        assert not ask(grid_of(home), "query.hello", {"request": {"run": RUN}}).has_error()
 
 
 def test_without_a_receipt_nothing_leaves(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -13,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from clients import client_app
-from clients.domain import arrays_of
 from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
 from cogen.errors import FederationError
-from cogen.node.wire import pack
+from cogen.node.wire import Frame
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
 from server.server_app import app as server_app
 from tests.grid import Fault, InProcessGrid
+from tests.letters import frame_of, header_of, rewrite
 
 Start = Callable[..., RunFolder]
 
@@ -52,9 +53,8 @@ def edit(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Fa
     """A fault that changes the arrays of a reply."""
 
     def fault(message: Message, reply: Message) -> Message:
-        arrays = arrays_of(reply.content.array_records["factors"])
-        reply.content["factors"] = ArrayRecord({k: Array(v) for k, v in pack(change(arrays)).items()})
-        return reply
+        told = frame_of(reply)
+        return rewrite(reply, Frame(told.header, change(dict(told.arrays))))
 
     return fault
 
@@ -83,21 +83,26 @@ def far_too_large(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def set_tokens(value: int | float | None) -> Fault:
     def fault(message: Message, reply: Message) -> Message:
-        figures = dict(reply.content.metric_records["figures"])
-        figures.pop("num_tokens")
-        reply.content["figures"] = MetricRecord(figures if value is None else {**figures, "num_tokens": value})
-        return reply
+        told = frame_of(reply)
+        figures = {**told.header["figures"], "num_tokens": value}
+        return rewrite(reply, Frame({**told.header, "figures": figures}, told.arrays))
 
     return fault
 
 
 def other_contract(message: Message, reply: Message) -> Message:
-    reply.content.config_records["about"]["weights"] = "0" * 64
-    return reply
+    told = frame_of(reply)
+    about = {**told.header["about"], "weights": "0" * 64}
+    return rewrite(reply, Frame({**told.header, "about": about}, told.arrays))
 
 
-def no_records(message: Message, reply: Message) -> Message:
-    del reply.content["factors"]
+def no_tables(message: Message, reply: Message) -> Message:
+    return rewrite(reply, Frame({}, frame_of(reply).arrays))
+
+
+def no_frame(message: Message, reply: Message) -> Message:
+    """A pickle, where a frame should be."""
+    reply.content.config_records["0"]["frame"] = pickle.dumps(dict(frame_of(reply).arrays))
     return reply
 
 
@@ -115,7 +120,8 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "more tokens than asked for": (set_tokens(10**9), "num_tokens up to 512"),
     "no token count": (set_tokens(None), "num_tokens above 0, got None"),
     "contract": (other_contract, "contract"),
-    "no records": (no_records, "'factors'"),
+    "no tables": (no_tables, "'figures'"),
+    "pickle": (no_frame, "a whole frame"),
 }
 
 
@@ -242,10 +248,10 @@ def test_ranks_may_differ_and_only_what_is_said_leaves(start: Start, tmp_path: P
     assert Adapter.load(run.round(2) / "clients" / "clinical").rank == 4
     assert Adapter.load(run.merged).rank == 4
     for reply in (m for m in grid.seen if m.metadata.message_type == "train"):
-        assert set(reply.content) == {"factors", "figures", "about"}
+        assert set(reply.content) == {"0"} and set(header_of(reply)) == {"figures", "about"}
         allowed = {"num_tokens", "bits_per_byte_before", "bits_per_byte_after", "seconds"}
-        assert set(reply.content.metric_records["figures"]) == allowed
-        assert set(reply.content.config_records["about"]) == {"domain", "weights", "tokenizer", "modules"}
+        assert set(header_of(reply)["figures"]) == allowed
+        assert set(header_of(reply)["about"]) == {"domain", "weights", "tokenizer", "modules"}
 
 
 def test_the_matrix_has_base_experts_and_combined(start: Start) -> None:

@@ -26,6 +26,7 @@ from server.server_app import deployment
 from tests.deployed import DeployedGrid, write_members
 from tests.e2e.test_federation import edit, silence
 from tests.grid import Fault
+from tests.letters import header_of
 
 DOMAINS = ["clinical", "grid", "materials"]
 Deploy = Callable[..., tuple[RunFolder, DeployedGrid]]
@@ -71,7 +72,7 @@ def times(factor: float) -> Fault:
 
 def in_round(number: int, fault: Fault) -> Fault:
     def chosen(message: Message, reply: Message) -> Message | None:
-        return fault(message, reply) if message.content.config_records["request"]["round"] == number else reply
+        return fault(message, reply) if header_of(message)["request"]["round"] == number else reply
 
     return chosen
 
@@ -123,7 +124,7 @@ def test_members_are_read_anew_before_each_round(deploy: Deploy, tmp_path: Path)
     write_members(folder, DOMAINS[:2])
 
     def change(grid: DeployedGrid, message: Message) -> None:
-        if message.content.config_records["request"]["round"] == 1:
+        if header_of(message)["request"]["round"] == 1:
             write_members(folder, DOMAINS, revoked=["grid"])
 
     run, grid = deploy(
@@ -145,7 +146,7 @@ def test_a_late_reply_enters_the_next_round(deploy: Deploy, robust: str) -> None
         held.append(reply)
 
     def release(grid: DeployedGrid, message: Message) -> None:
-        if message.content.config_records["request"]["round"] == 2 and held:
+        if header_of(message)["request"]["round"] == 2 and held:
             reply = held.pop()
             grid.replies[reply.metadata.reply_to_message_id] = reply
 
@@ -186,7 +187,7 @@ def test_doubled_and_replayed_answers_change_nothing(deploy: Deploy) -> None:
         return reply
 
     def replay(grid: DeployedGrid, message: Message) -> None:
-        if message.content.config_records["request"]["round"] == 2 and old:
+        if header_of(message)["request"]["round"] == 2 and old:
             grid.extra.append(copy.deepcopy(old[0]))
 
     run, _ = deploy(faults={1: double}, before=replay)

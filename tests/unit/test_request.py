@@ -8,8 +8,9 @@ import pytest
 
 from cogen.config import load_config
 from cogen.errors import ConfigError
+from cogen.node import wire
 from cogen.node.request import Site, config_from, settings_for
-from cogen.node.wire import PACKED, pack, unpack
+from cogen.node.wire import PIECE, Frame, from_records, to_records
 
 
 def test_a_domain_gets_every_setting_that_training_needs(config_file: Path, tmp_path: Path) -> None:
@@ -34,16 +35,44 @@ def test_other_settings_are_refused(text: str, tmp_path: Path) -> None:
         config_from(text, Site("grid", "corpus", tmp_path))
 
 
-def test_arrays_come_out_of_the_pack_as_they_went_in() -> None:
+def test_a_frame_comes_out_of_its_records_as_it_went_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one record or in many, the same bytes whatever the order of the arrays."""
     import numpy as np
 
     arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros((0, 4), np.float64)}
-    packed = pack(arrays)
-    assert list(packed) == [PACKED] and packed[PACKED].dtype == np.uint8
-    assert pack(dict(reversed(arrays.items())))[PACKED].tobytes() == packed[PACKED].tobytes()
-    found = unpack(packed)
-    assert {k: (v.dtype, v.tolist()) for k, v in found.items()} == {k: (v.dtype, v.tolist()) for k, v in arrays.items()}
-    whole = packed[PACKED]
-    for other in ({}, arrays, {PACKED: whole.astype(np.int16)}, {PACKED: whole[:-1]}, {PACKED: whole, "more": whole}):
-        with pytest.raises(ValueError, match=r"expected one array|not in the safetensors format"):
-            unpack(other)
+    header = {"figures": {"loss": 0.1, "num_tokens": 3}, "about": {"domain": "grid", "ok": True}}
+    records = to_records(Frame(header, arrays))
+    assert list(records) == ["0"] and to_records(Frame(header, dict(reversed(arrays.items())))) == records
+    monkeypatch.setattr(wire, "PIECE_BYTES", 100)
+    pieces = to_records(Frame(header, arrays))
+    assert len(pieces) > 2 and all(len(p[PIECE]) <= 100 for p in pieces.values())
+    for made in (records, pieces, dict(reversed(pieces.items()))):
+        found = from_records(made)
+        assert found.header == header
+        assert {k: (v.dtype, v.tolist()) for k, v in found.arrays.items()} == {
+            k: (v.dtype, v.tolist()) for k, v in arrays.items()
+        }
+
+
+@pytest.mark.parametrize("name", ["none", "text", "cut", "more", "gap", "pickle", "list", "other arrays", "deep"])
+def test_bytes_that_are_no_frame_are_refused(name: str) -> None:
+    import pickle
+
+    whole = to_records(Frame({"about": {}}))["0"][PIECE]
+
+    def framed(header: bytes, arrays: bytes) -> dict[str, dict[str, object]]:
+        return {"0": {PIECE: wire.SIZES.pack(len(header), len(arrays)) + header + arrays}}
+
+    broken: dict[str, dict[str, dict[str, object]]] = {
+        "none": {},
+        "text": {"0": {PIECE: "text"}},
+        "cut": {"0": {PIECE: whole[:-1]}},
+        "more": {"0": {PIECE: whole}, "1": {PIECE: b"x"}},
+        "gap": {"0": {PIECE: whole[:9]}, "2": {PIECE: whole[9:]}},
+        "pickle": framed(b"{}", pickle.dumps([1])),
+        "list": framed(b"[]", whole[-8:]),
+        "other arrays": framed(b"{}", b""),
+        "deep": framed(b"[" * 100_000, b""),
+    }
+    with pytest.raises(ValueError, match=r"frame|header"):
+        from_records(broken[name])
