@@ -65,7 +65,7 @@ def working_seconds(record: Record) -> float | None:
     for m in record.moments:
         try:
             now = datetime.fromisoformat(m.time)
-            if m.event == "run_started" or first is None:
+            if m.event in ("run_started", "seed_started") or first is None:
                 total += (last - first).total_seconds() if first and last else 0.0
                 first = now
             last = now
