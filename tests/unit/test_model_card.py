@@ -56,7 +56,7 @@ def test_the_hub_reads_its_head(run: Path) -> None:
 def test_the_body_tells_scores_amounts_settings_and_hashes(run: Path) -> None:
     write_report(run)
     text = (run / "merged/MODEL_CARD.md").read_text("utf-8")
-    assert "it keeps 85% of what the experts gained on average." in text
+    assert "it keeps 85% of what the domains gained alone, on average." in text
     assert "| combined | 0.8500 | 1.0100 |\n| combined against base | −15.0% | −15.8% |" in text
     assert "| grid | 27 | 7,421 | 5,000 | 5 | 1,021 |" in text
     assert "| clinical | – | – | 5,000 | – | – |" in text
