@@ -13,7 +13,7 @@ controls/<seed>/     local/<domain>/ and pooled/: adapters trained beside the ru
 seeds/<seed>/        the same run with another seed, a run folder of its own
 judgement.json       all seeds and their controls together
 report.html          `cogen report`; merged/MODEL_CARD.md with it
-logs/                output of Flower's programs and of the trainers
+logs/                output of Flower's programs and of the trainers; controls.jsonl: the controls' steps
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ class RunFolder:
     @property
     def judgement(self) -> Path:
         return self.path / JUDGEMENT
+
+    @property
+    def control_steps(self) -> Path:
+        """Every step of the controls' training."""
+        return self.logs / "controls.jsonl"
 
     def controls(self, seed: int) -> Path:
         return self.path / "controls" / str(seed)

@@ -36,7 +36,6 @@ def run_contributions(
     block_tokens: int,
     num_permutations: int,
     seed: int,
-    is_afresh: bool = False,
     as_json: bool = False,
 ) -> tuple[Effects, Shapley]:
     """Leave-one-out effects and Shapley values on validation text, with one base in memory.
@@ -47,8 +46,7 @@ def run_contributions(
         adapters: by name, two or more. data: domain to corpus.
         out: JSON file to write; None writes nothing.
         rule, weights: of the whole merge; None for the mean, and for equal weights.
-        is_afresh: some of the adapters are merged as if there were no others, at the same scale. Without
-            it each keeps the share of a mean that it has in the whole (see `part_of`).
+            Where some of the adapters are merged, each keeps the share of a mean that it has in the whole.
     Returns: leave-one-out effects by adapter and domain, and Shapley values.
     Raises:
         MergeError: fewer than two adapters, too few permutations, settings or weights that cannot work.
@@ -61,7 +59,7 @@ def run_contributions(
     shares = dict(zip(adapters, _shares(rule, weights, len(adapters)), strict=True))
     documents = read_validation(data, heldout_frac, validation_frac)
     bench = make_bench(base_name, adapters, documents, max_tokens, block_tokens)
-    alone, found = _valued(bench, rule, shares, num_permutations, seed, is_afresh)
+    alone, found = _valued(bench, rule, shares, num_permutations, seed)
     if out is not None:
         write_file(out, to_json(alone, found).encode())
     if not as_json:
@@ -87,18 +85,18 @@ def _shares(rule: Rule, weights: Sequence[float] | None, count: int) -> list[flo
 
 
 def _valued(
-    bench: Bench, rule: Rule, shares: Mapping[str, float], num_permutations: int, seed: int, is_afresh: bool
+    bench: Bench, rule: Rule, shares: Mapping[str, float], num_permutations: int, seed: int
 ) -> tuple[Effects, Shapley]:
     names = list(bench.adapters)
     most = min(2 ** len(names), evaluations_needed(len(names), num_permutations) + len(names))
     with trial_bar("contributions", most) as bar:
-        value = functools.cache(_value(bench, rule, shares, is_afresh, bar.advance))
+        value = functools.cache(_value(bench, rule, shares, bar.advance))
         found = shapley(names, value, num_permutations, seed)
         return leave_one_out(names, value), found
 
 
 def _value(
-    bench: Bench, rule: Rule, shares: Mapping[str, float], is_afresh: bool, advance: Callable[[str], None]
+    bench: Bench, rule: Rule, shares: Mapping[str, float], advance: Callable[[str], None]
 ) -> Callable[[frozenset[str]], Mapping[str, float]]:
     """Bits per byte of the merge of some of the adapters, and their mean over the domains."""
 
@@ -106,7 +104,7 @@ def _value(
         chosen = [name for name in bench.adapters if name in some and shares[name] != 0]
         factors = None
         if chosen:
-            mine = rule if is_afresh else part_of(rule, shares, chosen)
+            mine = part_of(rule, shares, chosen)
             parts = [bench.adapters[name] for name in chosen]
             factors = merge_adapters(parts, [shares[n] for n in chosen], names=chosen, **asdict(mine)).adapter.factors
         found = bench.score(factors)

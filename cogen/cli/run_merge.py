@@ -139,7 +139,7 @@ def _search(recipe: Recipe, opened: Opened, scoring: Scoring, as_json: bool) -> 
 
     methods = scoring.candidates.split(",") if scoring.candidates else DEFAULT_METHODS
     rule, weights, result = run_search(
-        opened.by_name(), scoring.base, named_paths(scoring.data, "--data"), scoring.general, None,
+        opened.by_name(), scoring.base, named_paths(scoring.data, "--data"), scoring.general,
         budget=scoring.budget, rank=recipe.rank, energy=recipe.energy, as_json=as_json, methods=methods,
         **scoring.windows(),
     )  # fmt: skip

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from cogen.adapter import Adapter
 from cogen.cli.scoring import Bench, aligned, make_bench, read_validation, trial_bar
 from cogen.errors import ConfigError
-from cogen.files import write_file
 from cogen.merge.combine import merge_adapters
 from cogen.merge.proposals import DEFAULT_METHODS, label, propose
 from cogen.merge.rule import Rule
@@ -25,7 +23,6 @@ def run_search(
     base_name: str,
     data: Mapping[str, str],
     general: str | None,
-    out: Path | None,
     *,
     budget: int,
     heldout_frac: float,
@@ -44,7 +41,6 @@ def run_search(
 
     Args:
         adapters: by name, two or more. data: domain to corpus. general: a corpus of general text.
-        out: adapter folder to come; `<out>.search.json` is written beside it. None writes nothing.
         budget: trials at most. max_tokens: of each corpus, scored in every trial.
         heldout_frac: that of training and report, whose held-out documents are left alone.
         methods: as `propose` reads them. rank, energy: the cut of the final merge.
@@ -59,8 +55,6 @@ def run_search(
     documents = read_validation(_columns(data, general), heldout_frac, validation_frac)
     bench = make_bench(base_name, adapters, documents, max_tokens, block_tokens)
     result = _searched(bench, proposals, budget, general is not None, guards)
-    if out is not None:
-        write_file(out.with_name(f"{out.name}.search.json"), result.to_json().encode())
     if result.warning:
         print(f"warning: {result.warning}", file=sys.stderr)
     if not as_json:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +80,12 @@ class Judgement:
 
     Args:
         rows: (model, domain) to bits per byte.
-        means: model to its mean over the domains, of those seeds that have it on all of them.
         general: model to bits per byte on general text.
         forgetting: model to what it lost there against the base.
     """
 
     seeds: tuple[int, ...]
     rows: Mapping[tuple[str, str], Spread]
-    means: Mapping[str, Spread]
     retained_gain: Mapping[str, Spread]
     general: Mapping[str, Spread]
     forgetting: Mapping[str, Spread]
@@ -102,6 +100,20 @@ class Judgement:
     def domains(self) -> tuple[str, ...]:
         """Column names, in order of first appearance."""
         return tuple(dict.fromkeys(domain for _, domain in self.rows))
+
+    @property
+    def means(self) -> dict[str, Spread]:
+        """Model to its mean over the domains, of those seeds that have it on all that any model has there."""
+        scored = [[d for d in self.domains if self._has(d, seed)] for seed in range(len(self.seeds))]
+        return {m: _spread(self._mean(m, domains, i) for i, domains in enumerate(scored)) for m in self.models}
+
+    def _has(self, domain: str, seed: int) -> bool:
+        return any(spread.values[seed] is not None for (_, d), spread in self.rows.items() if d == domain)
+
+    def _mean(self, model: str, domains: Sequence[str], seed: int) -> float | None:
+        found = [spread.values[seed] for d in domains if (spread := self.rows.get((model, d)))]
+        values = [value for value in found if value is not None]
+        return sum(values) / len(values) if values and len(values) == len(domains) else None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of `judgement.json`."""
@@ -135,7 +147,6 @@ def judge(evaluations: Mapping[int, Evaluation]) -> Judgement:
     return Judgement(
         seeds=tuple(evaluations),
         rows={key: spread for key, spread in rows.items() if spread.known},
-        means={m: _spread(run.mean_bits_per_byte(m) for run in runs) for m in models},
         retained_gain={d: _spread(gain.get(d) for gain in gains) for d in domains},
         general={m: _spread(run.general_bits_per_byte(m) for run in runs) for m in tested},
         forgetting={m: _spread(_forgotten(run, m) for run in runs) for m in tested if m != BASE},

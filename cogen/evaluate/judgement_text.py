@@ -31,11 +31,16 @@ def format_judgement(judgement: Judgement) -> str:
     return align(rows)
 
 
-def member_lines(judgement: Judgement) -> Iterator[str]:
-    """What joining gave each domain over training alone, then what was forgotten."""
+def joining_lines(judgement: Judgement) -> Iterator[str]:
+    """What joining gave each domain over training alone."""
     for domain, member in judgement.members.items():
         if member.own.mean is not None:
             yield f"{domain}: {_member(member)}"
+
+
+def member_lines(judgement: Judgement) -> Iterator[str]:
+    """What joining gave each domain over training alone, then what was forgotten."""
+    yield from joining_lines(judgement)
     forgotten = judgement.forgetting.get(COMBINED)
     if forgotten is not None and forgotten.mean is not None:
         yield f"general text: the combined model reads it {_change(forgotten)} bits per byte than the base"

@@ -114,12 +114,17 @@ def alone(evaluation: Evaluation, domain: str) -> str:
     return expert if expert in evaluation.models else LOCAL_PREFIX + domain
 
 
+def is_alone(model: str, domain: str) -> bool:
+    """Whether the row is that of the domain trained alone, in the run or as its control."""
+    return model in (EXPERT_PREFIX + domain, LOCAL_PREFIX + domain)
+
+
 def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, float | None]:
-    """What `model` keeps of each expert's gain, on the expert's own domain.
+    """What `model` keeps of what each domain gained alone, on the domain's own text.
 
     (bpb base - bpb model) / (bpb base - bpb alone); 1 is as good as the domain alone, 0 is the base.
 
-    Returns: domain to fraction; None where a cell is missing or the expert gained nothing.
+    Returns: domain to fraction; None where a cell is missing or the domain alone gained nothing.
     """
     gains: dict[str, float | None] = {}
     for domain in evaluation.domains:

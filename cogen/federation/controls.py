@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.config import Domain, RunConfig, Train
 from cogen.errors import CogenError
 from cogen.evaluate.matrix import LOCAL_PREFIX, POOLED
-from cogen.runs import RunFolder
+from cogen.runs import RunFolder, append_line
 from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
 from cogen.train.single import train_adapter
@@ -83,17 +83,17 @@ def train_controls(base: Base, run: RunFolder, config: RunConfig, controls: Iter
     todo = [control for control in controls if not control.folder.is_dir()]
     for i, control in enumerate(todo):
         left = [c.settings.tokens_per_round for c in todo[i:]]
-        show({"event": "control_started", "control": control.row, "num_left_tokens": sum(left)})
+        tell(run, show, "control_started", control=control.row, num_left_tokens=sum(left))
         try:
-            _train(base, config, control, show)
+            _train(base, run, config, control, show)
         except (CogenError, RuntimeError, MemoryError, OSError) as error:
             reason = str(error) if isinstance(error, CogenError) else f"{type(error).__name__}: {error}"
-            _tell(run, show, "control_left_out", control=control.row, reason=reason)
+            tell(run, show, "control_left_out", control=control.row, reason=reason)
         else:
-            _tell(run, show, "control_trained", control=control.row, num_tokens=control.settings.tokens_per_round)
+            tell(run, show, "control_trained", control=control.row, num_tokens=control.settings.tokens_per_round)
 
 
-def _train(base: Base, config: RunConfig, control: Control, show: Follow) -> None:
+def _train(base: Base, run: RunFolder, config: RunConfig, control: Control, show: Follow) -> None:
     made = train_adapter(
         base,
         control.corpora,
@@ -101,7 +101,7 @@ def _train(base: Base, config: RunConfig, control: Control, show: Follow) -> Non
         domain=control.folder.name,
         heldout_frac=config.evaluate.heldout_frac,
         data=config.data,
-        on_step=partial(_step, show, control.row),
+        on_step=partial(_step, run, show, control.row),
         state_path=control.state_path,
         resume=True,
     )
@@ -109,11 +109,13 @@ def _train(base: Base, config: RunConfig, control: Control, show: Follow) -> Non
     control.state_path.unlink(missing_ok=True)
 
 
-def _step(show: Follow, row: str, step: Step) -> None:
-    show({**vars(step), "event": "control_step", "control": row})
+def _step(run: RunFolder, show: Follow, row: str, step: Step) -> None:
+    values = {"control": row, **vars(step)}
+    append_line(run.control_steps, values)
+    show({**values, "event": "control_step"})
 
 
-def _tell(run: RunFolder, show: Follow, event: str, **values: Any) -> None:
+def tell(run: RunFolder, show: Follow, event: str, **values: Any) -> None:
     """Into the run's events, and on the screen."""
     run.append_event(event, **values)
     show({"event": event, **values})

@@ -16,10 +16,10 @@ from cogen.config import RunConfig, load_config
 from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.walk import corpus_root
-from cogen.errors import ConfigError, RunError
+from cogen.errors import CogenError, ConfigError, RunError
 from cogen.evaluate.general import require_unseen
 from cogen.federation.control import Control
-from cogen.federation.controls import Follow
+from cogen.federation.controls import Follow, tell
 from cogen.federation.facts import about_json
 from cogen.federation.follow import Watcher, follow_run
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
@@ -84,18 +84,34 @@ def simulate(
 
 
 def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: int, show: Follow) -> None:
-    """The run of each seed and what is measured beside it; after each, what is known so far is written down."""
+    """The run of each seed and what is measured beside it; after each, what is known so far is written down.
+
+    Where something is judged, the events of `run` say so before the first round: its rounds are not its end then.
+    """
+    judged = settings.evaluate.is_judged
     for number, seed in enumerate(settings.seeds, start=1):
         began, once = time.monotonic(), settings.with_seed(seed)
         about = {"seed": seed, "number": number, "num_seeds": len(settings.seeds)}
-        show({"event": "seed_started", **about})
+        if judged:
+            tell(run, show, "seed_started", **about)
         one = run if number == 1 else _open_seed(run.seed(seed), once)
         if not _is_complete(one, once):
             _federate(one, once, free_port(port), handle, show)
-        judge_seed(one, once, run.controls(seed), show)
-        if settings.evaluate.is_judged:
-            write_file(run.judgement, judge_runs(run, settings.seeds[:number]).to_json().encode())
-        show({"event": "seed_finished", **about, "seconds": time.monotonic() - began})
+        if judged:
+            _judge(run, one, settings, number, show)
+            tell(run, show, "seed_finished", **about, seconds=time.monotonic() - began)
+
+
+def _judge(run: RunFolder, one: RunFolder, settings: RunConfig, number: int, show: Follow) -> None:
+    """What is measured beside the seed `number`, whose run is `one`, and all seeds so far together."""
+    seed = settings.seeds[number - 1]
+    try:
+        judge_seed(one, settings.with_seed(seed), run.controls(seed), show)
+        write_file(run.judgement, judge_runs(run, settings.seeds[:number]).to_json().encode())
+    except CogenError as error:
+        # Not `run_failed`: the rounds are over, and a resumed run starts none of them again.
+        tell(run, show, "judging_failed", reason=str(error))
+        raise
 
 
 def _is_complete(run: RunFolder, settings: RunConfig) -> bool:

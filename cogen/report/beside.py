@@ -11,47 +11,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from cogen.errors import RunError
+from cogen.evaluate.judgement import Judgement
+from cogen.evaluate.judgement_read import read_judgement
 from cogen.merge.diagnosis import Diagnosis
 
 T = TypeVar("T")
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over the seeds; `sd` is None for a single one."""
-
-    mean: float | None
-    sd: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model on a domain, in bits per byte; `general` text has no domain."""
-
-    model: str
-    mean: float | None
-    sd: float | None = None
-    domain: str = ""
-
-
-@dataclass(frozen=True)
-class Member:
-    """What joining gave one domain over training alone, in bits per byte; above 0 is better."""
-
-    own: Spread
-    others: Spread
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """`judgement.json`: several seeds of a run and the controls beside them."""
-
-    seeds: list[int]
-    rows: list[Row]
-    retained_gain: dict[str, Spread] = field(default_factory=dict)
-    general: list[Row] = field(default_factory=list)
-    members: dict[str, Member] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,12 +105,16 @@ def read_beside(run: Path) -> Beside:
     diagnosis = _first(run / "diagnosis.json", run / "merged" / "diagnosis.json")
     contributions = _first(run / "contributions.json", run / "merged" / "contributions.json")
     return Beside(
-        judgement=_read(run / "judgement.json", Judgement),
+        judgement=_judgement(run / "judgement.json"),
         contributions=_read(contributions, Contributions),
         diagnosis=Diagnosis.from_json(diagnosis.read_text("utf-8"), str(diagnosis)) if diagnosis.is_file() else None,
         about=_read(run / "about.json", About),
         merged=_read(run / "merged" / "cogen.json", Merged),
     )
+
+
+def _judgement(path: Path) -> Judgement | None:
+    return read_judgement(path.read_bytes().decode("utf-8", errors="replace"), str(path)) if path.is_file() else None
 
 
 def _first(*paths: Path) -> Path:

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, Evaluation, retained_gain
+from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, alone, retained_gain
 from cogen.report.record import Record, Reply
 from cogen.report.svg import Axis, Series, bar_chart, line_chart
 from cogen.report.units import short_count
@@ -30,12 +30,11 @@ class Chart:
 
 
 def gain_chart(evaluation: Evaluation) -> Chart | None:
-    """Retained gain by domain; None where no expert and combined model were scored."""
-    if not any(EXPERT_PREFIX + d in evaluation.models for d in evaluation.domains):
+    """Retained gain by domain; None where no domain alone and no combined model were scored."""
+    domains = [d for d in evaluation.domains if alone(evaluation, d) in evaluation.models]
+    if not domains or not {BASE, COMBINED} <= set(evaluation.models):
         return None
-    if not {BASE, COMBINED} <= set(evaluation.models):
-        return None
-    gains = {d: g for d, g in retained_gain(evaluation).items() if EXPERT_PREFIX + d in evaluation.models}
+    gains = {d: g for d, g in retained_gain(evaluation).items() if d in domains}
     bars = [(d, gain, "worse" if gain is not None and gain < 0 else "better") for d, gain in gains.items()]
     notes = tuple(f"{d}: no value, {_why_no_gain(evaluation, d)}." for d, gain in gains.items() if gain is None)
     title = "Retained gain by domain"
@@ -109,6 +108,6 @@ def _colour(record: Record, domain: str) -> int:
 
 
 def _why_no_gain(evaluation: Evaluation, domain: str) -> str:
-    base, expert = evaluation.bits_per_byte(BASE, domain), evaluation.bits_per_byte(EXPERT_PREFIX + domain, domain)
-    scored = base is not None and expert is not None and evaluation.bits_per_byte(COMBINED, domain) is not None
-    return "since its expert gained nothing over the base" if scored else "since a score is missing"
+    rows = (BASE, alone(evaluation, domain), COMBINED)
+    scored = all(evaluation.bits_per_byte(row, domain) is not None for row in rows)
+    return "since training it alone gained nothing over the base" if scored else "since a score is missing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, retained_gain
+from cogen.report.judged import forgotten
 from cogen.report.record import Record
 from cogen.report.units import decimals, moment, percent
 
@@ -27,17 +28,17 @@ def headline(record: Record) -> str:
         return sentence + "."
     mean = sum(kept) / len(kept)
     if mean < 0:
-        return f"{sentence}; where the experts gained, it lost ({percent(mean)} retained on average)."
-    return f"{sentence}; it keeps {percent(mean)} of what the experts gained on average."
+        return f"{sentence}; where the domains gained alone, it lost ({percent(mean)} retained on average)."
+    return f"{sentence}; it keeps {percent(mean)} of what the domains gained alone, on average."
 
 
 def forgetting(record: Record) -> str:
     """How the combined model reads text that no client holds; empty where none was scored."""
     if record.evaluation is None:
         return ""
-    outside = [d for d in record.evaluation.domains if d not in _own_domains(record, record.evaluation)]
-    changes = {d: change for d in outside if (change := _change(record.evaluation, d)) is not None}
-    parts = [f"{decimals(change, signed=True)} bits per byte on {d}" for d, change in changes.items()]
+    found = forgotten(record.evaluation, _own_domains(record, record.evaluation))
+    changes = {f.text: f.change for f in found if f.model == COMBINED and f.change is not None}
+    parts = [f"{decimals(change, signed=True)} bits per byte on {text}" for text, change in changes.items()]
     return f"On text that no client holds, against the base: {', '.join(parts)} (lower is better)." if parts else ""
 
 
@@ -65,7 +66,7 @@ def working_seconds(record: Record) -> float | None:
     for m in record.moments:
         try:
             now = datetime.fromisoformat(m.time)
-            if m.event == "run_started" or first is None:
+            if m.event in ("run_started", "seed_started") or first is None:
                 total += (last - first).total_seconds() if first and last else 0.0
                 first = now
             last = now

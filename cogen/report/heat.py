@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cogen.evaluate.matrix import BASE, EXPERT_PREFIX, Evaluation
+from cogen.evaluate.matrix import BASE, Evaluation, is_alone
 from cogen.report.units import MINUS, decimals, percent
 
 EDGES = (0.005, 0.02, 0.05, 0.10)
@@ -19,7 +19,7 @@ class HeatCell:
     Args:
         colour: `b1` to `b4` where lower than base (better), `w1` to `w4` where higher, `n` near it, or empty.
         best: the lowest of its column.
-        own: an expert on its own domain.
+        own: a domain trained alone, on that domain.
     """
 
     value: str
@@ -64,7 +64,7 @@ def _row(evaluation: Evaluation, model: str) -> list[HeatCell]:
     cells = []
     for domain in evaluation.domains:
         column = {m: evaluation.bits_per_byte(m, domain) for m in evaluation.models}
-        cells.append(_cell(column, model, own=model == EXPERT_PREFIX + domain))
+        cells.append(_cell(column, model, own=is_alone(model, domain)))
     if len(evaluation.domains) > 1:
         means = {m: evaluation.mean_bits_per_byte(m) for m in evaluation.models}
         cells.append(_cell(means, model, own=False))

@@ -1,56 +1,23 @@
-"""A judgement in sentences, and put in order for its table."""
+"""What several seeds, and text that no client holds, say: in a sentence, and put in order for a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cogen.evaluate.matrix import Cell
-from cogen.report.beside import Judgement, Row, Spread
+from cogen.evaluate.judgement import Judgement
+from cogen.evaluate.matrix import BASE, Cell, Evaluation
 from cogen.report.units import decimals
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Rows and columns of the table, in order of first appearance."""
-
-    models: tuple[str, ...]
-    domains: tuple[str, ...]
-    cells: Mapping[tuple[str, str], Row]
-    general: Mapping[str, Row]
-    retained_percent: Mapping[str, Spread]
-
-
-@dataclass(frozen=True)
 class Forgotten:
-    """A model on text that nobody trained on, and its change against the base; above 0 is worse."""
+    """A model on text that no client holds, and its change against the base; above 0 is worse."""
 
     model: str
+    text: str
     bits_per_byte: float
     change: float | None
-
-
-def judged(judgement: Judgement) -> Judged:
-    """The judgement as a table."""
-    models = dict.fromkeys([*(row.model for row in judgement.rows), *(row.model for row in judgement.general)])
-    return Judged(
-        models=tuple(models),
-        domains=tuple(dict.fromkeys(row.domain for row in judgement.rows)),
-        cells={(row.model, row.domain): row for row in judgement.rows},
-        general={row.model: row for row in judgement.general},
-        retained_percent={d: Spread(_percent(g.mean), _percent(g.sd)) for d, g in judgement.retained_gain.items()},
-    )
-
-
-def member_lines(judgement: Judgement) -> list[str]:
-    """For each member what joining gave over training alone."""
-    lines = []
-    for domain, member in judgement.members.items():
-        if member.own.mean is None:
-            continue
-        line = f"{domain}: joining {_changed(member.own, 'your own held-out text')} bits per byte over training alone"
-        lines.append(line + (f", {_changed(member.others, 'others’')}." if member.others.mean is not None else "."))
-    return lines
 
 
 def verdict(judgement: Judgement | None) -> str:
@@ -67,18 +34,17 @@ def verdict(judgement: Judgement | None) -> str:
     )
 
 
-def forgotten(scores: Sequence[Cell]) -> list[Forgotten]:
-    """Each model's score on general text and its change against the base."""
-    base = next((s.bits_per_byte for s in scores if s.model == "base"), None)
-    changes = [None if base is None or s.model == "base" else s.bits_per_byte - base for s in scores]
-    return [Forgotten(s.model, s.bits_per_byte, c) for s, c in zip(scores, changes, strict=True)]
+def forgotten(evaluation: Evaluation, held: Iterable[str]) -> list[Forgotten]:
+    """Each model on general text, and on the columns that no client holds.
+
+    Args:
+        held: the domains of the clients; without any, every column counts as held.
+    """
+    domains = set(held) or set(evaluation.domains)
+    cells = [*(c for c in evaluation.cells if c.domain not in domains), *evaluation.general]
+    base = {c.domain: c.bits_per_byte for c in cells if c.model == BASE}
+    return [Forgotten(c.model, c.domain, c.bits_per_byte, _change(c, base.get(c.domain))) for c in cells]
 
 
-def _changed(gain: Spread, whose: str) -> str:
-    mean = gain.mean or 0.0
-    spread = "" if gain.sd is None else f" ± {decimals(gain.sd)}"
-    return f"{'improved' if mean >= 0 else 'worsened'} {whose} by {decimals(abs(mean))}{spread}"
-
-
-def _percent(frac: float | None) -> float | None:
-    return None if frac is None else 100 * frac
+def _change(cell: Cell, base: float | None) -> float | None:
+    return None if base is None or cell.model == BASE else cell.bits_per_byte - base

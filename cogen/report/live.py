@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from cogen.evaluate.matrix import BASE, Cell, Evaluation
+from cogen.report.beside_live import LiveControls, Seed, judging_section
 from cogen.report.charts import round_points
 from cogen.report.curve import Curve
 from cogen.report.heat import heat_rows
@@ -21,6 +22,7 @@ from cogen.report.record import LeftOut, Reply, RoundDone, Started
 
 MOST_EVENTS = 100
 PHASES = {"run_started": "starting", "evaluated": "scored", "run_finished": "finished", "run_failed": "failed"}
+CONTROL_EVENTS = ("control_started", "control_trained", "control_left_out")
 Sections = dict[str, Any]
 
 
@@ -37,7 +39,11 @@ class LiveStep:
 
 
 class LiveRun:
-    """What is known of a run. `changed` names the sections of the page that may differ since it was last emptied."""
+    """What is known of a run. `changed` names the sections of the page that may differ since it was last emptied.
+
+    `phase` is that of the rounds. Where something is judged, `seed` is the one that is worked on, None after the
+    last; `seeds` has the runs of the further ones.
+    """
 
     def __init__(self) -> None:
         self.started: Started | None = None
@@ -50,14 +56,17 @@ class LiveRun:
         self.lines: deque[dict[str, str]] = deque(maxlen=MOST_EVENTS)
         self.evaluation: Evaluation | None = None
         self.num_unreadable = 0
-        self.changed = {"run", "clients", "events", "bits", "matrix"}
+        self.controls, self.seeds = LiveControls(), dict[int, LiveRun]()
+        self.seed: Seed | None = None
+        self.first_seed, self.further_seeds = 0, range(0)
+        self.changed = {"run", "clients", "events", "bits", "matrix", "judging"}
 
     def add_event(self, values: Mapping[str, Any]) -> None:
         """One line of `events.jsonl`; what cannot be read is counted."""
         name, time = str(values.get("event")), str(values.get("time", ""))
         self.updated = max(self.updated, _seconds(time))
         self.lines.append({"time": time, "event": name, "text": describe(values)})
-        self.changed |= {"run", "clients", "events"}
+        self.changed |= {"run", "clients", "events", "judging"}
         try:
             self._take(name, time, values)
         except ValidationError:
@@ -65,7 +74,7 @@ class LiveRun:
 
     def _take(self, name: str, time: str, values: Mapping[str, Any]) -> None:
         self.phase = PHASES.get(name, self.phase)
-        self.reason = str(values.get("reason", "")) if name == "run_failed" else self.reason
+        self.reason = str(values.get("reason", "")) if name in ("run_failed", "judging_failed") else self.reason
         if name == "run_started":
             self.started, self.round, self.reason = _read(Started, values), 0, ""
             self.changed |= {"bits", "matrix"}
@@ -81,6 +90,18 @@ class LiveRun:
             self.rounds[done.round] = done
             if self.started and done.round == self.started.num_rounds:
                 self.phase = "scoring"
+        elif name in CONTROL_EVENTS:
+            self.controls.add_event(name, values)
+        elif name in ("seed_started", "seed_finished"):
+            self._take_seed(_read(Seed, values), is_done=name == "seed_finished")
+
+    def _take_seed(self, seed: Seed, *, is_done: bool) -> None:
+        self.seed = None if is_done and seed.number == seed.num_seeds else seed
+        self.first_seed = seed.seed - seed.number + 1
+        self.further_seeds = range(self.first_seed + 1, self.first_seed + seed.num_seeds)
+        self.controls.now, self.reason = "", ""
+        if self.phase in ("waiting", "failed"):
+            self.phase = "starting"
 
     def _forget_round(self) -> None:
         """A round that begins again starts from nothing."""
@@ -98,6 +119,15 @@ class LiveRun:
         self.curves.setdefault(domain, Curve()).add(step.num_tokens, step.loss_nats)
         self.changed |= {"run", "clients", f"loss:{domain}"}
 
+    def add_control_step(self, values: Mapping[str, Any], written: float) -> None:
+        """One line of the log of the controls, which was last written at `written` [seconds since 1970]."""
+        try:
+            self.controls.add_step(values)
+        except ValidationError:
+            self.num_unreadable += 1
+        self.updated = max(self.updated, written)
+        self.changed |= {"run", "judging"}
+
     def set_evaluation(self, evaluation: Evaluation | None) -> None:
         """The matrix that the run wrote, or none."""
         self.evaluation = evaluation
@@ -109,11 +139,23 @@ class LiveRun:
         named = self.started.domains if self.started else []
         return list(dict.fromkeys([*named, *self.steps]))
 
+    @property
+    def phase_now(self) -> str:
+        """Of the whole run: after the rounds, it is over only when nothing is left to be judged."""
+        if self.phase != "finished":
+            return self.phase
+        if self.controls.now:
+            return "control"
+        if self.seed is None:
+            return "finished"
+        return "failed" if self.reason else "judging"
+
     def section(self, name: str) -> Any:
         """One part of the page as plain values that JSON can hold."""
         if name.startswith("loss:"):
             return self.curves[name.removeprefix("loss:")].points
         parts = {"run": self._run, "clients": self._clients, "bits": self._bits, "matrix": self._matrix}
+        parts["judging"] = partial(judging_section, self)
         return list(self.lines) if name == "events" else parts[name]()
 
     def _run(self) -> Sections:
@@ -123,10 +165,10 @@ class LiveRun:
             "base": started.base if started else "",
             "resumed": bool(started and started.resumed),
             "num_rounds": started.num_rounds if started else 0,
-            "phase": self.phase,
+            "phase": self.phase_now,
             "reason": self.reason,
             "round": self.round,
-            "done_frac": self._done_frac(),
+            "done_frac": self.done_frac(),
             "left_seconds": self._left_seconds(),
             "updated": self.updated,
             "num_tokens": sum(r.num_tokens for r in replies),
@@ -146,7 +188,8 @@ class LiveRun:
         ended = [(self.round, d) in self.outcomes for d in self.domains]
         return sum(1.0 if e else s for e, s in zip(ended, shares, strict=True)) / max(1, len(shares))
 
-    def _done_frac(self) -> float:
+    def done_frac(self) -> float:
+        """How much of all rounds is done."""
         if self.started is None or self.round == 0:
             return 0.0
         return min(1.0, (self.round - 1 + self._round_frac()) / max(1, self.started.num_rounds))

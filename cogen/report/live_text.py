@@ -24,6 +24,12 @@ def describe(event: Mapping[str, Any]) -> str:
         "evaluated": lambda e: f"{count(e['num_cells'])} cells were scored",
         "run_finished": lambda e: f"the run finished after {duration(e['seconds'])}",
         "run_failed": lambda e: f"the run failed: {e['reason']}",
+        "seed_started": lambda e: f"seed {e['seed']} began, {e['number']} of {e['num_seeds']}",
+        "seed_finished": lambda e: f"seed {e['seed']} was judged after {duration(e['seconds'])}",
+        "judging_failed": lambda e: f"judging the run failed: {e['reason']}",
+        "control_started": lambda e: f"training {e['control']}, to compare with",
+        "control_trained": lambda e: f"{e['control']} is trained: {count(e['num_tokens'])} tokens",
+        "control_left_out": lambda e: f"{e['control']} was left out: {e['reason']}",
     }
     try:
         return sentences[name](event) if name in sentences else _plain(name, event)

@@ -6,16 +6,18 @@ The head is that of the hub's model cards, so that the file can be published as 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
+from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
 from cogen.report.headline import forgetting, headline
 from cogen.report.judged import verdict
 from cogen.report.record import Record
 from cogen.report.units import count, decimals, percent
 
+S = TypeVar("S", ProbeScore, QuestionScore, TaskScore)
 MODEL_CARD = "MODEL_CARD.md"
 # What the packaged base was made from; its weights are those of a 4-bit file, which the card says.
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -105,7 +107,7 @@ def _measured(record: Record) -> str:
     sentences = [s for s in (verdict(record.beside.judgement), headline(record), forgetting(record)) if s]
     evaluation = record.evaluation
     if evaluation is None or not evaluation.cells:
-        return "\n".join(sentences)
+        return "\n\n".join(["\n".join(sentences), *(_asked(evaluation) if evaluation else [])])
     rows = [[m, *(decimals(evaluation.bits_per_byte(m, d)) for d in evaluation.domains)] for m in evaluation.models]
     changes = [_change(evaluation, d) for d in evaluation.domains]
     if any(changes):
@@ -113,7 +115,50 @@ def _measured(record: Record) -> str:
     table = _table(["bits per byte", *evaluation.domains], rows)
     seeds = record.beside.judgement.seeds if record.beside.judgement else [0]
     spread = "" if len(seeds) > 1 else " One seed: the spread is not known."
-    return f"{' '.join(map(_plain, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
+    text = f"{' '.join(map(_plain, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
+    return "\n\n".join([text, *_asked(evaluation)])
+
+
+def _asked(evaluation: Evaluation) -> Iterator[str]:
+    """What base and combined know when they are asked: probes, questions and benchmarks, a table each."""
+    rows = [
+        [
+            s.model,
+            s.domain,
+            count(s.num_probes),
+            percent(s.accuracy_frac, 1),
+            f"{percent(s.low_frac, 1)} to {percent(s.high_frac, 1)}",
+            percent(s.chance_frac, 1),
+            percent(s.calibration_error_frac, 1),
+        ]
+        for s in _told(evaluation.probes)
+    ]
+    if rows:
+        header = ["multiple choice", "domain", "probes", "right", "95% interval", "chance", "ECE"]
+        yield f"Multiple-choice probes with closed books; ECE is the expected calibration error.\n\n{_table(header, rows)}"
+    rows = [
+        [
+            s.model,
+            s.domain,
+            count(s.num_answerable),
+            percent(s.right_frac),
+            count(s.num_unanswerable),
+            percent(s.made_up_frac),
+        ]
+        for s in _told(evaluation.questions)
+    ]
+    if rows:
+        header = ["free answers", "domain", "with an answer", "right", "without one", "made up"]
+        yield f"Free answers; whatever is said to a question without an answer is made up.\n\n{_table(header, rows)}"
+    rows = [[s.model, s.task, s.metric, decimals(s.value), decimals(s.stderr)] for s in _told(evaluation.tasks)]
+    if rows:
+        header = ["benchmark", "task", "metric", "value", "standard error"]
+        yield f"Tasks of lm-evaluation-harness.\n\n{_table(header, rows)}"
+
+
+def _told(scores: Sequence[S]) -> list[S]:
+    """Of the model that the card is about, and of the base to compare it with; all, where neither was asked."""
+    return [s for s in scores if s.model in (BASE, COMBINED)] or list(scores)
 
 
 def _change(evaluation: Evaluation, domain: str) -> str:

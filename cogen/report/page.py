@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from cogen.evaluate.judgement_text import joining_lines
 from cogen.evaluate.matrix import Evaluation
 from cogen.files import write_file
 from cogen.merge.diagnosis_text import advice
@@ -16,7 +17,7 @@ from cogen.report.charts import gain_chart, loss_chart, round_chart
 from cogen.report.clients import client_rows
 from cogen.report.headline import forgetting, headline, warning, working_seconds
 from cogen.report.heat import heat_rows, legend
-from cogen.report.judged import forgotten, judged, member_lines, verdict
+from cogen.report.judged import forgotten, verdict
 from cogen.report.model_card import card_path, model_card
 from cogen.report.record import Record, Reply, read_run
 
@@ -77,10 +78,9 @@ def render(record: Record) -> str:
         headline=headline(record),
         verdict=verdict(beside.judgement),
         forgetting=forgetting(record),
-        judged=judged(beside.judgement) if beside.judgement else None,
-        members=member_lines(beside.judgement) if beside.judgement else [],
+        members=list(joining_lines(beside.judgement)) if beside.judgement else [],
         scores=scores,
-        forgotten=forgotten(scores.general),
+        forgotten=forgotten(scores, record.started.domains if record.started else ()),
         contributed=_contributed(beside.contributions),
         diagnosis_advice=advice(beside.diagnosis) if beside.diagnosis else "",
         clients=client_rows(record),

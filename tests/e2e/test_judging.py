@@ -26,6 +26,7 @@ from cogen.evaluate.matrix import Evaluation
 from cogen.federation.controls import controls_of, train_controls
 from cogen.federation.judging import judge_seed, read_evaluation
 from cogen.federation.simulate import simulate
+from cogen.report.feed import Feed
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
@@ -185,6 +186,54 @@ def test_a_control_that_fails_is_said_and_left_out_until_it_is_mended(finished: 
     assert "pooled" in read_evaluation(run).models
 
 
+def test_the_live_page_knows_which_control_trains_and_when_it_is_all_over(
+    finished: Callable[..., RunFolder], config_file: Path
+) -> None:
+    """From the run folder alone; red: a page that says `finished` from the last round on."""
+    run = finished("federation.num_rounds=1")
+    feed = Feed(run.path)
+
+    def page(name: str) -> dict[str, Any]:
+        feed.refresh(at_once=True)
+        message = feed.message("")
+        return dict(json.loads(message.split("data: ", 1)[1])["sections"][name])
+
+    assert page("run")["phase"] == "finished"
+    seen = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["event"] == "control_step" and event["step"] == 3:
+            seen.append(
+                (page("run")["phase"], page("judging")["now"]["control"], page("judging")["now"]["left_tokens"])
+            )
+        elif event["event"] == "score_step":
+            assert page("run")["phase"] == "judging"
+
+    simulate(config_file, out=run.path, overrides=["evaluate.controls=true"], resume=True, follow=look)
+    assert seen == [("control", "pooled", 3 * 512 - 3 * 128)]
+    assert page("run")["phase"] == "finished"
+    (row,) = page("judging")["rows"]
+    assert (row["name"], row["state"], row["progress"], row["left_tokens"]) == ("pooled", "trained", "step 12 of 12", 0)
+
+
+def test_general_text_that_is_gone_is_told_on_the_live_page(
+    finished: Callable[..., RunFolder], config_file: Path, general: Path
+) -> None:
+    """It was there when the run began, and not when it came to scoring; the rounds stay done."""
+    run = finished("federation.num_rounds=1")
+
+    def lose(event: dict[str, Any]) -> None:
+        general.unlink(missing_ok=True)
+
+    with pytest.raises(DataError):
+        simulate(config_file, out=run.path, overrides=[f"evaluate.general={general}"], resume=True, follow=lose)
+    feed = Feed(run.path)
+    feed.refresh(at_once=True)
+    sections = json.loads(feed.message("").split("data: ", 1)[1])["sections"]
+    assert sections["run"]["phase"] == "failed" and str(general) in sections["run"]["reason"]
+    assert run.is_finished()
+
+
 def test_a_kill_in_the_middle_of_a_control_and_a_resume(
     finished: Callable[..., RunFolder],
     config_file: Path,
@@ -237,6 +286,8 @@ def test_two_seeds_with_controls_and_general_text(
     assert files(second, "experts") != files(run, "experts")
     for seed in (0, 1):
         assert (run.controls(seed) / "pooled" / "cogen.json").is_file()
+    told = [(e["event"], e["number"]) for e in read_lines(run.events_path) if e["event"].startswith("seed_")]
+    assert told == [("seed_started", 1), ("seed_finished", 1), ("seed_started", 2), ("seed_finished", 2)]
     judgement = json.loads(run.judgement.read_text())
     assert judgement["seeds"] == [0, 1]
     for place, one in enumerate((run, second)):

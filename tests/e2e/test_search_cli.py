@@ -53,12 +53,12 @@ def rescored(tiny: Base, merged: Adapter, data: dict[str, str]) -> dict[str, dic
 
 
 def test_the_scores_of_a_search_are_those_of_the_merge_it_chose(
-    tiny: Base, tiny_folder: Path, folders: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Base, tiny_folder: Path, folders: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Red: run_search reads the held-out documents, or leaves rank out of its merges."""
     general = f"{SEEDS}/materials.jsonl"
     rule, weights, result = run_search(
-        open_adapters(folders), str(tiny_folder), DATA, general, tmp_path / "merged", budget=7, methods=["mean", "ties:0.5"],
+        open_adapters(folders), str(tiny_folder), DATA, general, budget=7, methods=["mean", "ties:0.5"],
         rank=3, **SIZES,
     )  # fmt: skip
     assert len(result.trials) == 7 and rule.rank == 3
@@ -67,8 +67,6 @@ def test_the_scores_of_a_search_are_those_of_the_merge_it_chose(
     assert rows["base"] == pytest.approx(result.base, rel=1e-6)
     assert rows["merged"] == pytest.approx(result.trials[result.choice].bits_per_byte, rel=1e-6)
     assert rows["merged"] != pytest.approx(rows["base"], rel=1e-4), "the adapters do something"
-    assert (tmp_path / "merged.search.json").read_text() == result.to_json()
-    assert [p.name for p in tmp_path.iterdir()] == ["merged.search.json"]
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 10 and f"choice: {result.explanation}" in printed.out
     assert "searching · 7 trials" in printed.err
@@ -117,12 +115,11 @@ def test_each_adapter_keeps_its_share_of_a_mean() -> None:
     ],
 )
 def test_bad_input_is_refused_before_the_base_is_loaded(
-    folders: dict[str, str], tmp_path: Path, change: dict[str, Any], words: str
+    folders: dict[str, str], change: dict[str, Any], words: str
 ) -> None:
     """The base does not exist, and nobody finds out. Red: make_bench comes first."""
     settings: dict[str, Any] = {"folders": folders, "data": DATA, "budget": 4, "methods": ["mean", "ties:0.5"]}
     settings |= SIZES | change
     chosen, data = settings.pop("folders"), settings.pop("data")
     with pytest.raises(CogenError, match=words):
-        run_search(open_adapters(chosen), "no/base", data, None, tmp_path / "m", **settings)
-    assert not list(tmp_path.iterdir())
+        run_search(open_adapters(chosen), "no/base", data, None, **settings)

@@ -44,6 +44,14 @@ def step(round_: int, number: int, tokens: int, loss: float = 3.0) -> dict[str, 
     return {**values, "learning_rate": 0.1, "tokens_per_second": 50.0}
 
 
+def control_step(control: str, number: int, tokens: int, loss: float = 3.0) -> dict[str, Any]:
+    return {"control": control, **step(1, number, tokens, loss)}
+
+
+def seed(name: str, second: int, number: int, num_seeds: int) -> dict[str, Any]:
+    return event(name, second, seed=6 + number, number=number, num_seeds=num_seeds)
+
+
 def live(*events: dict[str, Any]) -> LiveRun:
     run = LiveRun()
     for values in events:
@@ -85,6 +93,46 @@ def test_phases() -> None:
     assert (run.section("run")["phase"], run.section("run")["reason"]) == ("failed", "power")
     run.add_event(started(80, resumed=True))
     assert (run.section("run")["phase"], run.section("run")["reason"]) == ("starting", "")
+
+
+def test_a_run_with_controls_is_over_only_when_it_is_judged() -> None:
+    """Red: `run_finished`, which ends the rounds, taken for the end of it all."""
+    run = live(seed("seed_started", 0, 1, 1), started(1), event("run_finished", 10, seconds=9.0))
+    assert run.section("run")["phase"] == "judging"
+    run.add_event(event("control_started", 11, control="local:grid", num_left_tokens=400))
+    assert run.section("run")["phase"] == "control"
+    run.add_control_step(control_step("local:grid", 1, 50), AT + 12)
+    run.add_control_step({"control": "local:grid"}, AT + 12)
+    shown = run.section("judging")
+    assert (shown["now"]["control"], shown["now"]["left_tokens"]) == ("local:grid", 350)
+    (row,) = shown["rows"]
+    assert (row["name"], row["state"], row["progress"]) == ("local:grid", "training", "step 1 of 4")
+    assert (row["done_frac"], row["left_tokens"], row["loss"]) == (0.25, 150, 3.0)
+    run.add_event(event("control_trained", 13, control="local:grid", num_tokens=200))
+    run.add_event(event("control_started", 14, control="pooled", num_left_tokens=200))
+    assert run.section("judging")["now"]["left_tokens"] == 200
+    run.add_event(event("control_left_out", 15, control="pooled", reason="no <room>"))
+    assert [(r["state"], r["reason"]) for r in run.section("judging")["rows"]] == [
+        ("trained", ""),
+        ("left out", "no <room>"),
+    ]
+    assert run.section("run")["phase"] == "judging"
+    run.add_event(seed("seed_finished", 16, 1, 1))
+    assert run.section("run")["phase"] == "finished"
+    assert run.section("run")["num_unreadable"] == 1
+
+
+def test_what_is_asked_for_later_opens_a_finished_run_again() -> None:
+    run = live(started(), event("run_finished", 10, seconds=9.0))
+    assert run.section("run")["phase"] == "finished"
+    run.add_event(seed("seed_started", 20, 1, 1))
+    assert run.section("run")["phase"] == "judging"
+    run.add_event(event("control_started", 21, control="pooled", num_left_tokens=200))
+    run.add_event(event("judging_failed", 22, reason="no general text"))
+    run.add_event(seed("seed_started", 30, 1, 1))  # resumed
+    assert (run.section("run")["phase"], run.section("run")["reason"]) == ("judging", "")
+    run.add_event(event("judging_failed", 31, reason="no general text"))
+    assert (run.section("run")["phase"], run.section("run")["reason"]) == ("failed", "no general text")
 
 
 def test_time_left_is_what_the_pace_of_the_round_says() -> None:
@@ -137,8 +185,10 @@ def test_what_is_not_finite_or_not_whole_is_never_sent() -> None:
     run = live(started(), event("round_started", 0, round=1), replied(3, 1, "grid", math.nan, math.inf))
     run.add_step("clinical", step(1, 1, 100, math.nan), AT + 1)
     run.add_step("clinical", {"round": 1}, AT + 2)
+    run.add_event(event("control_started", 4, control="pooled", num_left_tokens=100))
+    run.add_control_step(control_step("pooled", 1, 10, math.nan), AT + 2)
     run.add_event(event("client_replied", 4, domain="grid"))
-    for name in ("run", "clients", "events", "bits", "matrix", "loss:clinical"):
+    for name in ("run", "clients", "events", "bits", "matrix", "judging", "loss:clinical"):
         json.dumps(run.section(name), allow_nan=False)
     assert run.section("run")["num_unreadable"] == 2
 
@@ -150,7 +200,8 @@ def test_only_the_last_events_are_kept() -> None:
 
 
 def test_an_event_that_is_not_known_is_shown_with_its_values() -> None:
-    assert describe({"event": "control_started", "time": "x", "domain": "grid"}) == "control started · domain grid"
+    assert describe({"event": "tea_made", "time": "x", "domain": "grid"}) == "tea made · domain grid"
+    assert describe({"event": "control_started", "domain": "grid"}) == "control started · domain grid"
     assert describe({"event": "client_replied", "domain": "grid"}) == "client replied · domain grid"
 
 
@@ -211,10 +262,35 @@ def test_only_what_changed_is_sent(tmp_path: Path) -> None:
     assert kind == "change"
     assert set(sections) == {"run", "clients", "loss:grid"}
     # A second browser, which has seen nothing yet, gets it all; so does one that another server has served.
-    everything = {"folder", "run", "clients", "events", "bits", "matrix", "loss:grid"}
+    everything = {"folder", "run", "clients", "events", "bits", "matrix", "judging", "loss:grid"}
     assert set(told(feed)[1]) == everything
     assert told(feed, "deadbeef-3")[0] == "state"
     assert set(told(feed, "deadbeef-3")[1]) == everything
+
+
+def test_further_seeds_and_their_controls_are_read_from_their_own_folders(tmp_path: Path) -> None:
+    """Red: a second seed that trains while the page says that the run is finished."""
+    append(tmp_path / "events.jsonl", seed("seed_started", 0, 1, 2), started(1), event("run_finished", 2, seconds=1.0))
+    feed = Feed(tmp_path)
+    states = [(row["seed"], row["name"], row["state"]) for row in told(feed)[1]["judging"]["rows"]]
+    assert states == [(7, "the run", "trained"), (8, "the run", "waiting")]
+    append(tmp_path / "events.jsonl", seed("seed_finished", 3, 1, 2), seed("seed_started", 3, 2, 2))
+    other = tmp_path / "seeds/8"
+    append(other / "events.jsonl", started(4), event("round_started", 5, round=2))
+    sections = told(feed, feed.last_id)[1]
+    assert sections["run"]["phase"] == "judging"
+    assert sections["judging"]["seed"] == {"seed": 8, "number": 2, "num_seeds": 2}
+    assert sections["judging"]["now"] | {"phase": "training", "round": 2, "num_rounds": 2} == sections["judging"]["now"]
+    assert sections["run"]["updated"] == AT + 5
+    ends = [event("run_finished", 6, seconds=2.0), event("control_started", 7, control="pooled", num_left_tokens=200)]
+    append(other / "events.jsonl", *ends)
+    append(other / "logs/controls.jsonl", control_step("pooled", 2, 80))
+    now = told(feed, feed.last_id)[1]["judging"]["now"]
+    assert (now["phase"], now["control"], now["left_tokens"]) == ("control", "pooled", 120)
+    append(other / "events.jsonl", event("control_trained", 8, control="pooled", num_tokens=200))
+    assert told(feed, feed.last_id)[1]["judging"]["now"]["phase"] == "judging"
+    append(tmp_path / "events.jsonl", seed("seed_finished", 9, 2, 2))
+    assert told(feed, feed.last_id)[1]["run"]["phase"] == "finished"
 
 
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:

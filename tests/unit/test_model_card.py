@@ -56,12 +56,36 @@ def test_the_hub_reads_its_head(run: Path) -> None:
 def test_the_body_tells_scores_amounts_settings_and_hashes(run: Path) -> None:
     write_report(run)
     text = (run / "merged/MODEL_CARD.md").read_text("utf-8")
-    assert "it keeps 85% of what the experts gained on average." in text
+    assert "it keeps 85% of what the domains gained alone, on average." in text
     assert "| combined | 0.8500 | 1.0100 |\n| combined against base | −15.0% | −15.8% |" in text
     assert "| grid | 27 | 7,421 | 5,000 | 5 | 1,021 |" in text
     assert "| clinical | – | – | 5,000 | – | – |" in text
     assert "| federation.method | tsv\\_m |\n| train.rank | 4 |" in text
+    assert "ECE" not in text and "made up" not in text and "benchmark" not in text  # nothing was asked
     assert f"| base, weights | {'a' * 64} |\n| this adapter | {'b' * 64} |" in text
+
+
+def test_what_was_asked_stands_in_the_body_with_its_uncertainty(run: Path) -> None:
+    """Of base and combined; an expert's figures are in the report."""
+    probe = {"domain": "grid", "num_probes": 20, "low_frac": 0.251, "high_frac": 0.652, "sum_accuracy_frac": 0.4}
+    probe |= {"chance_frac": 0.25, "calibration_error_frac": 0.123}
+    question = {"model": "combined", "domain": "grid", "num_answerable": 10, "num_unanswerable": 7}
+    question |= {"right_frac": 0.31, "abstained_frac": 0.11, "wrong_frac": 0.58, "made_up_frac": 0.93}
+    question |= {"confidence_frac": 0.6, "overconfidence_frac": 0.3}
+    task = {"model": "base", "task": "arc_easy", "metric": "acc", "value": 0.512, "stderr": None, "num_samples": 9}
+    path = run / "evaluation.json"
+    probes = [
+        {"model": m, "accuracy_frac": a, **probe} for m, a in (("base", 0.3), ("expert:grid", 0.5), ("combined", 0.45))
+    ]
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "probes": probes, "questions": [question], "tasks": [task]})
+    )
+    write_report(run)
+    text = (run / "merged/MODEL_CARD.md").read_text("utf-8")
+    assert "| combined | grid | 20 | 45.0% | 25.1% to 65.2% | 25.0% | 12.3% |" in text
+    assert "| base | grid | 20 | 30.0% |" in text and "expert:grid | grid | 20" not in text
+    assert "| combined | grid | 10 | 31% | 7 | 93% |" in text
+    assert "| base | arc\\_easy | acc | 0.5120 | – |" in text
 
 
 def test_names_cannot_break_head_or_body(run: Path) -> None:

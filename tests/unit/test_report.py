@@ -98,7 +98,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     text = words(html)
     assert (
         "The combined model reads 2 of 2 domains better than the base; "
-        "it keeps 85% of what the experts gained on average." in text
+        "it keeps 85% of what the domains gained alone, on average." in text
     )
     assert "1 2 of 2 10,000 1.1000 → 0.9300 3.00 MB 4.00 MB 2 min 5 s 3.1%" in text
     assert "None: every reply counted." in text

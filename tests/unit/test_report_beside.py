@@ -9,16 +9,24 @@ from typing import Any
 import pytest
 
 from cogen.errors import RunError
-from cogen.evaluate.matrix import Cell
-from cogen.report.beside import Judgement, Member, Spread
+from cogen.evaluate.judgement import Judgement, Member, Spread, judge
+from cogen.evaluate.judgement_read import read_judgement
+from cogen.evaluate.judgement_text import joining_lines
+from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.report.clients import client_rows
-from cogen.report.judged import forgotten, member_lines, verdict
+from cogen.report.judged import forgotten, verdict
 from cogen.report.record import read_run
 from tests.unit.test_report import event, finished, page, replied, started, whole_run, words, write_run, write_scores
 
 
-def spread(mean: float | None, sd: float | None = None) -> dict[str, Any]:
-    return {"mean": mean, "sd": sd, "values": [mean]}
+def spread(mean: float | None, sd: float = 0.0) -> dict[str, Any]:
+    """Of three seeds."""
+    values = Spread((None,) * 3 if mean is None else (mean - sd, mean, mean + sd))
+    return values.to_dict()
+
+
+def judgement(seeds: int, members: dict[str, Member]) -> Judgement:
+    return Judgement(tuple(range(seeds)), {}, {}, {}, {}, members)
 
 
 def write(path: Path, **values: Any) -> None:
@@ -44,25 +52,25 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_verdict_counts_domains_that_gained() -> None:
     members = {
-        "clinical": Member(Spread(0.03, 0.001), Spread(0.02)),
-        "grid": Member(Spread(-0.01, 0.001), Spread(0.02)),
-        "materials": Member(Spread(0.01), Spread(None)),
-        "education": Member(Spread(None), Spread(0.5)),
+        "clinical": Member(Spread((0.02, 0.04)), Spread((0.02,))),
+        "grid": Member(Spread((-0.02, 0.0)), Spread((0.02,))),
+        "materials": Member(Spread((0.01,)), Spread((None,))),
+        "education": Member(Spread((None,)), Spread((0.5,))),
     }
-    judgement = Judgement([0, 1], [], members=members)
-    assert verdict(judgement) == (
+    found = judgement(2, members)
+    assert verdict(found) == (
         "Joining was better than training alone for 2 of 3 domains on their own text, "
         "0.0100 bits per byte better on average (2 seeds)."
     )
-    assert member_lines(judgement) == [
-        "clinical: joining improved your own held-out text by 0.0300 ± 0.0010 bits per byte over training alone, "
-        "improved others’ by 0.0200.",
-        "grid: joining worsened your own held-out text by 0.0100 ± 0.0010 bits per byte over training alone, "
-        "improved others’ by 0.0200.",
-        "materials: joining improved your own held-out text by 0.0100 bits per byte over training alone.",
+    assert list(joining_lines(found)) == [
+        "clinical: joining improved your own held-out text by 0.0300 ± 0.0141 bits per byte over training alone, "
+        "and improved others' by 0.0200",
+        "grid: joining worsened your own held-out text by 0.0100 ± 0.0141 bits per byte over training alone, "
+        "and improved others' by 0.0200",
+        "materials: joining improved your own held-out text by 0.0100 bits per byte over training alone",
     ]
     assert verdict(None) == ""
-    assert verdict(Judgement([0], [])) == ""
+    assert verdict(judgement(1, {})) == ""
 
 
 def test_a_judgement_is_the_answer_at_the_top(run: Path) -> None:
@@ -75,14 +83,22 @@ def test_a_judgement_is_the_answer_at_the_top(run: Path) -> None:
     general = [{"model": "pooled", **spread(1.31, 0.005)}]
     gains = {"clinical": spread(0.871, 0.02), "grid": spread(None)}
     write(
-        run / "judgement.json", seeds=[0, 1, 2], rows=rows, retained_gain=gains, general=general, members=members, new=1
+        run / "judgement.json",
+        seeds=[0, 1, 2],
+        rows=rows,
+        retained_gain=gains,
+        general=general,
+        forgetting={},
+        members=members,
+        new=1,
     )
     html = page(run)
     text = words(html)
     assert text.index("Joining was better than training alone for 1 of 1 domains") < text.index("The combined model")
     assert "pooled 0.7500 ± 0.0020 0.7500 ± 0.0020 1.3100 ± 0.0050" in text
     assert "retained gain [%] 87.1 ± 2.0 –" in text
-    assert "worsened others’ by 0.0100 ± 0.0030" in text
+    assert "worsened others&#39; by 0.0100 ± 0.0030 bits" not in text
+    assert "and worsened others&#39; by 0.0100 ± 0.0030." in text
 
 
 def test_without_a_judgement_the_evaluation_answers(run: Path) -> None:
@@ -93,8 +109,48 @@ def test_without_a_judgement_the_evaluation_answers(run: Path) -> None:
 
 def test_forgetting_is_against_the_base() -> None:
     scores = [Cell("base", "general", 1.0, 9, 3), Cell("combined", "general", 1.25, 9, 3)]
-    assert [f.change for f in forgotten(scores)] == [None, 0.25]
-    assert [f.change for f in forgotten(scores[1:])] == [None]
+    for held in (Evaluation((), tuple(scores)), Evaluation(tuple(scores))):  # beside the domains, or a column of theirs
+        assert [f.change for f in forgotten(held, ["grid"])] == [None, 0.25]
+    assert [f.change for f in forgotten(Evaluation((), tuple(scores[1:])), ["grid"])] == [None]
+    assert forgotten(Evaluation(tuple(scores)), []) == []
+
+
+def whole_judgement() -> Judgement:
+    """Two seeds, the second without `pooled` on grid."""
+    rows = {"base": 1.0, "local:grid": 0.9, "combined": 0.8, "pooled": 0.7}
+    cells = [Cell(m, d, v, 4, 1) for m, v in rows.items() for d in ("grid", "clinical")]
+    general = tuple(Cell(m, "general", v, 4, 1) for m, v in (("base", 3.0), ("combined", 3.25)))
+    return judge({0: Evaluation(tuple(cells), general), 1: Evaluation(tuple(c for c in cells[:-2]))})
+
+
+def test_a_judgement_is_read_back_as_it_was() -> None:
+    """Means over the domains too, which are not in the file."""
+    found = whole_judgement()
+    again = read_judgement(found.to_json(), "here")
+    assert again == found
+    assert again.means == found.means
+    assert again.means["pooled"].values == (0.7, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"seeds": [0]}, r"rows\.0\.values: a number or null for each seed"),
+        ({"seeds": []}, "seeds: a list of whole numbers"),
+        (
+            {"rows": [{"model": "base", "domain": "grid", "mean": 2, "sd": 0, "values": [1, 1]}]},
+            r"rows\.0\.mean: 1\.0, ",
+        ),
+        ({"rows": [{"model": "base", "domain": "grid", "mean": 1, "sd": 0, "values": [1, 1]}] * 2}, r"rows\.1: names"),
+        ({"general": {}}, "general: a list"),
+        ({"forgetting": {"m": {"mean": 1, "sd": None, "values": [1, 1]}}}, r"forgetting\.m\.sd: 0\.0, that of"),
+        ({"members": {"grid": {"own": {"mean": None, "sd": None, "values": [None, None]}}}}, "with the field others"),
+        ({"retained_gain": {"grid": {"mean": 1, "sd": 0, "values": [1, "1"]}}}, r"retained_gain\.grid\.values"),
+    ],
+)
+def test_a_judgement_that_contradicts_itself_is_refused(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(RunError, match=expected):
+        read_judgement(json.dumps({**whole_judgement().to_dict(), **change}), "here")
 
 
 # --- more scores
@@ -114,7 +170,8 @@ def test_probes_questions_tasks_and_general_text(run: Path) -> None:
     assert "combined grid 20 45.0% 25.1% to 65.2% 25.0% 12.3%" in text
     assert "combined grid 10 31% 11% 58% 7 93%" in text
     assert "combined arc_easy acc 0.5120 –" in text
-    assert "combined 1.1200 +0.0200" in text
+    assert "combined general 1.1200 +0.0200" in text
+    assert "against the base: +0.0200 bits per byte on general (lower is better)" in text
 
 
 def test_contributions_of_the_run_or_of_the_merge(run: Path) -> None:
@@ -127,8 +184,8 @@ def test_contributions_of_the_run_or_of_the_merge(run: Path) -> None:
 
 
 def test_a_malformed_file_is_named(run: Path) -> None:
-    write(run / "judgement.json", seeds=[0], rows=[{"model": "base"}])
-    with pytest.raises(RunError, match=r"cannot read judgement\.json: expected rows\.0\.mean: Field required"):
+    write(run / "judgement.json", seeds=[0], members={}, rows=[{"model": "base"}])
+    with pytest.raises(RunError, match=r"cannot read judgement\.json: expected rows\.0 with the field domain"):
         page(run)
     (run / "judgement.json").write_text('{"format": 2}')
     with pytest.raises(RunError, match="expected an object of format 1, got format 2"):

@@ -48,7 +48,7 @@ def reply(round_: int, before: float | None, after: float | None) -> Reply:
             {"base": (1.0, 1.0), "expert:clinical": (0.8, 1.0), "combined": (1.1, 1.0)},
             (
                 "The combined model reads 0 of 2 domains better than the base; "
-                "where the experts gained, it lost (−50% retained on average)."
+                "where the domains gained alone, it lost (−50% retained on average)."
             ),
         ),
         (
@@ -69,6 +69,8 @@ def test_text_that_no_client_holds_is_told_apart() -> None:
     assert headline(record).startswith("The combined model reads 2 of 2 domains")
     assert "+0.0500 bits per byte on general (lower is better)" in forgetting(record)
     assert forgetting(replace(record, evaluation=matrix(SCORES))) == ""
+    general = Evaluation(matrix(SCORES).cells, cells[-2:])
+    assert forgetting(replace(record, evaluation=general)) == forgetting(record)
 
 
 # --- the heat map
@@ -88,6 +90,16 @@ def test_heat_cells_by_hand() -> None:
     # 2.1 / 2.2 - 1
     assert (mean.value, mean.change, mean.colour) == ("1.0500", "−4.5%", "b2")
     assert {cell.colour for cell in rows["base"]} == {""}
+
+
+def test_a_domain_trained_alone_as_a_control_is_its_own_too() -> None:
+    """Framed, in the chart and in the sentence; red: `expert:` alone taken for a domain's own."""
+    found = matrix({m.replace("expert:", "local:"): values for m, values in SCORES.items()})
+    rows = {row.model: [cell.own for cell in row.cells] for row in heat_rows(found)}
+    assert rows["local:clinical"] == [True, False, False]
+    assert sum(sum(owned) for owned in rows.values()) == 2
+    assert gain_chart(found) is not None
+    assert headline(replace(EMPTY, evaluation=found)) == headline(replace(EMPTY, evaluation=matrix(SCORES)))
 
 
 def test_colours_step_at_their_edges() -> None:
@@ -213,6 +225,6 @@ def test_gain_chart_says_why_a_bar_is_missing() -> None:
     chart = gain_chart(Evaluation(tuple(Cell(*v, 4, 1) for v in values)))
     assert chart is not None
     assert chart.notes == (
-        "a: no value, since its expert gained nothing over the base.",
+        "a: no value, since training it alone gained nothing over the base.",
         "b: no value, since a score is missing.",
     )
