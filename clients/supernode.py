@@ -1,8 +1,8 @@
-"""Runs Flower's `flower-supernode` with one change: a connection that breaks is tried again, under TLS too.
+"""Runs Flower's `flower-supernode` with one change: a connection that breaks is tried again, in its TLS handshake too.
 
-Flower's node gives up at once on any error with "ssl" in its text: a line cut in the middle of an answer, a handshake
-that took too long. Then it drops the reply at hand, or ends and forgets the message that it works on, and the round
-waits for it until its deadline. Giving up is right for another certificate alone.
+Flower's node gives up at once on any error with "ssl" in its text: a line cut while it connects, a handshake that took
+too long. Then it drops the reply at hand, or ends and forgets the message that it works on, and the round waits for it
+until its deadline. Giving up is right for another certificate alone.
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ class Cable:
         bytes_between: fewest and most bytes, both ways together, that a connection carries before it breaks.
     """
 
+    bind = GATEWAY
+
     def __init__(self, port: int, seed: int, delay_seconds: float, bytes_between: tuple[int, int]) -> None:
+        self.address = f"localhost:{port}"
         self.port, self.delay_seconds, self.bytes_between = port, delay_seconds, bytes_between
         self.drawn = random.Random(seed)
         self.breaks = False
@@ -32,6 +35,10 @@ class Cable:
         self._loop = asyncio.new_event_loop()
         self._light = asyncio.Event()
         self._light.set()
+
+    def inside(self, name: str) -> list[str]:
+        """All are on one machine."""
+        return []
 
     def go_dark(self, seconds: float) -> None:
         """Nothing goes through for so long; connections stay open, as when a router is off."""

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from cogen.federation.superlink import free_port
 from cogen.runs import RunFolder
-from tests.cable import GATEWAY, Cable
 from tests.conftest import SEEDS
 from tests.gate import wait_until
 
@@ -53,30 +53,54 @@ def weights(run: RunFolder) -> dict[str, bytes]:
     return {str(p.relative_to(run.path)): (p / "adapter_model.safetensors").read_bytes() for p in paths}
 
 
+class Line(Protocol):
+    """How the domains reach the coordinator: its public address, and what a participant's commands begin with."""
+
+    address: str
+    bind: str
+
+    def inside(self, name: str) -> list[str]: ...
+
+
+class Loopback:
+    """Without a network."""
+
+    bind = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.address = f"localhost:{free_port(None)}"
+
+    def inside(self, name: str) -> list[str]:
+        return []
+
+
 class Town:
     """Folders and processes; everything is ended with the block."""
 
-    def __init__(self, place: Path, config: str, base: Path, port: int | None = None) -> None:
-        self.place, self.base = place, base
+    def __init__(self, place: Path, config: str, base: Path, line: Line) -> None:
+        self.place, self.base, self.line = place, base, line
         self.coordinator = place / "coordinator"
-        self.coordinator.mkdir(parents=True)
-        self.config = self.coordinator / "care.toml"
-        self.config.write_text(config)
-        self.run = RunFolder(self.coordinator / "federation" / "runs" / "care")
-        self.address = f"localhost:{port or free_port(None)}"
+        self.coordinator.mkdir(parents=True, exist_ok=True)
+        self.configure("care", config)
         self.members: dict[str, subprocess.Popen[bytes]] = {}
+
+    def configure(self, name: str, config: str) -> None:
+        """What the next rounds are run with, as a run of this name."""
+        self.config = self.coordinator / f"{name}.toml"
+        self.config.write_text(config)
+        self.run = RunFolder(self.coordinator / "federation" / "runs" / name)
 
     def start(self, folder: Path, *args: object) -> subprocess.Popen[bytes]:
         """A command of cogen; what it says goes to `<command>.log` in its folder."""
         with open(folder / f"{args[0]}.log", "ab") as log:
-            command = [sys.executable, "-m", "cogen.cli.app", *map(str, args)]
+            command = [*self.line.inside(folder.name), sys.executable, "-m", "cogen.cli.app", *map(str, args)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
 
     def say(self, *args: object) -> str:
         """What a command of the coordinator's prints."""
-        command = [sys.executable, "-m", "cogen.cli.app", *map(str, args)]
-        done = subprocess.run(command, cwd=self.coordinator, capture_output=True, text=True, check=False, timeout=120)
+        command = [*self.line.inside("coordinator"), sys.executable, "-m", "cogen.cli.app", *map(str, args)]
+        done = subprocess.run(command, cwd=self.coordinator, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -86,7 +110,7 @@ class Town:
     def join(self, domain: str) -> None:
         """Invite a domain, and let it join."""
         folder = self.place / domain
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "its.invite").write_text(self.say("invite", domain))
         data = ("--data", SEEDS / f"{domain}.jsonl", "--base", self.base, "--folder", self.home(domain))
         self.members[domain] = self.start(folder, "join", "its.invite", *data)
@@ -113,11 +137,11 @@ class Town:
 
 
 @contextmanager
-def town(place: Path, config: str, base: Path, cable: Cable | None = None) -> Iterator[Town]:
-    """Served, and joined by all three domains; with a cable, through it."""
-    made = Town(place, config, base, cable.port if cable else None)
-    bind = GATEWAY if cable else "127.0.0.1"
-    serving = made.start(made.coordinator, "serve", made.config, "--public-address", made.address, "--bind", bind)
+def town(place: Path, config: str, base: Path, line: Line | None = None) -> Iterator[Town]:
+    """Served, and joined by all three domains, over `line`."""
+    made = Town(place, config, base, line or Loopback())
+    address = ("--public-address", made.line.address, "--bind", made.line.bind)
+    serving = made.start(made.coordinator, "serve", made.config, *address)
     try:
         listening = (made.coordinator / "federation" / "serve.json").is_file
         assert wait_until(lambda: listening() or serving.poll() is not None, PATIENCE_SECONDS)
