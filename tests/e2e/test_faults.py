@@ -78,9 +78,10 @@ def test_a_node_that_hangs_is_waited_for_until_the_deadline_and_its_reply_enters
     )
     made = stage.town
     made.configure(f"hangs-{kind}", config)
-    running, run = made.start(made.coordinator, "run", made.config), made.run
     works = made.home("grid") / "work.jsonl"
-    assert wait_until(lambda: len(read_lines(works)) == 1, PATIENCE_SECONDS), made.log()
+    before = len(read_lines(works))
+    running, run = made.start(made.coordinator, "run", made.config), made.run
+    assert wait_until(lambda: len(read_lines(works)) > before, PATIENCE_SECONDS), made.log()
     hanging = of_domain(made, kind, "grid")
     hanging.suspend()
     try:
