@@ -23,6 +23,7 @@ from cogen.node.channel import connect_to, listen_at
 from cogen.node.wire import Frame, receive, send
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
+from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events, parents
 from tests.gate import wait_until
 from tests.grid import InProcessGrid
@@ -71,7 +72,7 @@ def test_a_node_that_hangs_is_waited_for_until_the_deadline_and_its_reply_enters
     kind: str, stage: Stage, tiny_folder: Path
 ) -> None:
     """Red: a round without a deadline, or a reply that is dropped, or a node that stays out."""
-    deadline = 60
+    deadline = 120  # on a busy machine the others need some of it
     late = {"late": "next", "num_rounds": 3, "min_valid_clients": 2, "round_deadline_seconds": deadline}
     config = config_for(tiny_folder, with_data=False, **late).replace(
         "tokens_per_round = 512", "tokens_per_round = 6400"
@@ -226,7 +227,8 @@ def test_a_full_disk_at_a_domain_costs_a_round_and_no_more(
     leave_bytes: int, stage: Stage, tiny_folder: Path, simulated: RunFolder
 ) -> None:
     """Red: a state that is half-written and read again, or a reply without its receipt."""
-    config = config_for(tiny_folder, with_data=False, round_deadline_seconds=600, roster_seconds=20)
+    waits = {"round_deadline_seconds": 600, "roster_seconds": 20, "min_connected_wait_seconds": 20}
+    config = config_for(tiny_folder, with_data=False, **waits)
     made, disk = stage.town, stage.disk("grid")
     made.configure(f"full-grid-{leave_bytes}", config)
     with filled(disk, leave_bytes):
@@ -234,7 +236,8 @@ def test_a_full_disk_at_a_domain_costs_a_round_and_no_more(
     error = made.log().strip().splitlines()[-1]
     assert error.startswith("error: the run failed: expected every round to end, got ") and "--resume" in error
     reasons = [e["reason"] for e in events(made.run, "client_left_out") if e["domain"] == "grid"]
-    assert any("RunError" in r or "could not write a receipt" in r for r in reasons), reasons
+    reasons += [e["missing"].get("grid", "") for e in events(made.run, "roster")]
+    assert any("RunError" in r or "OSError" in r or "could not write a receipt" in r for r in reasons), reasons
     assert str(disk) not in "".join(reasons)
     receipts = [r for r in read_lines(made.home("grid") / "receipts.jsonl") if r["run"] == made.run.read_id()]
     assert all(r.get("error") for r in receipts if r["kind"] == "train")
@@ -298,7 +301,7 @@ def test_a_clock_an_hour_off_is_said_and_the_others_go_on(
     made.configure(f"clock-{seconds > 0}", config)
     folder, invite = made.place / "grid", "again.invite"
     made.members["grid"].send_signal(signal.SIGTERM)
-    made.members["grid"].wait(60)
+    made.members["grid"].wait(PATIENCE_SECONDS)
     with clock_off(tmp_path / "clock", seconds):
         made.members["grid"] = made.start(folder, "join", "--folder", made.home("grid"))
         assert wait_until(lambda: side in made.log("grid", "join"), PATIENCE_SECONDS), made.log("grid", "join")
@@ -306,14 +309,15 @@ def test_a_clock_an_hour_off_is_said_and_the_others_go_on(
     assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 0, made.log()
     assert parents(made.run, 2).keys() == {"clinical", "materials"}
     made.members["grid"].send_signal(signal.SIGTERM)
-    made.members["grid"].wait(60)
+    made.members["grid"].wait(PATIENCE_SECONDS)
     made.say("revoke", "grid")
     (folder / invite).write_text(made.say("invite", "grid"))
     with clock_off(tmp_path / "clock2", seconds):
         for command in (
             ("doctor", invite),
-            ("join", invite, "--data", folder / invite, "--folder", folder / "new"),
+            ("join", invite, "--data", SEEDS / "grid.jsonl", "--folder", folder / "new"),
         ):
             assert made.start(folder, *command, "--base", tiny_folder).wait(PATIENCE_SECONDS) == 2
-            assert side in made.log("grid", command[0])
+            said = made.log("grid", command[0]).splitlines()
+            assert side in [line for line in said if line.startswith(("problem", "error:"))][-1]
     assert not (folder / "new" / "key").exists()
