@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cogen.federation.invites import Invite
 
-MAX_CLOCK_SECONDS = 300.0  # as long as a signature of Flower's is valid
+MAX_BEHIND_SECONDS, MAX_AHEAD_SECONDS = 300.0, 5.0  # by which Flower finds a node's signature too old, or of the future
 TIMEOUT_SECONDS = 30.0
 ENROL_SECONDS = 120.0
 
@@ -27,8 +27,10 @@ def greet(address: str, ca: str, timeout_seconds: float = TIMEOUT_SECONDS) -> fl
         ca: PEM of the only authority that is believed.
     Returns: seconds that this machine's clock is ahead.
     Raises:
-        FederationError: not reachable, another authority, not a gateway, or clocks too far apart.
+        ClocksApart: too far for Flower to believe this machine's signatures.
+        FederationError: not reachable, another authority, or not a gateway.
     """
+    asked = datetime.now(UTC)
     answer = _request("GET", address, "/health", ca, timeout_seconds)
     if answer.status_code != 200:
         raise _not_joined(
@@ -38,16 +40,18 @@ def greet(address: str, ca: str, timeout_seconds: float = TIMEOUT_SECONDS) -> fl
     if told is None:
         return 0.0
     try:
-        ahead = (datetime.now(UTC) - parsedate_to_datetime(told)).total_seconds()
+        theirs = parsedate_to_datetime(told)
     except ValueError:
         return 0.0
-    if abs(ahead) > MAX_CLOCK_SECONDS:
-        side = "ahead of" if ahead > 0 else "behind"
-        got = f"this machine's {abs(ahead):.0f} s {side} it"
-        raise _not_joined(
-            f"clocks within {MAX_CLOCK_SECONDS:g} s of the coordinator's", got, address, "Set the clock (NTP)."
+    ahead = (asked - theirs).total_seconds() - 1.0, (datetime.now(UTC) - theirs).total_seconds()  # at least, at most
+    if ahead[0] > MAX_AHEAD_SECONDS or -ahead[1] > MAX_BEHIND_SECONDS:
+        side = f"{ahead[1]:.0f} s ahead of" if ahead[0] > 0 else f"{-ahead[1]:.0f} s behind"
+        expected = (
+            f"a clock less than {MAX_BEHIND_SECONDS:g} s behind the coordinator's and {MAX_AHEAD_SECONDS:g} s ahead"
         )
-    return ahead
+        fix = "Set this machine's clock (NTP)."
+        raise ClocksApart("cannot join", expected=expected, got=f"one {side} it", where=address, fix=fix)
+    return ahead[1]
 
 
 def enrol(invite: Invite, home: NodeHome, app_sha256: str) -> None:
@@ -72,6 +76,10 @@ def enrol(invite: Invite, home: NodeHome, app_sha256: str) -> None:
             where=invite.address,
             fix="Ask the coordinator for a new invite.",
         )
+
+
+class ClocksApart(FederationError):
+    """This machine's clock and the coordinator's are too far apart."""
 
 
 class Refused(FederationError):
@@ -105,6 +113,8 @@ def _request(method: str, address: str, path: str, ca: str, seconds: float, **op
                 "a certificate of the invite's CA",
                 "Check the address; ask the coordinator for a new invite.",
             )
+            if "not yet valid" in reason or "has expired" in reason:
+                fix = "See that this machine's clock is right; if it is, ask the coordinator for a new certificate."
             raise _not_joined(expected, reason.partition("] ")[2] or reason, address, fix) from None
         fix = "Check the network, a firewall or a proxy; cogen doctor INVITE says more."
         raise _not_joined("the coordinator to answer", reason, address, fix) from None

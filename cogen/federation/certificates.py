@@ -141,7 +141,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(number)
-        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_before(now - timedelta(days=1))  # a domain whose clock is hours behind gets to hear just that
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )

@@ -22,7 +22,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from cogen.errors import CogenError, ConfigError, EnrolmentError
 from cogen.federation.enrol import Enrolment, Terms, enrol
 from cogen.federation.folder import FederationFolder
-from cogen.federation.known_keys import KnownKeys
+from cogen.federation.handed_out import HandedOut, Work
+from cogen.federation.known_keys import KEY_HEADER, KnownKeys
 from cogen.federation.limits import Buckets, Gone, Limits, Receive, Refused, body_of, whole_body
 from cogen.settings import validated
 
@@ -39,6 +40,7 @@ FLEET_NAMES = f"""activate-node deactivate-node send-node-heartbeat {PULL} push-
 FLEET = {f"/v1/fleet/{name}".encode() for name in FLEET_NAMES}
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"}
 HOP_BY_HOP |= {"transfer-encoding", "upgrade", "host", "server", "date", "expect"}
+NO_PROGRESS = {PULL, "send-node-heartbeat", "activate-node"}  # what a node asks whether work has arrived or not
 SEEN_SECONDS = 10.0
 
 log = logging.getLogger("cogen.gateway")
@@ -57,6 +59,7 @@ class Gateway:
         self.known = KnownKeys(folder)
         self.enrols = Buckets(self.limits.enrols_per_minute)
         self.refusals = Buckets(self.limits.refusals_per_minute)
+        self.handed_out = HandedOut()
         self.num_waiting = 0
         self.stopping = asyncio.Event()
         self.client: httpx.AsyncClient
@@ -113,6 +116,8 @@ class Gateway:
         headers = {k: v for k, v in request.headers.items() if k not in HOP_BY_HOP}
         if name.endswith(PULL):
             return await self._pull(name, headers, receive)
+        if not name.endswith(tuple(NO_PROGRESS)):
+            self.handed_out.arrived(headers[KEY_HEADER])
         return await self._forward(name, headers, receive)
 
     async def _enrol(self, peer: str, receive: Receive) -> Response:
@@ -147,18 +152,23 @@ class Gateway:
         return StreamingResponse(_stream(answer), answer.status_code, _kept(answer))
 
     async def _pull(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
-        """Hold an empty answer: a node sleeps 3 s after one. Never ask for a client that has left: it would lose work."""
+        """Hold an empty answer: a node sleeps 3 s after one. Work that may not have arrived is handed out again."""
         import httpx
 
-        body = await whole_body(receive, self.limits.pull_bytes, self.limits.enrol_seconds)
+        body, node = await whole_body(receive, self.limits.pull_bytes, self.limits.enrol_seconds), headers[KEY_HEADER]
         until = time.monotonic() + self.limits.hold_seconds
         gone = asyncio.ensure_future(_disconnected(receive))
         stop = asyncio.ensure_future(self.stopping.wait())
         self.num_waiting += 1
         try:
             while True:
+                if work := self.handed_out.take(node):
+                    return Response(work.content, headers=work.headers)
                 answer = await self.client.post(self.upstream + path, headers=headers, content=body)
-                if answer.status_code != 200 or answer.content or time.monotonic() > until or stop.done():
+                if answer.status_code == 200 and answer.content:
+                    self.handed_out.add(node, Work(answer.content, _kept(answer)))
+                    continue
+                if answer.status_code != 200 or time.monotonic() > until or stop.done():
                     return Response(answer.content, answer.status_code, _kept(answer))
                 # However many nodes wait, SuperLink is asked at most ten times a second in all.
                 pause = max(self.limits.ask_seconds, 0.1 * self.num_waiting)

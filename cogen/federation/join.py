@@ -18,7 +18,7 @@ from cogen.data.spool import Progress
 from cogen.data.store import Prepared
 from cogen.data.walk import corpus_root
 from cogen.errors import BaseModelError, ContractMismatch, FederationError, RunError
-from cogen.federation.admission import Refused, enrol, greet, make_key
+from cogen.federation.admission import ClocksApart, Refused, enrol, greet, make_key
 from cogen.federation.app_hash import installed_app_sha256
 from cogen.federation.invites import Invite
 from cogen.federation.node_programs import programs_of, running
@@ -151,7 +151,11 @@ def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: i
     """
     read_policy(home.policy)
     watcher, seen, refusals = HomeWatcher(home), 0, 0
-    programs = programs_of(home, member, handle, lambda text: follow({"event": "restarted", "text": text}), threads)
+
+    def say(text: str) -> None:
+        follow({"event": "restarted", "text": text})
+
+    programs = programs_of(home, member, handle, say, threads)
     node = programs[-1]
     with running(programs):
         follow({"event": "starting"})
@@ -162,14 +166,16 @@ def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: i
             for program in programs:
                 program.keep()
             if node.num_deaths > seen:
-                seen, refusals = node.num_deaths, refusals + was_refused(member, home)
+                seen, refusals = node.num_deaths, refusals + was_refused(member, home, say)
             if refusals >= MAX_REFUSALS:
                 raise _unknown_key(member)
             time.sleep(POLL_SECONDS)
 
 
-def was_refused(member: Member, home: NodeHome) -> bool:
+def was_refused(member: Member, home: NodeHome, say: Callable[[str], None]) -> bool:
     """Whether a node that ended before it was connected is no member (any more): then the gateway is there, and says so.
+
+    A clock that is off is refused by the same status; then `say` is told so, for that can be mended.
 
     A key that the gateway lets through and SuperLink refuses is one that it still holds for connected: it does so
     for up to a minute after a node was killed.
@@ -179,6 +185,9 @@ def was_refused(member: Member, home: NodeHome) -> bool:
         return False
     try:
         greet(member.address, home.ca.read_text("utf-8"), GREET_SECONDS)
+    except ClocksApart as error:
+        say(str(error).removeprefix("cannot join: "))
+        return False
     except FederationError:
         return False
     return True

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from cogen.federation.launcher import write_launcher
 from cogen.federation.programs import Kept, order_end, stop_guarded
@@ -38,10 +37,10 @@ def programs_of(
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     }
     counts = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    node = [str(Path(sys.executable).with_name("flower-supernode")), "--superlink", member.address]
+    python, logs = sys.executable, home.logs
+    node = [python, "-m", "clients.supernode", "--superlink", member.address]
     node += ["--root-certificates", str(home.ca), "--auth-supernode-private-key", str(home.key)]
     node += ["--node-config", str(settings), "--host", "127.0.0.1", "--port", str(free_port(None))]
-    python, logs = sys.executable, home.logs
     trainer = [python, "-m", "cogen.node.service", str(home.path)]
     warm = [python, "-m", "clients.launch", "--serve", str(home.launcher_socket)]
     return [

@@ -10,43 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, RecordDict
 
-from cogen.config import load_config
 from cogen.runs import RunFolder, read_lines
-from server.server_app import app as server_app
 from tests.conftest import SEEDS
-from tests.grid import InProcessGrid
-from tests.town import DOMAINS, VICTIMS, Town, town
-
-SETTINGS = (
-    "[train]\ntokens_per_round = 512\nblock_tokens = 64\nbatch_blocks = 2\nlearning_rate = 0.01\nrank = 4\n"
-    "[federation]\nnum_rounds = 2\nmin_valid_clients = 3\nround_deadline_seconds = 90\nroster_seconds = 90\n"
-    "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 512\nround_heldout_tokens = 128\n"
-)
-
-
-def config_for(base: Path, *, with_data: bool) -> str:
-    data = {d: f'data = "{SEEDS / d}.jsonl"\n' if with_data else "" for d in DOMAINS}
-    domains = "".join(f'[[domains]]\nname = "{d}"\n{text}' for d, text in data.items())
-    return f'[base]\nname = "{base}"\nprecision = "float32"\n{domains}{SETTINGS}'
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> RunFolder:
-    """The same rounds in this process."""
-    place = tmp_path_factory.mktemp("simulated")
-    (place / "care.toml").write_text(config_for(tiny_folder, with_data=True))
-    run = RunFolder(place / "run")
-    run.create(load_config(place / "care.toml").to_toml())
-    server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
-    return run
-
-
-def weights(run: RunFolder) -> dict[str, bytes]:
-    """Of the merged adapter and of every round's global one."""
-    paths = sorted([run.merged, *(run.round(n) / "global" for n in (0, 1, 2))])
-    return {str(p.relative_to(run.path)): (p / "adapter_model.safetensors").read_bytes() for p in paths}
+from tests.town import DOMAINS, VICTIMS, Town, config_for, town, weights
 
 
 def test_five_commands_give_the_simulations_model(tmp_path: Path, tiny_folder: Path, simulated: RunFolder) -> None:

@@ -322,6 +322,8 @@ def test_a_question_for_work_is_held_until_there_is_some(door: Gate, key: NodeKe
     door.upstream.work.append(b"train")
     asking.join(20.0)
     assert got[0][0] == b"train"
+    with door.client() as client:
+        client.post("/v1/fleet/get-run", headers=key.headers())
     ask()
     content, seconds = got[1]
     assert content == b""
@@ -343,6 +345,33 @@ def test_nothing_is_asked_for_a_client_that_has_left(door: Gate, key: NodeKey) -
     time.sleep(10 * LIMITS.ask_seconds)
     assert (door.upstream.answered, door.upstream.work) == (asked, [b"kept"])
     door.upstream.work.clear()
+
+
+def test_work_is_handed_out_until_it_has_arrived(door: Gate) -> None:
+    """SuperLink gives it once. Red: it is lost with the answer, or handed out for ever, or to another node."""
+    mine, other = door.member("materials"), door.member("education")
+    with door.client() as client:
+
+        def ask(key: NodeKey) -> bytes:
+            return client.post(PULL, content=b"me", headers=key.headers()).content
+
+        trusted = ssl.create_default_context(cafile=str(door.folder.ca))
+        with (
+            socket.create_connection(("127.0.0.1", door.port)) as plain,
+            trusted.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+        ):
+            connection.sendall(signed(mine, "POST", PULL))
+            door.upstream.work += [b"second", b"first"]
+            assert wait_until(lambda: door.upstream.work == [b"second"])
+        assert client.post(HEARTBEAT, headers=mine.headers()).status_code == 200
+        assert [ask(mine), ask(mine)] == [b"first", b"first"]
+        assert door.upstream.work == [b"second"]
+        assert client.post("/v1/fleet/get-run", headers=other.headers()).status_code == 200
+        assert ask(mine) == b"first"
+        for _ in range(2):  # the second says nothing of what comes after
+            assert client.post("/v1/fleet/pull-object", headers=mine.headers()).status_code == 200
+        assert ask(other) == b"second"
+        assert ask(mine) == b""
 
 
 def test_an_upstream_that_is_away_can_be_tried_again(tmp_path: Path) -> None:

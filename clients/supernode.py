@@ -1,0 +1,63 @@
+"""Runs Flower's `flower-supernode` with one change: a connection that breaks is tried again, in its TLS handshake too.
+
+Flower's node gives up at once on any error with "ssl" in its text: a line cut while it connects, a handshake that took
+too long. Then it drops the reply at hand, or ends and forgets the message that it works on, and the round waits for it
+until its deadline. Giving up is right for another certificate alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cogen.errors import FederationError
+
+SEAM = "make_simple_http_retry_invoker"
+
+
+def be_patient() -> None:
+    """Put the rule in the place from which Flower's node takes its own.
+
+    Raises:
+        FederationError: Flower has no such place any more.
+    """
+    from flwr.supernode import fleet_http_connection as connection
+
+    make = getattr(connection, SEAM, None)
+    if not callable(make) or not callable(getattr(make(), "should_giveup", None)):
+        raise FederationError(
+            "cannot start the node",
+            expected=f"flwr's node to try again by {SEAM}",
+            got="another version of flwr",
+            fix="Install the version of flwr that cogen-ai asks for.",
+        )
+
+    def patient() -> Any:
+        invoker = make()
+        invoker.should_giveup = _rule(invoker.should_giveup)
+        return invoker
+
+    setattr(connection, SEAM, patient)
+
+
+def _rule(by_flower: Callable[[Exception], bool]) -> Callable[[Exception], bool]:
+    import httpx
+
+    def should_giveup(error: Exception) -> bool:
+        if isinstance(error, httpx.TransportError):
+            return "CERTIFICATE_VERIFY_FAILED" in str(error)
+        return by_flower(error)
+
+    return should_giveup
+
+
+def main() -> None:
+    """`python -m clients.supernode ARGS`, the arguments of `flower-supernode`."""
+    be_patient()
+    from flwr.supernode.cli import flower_supernode
+
+    flower_supernode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Flower's node on a line that breaks: what is tried again, and what is given up."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from flwr.supernode import fleet_http_connection
+
+from clients.supernode import SEAM, be_patient
+from cogen.errors import FederationError
+from cogen.federation.certificates import ensure_certificate
+from cogen.federation.folder import FederationFolder
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwhole"
+
+
+@contextmanager
+def breaking(folder: FederationFolder, cuts: list[bytes]) -> Iterator[tuple[int, list[int]]]:
+    """A server by TLS that breaks off after each of `cuts`, without a goodbye; then it answers whole."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder.server, folder.server_key)
+    left, asked = list(cuts), [0]
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                plain, _ = listener.accept()
+                asked[0] += 1
+                if left and not left[0]:  # not even a handshake
+                    left.pop(0)
+                    plain.close()
+                    continue
+                with suppress(OSError), context.wrap_socket(plain, server_side=True) as connection:
+                    connection.recv(65536)
+                    connection.sendall(left[0] if left else ANSWER)
+                    if left:
+                        left.pop(0)
+                        socket.socket(fileno=connection.detach()).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1], asked
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FederationFolder:
+    made = FederationFolder(tmp_path / "federation")
+    made.create()
+    ensure_certificate(made, "localhost")
+    return made
+
+
+def invoke(port: int, ca: Path) -> bytes:
+    """A request as Flower's node makes it, patiently."""
+    be_patient()
+    invoker = getattr(fleet_http_connection, SEAM)()
+    invoker.wait_function = lambda seconds: None
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(ca)), trust_env=False) as client:
+        return bytes(invoker.invoke(client.get, f"https://localhost:{port}/").content)
+
+
+def test_a_connection_that_breaks_is_tried_again(folder: FederationFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an answer, before one, in the handshake. Red: Flower gives up at the first."""
+    monkeypatch.setattr(fleet_http_connection, SEAM, getattr(fleet_http_connection, SEAM))
+    with breaking(folder, [ANSWER[:-3], b"HTTP/1.1 200", b""]) as (port, asked):
+        assert invoke(port, folder.ca) == b"whole"
+        assert asked == [4]
+
+
+def test_another_authority_is_not_asked_twice(
+    folder: FederationFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_http_connection, SEAM, getattr(fleet_http_connection, SEAM))
+    other = FederationFolder(tmp_path / "other")
+    other.create()
+    ensure_certificate(other, "localhost")
+    with breaking(folder, []) as (port, asked), pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        invoke(port, other.ca)
+    assert asked == [1]
+
+
+def test_without_the_place_no_node_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fleet_http_connection, SEAM)
+    with pytest.raises(FederationError, match="another version of flwr"):
+        be_patient()
