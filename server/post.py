@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.1
-MAX_POLL_SECONDS = 1.0
+MAX_POLL_SECONDS = 0.5
 KEEP_SECONDS = 60.0  # that Flower keeps a message beyond the time in which it is waited for
 REASON_CHARACTERS = 300
 PLAIN = {

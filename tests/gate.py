@@ -50,10 +50,11 @@ class NodeKey:
 
 @dataclass
 class Upstream:
-    """Keeps what reaches it; answers a question for work with what is in `work`, else with nothing."""
+    """Keeps what reaches it; answers a question for work or an object with the last of `work`, `objects`, else `done`."""
 
     seen: list[tuple[str, str, int]] = field(default_factory=list)
     work: list[bytes] = field(default_factory=list)
+    objects: list[bytes] = field(default_factory=list)
     answered: int = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -71,6 +72,8 @@ class Upstream:
         if scope["path"].endswith("pull-messages"):
             body = self.work.pop() if self.work else b""
             self.answered += 1
+        if scope["path"].endswith("pull-object") and self.objects:
+            body = self.objects.pop()
         headers = [(b"x-flower", b"yes"), (b"content-length", str(len(body)).encode()), (b"keep-alive", b"9")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

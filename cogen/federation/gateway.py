@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
-PULL = "pull-messages"
+PULL, OBJECT = "pull-messages", "pull-object"
+ON_ITS_WAY = b"\x08\x01"  # the answer for an object that the coordinator's app has announced and not sent yet
 # Without register-node and unregister-node: who is a node is decided here.
 FLEET_NAMES = f"""activate-node deactivate-node send-node-heartbeat {PULL} push-messages get-run get-fab
-    push-object pull-object confirm-message-received""".split()
+    push-object {OBJECT} confirm-message-received""".split()
 FLEET = {f"/v1/fleet/{name}".encode() for name in FLEET_NAMES}
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"}
 HOP_BY_HOP |= {"transfer-encoding", "upgrade", "host", "server", "date", "expect"}
@@ -118,6 +119,8 @@ class Gateway:
             return await self._pull(name, headers, receive)
         if not name.endswith(tuple(NO_PROGRESS)):
             self.handed_out.arrived(headers[KEY_HEADER])
+        if name.endswith(OBJECT):
+            return await self._object(name, headers, receive)
         return await self._forward(name, headers, receive)
 
     async def _enrol(self, peer: str, receive: Receive) -> Response:
@@ -139,17 +142,34 @@ class Gateway:
 
     async def _forward(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
         """Both bodies stream through; a length that is too large by its own word is refused before the body."""
-        import httpx
-
         if int(headers.get("content-length", "0")) > self.limits.fleet_bytes:
             raise Refused(413)
         body = body_of(receive, self.limits.fleet_bytes, self.limits.fleet_seconds)
+        answer = await self._ask(path, headers, body)
+        return StreamingResponse(_stream(answer), answer.status_code, _kept(answer))
+
+    async def _object(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
+        """Hold the answer for an object that is on its way: a node sleeps 1 s after it, then 2 s, up to 10 s."""
+        body = await whole_body(receive, self.limits.pull_bytes, self.limits.enrol_seconds)
+        until = time.monotonic() + self.limits.object_seconds
+        while True:
+            answer = await self._ask(path, headers, body)
+            if answer.headers.get("content-length") != str(len(ON_ITS_WAY)):
+                return StreamingResponse(_stream(answer), answer.status_code, _kept(answer))
+            content = await answer.aread()
+            if content != ON_ITS_WAY or time.monotonic() > until or self.stopping.is_set():
+                return Response(content, answer.status_code, _kept(answer))
+            await asyncio.sleep(self.limits.object_ask_seconds)
+
+    async def _ask(self, path: str, headers: dict[str, str], body: bytes | AsyncIterator[bytes]) -> httpx.Response:
+        """SuperLink's answer, its body not read yet."""
+        import httpx
+
         request = self.client.build_request("POST", self.upstream + path, headers=headers, content=body)
         try:
-            answer = await self.client.send(request, stream=True)
+            return await self.client.send(request, stream=True)
         except httpx.TransportError:
             raise Refused(502) from None  # Flower's nodes try again after a 502, so a restart costs them seconds.
-        return StreamingResponse(_stream(answer), answer.status_code, _kept(answer))
 
     async def _pull(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
         """Hold an empty answer: a node sleeps 3 s after one. Work that may not have arrived is handed out again."""

@@ -24,6 +24,7 @@ class Limits:
         refusals_per_minute: of strangers and wrong paths, by address; more are not looked at.
         header_seconds: from the first byte of a connection or request to the last of its headers.
         hold_seconds: how long a node's question for work is held before it is told that there is none.
+        object_seconds: how long its question for an object is held that is on its way from the coordinator's app.
     """
 
     max_connections: int = 512
@@ -37,6 +38,8 @@ class Limits:
     refusals_per_minute: float = 60.0
     hold_seconds: float = 15.0
     ask_seconds: float = 0.2
+    object_seconds: float = 5.0
+    object_ask_seconds: float = 0.05
 
 
 class Refused(Exception):

@@ -28,6 +28,7 @@ LIMITS = Limits(
     enrols_per_minute=10_000.0,
     refusals_per_minute=10_000.0,
     hold_seconds=1.0,
+    object_seconds=1.0,
     ask_seconds=0.05,
 )
 HEARTBEAT = "/v1/fleet/send-node-heartbeat"
@@ -330,6 +331,22 @@ def test_a_question_for_work_is_held_until_there_is_some(door: Gate, key: NodeKe
     assert LIMITS.hold_seconds <= seconds < LIMITS.hold_seconds + 8.0
 
 
+def test_a_question_for_an_object_is_held_while_it_is_on_its_way(door: Gate, key: NodeKey) -> None:
+    """A node would sleep 1 s after the answer that it is; one that is as short goes through. Red: no holding."""
+
+    def ask() -> bytes:
+        with door.client() as client:
+            return client.post("/v1/fleet/pull-object", content=b"which", headers=key.headers()).content
+
+    for there in (b"the object", b"\x08\x02", b""):
+        door.upstream.objects = [there, b"\x08\x01", b"\x08\x01"]
+        assert ask() == there and not door.upstream.objects
+    door.upstream.objects = [b"\x08\x01"] * 1000
+    assert ask() == b"\x08\x01"
+    assert 3 < len(door.upstream.objects) < 1000
+    door.upstream.objects = []
+
+
 def test_nothing_is_asked_for_a_client_that_has_left(door: Gate, key: NodeKey) -> None:
     trusted = ssl.create_default_context(cafile=str(door.folder.ca))
     with (
@@ -349,7 +366,7 @@ def test_nothing_is_asked_for_a_client_that_has_left(door: Gate, key: NodeKey) -
 
 def test_work_is_handed_out_until_it_has_arrived(door: Gate) -> None:
     """SuperLink gives it once. Red: it is lost with the answer, or handed out for ever, or to another node."""
-    mine, other = door.member("materials"), door.member("education")
+    mine, other = door.member("handed"), door.member("handed-other")
     with door.client() as client:
 
         def ask(key: NodeKey) -> bytes:
