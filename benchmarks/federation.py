@@ -6,7 +6,8 @@
 
 Starts `cogen serve`, three `cogen join` and `cogen run` as their users do, each in a folder of its own. The overhead of a
 round is its seconds less those of its slowest client, as each client measured them. Memory is the resident set of each
-process (PSS where the system tells it), disk what the folders hold; both after round 10 and after the last.
+process (PSS where the system tells it), disk what the folders hold, CPU time with that of ended children; all after
+rounds 1 and 10 and after the last.
 `--base made` is one layer of 1,024 with a vocabulary of 512, made here: it trains a block in no time, and at rank 64
 its factors are as large as those of SmolLM2-135M at rank 4.
 Prints one JSON object.
@@ -142,26 +143,36 @@ def _run_rounds(place: Path, coordinator: Path, config: Path, num_rounds: int) -
     with running(coordinator, "run", config) as process:
         while process.poll() is None:
             done = [e["round"] for e in read_lines(run.events_path) if e["event"] == "round_finished"]
-            for mark in (min(10, num_rounds), num_rounds):
+            for mark in (1, min(10, num_rounds), num_rounds):
                 if mark in done and mark not in samples:
-                    samples[mark] = {"memory_mb": memory(place), "disk_mb": disk(place)}
+                    samples[mark] = {"memory_mb": memory(), "disk_mb": disk(place), "cpu_seconds": cpu_seconds()}
             time.sleep(0.5)
         if process.returncode:
             raise SystemExit(f"the run failed: see {coordinator}")
     return {f"round {mark}": sample for mark, sample in samples.items()}
 
 
-def memory(place: Path) -> dict[str, float]:
-    """Resident memory [MB] of the processes that work below `place`, summed by kind."""
+def memory() -> dict[str, float]:
+    """Resident memory [MB] of all processes that were started here, summed by kind."""
+    return by_kind(lambda p: (getattr(p.memory_full_info(), "pss", 0) or p.memory_info().rss) / 1e6)
+
+
+def cpu_seconds() -> dict[str, float]:
+    """CPU time so far, with that of children that have ended, summed by kind."""
+    return by_kind(lambda p: sum(p.cpu_times()[:4]))
+
+
+def by_kind(measure: Callable[[psutil.Process], float]) -> dict[str, float]:
+    """A figure of each process, summed by what the process is."""
     found: dict[str, float] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             line = " ".join(process.cmdline())
             kind = next((name for word, name in KINDS.items() if word in line), "others")
-            used = getattr(process.memory_full_info(), "pss", 0) or process.memory_info().rss
+            value = measure(process)
         except psutil.Error:
             continue
-        found[kind] = found.get(kind, 0.0) + used / 1e6
+        found[kind] = found.get(kind, 0.0) + value
     return {kind: round(value, 1) for kind, value in sorted(found.items())}
 
 
