@@ -51,6 +51,7 @@ class Cable:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a node's."""
+        self.num_held += not self._light.is_set()
         await self._light.wait()
         try:
             far_reader, far_writer = await asyncio.open_connection(GATEWAY, self.port)
