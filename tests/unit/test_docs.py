@@ -27,6 +27,8 @@ DOCUMENTS = (
     "docs/evaluating.md",
     "docs/reading-the-report.md",
     "docs/settings.md",
+    "docs/own-documents.md",
+    "docs/merge-methods.md",
     "docs/training.md",
     "docs/deploy/coordinator.md",
     "docs/threat-model.md",

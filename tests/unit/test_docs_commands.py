@@ -171,7 +171,7 @@ def expert(base: Base, folder: Path, name: str, seed: int) -> None:
 
 @pytest.fixture
 def workplace(cogen: Cogen, tiny: Base, config_file: Path) -> Cogen:
-    """Three experts, their corpora, some questions and a finished run."""
+    """Three experts, their corpora, some questions, two folders of text and a finished run."""
     Path("seeds").symlink_to(SEEDS)
     Path("documents").mkdir()
     for seed, name in enumerate(("grid", "clinical", "materials")):
@@ -188,7 +188,48 @@ def workplace(cogen: Cogen, tiny: Base, config_file: Path) -> Cogen:
     run.create(load_config(config_file).to_toml())
     run.append_event("run_started", run="quickstart", base="tiny", domains=["grid"], num_rounds=1)
     expert(tiny, run.merged, "combined", 7)
+    Path("runs/mine").symlink_to(run.path.resolve())
+    folders_of_text(Path())
     return cogen
+
+
+def folders_of_text(place: Path) -> None:
+    for folder, name in (("ward", "clinical"), ("plant", "grid")):
+        (place / folder).mkdir()
+        for number, line in enumerate((SEEDS / f"{name}.jsonl").read_text("utf-8").splitlines()):
+            (place / folder / f"{number}.txt").write_text(json.loads(line)["text"], "utf-8")
+
+
+def test_the_config_for_one_s_own_documents_loads(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text("docs/own-documents.md"), re.M | re.S)
+    (tmp_path / "mine.toml").write_text(block)
+    folders_of_text(tmp_path)
+    config = load_config(tmp_path / "mine.toml")
+    assert [(d.name, Path(str(d.data))) for d in config.domains] == [
+        ("ward", tmp_path / "ward"),
+        ("plant", tmp_path / "plant"),
+    ]
+
+
+def test_the_merge_method_of_the_document_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does what it says, and the same whatever factors stand for the updates."""
+    from cogen.merge import rule
+
+    code, entry = re.findall(r"^```python\n(.*?)^```", text("docs/merge-methods.md"), re.M | re.S)
+    told: dict[str, object] = {"Entry": rule.Entry}
+    exec(compile(code, "merge-methods.md", "exec"), told)
+    added = eval("{" + entry.strip() + "}", told)
+    monkeypatch.setattr(rule, "METHODS", {**rule.METHODS, **added})
+    drawn = torch.Generator().manual_seed(0)
+
+    def factors(b: list[list[float]], a: list[list[float]]) -> Factors:
+        mixed = torch.randn(2, 2, generator=drawn) + 3 * torch.eye(2)
+        return Factors(torch.linalg.inv(mixed) @ torch.tensor(a), torch.tensor(b) @ mixed, 1.0)
+
+    identity = [[1.0, 0.0], [0.0, 1.0]]
+    parts = [factors(identity, [[s, 0.0], [0.0, 10.0 * s]]) for s in (1.0, 2.0, 6.0)]
+    made = rule.combine(parts, [1 / 3] * 3, rule.Rule("median"))
+    assert torch.allclose(made.whole.delta(), torch.tensor([[2.0, 0.0], [0.0, 20.0]]), atol=1e-4)
 
 
 @pytest.mark.parametrize("document", sorted({d for d, words in COMMANDS if RUN.get(beginning(words) or "") == HERE}))
