@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: setup simulate test test-slow check bench-merge bench-train clean
 
-setup: .venv/dev
+setup: .venv/ready
 
 # torch first and alone, by the exact version of constraints.txt: whatever build the package index has of it is taken.
 .venv/ready: pyproject.toml constraints.txt
