@@ -148,7 +148,7 @@ def town(place: Path, config: str, base: Path, line: Line | None = None) -> Iter
         for domain in DOMAINS:
             made.join(domain)
         assert wait_until(lambda: all("connected to" in made.log(d, "join") for d in DOMAINS), PATIENCE_SECONDS)
-        assert made.say("nodes").count(" connected ") == 3
+        assert wait_until(lambda: made.say("nodes").count(" connected ") == 3, PATIENCE_SECONDS), made.say("nodes")
         yield made
     finally:
         for process in (*made.members.values(), serving):
