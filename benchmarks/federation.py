@@ -42,7 +42,7 @@ KINDS = {  # words of a command line to what it is called in the result
     "flower-superlink": "superlink",
     "gateway_process": "gateway",
     "flwr-serverapp": "server app",
-    "flower-supernode": "supernode",
+    "clients.supernode": "supernode",
     "cogen.node.service": "trainer",
     "clients.launch": "launcher",
 }
