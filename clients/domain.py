@@ -61,21 +61,24 @@ def answered(handler: Handler) -> Callable[[Message, Context], Message]:
     def handle(message: Message, context: Context) -> Message:
         if "socket" not in context.node_config:
             return Message(sealed(handler(opened(message), context)), reply_to=message)
+        request: Mapping[str, Any] = {}
         try:
-            frame = handler(opened(message), context)
-            _write_receipt(message, context, plain(frame))
+            asked = opened(message)
+            request = asked.header.get("request", {})
+            frame = handler(asked, context)
+            _write_receipt(message, request, context, plain(frame))
         except Exception as error:
             logging.getLogger(__name__).exception("failed")
-            return _refusal(message, context, reason_of(error))
+            return _refusal(message, request, context, reason_of(error))
         return Message(sealed(frame), reply_to=message)
 
     return handle
 
 
-def _refusal(message: Message, context: Context, reason: str) -> Message:
+def _refusal(message: Message, request: Mapping[str, Any], context: Context, reason: str) -> Message:
     """An error reply with its receipt; without one, the fixed line that says just this."""
     try:
-        _write_receipt(message, context, Reply(error=reason))
+        _write_receipt(message, request, context, Reply(error=reason))
     except Exception:
         logging.getLogger(__name__).exception("no receipt")
         reason = "the domain could not write a receipt, and so sends nothing"
@@ -104,11 +107,7 @@ def plain(frame: Frame) -> Reply:
     return Reply({"factors": frame.arrays} if frame.arrays else {}, frame.header)
 
 
-def _write_receipt(message: Message, context: Context, reply: Reply) -> None:
-    try:
-        request = opened(message).header.get("request", {})
-    except ValueError:
-        request = {}
+def _write_receipt(message: Message, request: Mapping[str, Any], context: Context, reply: Reply) -> None:
     number = request.get("round", 0)
     path = Path(str(context.node_config["socket"])).with_name("receipts.jsonl")
     kind = message.metadata.message_type.partition(".")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -54,9 +55,12 @@ class Post:
             seconds: for which they will be waited for.
         """
         ttl = seconds + KEEP_SECONDS
-        contents = [sealed(frame) for frame in frames.values()]
-        addressed = zip(frames, contents, strict=True)
-        messages = [Message(c, message_type=kind, dst_node_id=node, ttl=ttl) for node, c in addressed]
+        made: dict[tuple[str, int], RecordDict] = {}  # nodes that are told the same share one content
+        messages = []
+        for node, frame in frames.items():
+            key = json.dumps(frame.header, sort_keys=True), id(frame.arrays)
+            content = made[key] if key in made else made.setdefault(key, sealed(frame))
+            messages.append(Message(content, message_type=kind, dst_node_id=node, ttl=ttl))
         ids = list(self.grid.push_messages(messages)) if messages else []
         return {i: node for i, node in zip(ids, frames, strict=False) if i}  # no ids where the payload is too large
 

@@ -73,6 +73,7 @@ class DeployedGrid(InProcessGrid):
             self.before(self, message)
         rewrite(message, Frame({**asked.header, "request": {**request, "run": str(self.of_run.path)}}, asked.arrays))
         super()._handle(message)
+        rewrite(message, asked)  # one content may be for all nodes
         reply = self.replies.get(message.metadata.message_id)
         if kind == "query.hello" and reply is not None and not reply.has_error():
             rewrite(reply, Frame({"about": {**header_of(reply)["about"], **self.limits.get(node, {})}}))
