@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from cogen.federation.follow import begin_run, follow_run, open_run
 from cogen.federation.members import read_members
 from cogen.federation.serve import check_settings
 from cogen.federation.shipped import shipped_config, shipped_root
+from cogen.federation.superlink import READY_SECONDS
 from cogen.runs import RunFolder
 
 END_SECONDS = 5.0
@@ -72,12 +74,21 @@ def run_rounds(
 def end_others(control: Control, serving: Serving) -> None:
     """Stop what still runs, of a `cogen run` that was killed too: a run folder has one writer.
 
-    A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here.
+    A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here. A SuperLink that
+    has died is started again by `cogen serve`, and waited for.
     """
     import psutil
 
-    for run_id in control.unfinished():
-        control.stop(run_id)
+    until = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            for run_id in control.unfinished():
+                control.stop(run_id)
+            break
+        except FederationError:
+            if time.monotonic() > until or not psutil.pid_exists(serving.pid):
+                raise
+            time.sleep(1.0)
     apps = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(serving.pid).children(recursive=True):

@@ -155,8 +155,7 @@ def test_a_federation_from_its_first_start_to_a_revoked_member(
 
         # SuperLink dies: it is started again, and the node goes on with its id.
         seen = read_members(served.folder.path)["clinical"].last_seen
-        link = [p for p in psutil.Process(first.pid).children(recursive=True) if "flower-superlink" in str(p.cmdline())]
-        link[-1].kill()
+        _superlink(first.pid).kill()
         assert wait_until(lambda: "SuperLink started again" in served.log.read_text(), PATIENCE_SECONDS)
         assert wait_until(heard(served, "clinical", seen), PATIENCE_SECONDS)
         assert wait_until(lambda: _nodes(control) == {member.node_id: "online"}, PATIENCE_SECONDS)
@@ -192,11 +191,21 @@ def _a_run_that_nobody_follows_is_ended(served: Served, control: Control, run: R
     assert control.unfinished() == []
     assert control.status(run_id) == "finished:stopped"
     assert not _server_apps(serving.pid)
+    _superlink(serving.pid).kill()
+    end_others(control, serving)  # waits until it is there again
 
 
-def _server_apps(pid: int) -> list[int]:
+def _superlink(pid: int) -> psutil.Process:
+    return _below(pid, "flower-superlink")[-1]
+
+
+def _server_apps(pid: int) -> list[psutil.Process]:
+    return _below(pid, "flwr-serverapp")
+
+
+def _below(pid: int, word: str) -> list[psutil.Process]:
     found = psutil.Process(pid).children(recursive=True)
-    return [p.pid for p in found if p.status() != psutil.STATUS_ZOMBIE and "flwr-serverapp" in str(p.cmdline())]
+    return [p for p in found if p.status() != psutil.STATUS_ZOMBIE and word in str(p.cmdline())]
 
 
 def _nodes(control: Control) -> dict[int, str]:
