@@ -16,11 +16,11 @@ import os
 import signal
 import socket
 import sys
-import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cogen.errors import FederationError
+from cogen.errors import FederationError, log_error
 from cogen.node.channel import is_same_user, listen_at
 from cogen.node.home import NodeHome
 from cogen.node.receipt import Reply, record
@@ -57,7 +57,7 @@ def guard_install(expected_sha256: str) -> None:
         try:
             return unpack(fab_file, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - its text may name this machine's paths, and Flower would send it
-            traceback.print_exc()
+            log_error()
             raise RuntimeError(f"the domain cannot unpack the app ({type(error).__name__})") from None
 
     setattr(run_clientapp, SEAM, checked)
@@ -117,10 +117,11 @@ def _run_for(connection: socket.socket) -> None:
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1
     except BaseException:  # noqa: BLE001 - the child's end, whatever it is
-        traceback.print_exc()
+        log_error()
     finally:
         connection.sendall(bytes([code & 0xFF]))
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
         os._exit(code & 0xFF)
 
 

@@ -19,6 +19,9 @@ CogenError
 
 from __future__ import annotations
 
+import traceback
+from contextlib import suppress
+
 
 class CogenError(Exception):
     """A mistake that the user can mend: `<what>: expected <X>, got <Y> (<where>). <fix>`.
@@ -98,3 +101,9 @@ class EnrolmentError(FederationError):
 
 class ReplyError(FederationError):
     """A client's reply may not touch the global model."""
+
+
+def log_error() -> None:
+    """Write the exception that is being handled to stderr; a log whose disk is full must not become a second one."""
+    with suppress(OSError):
+        traceback.print_exc()

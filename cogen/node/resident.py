@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.errors import CogenError, FederationError
+from cogen.errors import CogenError, FederationError, log_error
 from cogen.node.request import Site
 from cogen.node.wire import Frame, receive, send
 from cogen.train.memory import keep_pages
@@ -122,9 +122,7 @@ def serve(connection: socket.socket) -> None:
         except CogenError as error:
             answer = Frame({"error": str(error)})
         except Exception as error:  # noqa: BLE001 - whatever went wrong must reach the server as this client's reason
-            import traceback
-
-            traceback.print_exc()
+            log_error()
             answer = Frame({"error": f"{type(error).__name__}: {error}"})
         send(connection, answer)
 

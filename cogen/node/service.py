@@ -10,11 +10,10 @@ import os
 import socket
 import sys
 import threading
-import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cogen.errors import CogenError
+from cogen.errors import CogenError, log_error
 from cogen.node.channel import is_same_user, listen_at
 from cogen.node.home import NodeHome
 from cogen.node.policy import allow, allow_round, read_policy, refused
@@ -54,7 +53,7 @@ class Service:
                 case _:
                     raise refused("train, evaluate or describe", "another action")
         except Exception as error:  # noqa: BLE001 - every failure must become an answer
-            traceback.print_exc()
+            log_error()
             leaves = isinstance(error, CogenError) and error.leaves
             failed = "scoring" if action == "evaluate" else "training"
             known = f"{failed} failed at the domain ({type(error).__name__}); its own log says why"
@@ -68,7 +67,7 @@ class Service:
             try:
                 preload(self.member.base)
             except Exception:  # noqa: BLE001 - whoever asks for work is told
-                traceback.print_exc()
+                log_error()
 
     def describe(self) -> Frame:
         """What the coordinator is told of this domain before it asks for anything."""

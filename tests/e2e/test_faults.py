@@ -92,8 +92,8 @@ def test_a_node_that_hangs_is_waited_for_until_the_deadline_and_its_reply_enters
         hanging.resume()
     assert running.wait(PATIENCE_SECONDS) == 0, made.log()
     assert parents(run, 1).keys() == {"clinical", "materials"}
-    (left_out,) = events(run, "client_left_out")
-    assert (left_out["round"], left_out["domain"]) == (1, "grid")
+    left_out, *others = events(run, "client_left_out")
+    assert not others and (left_out["round"], left_out["domain"]) == (1, "grid"), read_lines(run.events_path)
     assert f"expected a reply within {deadline} s, got none" in left_out["reason"]
     assert deadline <= events(run, "round_finished")[0]["seconds"] < deadline + 30
     assert [parents(run, n).keys() for n in (2, 3)] == [set(DOMAINS)] * 2
@@ -116,7 +116,7 @@ def each(change: Callable[[np.ndarray], np.ndarray]) -> Lie:
 
 LIES: dict[int, tuple[Lie, str]] = {
     1: (each(lambda v: np.full_like(v, np.nan)), "NaN or infinity"),
-    2: (each(lambda v: v[:1]), "(1, 32)"),
+    2: (each(lambda v: v[:1]), "got (1, "),
     3: (
         changed(contract=dict.fromkeys(("weights", "tokenizer", "modules"), "0" * 64)),
         "the contract of the run's base",
@@ -240,7 +240,8 @@ def test_a_full_disk_at_a_domain_costs_a_round_and_no_more(
     assert any("RunError" in r or "OSError" in r or "could not write a receipt" in r for r in reasons), reasons
     assert str(disk) not in "".join(reasons)
     receipts = [r for r in read_lines(made.home("grid") / "receipts.jsonl") if r["run"] == made.run.read_id()]
-    assert all(r.get("error") for r in receipts if r["kind"] == "train")
+    sent = {r["round"] for r in receipts if r["kind"] == "train" and not r.get("error")}
+    assert set(range(1, made.run.last_complete_round() + 1)) <= sent <= ({1, 2} if leave_bytes else set())
     assert_whole(made.run.path)
     assert made.rounds("--resume", patience_seconds=PATIENCE_SECONDS) == 0, made.log()
     assert weights(made.run) == weights(simulated)
@@ -268,6 +269,7 @@ def test_a_full_disk_at_the_coordinator_stops_the_run_and_it_goes_on_with_space(
 
 # A clock that is off
 
+OFF = {3600.0: "ahead of it", -3500.0: "behind it"}
 SHIFTED = """
 import datetime, time
 class Shifted(datetime.datetime):
@@ -290,34 +292,33 @@ def clock_off(place: Path, seconds: float) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("seconds", [3600.0, -3500.0])
-def test_a_clock_an_hour_off_is_said_and_the_others_go_on(
-    seconds: float, tmp_path: Path, stage: Stage, tiny_folder: Path
-) -> None:
+def test_a_clock_an_hour_off_is_said_and_the_others_go_on(tmp_path: Path, stage: Stage, tiny_folder: Path) -> None:
     """Before joining by doctor and join, afterwards by the running join. Red: the node ends again and again in silence."""
     config = config_for(tiny_folder, with_data=False, min_valid_clients=2, roster_seconds=10)
-    side = "ahead of it" if seconds > 0 else "behind it"
     made = stage.town
-    made.configure(f"clock-{seconds > 0}", config)
     folder, invite = made.place / "grid", "again.invite"
-    made.members["grid"].send_signal(signal.SIGTERM)
-    made.members["grid"].wait(PATIENCE_SECONDS)
-    with clock_off(tmp_path / "clock", seconds):
-        made.members["grid"] = made.start(folder, "join", "--folder", made.home("grid"))
-        assert wait_until(lambda: side in made.log("grid", "join"), PATIENCE_SECONDS), made.log("grid", "join")
-    assert "Set this machine's clock (NTP)." in made.log("grid", "join")
-    assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 0, made.log()
-    assert parents(made.run, 2).keys() == {"clinical", "materials"}
-    made.members["grid"].send_signal(signal.SIGTERM)
-    made.members["grid"].wait(PATIENCE_SECONDS)
+    for number, (seconds, side) in enumerate(OFF.items()):
+        made.configure(f"clock-{number}", config)
+        end(made.members["grid"])
+        with clock_off(tmp_path / f"clock-{number}", seconds):
+            made.members["grid"] = made.start(folder, "join", "--folder", made.home("grid"))
+            assert wait_until(lambda: side in made.log("grid", "join"), PATIENCE_SECONDS), made.log("grid", "join")  # noqa: B023
+        assert "Set this machine's clock (NTP)." in made.log("grid", "join")
+        assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 0, made.log()
+        assert parents(made.run, 2).keys() == {"clinical", "materials"}
+    end(made.members["grid"])
     made.say("revoke", "grid")
     (folder / invite).write_text(made.say("invite", "grid"))
-    with clock_off(tmp_path / "clock2", seconds):
-        for command in (
-            ("doctor", invite),
-            ("join", invite, "--data", SEEDS / "grid.jsonl", "--folder", folder / "new"),
-        ):
-            assert made.start(folder, *command, "--base", tiny_folder).wait(PATIENCE_SECONDS) == 2
+    joining = ("join", invite, "--data", SEEDS / "grid.jsonl", "--folder", folder / "new")
+    for number, (seconds, side) in enumerate(OFF.items()):
+        for command in (("doctor", invite), joining):
+            with clock_off(tmp_path / f"{command[0]}-{number}", seconds):
+                assert made.start(folder, *command, "--base", tiny_folder).wait(PATIENCE_SECONDS) == 2
             said = made.log("grid", command[0]).splitlines()
             assert side in [line for line in said if line.startswith(("problem", "error:"))][-1]
     assert not (folder / "new" / "key").exists()
+
+
+def end(member: subprocess.Popen[bytes]) -> None:
+    member.send_signal(signal.SIGTERM)
+    member.wait(PATIENCE_SECONDS)
