@@ -67,30 +67,33 @@ def of_domain(made: Town, kind: str, domain: str) -> psutil.Process:
 # A process that hangs
 
 
-@pytest.mark.parametrize("kind", ["trainer", "supernode"])
-def test_a_node_that_hangs_is_waited_for_until_the_deadline_and_its_reply_enters_the_next_round(
-    kind: str, stage: Stage, tiny_folder: Path
-) -> None:
-    """Red: a round without a deadline, or a reply that is dropped, or a node that stays out."""
-    deadline = 120  # on a busy machine the others need some of it
-    late = {"late": "next", "num_rounds": 3, "min_valid_clients": 2, "round_deadline_seconds": deadline}
-    config = config_for(tiny_folder, with_data=False, **late).replace(
-        "tokens_per_round = 512", "tokens_per_round = 6400"
-    )
+def rounds_while_hanging(stage: Stage, name: str, kind: str, tiny_folder: Path, deadline: int) -> RunFolder:
+    """Three rounds, in the first of which a process of grid's stands still from its work on until the second begins."""
     made = stage.town
-    made.configure(f"hangs-{kind}", config)
+    late = {"late": "next", "num_rounds": 3, "min_valid_clients": 2, "round_deadline_seconds": deadline}
+    config = config_for(tiny_folder, with_data=False, **late)
+    made.configure(name, config.replace("tokens_per_round = 512", "tokens_per_round = 6400"))
     works = made.home("grid") / "work.jsonl"
     before = len(read_lines(works))
     running, run = made.start(made.coordinator, "run", made.config), made.run
     assert wait_until(lambda: len(read_lines(works)) > before, PATIENCE_SECONDS), made.log()
-    hanging = of_domain(made, kind, "grid")
-    hanging.suspend()
+    process = of_domain(made, kind, "grid")
+    process.suspend()
     try:
         assert wait_until(lambda: (run.round(1) / "round.json").is_file(), PATIENCE_SECONDS), made.log()
         assert wait_until(lambda: len(events(run, "round_started")) == 2, PATIENCE_SECONDS)
     finally:
-        hanging.resume()
+        process.resume()
     assert running.wait(PATIENCE_SECONDS) == 0, made.log()
+    return run
+
+
+def test_a_trainer_that_hangs_is_waited_for_until_the_deadline_and_its_reply_enters_the_next_round(
+    stage: Stage, tiny_folder: Path
+) -> None:
+    """Red: a round without a deadline, or a reply that is dropped, or a node that stays out."""
+    deadline = 120  # on a busy machine the others need some of it
+    run = rounds_while_hanging(stage, "hangs", "trainer", tiny_folder, deadline)
     assert parents(run, 1).keys() == {"clinical", "materials"}
     left_out, *others = events(run, "client_left_out")
     assert not others and (left_out["round"], left_out["domain"]) == (1, "grid"), read_lines(run.events_path)
@@ -99,6 +102,20 @@ def test_a_node_that_hangs_is_waited_for_until_the_deadline_and_its_reply_enters
     assert [parents(run, n).keys() for n in (2, 3)] == [set(DOMAINS)] * 2
     late_by = {e["round"]: e.get("rounds_late", 0) for e in events(run, "client_replied") if e["domain"] == "grid"}
     assert late_by == {2: 1, 3: 0}
+
+
+def test_a_supernode_that_hangs_is_gone_after_a_minute_and_takes_part_again_when_it_goes_on(
+    stage: Stage, tiny_folder: Path
+) -> None:
+    """Flower answers for a node of which it hears nothing. Red: the round waits for its deadline, or the node stays out."""
+    deadline = 600
+    run = rounds_while_hanging(stage, "freezes", "supernode", tiny_folder, deadline)
+    assert parents(run, 1).keys() == {"clinical", "materials"}
+    first, *others = events(run, "client_left_out")
+    assert (first["round"], first["domain"]) == (1, "grid") and "no sign of life" in first["reason"], first
+    assert {(e["round"], e["domain"]) for e in others} <= {(2, "grid")}
+    assert events(run, "round_finished")[0]["seconds"] < deadline
+    assert parents(run, 3).keys() == set(DOMAINS)
 
 
 # A node that lies
