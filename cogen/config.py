@@ -152,6 +152,8 @@ class Federation(Table):
     """Share of the domains that a round asks, at least min_valid_clients; drawn anew by train.seed in each round."""
     max_failures: Count = 3
     """Rounds in a row without a valid reply after which a domain is not asked again in this start of the run."""
+    keep_rounds: Count | None = None
+    """Rounds whose replies and factors stay in the run folder; of older ones round.json does. None keeps all."""
     parallel_clients: Count = 1
     """Clients that train at the same time in a simulation, each with its share of the cores and memory of its own."""
     server_rank: Count | None = None

@@ -15,6 +15,7 @@ from cogen.files import write_file
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated
 from server.replies import Reply
+from server.state import NAME as STATES
 from server.state import save_states
 
 
@@ -51,6 +52,20 @@ def save_round(
             Adapter(reply.factors, base.name, base.contract, manifest).save(folder / "clients" / reply.domain)
         save_states(folder, result.states)
         write_file(folder / "round.json", json.dumps({"format": 1, **about}, sort_keys=True).encode())
+
+
+def forget_rounds(run: RunFolder, last: int, keep: int) -> None:
+    """Take replies, factors and state out of the rounds before the last `keep`; what a kill has left is taken next time."""
+    for number in range(last - keep, 0, -1):
+        parts = [run.round(number) / name for name in ("clients", "global", STATES)]
+        found = [path for path in parts if path.exists()]
+        if not found:
+            return
+        for path in found:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def save_final(run: RunFolder, num_rounds: int) -> Adapter:

@@ -20,7 +20,7 @@ from cogen.node.wire import Frame
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated, aggregate, first_global
 from server.asking import Asked, no_reply, num_bytes, reply_from, request_for, to_arrays
-from server.checkpoint import save_final, save_round, save_start
+from server.checkpoint import forget_rounds, save_final, save_round, save_start
 from server.post import Post
 from server.replies import Reply
 from server.roster import Members, Roster
@@ -66,6 +66,7 @@ class Coordinator:
             resumed=self.run.events_path.is_file(),
         )
         self.roster.update(len(self.domains), self.config.federation.roster_seconds)
+        self._forget(done)
         if not self.run.round(0).exists():
             save_start(self.run, self.base, first_global(self.base, self.config))
         for number in range(done + 1, rounds + 1):
@@ -87,9 +88,15 @@ class Coordinator:
         result = aggregate(self.config, current, replies, number, load_states(self.run.round(number - 1)))
         is_only = self.config.federation.num_rounds == 1
         save_round(self.run, self.base, number, replies, result, is_only=is_only)
+        self._forget(number)
         num_asked = sum(a.round == number for a in asked.values())
         down = num_bytes(current) * num_asked
         self._report_round(number, replies, result, down, time.monotonic() - began)
+
+    def _forget(self, last: int) -> None:
+        """What the config does not keep of the rounds up to `last`."""
+        if keep := self.config.federation.keep_rounds:
+            forget_rounds(self.run, last, keep)
 
     def _gather(self, number: int) -> None:
         """Wait, but not for ever, until enough domains are connected to make a round."""

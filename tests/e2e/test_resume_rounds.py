@@ -40,20 +40,21 @@ def stage(folder: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_rounds", [1, 2])
+@pytest.mark.parametrize(("num_rounds", "keep"), [(1, None), (2, None), (3, 1)])
 def test_resumed_from_any_moment_it_ends_the_same(
-    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_rounds: int
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_rounds: int, keep: int | None
 ) -> None:
     """The folder is copied before each rename and each event: that is what SIGKILL would leave there.
 
     Red: round 0 is taken for complete when its folder is begun. Red: experts are only written while their round is
     (a kill between the two would leave the run without them).
     """
+    rules = [*SMALL, f"federation.num_rounds={num_rounds}", *([f"federation.keep_rounds={keep}"] if keep else [])]
     run = RunFolder(tmp_path / "whole")
-    run.create(load_config(config_file, [*SMALL, f"federation.num_rounds={num_rounds}"]).to_toml())
+    run.create(load_config(config_file, rules).to_toml())
     stages: dict[tuple[str, ...], Path] = {}
 
-    def keep() -> None:
+    def copy() -> None:
         here = stage(run.path)
         if here not in stages:
             stages[here] = tmp_path / f"cut-{len(stages)}"
@@ -64,16 +65,21 @@ def test_resumed_from_any_moment_it_ends_the_same(
 
         def hooked(*args: Any, **options: Any) -> Any:
             if any(str(run.path) in str(a) for a in args) or module is RunFolder:
-                keep()
+                copy()
             return original(*args, **options)
 
         monkeypatch.setattr(module, name, hooked)
 
     before(os, "replace")
     before(RunFolder, "append_event")
+    before(shutil, "rmtree")
     serve(run)
     monkeypatch.undo()
     wanted = results(run)
+    whole = {"clients", "global", "round.json", "server.safetensors"}
+    for number in range(1, num_rounds + 1):
+        is_kept = keep is None or number > num_rounds - keep
+        assert {path.name for path in run.round(number).iterdir()} == (whole if is_kept else {"round.json"})
     assert len(stages) > 10 and len(wanted) > 10
     for path in stages.values():
         cut = RunFolder(path)
