@@ -119,9 +119,10 @@ def _run_for(connection: socket.socket) -> None:
     except BaseException:  # noqa: BLE001 - the child's end, whatever it is
         log_error()
     finally:
-        connection.sendall(bytes([code & 0xFF]))
         with suppress(OSError):
             sys.stderr.flush()
+        with suppress(OSError):  # whoever asked may be gone
+            connection.sendall(bytes([code & 0xFF]))
         os._exit(code & 0xFF)
 
 

@@ -14,16 +14,21 @@ PATH_LIMIT_BYTES = 100  # of an address: 108 on Linux, 104 elsewhere
 
 
 def listen_at(path: Path) -> socket.socket:
-    """A listening socket at `path`, mode 0600; one left over by a process that died is replaced."""
-    path.unlink(missing_ok=True)
+    """A listening socket at `path`, mode 0600; one left over by a process that died is replaced.
+
+    It is there only when it listens, so that whoever sees it can connect.
+    """
+    aside = path.with_name(f"{path.name}.new")
+    aside.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        with _address(path) as address:
+        with _address(aside) as address:
             listener.bind(address)
     finally:
         os.umask(before)
     listener.listen(8)
+    os.replace(aside, path)
     return listener
 
 
