@@ -119,8 +119,9 @@ def _run_for(connection: socket.socket) -> None:
     except BaseException:  # noqa: BLE001 - the child's end, whatever it is
         log_error()
     finally:
-        with suppress(OSError):
-            sys.stderr.flush()
+        for log in (sys.stdout, sys.stderr):  # before the answer, after which nobody waits
+            with suppress(OSError):
+                log.flush()
         with suppress(OSError):  # whoever asked may be gone
             connection.sendall(bytes([code & 0xFF]))
         os._exit(code & 0xFF)
