@@ -59,8 +59,9 @@ class Post:
         messages = []
         for node, frame in frames.items():
             key = json.dumps(frame.header, sort_keys=True), id(frame.arrays)
-            content = made[key] if key in made else made.setdefault(key, sealed(frame))
-            messages.append(Message(content, message_type=kind, dst_node_id=node, ttl=ttl))
+            if key not in made:
+                made[key] = sealed(frame)
+            messages.append(Message(made[key], message_type=kind, dst_node_id=node, ttl=ttl))
         ids = list(self.grid.push_messages(messages)) if messages else []
         return {i: node for i, node in zip(ids, frames, strict=False) if i}  # no ids where the payload is too large
 
