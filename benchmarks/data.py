@@ -109,10 +109,10 @@ def measure(folder: Path, num_bytes: int, base: str) -> dict[str, object]:
     time.sleep(2.5)  # a file just written is not known again by its time
     began = time.monotonic()
     with PeakMemory() as peak:
-        made = prepare(corpus, tokenizer, Data(), 0.05, progress=note, **options)
+        made = prepare(corpus, lambda: tokenizer, Data(), 0.05, progress=note, **options)
     first_seconds = time.monotonic() - began
     began = time.monotonic()
-    again = prepare(corpus, tokenizer, Data(), 0.05, **options)
+    again = prepare(corpus, lambda: tokenizer, Data(), 0.05, **options)
     second_seconds = time.monotonic() - began
     assert again.sha256 == made.sha256
     return {

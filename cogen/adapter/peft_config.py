@@ -25,30 +25,41 @@ def lora_config(factors: Mapping[str, Factors], base_name: str) -> LoraConfig:
     """PEFT's own config for `factors`, ranks and alphas that differ by module included."""
     from peft import LoraConfig
 
+    return LoraConfig(**_values(factors, base_name))
+
+
+def config_json(factors: Mapping[str, Factors], base_name: str) -> str:
+    """`adapter_config.json` with what PEFT and its readers ask for, keys in a fixed order; PEFT has defaults for the rest.
+
+    Written without PEFT, whose import takes seconds.
+    """
+    values = {"peft_type": "LORA", **_values(factors, base_name)}
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _values(factors: Mapping[str, Factors], base_name: str) -> dict[str, Any]:
     rank = max(layout.rank for layout in layout_of(factors).values())
     scalings = {n: (f.rank, f.scaling * f.rank) for n, f in factors.items()}
     alpha = next(a for r, a in scalings.values() if r == rank)
     ranks = {n: r for n, (r, _) in scalings.items() if r != rank}
     alphas = {n: _tidy(a) for n, (_, a) in scalings.items() if a != alpha}
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=_tidy(alpha),
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=sorted(factors),
-        rank_pattern={f"^{re.escape(n)}": r for n, r in ranks.items()},
-        alpha_pattern={f"^{re.escape(n)}": a for n, a in alphas.items()},
-        base_model_name_or_path=base_name,
-        inference_mode=True,
-    )
-
-
-def config_json(factors: Mapping[str, Factors], base_name: str) -> str:
-    """`adapter_config.json` as PEFT writes it, with its keys in a fixed order."""
-    values = lora_config(factors, base_name).to_dict()
-    values["target_modules"] = sorted(values["target_modules"])
-    return json.dumps(values, indent=2, sort_keys=True, default=str) + "\n"
+    return {
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": _tidy(alpha),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(factors),
+        "rank_pattern": {f"^{re.escape(n)}": r for n, r in ranks.items()},
+        "alpha_pattern": {f"^{re.escape(n)}": a for n, a in alphas.items()},
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
 
 
 def _tidy(alpha: float) -> Any:

@@ -47,7 +47,7 @@ Judge = Callable[[Sequence[Document]], Sequence[float]]
 
 def prepare(
     path: str | Path,
-    tokenizer: PreTrainedTokenizerBase,
+    load_tokenizer: Callable[[], PreTrainedTokenizerBase],
     settings: Data,
     heldout_frac: float,
     *,
@@ -64,6 +64,7 @@ def prepare(
     Memory stays flat: tokens are read from disk as they are needed, and so are documents until then.
 
     Args:
+        load_tokenizer: called only where there is something to tokenise.
         heldout_frac: a document's side depends on its id alone; 1 holds everything out.
         validation_frac: of all documents, taken from the training ones and kept apart beside the held-out ones.
         tokenizer_hash: that of the base's contract.
@@ -84,7 +85,7 @@ def prepare(
     made = open_store(cache / link.read_text("utf-8")) if link.is_file() else None
     if made is None:
         fracs = (heldout_frac, validation_frac)
-        task = _Task(root, tokenizer, settings, *fracs, base, judge, progress, len(stamp.files))
+        task = _Task(root, load_tokenizer(), settings, *fracs, base, judge, progress, len(stamp.files))
         name, made = _find_or_make(task, cache, about)
         if stamp.newest < began - SETTLED_SECONDS and _Stamp.of(root) == stamp:
             write_file(link, name.encode())

@@ -13,7 +13,6 @@ from cogen.errors import DataError
 from cogen.train.attention import use_segment_attention
 from cogen.train.likelihood import BATCH_TOKENS, CHUNK_TOKENS
 from cogen.train.loop import autocast, hidden_states
-from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +71,8 @@ def log_likelihoods(
         progress: called with the tokens read, after each batch.
     """
     import torch
+
+    from cogen.train.loss import chunked_nll, head_weight
 
     use_segment_attention(base.model)
     weight = head_weight(base.model)

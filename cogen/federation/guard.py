@@ -13,15 +13,24 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 
 GRACE_SECONDS = 5.0
+SERVER_APPS = ("flwr-simulation", "flwr-serverapp")
 
 
 def end_tree(root: psutil.Process, known: set[psutil.Process]) -> None:
-    """Stop `root`, its descendants, and `known` ones that have lost their parent since."""
+    """Stop `root`, its descendants, and `known` ones that have lost their parent since.
+
+    A server app goes first and at once: it would take the end of what is around it for that of its clients, and
+    complete a round without them.
+    """
     everyone = {root, *known, *_descendants(root)}
+    for process in everyone:
+        if _runs_server_app(process):
+            _signal(process, signal.SIGKILL)
     for process in everyone:
         _signal(process, signal.SIGTERM)
     _, alive = psutil.wait_procs(list(everyone), timeout=GRACE_SECONDS)
@@ -34,6 +43,13 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def _runs_server_app(process: psutil.Process) -> bool:
+    try:
+        return any(Path(word).name in SERVER_APPS for word in process.cmdline()[:3])
+    except psutil.Error:
+        return False
 
 
 def _signal(process: psutil.Process, number: int) -> None:
@@ -50,7 +66,7 @@ def _wait_for_order(order: threading.Event) -> None:
 def main() -> int:
     """Run the program in argv until it ends or the order comes."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)  # not ignored: that the program would inherit
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     root = psutil.Process(child.pid)
     order = threading.Event()

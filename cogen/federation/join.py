@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,8 @@ def prepare_data(member: Member, progress: Progress | None = None) -> Prepared:
     """The corpus as a run with default `[data]` needs it; other settings prepare it again in the first round."""
     base = describe_base(member.base)
     held = Evaluate().heldout_frac
-    tokenizer, digest = load_tokenizer(base), base.contract.tokenizer
-    return prepare(member.data, tokenizer, Data(), held, tokenizer_hash=digest, base=base.name, progress=progress)
+    load, digest = partial(load_tokenizer, base), base.contract.tokenizer
+    return prepare(member.data, load, Data(), held, tokenizer_hash=digest, base=base.name, progress=progress)
 
 
 def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: int | None = None) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from cogen.federation.controls import Follow, tell
 from cogen.federation.facts import about_json
 from cogen.federation.follow import Watcher, follow_run
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
+from cogen.federation.programs import start_guarded, stop_guarded
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import free_port, superlink
 from cogen.files import write_file
+from cogen.node.resident import WARM
+from cogen.node.warm import can_fork, warm_argv
 from cogen.report.track import Tracking
 from cogen.runs import RunFolder
 from cogen.train.start import target_modules
@@ -140,16 +144,42 @@ def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, sho
             tracking.follow(event)
             show(event)
 
-        with _private_home() as home, superlink(home, run.logs, listen, handle) as link:
+        with (
+            _private_home() as home,
+            _trainers(settings, home, run.logs, handle) as known,
+            superlink(home, run.logs, listen, handle, known) as link,
+        ):
             control = Control(home, run.logs)
             run_id = control.submit(shipped_root(), str(run.path), _clients(settings))
             follow_run(seen, told, link.alive, lambda: control.status(run_id))
 
 
+@contextmanager
+def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Iterator[dict[str, str]]:
+    """A warm trainer, which gets so while Flower starts; yields what its callers must have in their environment."""
+    if not can_fork():
+        yield {}
+        return
+    path = home / "trainers.sock"
+    threads = int(os.environ.get("OMP_NUM_THREADS") or _at_a_time(settings)[1])
+    base, kernels = settings.base, settings.train.cpu_kernels
+    program = warm_argv(path, threads, base.name, base.precision, kernels)
+    guard = start_guarded(program, logs / "trainer.log", os.environ, handle)
+    try:
+        yield {WARM: str(path)}
+    finally:
+        stop_guarded(guard)
+
+
+def _at_a_time(settings: RunConfig) -> tuple[int, int]:
+    """How many clients train at a time, and how many cores each has to itself."""
+    parallel = min(settings.federation.parallel_clients, len(settings.domains))
+    return parallel, max(1, (os.cpu_count() or 1) // parallel)
+
+
 def _clients(settings: RunConfig) -> str:
     """How many clients there are, and at a time; Ray gives each as many threads as it has cores to itself."""
-    parallel = min(settings.federation.parallel_clients, len(settings.domains))
-    each = max(1, (os.cpu_count() or 1) // parallel)
+    parallel, each = _at_a_time(settings)
     nodes = f"num-supernodes={len(settings.domains)}"
     return f"{nodes} client-resources-num-cpus={each} init-args-num-cpus={each * parallel}"
 
@@ -175,13 +205,13 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
         require_unseen(settings.evaluate.general, corpora, settings.data.near_duplicate_jaccard)
     base = describe_base(settings.base.name)
     target_modules(base.modules, settings.train)
-    tokenizer = load_tokenizer(base)
+    load = partial(load_tokenizer, base)  # not needed where every corpus has been prepared before
     # The filter needs the base's weights: there, clients prepare their corpora themselves.
     data = settings.data.model_copy(update={"perplexity_filter": False})
     cards = {}
     for path in paths:
         contract = base.contract.tokenizer
-        made = prepare(path, tokenizer, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        made = prepare(path, load, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
         cards[path] = made.card
     return {d.name: cards[d.data] for d in settings.domains if d.data is not None}
 

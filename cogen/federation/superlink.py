@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from cogen.errors import FederationError
 from cogen.federation.programs import start_guarded, stop_guarded
@@ -42,6 +43,7 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",  # it goes on polling while the clients train
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",  # Ray would start workers that Flower's settings then make it end
         "RAY_worker_niceness": "0",  # Ray would hand its workers' 15 down to the trainer
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray hides the GPU from the trainer, which is not Ray's
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -49,11 +51,14 @@ def flower_environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def superlink(home: Path, logs: Path, port: int, inherit: int) -> Iterator[SuperLink]:
+def superlink(
+    home: Path, logs: Path, port: int, inherit: int, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[SuperLink]:
     """Start a SuperLink; end it and all that it started, whatever happens in the block.
 
     Args:
         port: on loopback.
+        environment: more for it and what it starts.
         inherit: descriptor of the run folder's lock, held by the guard for as long as it lives.
     Raises:
         FederationError: the SuperLink does not come up.
@@ -61,7 +66,7 @@ def superlink(home: Path, logs: Path, port: int, inherit: int) -> Iterator[Super
     connect(home, port)
     program = [str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
-    guard = start_guarded(program, logs / "superlink.log", flower_environment(home), inherit)
+    guard = start_guarded(program, logs / "superlink.log", {**flower_environment(home), **environment}, inherit)
     link = SuperLink(port, guard)
     try:
         wait_ready(port, logs, link.alive)

@@ -2,23 +2,25 @@
 
 Flower starts ClientApps afresh and often; a model must not be loaded for each. The caller's side
 (`ResidentTrainer`) needs no torch. If the process dies, that call fails with its reason and the next
-call starts a new one.
+call starts a new one: a fork of a warm one where that is there (`cogen.node.warm`), else its own.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.errors import CogenError, FederationError, log_error
+from cogen.node.channel import connect_to
 from cogen.node.request import Site
 from cogen.node.wire import Frame, receive, send
 from cogen.train.memory import keep_pages
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cogen.node.trainer import Trainer
+
+WARM = "COGEN_TRAINERS"  # the socket of a warm trainer, in the environment
 
 
 class ResidentTrainer:
@@ -39,7 +43,7 @@ class ResidentTrainer:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """Of its own process, while there is one."""
         return None if self._process is None else self._process.pid
 
     def call(
@@ -65,12 +69,23 @@ class ResidentTrainer:
     def close(self) -> None:
         """End the process, if there is one."""
         with self._lock:
-            if self._process is not None:
+            if self._connection is not None:
                 self._reap()
 
     def _connect(self, logs: Path) -> socket.socket:
-        if self._connection is not None:
-            return self._connection
+        if self._connection is None:
+            self._connection = self._fork() or self._start(logs)
+        return self._connection
+
+    def _fork(self) -> socket.socket | None:
+        """A fork of the warm trainer, where there is one."""
+        if path := os.environ.get(WARM):
+            with suppress(OSError):
+                return connect_to(Path(path))
+        return None
+
+    def _start(self, logs: Path) -> socket.socket:
+        """A process of its own."""
         mine, theirs = socket.socketpair()
         logs.mkdir(parents=True, exist_ok=True)
         with open(logs / "trainer.log", "ab") as log:
@@ -83,7 +98,6 @@ class ResidentTrainer:
                 start_new_session=True,
             )
         theirs.close()
-        self._connection = mine
         return mine
 
     def _reap(self) -> str:
@@ -93,7 +107,7 @@ class ResidentTrainer:
             self._connection.close()
             self._connection = None
         if process is None:
-            return "no trainer"
+            return "the trainer process died (see logs/trainer.log)"
         try:
             code = process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
@@ -166,18 +180,24 @@ def answer_with(trainer: Trainer, request: Frame) -> Frame:
     return Frame(header, {k: v.numpy() for k, v in to_arrays(reply.factors).items()})
 
 
-def _end_with(parent: int) -> None:
-    """Leave when the parent is gone, even in the middle of a round."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(3)
+def end_with(connection: socket.socket) -> None:
+    """Leave when the other side is gone, even in the middle of a round."""
+
+    def wait() -> None:
+        closed = select.poll()
+        closed.register(connection, 0)  # nothing but its end
+        closed.poll()
+        os._exit(3)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> None:
     """`python -m cogen.node.resident FD`; started by ResidentTrainer alone."""
     keep_pages()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    end_with(connection)
+    serve(connection)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from cogen.evaluate.score import score_windows
 from cogen.merge.factored import leading
 from cogen.node.request import Site, config_from
 from cogen.runs import append_line
-from cogen.train.loop import RoundResult, Step, train_round
+from cogen.train.attention import use_segment_attention
+from cogen.train.fast.training import fast_training
+from cogen.train.loop import RoundResult, Step, make_accelerator, train_round
 from cogen.train.lora import attached, init_factors
 from cogen.train.mixture import make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
@@ -172,9 +174,12 @@ class Trainer:
         return TrainState.load(found[-1], key) if found else None
 
 
-def preload(name: str) -> None:
-    """Load a base as runs ask for it by default."""
-    _loaded(name, "auto")
+def preload(name: str, precision: str = "auto", cpu_kernels: str = "auto") -> None:
+    """Load a base and get it ready, as runs ask for it by default: the first round finds all that stays the same."""
+    base = _loaded(name, precision)
+    use_segment_attention(base.model)
+    with attached(base.model, init_factors(base.info.modules, 1, 1.0, 0)), fast_training(base.model, cpu_kernels):
+        make_accelerator()
 
 
 @lru_cache(maxsize=1)

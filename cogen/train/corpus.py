@@ -36,7 +36,7 @@ def prepare_corpus(
     judged = settings.perplexity_filter
     return prepare(
         path,
-        base.tokenizer,
+        lambda: base.tokenizer,
         settings,
         heldout_frac,
         validation_frac=validation_frac,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from cogen.data.pack import Window, window_batch
 from cogen.train.attention import use_segment_attention
 from cogen.train.loop import autocast, hidden_states
-from cogen.train.loss import chunked_nll, head_weight
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +35,8 @@ def sum_nats(base: Base, windows: Sequence[Window], progress: Callable[[int], No
 def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[Window], Tensor]]:
     """Batches of windows, in order, and `(N,)` -ln p of all their tokens, end to end, in float64."""
     import torch
+
+    from cogen.train.loss import chunked_nll, head_weight
 
     use_segment_attention(base.model)
     weight = head_weight(base.model)

@@ -17,7 +17,6 @@ from cogen.train.attention import use_segment_attention
 from cogen.train.early_stop import better, is_due, is_over
 from cogen.train.fast.training import FastTraining, fast_training, gradients_in_parallel
 from cogen.train.lora import attached, read_back, tables
-from cogen.train.loss import chunked_loss, difference, head_weight
 from cogen.train.recompute import recomputed
 from cogen.train.schedule import Plan, learning_rate
 from cogen.train.state import Best, TrainState
@@ -167,6 +166,8 @@ def _step(
 ) -> float:
     """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
+
+    from cogen.train.loss import chunked_loss, difference, head_weight
 
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_factor", 1.0)

@@ -14,6 +14,7 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from cogen.config import load_config
+from cogen.node.warm import can_fork
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
@@ -74,8 +75,11 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
     """Ctrl-C in round 1, SIGKILL in the middle of round 2, then to the end; every file of the rounds is equal.
 
     Two clients train at a time, each in a trainer with one thread of its own; the other run has one after the other.
+    Three rounds of some seconds: were the kill late on a busy machine, there would still be a round to do.
     """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    text = config_file.read_text().replace("tokens_per_round = 512", "tokens_per_round = 2048")
+    config_file.write_text(text.replace("num_rounds = 2", "num_rounds = 3"))
     run = RunFolder(tmp_path / "cut")
     first = launch(config_file, run.path, "--set", "federation.parallel_clients=2")
     started.append(first)
@@ -91,19 +95,20 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
     started.append(second)
     wait_for(run, {"event": "round_started", "round": 2}, second)
     relatives = family(second)
-    assert sum("cogen.node.resident" in p.cmdline() for p in relatives) == 2
+    warm = [p for p in relatives if "cogen.node.warm" in p.cmdline() and "cogen.federation.guard" not in p.cmdline()]
+    assert len(warm) == 1 + 2 or not can_fork()
     wait_for(run, {"event": "client_replied", "round": 2}, second)
     second.kill()
     second.communicate(timeout=60)
     assert gone(relatives)
-    assert not run.evaluation.exists()  # a busy machine may let the round end before the kill, but not the run
+    assert not run.round(3).exists()
 
     third = launch(config_file, run.path, "--resume")
     started.append(third)
     out, err = third.communicate(timeout=PATIENCE_SECONDS)
     assert third.returncode == 0, err
     assert "combined" in out
-    assert "round 2/2 · clients 3/3" in err
+    assert "round 3/3 · clients 3/3" in err
     assert (run.path / "report.html").is_file()
 
     whole = RunFolder(tmp_path / "whole")

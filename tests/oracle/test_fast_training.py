@@ -259,3 +259,19 @@ def test_kernels_are_their_formulas() -> None:
     kernels.softmax_loss(logits.numpy(), targets.numpy(), found.numpy())
     assert torch.allclose(found.double(), losses, rtol=1e-6, atol=1e-6)
     assert torch.allclose(logits.double(), wanted, atol=1e-6)
+
+
+def test_a_weight_is_rounded_once_until_it_is_written_to() -> None:
+    """Red: a rounding that outlives what it was made of."""
+    weight = torch.nn.Parameter(torch.randn(NARROW, 8), requires_grad=False)
+    first = Frozen.of(weight, int8=True)
+    assert Frozen.of(weight, int8=True) is first
+    assert Frozen.of(weight, int8=False).by_output is None
+    weight.mul_(2.0)
+    second = Frozen.of(weight, int8=True)
+    assert first.by_output is not None and second.by_output is not None
+    assert torch.equal(second.by_output.scales, 2.0 * first.by_output.scales)
+    assert Frozen.of(weight, int8=True, is_last=True).by_input is None
+    before = len(frozen._ROUNDED)
+    del weight
+    assert len(frozen._ROUNDED) == before - 1

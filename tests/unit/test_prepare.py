@@ -55,7 +55,7 @@ def put(path: Path, documents: Sequence[tuple[str, str]]) -> Path:
 
 def made(base: Base, path: Path, data: Data = PLAIN, frac: float = FRAC, **options: Any) -> Prepared:
     options = {"cache_dir": path.parent / "cache", "tokenizer_hash": base.info.contract.tokenizer} | options
-    return prepare(path, base.tokenizer, data, frac, **options)
+    return prepare(path, lambda: base.tokenizer, data, frac, **options)
 
 
 def texts(base: Base, prepared: Prepared) -> list[str]:
@@ -332,7 +332,7 @@ def test_a_killed_process_leaves_nothing_that_is_used(tiny_folder: Path, tiny: B
         "from pathlib import Path; from cogen.config import Data; from transformers import AutoTokenizer\n"
         "p.keep_folder = lambda made, folder: os.kill(os.getpid(), signal.SIGKILL)\n"
         "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
-        "p.prepare(sys.argv[2], tokenizer, Data(), 0.3, tokenizer_hash='t', cache_dir=Path(sys.argv[3]))\n"
+        "p.prepare(sys.argv[2], lambda: tokenizer, Data(), 0.3, tokenizer_hash='t', cache_dir=Path(sys.argv[3]))\n"
     )
     cache = tmp_path / "cache"
     done = subprocess.run([sys.executable, "-c", script, str(tiny_folder), str(path), str(cache)], check=False)

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from cogen.federation.limits import Buckets
-from cogen.federation.programs import Kept, order_end, stop_guarded
+from cogen.federation.programs import Kept, order_end, start_guarded, stop_guarded
+from tests.gate import wait_until
 
 
 @pytest.fixture
@@ -57,6 +58,30 @@ def test_started_again_when_it_dies_after_longer_and_longer_pauses(kept: Kept, t
     stop_guarded(kept.guard)
     assert not psutil.pid_exists(last)
     assert not kept.alive()
+
+
+def test_a_server_app_does_not_outlive_what_is_around_it(tmp_path: Path) -> None:
+    """Red: all are ended together, and it takes the end of its clients' programs for a failure of theirs."""
+    app, blamed = tmp_path / "flwr-serverapp", tmp_path / "blamed"
+    app.write_text(
+        "import psutil, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"open({str(tmp_path / 'ready')!r}, 'w').close()\n"
+        "client = psutil.Process(int(sys.argv[1]))\n"
+        "while client.is_running() and client.status() != psutil.STATUS_ZOMBIE:\n"
+        "    time.sleep(0.01)\n"
+        f"open({str(blamed)!r}, 'w').close()\n"
+    )
+    code = (
+        "import subprocess, sys, time\n"
+        "client = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"subprocess.Popen([sys.executable, {str(app)!r}, str(client.pid)])\n"
+        "time.sleep(600)\n"
+    )
+    guard = start_guarded([sys.executable, "-c", code], tmp_path / "log", os.environ)
+    assert wait_until((tmp_path / "ready").is_file)
+    stop_guarded(guard)
+    assert not blamed.exists()
 
 
 def test_a_bucket_gives_so_many_at_once_and_so_many_a_minute() -> None:

@@ -1,0 +1,128 @@
+"""A warm trainer: forks of it train as a process of one's own does, and come and go without it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cogen.base import describe_base
+from cogen.config import load_config
+from cogen.errors import FederationError
+from cogen.node.request import Site, settings_for
+from cogen.node.resident import WARM, ResidentTrainer
+from cogen.node.trainer import to_arrays
+from cogen.node.warm import can_fork, warm_argv
+from cogen.node.wire import Frame
+from server.aggregate import first_global
+from tests.gate import wait_until
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="forks are for Linux without a GPU")
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[tuple[psutil.Process, Path]]:
+    """A warm trainer of the tiny base, and its socket."""
+    path = tmp_path_factory.mktemp("warm") / "trainers.sock"
+    process = subprocess.Popen(warm_argv(path, 1, str(tiny_folder), "float32", "auto"))
+    assert wait_until(path.exists, 60.0)
+    yield psutil.Process(process.pid), path
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def warm(started: tuple[psutil.Process, Path], monkeypatch: pytest.MonkeyPatch) -> psutil.Process:
+    """At the socket that the environment names."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv(WARM, str(started[1]))
+    return started[0]
+
+
+def train(trainer: ResidentTrainer, config_file: Path, folder: Path, tokens: int = 512) -> Frame:
+    """The first domain's first round."""
+    config = load_config(config_file, [f"train.tokens_per_round={tokens}"])
+    domain = config.domains[0]
+    current = first_global(describe_base(config.base.name), config)
+    arrays = {k: v.numpy() for k, v in to_arrays(current).items()}
+    asked = {"round": 1, "scaling": config.train.scaling, "settings": settings_for(config, domain)}
+    return trainer.call("train", Site(domain.name, str(domain.data), folder), folder / "logs", arrays, **asked)
+
+
+def test_forks_train_as_a_process_of_its_own(
+    warm: psutil.Process, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at a time, and then one that was started by itself: the same bits."""
+    pair = [ResidentTrainer(), ResidentTrainer()]
+    forked = [train(trainer, config_file, tmp_path / str(i)) for i, trainer in enumerate(pair)]
+    assert [t.pid for t in pair] == [None, None]
+    assert len(warm.children()) == 2
+    for trainer in pair:
+        trainer.close()
+    assert not psutil.wait_procs(warm.children(), timeout=10.0)[1]
+    monkeypatch.delenv(WARM)
+    alone = ResidentTrainer()
+    own = train(alone, config_file, tmp_path / "own")
+    assert alone.pid is not None
+    alone.close()
+    for frame in forked:
+        assert {**frame.header, "seconds": 0} == {**own.header, "seconds": 0}
+        assert {k: v.tobytes() for k, v in frame.arrays.items()} == {k: v.tobytes() for k, v in own.arrays.items()}
+
+
+def test_a_fork_ends_with_its_caller_even_in_a_round(warm: psutil.Process, config_file: Path, tmp_path: Path) -> None:
+    """Red: a fork that only looks for the end of its caller between two requests."""
+    caller = os.fork()
+    if not caller:
+        try:
+            train(ResidentTrainer(), config_file, tmp_path / "node", tokens=10_000_000)
+        finally:
+            os._exit(0)
+    assert wait_until((tmp_path / "node" / "train.jsonl").is_file, 60.0)
+    forks = warm.children()
+    assert len(forks) == 1
+    os.kill(caller, 9)
+    os.waitpid(caller, 0)
+    assert not psutil.wait_procs(forks, timeout=10.0)[1]
+    assert warm.is_running()
+
+
+def test_a_base_that_cannot_be_loaded_is_the_callers_to_hear_of(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trainers.sock"
+    with (
+        open(tmp_path / "log", "wb") as log,
+        subprocess.Popen(warm_argv(path, 1, str(tmp_path / "nothing"), "auto", "auto"), stderr=log) as process,
+    ):
+        assert wait_until(path.exists, 60.0)
+        monkeypatch.setenv(WARM, str(path))
+        trainer = ResidentTrainer()
+        train(trainer, config_file, tmp_path / "node")  # this one has its base
+        assert trainer.pid is None
+        trainer.close()
+        process.kill()
+    assert "no such base model" in (tmp_path / "log").read_text()
+
+
+def test_one_that_dies_is_told_and_the_next_call_gets_another(
+    warm: psutil.Process, config_file: Path, tmp_path: Path
+) -> None:
+    """Without the warm one, a process of its own."""
+    trainer = ResidentTrainer()
+    first = train(trainer, config_file, tmp_path / "a")
+    warm.children()[0].kill()
+    with pytest.raises(FederationError, match="the trainer process died"):
+        train(trainer, config_file, tmp_path / "b")
+    assert train(trainer, config_file, tmp_path / "c").arrays.keys() == first.arrays.keys()
+    assert trainer.pid is None
+    trainer.close()
+    warm.kill()
+    warm.wait()
+    train(trainer, config_file, tmp_path / "d")
+    assert trainer.pid is not None
+    trainer.close()
