@@ -143,7 +143,7 @@ class Federation(Table):
     roster_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 60.0
     """How long the start waits for all domains; then it goes on with those that are there."""
     min_connected_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 600.0
-    """How long a round waits for min_valid_clients to be connected before it ends the run."""
+    """How long a round waits for min_valid_clients to be connected, or back, before it ends the run."""
     late: Literal["drop", "next"] = "drop"
     """What becomes of a reply after the deadline: it is left out, or enters the next round."""
     late_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5

@@ -19,11 +19,12 @@ POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 0.5
 KEEP_SECONDS = 60.0  # that Flower keeps a message beyond the time in which it is waited for
 REASON_CHARACTERS = 300
+GONE = 5
 PLAIN = {
     1: "the app could not be loaded at its node",
     3: "its reply was lost on the way, or came too late",
     4: "its reply was lost on the way",
-    5: "its node is gone: no sign of life from it",
+    GONE: "its node is gone: no sign of life from it",
     6: "its node refused the message",
     7: "its node got another app than the coordinator's",
     8: "the app died at its node",
@@ -32,10 +33,15 @@ PLAIN = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a frame, or in one line why there is none."""
+    """What came back: a frame, or in one line why there is none.
+
+    Args:
+        is_gone: Flower gave the node up, whatever it may still send; it may come back.
+    """
 
     frame: Frame | None
     error: str = ""
+    is_gone: bool = False
 
 
 class Post:
@@ -108,7 +114,7 @@ def sealed(frame: Frame) -> RecordDict:
 def opened(answer: Message) -> Answer:
     """What a reply says."""
     if answer.has_error():
-        return Answer(None, reason_of(answer))
+        return Answer(None, reason_of(answer), answer.error.code == GONE)
     try:
         return Answer(from_records(answer.content.config_records))
     except (ValueError, TypeError) as error:

@@ -21,7 +21,8 @@ from cogen.runs import RunFolder
 from server.aggregate import Aggregated, aggregate, first_global
 from server.asking import Asked, no_reply, num_bytes, reply_from, request_for, to_arrays
 from server.checkpoint import forget_rounds, save_final, save_round, save_start
-from server.post import Post
+from server.given_up import GivenUp
+from server.post import Answer, Post
 from server.replies import Reply
 from server.roster import Members, Roster
 from server.sampling import choose, draw, sample_size
@@ -119,43 +120,81 @@ class Coordinator:
         chosen, missing = choose(order, sample_size(self.config), {*self.roster.clients, *late})
         for domain in sorted(missing):
             self._leave_out(number, no_reply("a node to ask", self.roster.why_missing(domain), domain), domain)
-        clients = {c.node: c for c in (self.roster.clients[d] for d in sorted(chosen) if d not in late)}
-        shared, name = to_arrays(current), self.roster.run_name
-        frames = {n: Frame({"request": request_for(self.config, c, name, number)}, shared) for n, c in clients.items()}
-        rounds_open = 2 if self.config.federation.late == "next" else 1
-        sent = self.post.send("train", frames, rounds_open * self.config.federation.round_deadline_seconds)
-        for node in clients.keys() - set(sent.values()):
-            domain = clients[node].domain.name
+        clients = (self.roster.clients[d] for d in sorted(chosen) if d not in late)
+        asked = {c.node: Asked(c, number, current) for c in clients}
+        sent = self._send(asked, number, current, self.config.federation.round_deadline_seconds)
+        for node in asked.keys() - set(sent.values()):
+            domain = asked[node].domain
             self._leave_out(number, no_reply("Flower to send its message", "a refusal", domain), domain, fails=True)
-        return {**owed, **{i: Asked(clients[node], number, current) for i, node in sent.items()}}
+        return {**owed, **{i: asked[node] for i, node in sent.items()}}
+
+    def _send(
+        self, asked: Mapping[int, Asked], number: int, current: Mapping[str, Factors], seconds: float
+    ) -> dict[str, int]:
+        """Send each node its request of the round; returns ids of messages and their nodes.
+
+        Args:
+            seconds: of the round that are left.
+        """
+        if not asked:
+            return {}
+        shared, name = to_arrays(current), self.roster.run_name
+        requests = {n: request_for(self.config, a.client, name, number) for n, a in asked.items()}
+        more = self.config.federation.round_deadline_seconds if self.config.federation.late == "next" else 0.0
+        return self.post.send("train", {n: Frame({"request": r}, shared) for n, r in requests.items()}, seconds + more)
 
     def _collect(self, number: int, current: Mapping[str, Factors], asked: Mapping[str, Asked]) -> list[Reply]:
-        """Valid replies by name of domain; the others leave their reason in the events."""
-        limit = self.config.federation.round_deadline_seconds
-        waiting = {i: a.client.node for i, a in asked.items()}
+        """Valid replies by name of domain; the others leave their reason in the events.
+
+        A node that Flower gave up is asked again when it is back; the round waits for that only where it would
+        have too few replies without.
+        """
+        until = time.monotonic() + self.config.federation.round_deadline_seconds
+        asked, waiting = dict(asked), {i: a.client.node for i, a in asked.items()}
         replies: dict[str, Reply] = {}
-        for message, answer in self.post.answers(waiting, limit):
-            one = asked[message]
-            try:
-                if not self.roster.owns(one.client.node, one.domain):
-                    raise no_reply("a member", "one that has been revoked meanwhile", one.domain)
-                reply = reply_from(self.config, self.base.contract, one, answer, number)
-                self.validation.check(current, reply)
-            except ReplyError as error:
-                self._leave_out(number, error, one.domain, fails=True)
-                continue
-            replies[one.domain] = reply
-            self.failures.pop(one.domain, None)
-            down = num_bytes(one.start)
-            self.run.append_event(
-                "client_replied", round=number, rank=one.client.rank, bytes_down=down, **reply.shown()
-            )
+        gone = GivenUp(self._is_connected, self.config.federation.min_connected_wait_seconds)
+        while True:
+            for message, answer in self.post.answers(waiting, until - time.monotonic(), gone.any_back):
+                if answer.is_gone and asked[message].round == number:
+                    gone.requests[asked[message]] = answer
+                elif reply := self._take(number, current, asked[message], answer):
+                    replies[reply.domain] = reply
+            if (left := until - time.monotonic()) <= 0:
+                break
+            back = gone.back()
+            for message, node in self._send(back, number, current, left).items():
+                asked[message], waiting[message] = back[node], node
+                del gone.requests[back[node]]
+            if not waiting and (len(replies) >= self.config.min_valid_clients or not gone.wait()):
+                break
+        for one, answer in gone.requests.items():
+            self._take(number, current, one, answer)
+        limit = self.config.federation.round_deadline_seconds
         for message in waiting:
             silent = asked[message].domain
             self._leave_out(number, no_reply(f"a reply within {limit:g} s", "none", silent), silent, fails=True)
         waits = self.config.federation.late == "next"
         self.owed = {i: asked[i] for i in waiting if waits and asked[i].round == number}
         return [replies[name] for name in sorted(replies)]
+
+    def _take(self, number: int, current: Mapping[str, Factors], one: Asked, answer: Answer) -> Reply | None:
+        """The valid reply that `answer` is; None where it is not, with its reason in the events."""
+        try:
+            if not self.roster.owns(one.client.node, one.domain):
+                raise no_reply("a member", "one that has been revoked meanwhile", one.domain)
+            reply = reply_from(self.config, self.base.contract, one, answer, number)
+            self.validation.check(current, reply)
+        except ReplyError as error:
+            self._leave_out(number, error, one.domain, fails=True)
+            return None
+        self.failures.pop(one.domain, None)
+        down = num_bytes(one.start)
+        self.run.append_event("client_replied", round=number, rank=one.client.rank, bytes_down=down, **reply.shown())
+        return reply
+
+    def _is_connected(self, one: Asked) -> bool:
+        """Whether its node is there, and still a member's."""
+        return one.client.node in self.post.grid.get_node_ids() and self.roster.owns(one.client.node, one.domain)
 
     def _leave_out(self, number: int, error: ReplyError, domain: str, *, fails: bool = False) -> None:
         """The reason goes into the events; `max_failures` in a row set the domain aside."""

@@ -74,21 +74,11 @@ def run_rounds(
 def end_others(control: Control, serving: Serving) -> None:
     """Stop what still runs, of a `cogen run` that was killed too: a run folder has one writer.
 
-    A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here. A SuperLink that
-    has died is started again by `cogen serve`, and waited for.
+    A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here.
     """
     import psutil
 
-    until = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            for run_id in control.unfinished():
-                control.stop(run_id)
-            break
-        except FederationError:
-            if time.monotonic() > until or not psutil.pid_exists(serving.pid):
-                raise
-            time.sleep(1.0)
+    _stop_runs(control, serving)
     apps = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(serving.pid).children(recursive=True):
@@ -101,6 +91,22 @@ def end_others(control: Control, serving: Serving) -> None:
     for app in psutil.wait_procs(apps, timeout=END_SECONDS)[1]:
         with suppress(psutil.NoSuchProcess):
             app.kill()
+
+
+def _stop_runs(control: Control, serving: Serving) -> None:
+    """Through SuperLink; one that has died is started again by `cogen serve`, and waited for."""
+    import psutil
+
+    until = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            for run_id in control.unfinished():
+                control.stop(run_id)
+            return
+        except FederationError:
+            if time.monotonic() > until or not psutil.pid_exists(serving.pid):
+                raise
+            time.sleep(1.0)
 
 
 def _plain_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,47 @@ def test_too_few_nodes_end_the_run_after_a_while(deploy: Deploy) -> None:
         deploy(*settings, connected={1})
     run, _ = deploy()
     assert run.last_complete_round() == 2
+
+
+@pytest.mark.parametrize(("needed", "back"), [(3, True), (2, False), (3, False)])
+def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
+    needed: int, back: bool, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waited for where the round would fail without it, and for no longer than a round waits for connections.
+
+    Red: its error is taken for its answer. Red: a round that has enough waits for it.
+    """
+    monkeypatch.setattr("server.given_up.LOOK_SECONDS", 0.05)
+    grids: list[DeployedGrid] = []
+
+    def give_up(message: Message, reply: Message) -> Message:
+        grid = grids[0]
+        if grid.asked()[1].count(1) > 1:
+            return reply
+        grid.connected.discard(1)
+        if back:
+            threading.Timer(0.5, grid.connected.add, [1]).start()
+        return Message(Error(code=5, reason="Node Unavailable"), reply_to=message)
+
+    def note(grid: DeployedGrid, message: Message) -> None:
+        grids.append(grid)
+
+    settings = [f"federation.min_valid_clients={needed}", "federation.roster_seconds=0", "federation.num_rounds=1"]
+    settings.append(f"federation.min_connected_wait_seconds={600 if back or needed == 2 else 0.3}")
+    if needed == 3 and not back:
+        with pytest.raises(FederationError, match=r"at least 3 valid replies, got 2 of 3"):
+            deploy(*settings, faults={1: in_round(1, give_up)}, before=note)
+        assert grids[0].asked()[1].count(1) == 1
+        return
+    run, grid = deploy(*settings, faults={1: in_round(1, give_up)}, before=note)
+    assert sorted(grid.asked()[1]) == ([0, 1, 1, 2] if back else [0, 1, 2])
+    out = [e for e in events(run, "client_left_out") if e["round"] == 1]
+    if back:
+        assert not out
+        assert weights_of(run) == weights_of(deploy(*settings, name="undisturbed")[0])
+    else:
+        assert [e["domain"] for e in out] == ["grid"] and "its node is gone" in out[0]["reason"]
+        assert parents(run, 1).keys() == {"clinical", "materials"}
 
 
 @pytest.mark.parametrize("factor", [30.0, -30.0])

@@ -1,0 +1,47 @@
+"""Requests whose node Flower gave up in a round: open again when it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from server.asking import Asked
+from server.post import Answer
+
+LOOK_SECONDS = 1.0
+
+
+class GivenUp:
+    """Flower gives a node up after a minute without a heartbeat, and takes nothing that it sends for a request then.
+
+    The node has kept its reply, if it had one, and gives it at once when it is asked again.
+
+    Args:
+        is_connected: whether the node of a request is there and may answer.
+        patience_seconds: how long it is worth waiting for one when no other answer is open.
+    """
+
+    def __init__(self, is_connected: Callable[[Asked], bool], patience_seconds: float) -> None:
+        self.requests: dict[Asked, Answer] = {}
+        self._is_connected, self._patience_seconds = is_connected, patience_seconds
+        self._looked = self._waited = 0.0
+
+    def any_back(self) -> bool:
+        """Whether a node is back; looks once a second."""
+        now = time.monotonic()
+        if not self.requests or now - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = now
+        return bool(self.back())
+
+    def back(self) -> dict[int, Asked]:
+        """Requests whose node is back, by node."""
+        return {a.client.node: a for a in self.requests if self._is_connected(a)}
+
+    def wait(self) -> bool:
+        """Wait a little for one that is back; False when there is none to wait for, or no patience left."""
+        if not self.requests or self._waited >= self._patience_seconds:
+            return False
+        time.sleep(LOOK_SECONDS)
+        self._waited += LOOK_SECONDS
+        return True
