@@ -1,17 +1,18 @@
-"""How long a simulation takes to its first training step, beside what Ray alone takes to start and answer.
+"""How long a simulation takes to its first training step, beside what Ray and Flower alone take to start and answer.
 
     python benchmarks/start.py --repeats 3
 
-Both in turns, each in processes of its own: `ray.init` on all cores with one actor that is called once, as Flower's
-simulation does it; and `cogen simulate` on the quickstart's five domains with blocks of 64 tokens, until the first
-step of any client is in its log (that step included), then it is stopped. Corpora are prepared before. Prints one
-JSON object.
+In turns, each in processes of its own: `ray.init` on all cores with one actor that is called once, as Flower's
+simulation does it; an empty Flower app (no torch, no model) on a SuperLink of its own, until its first train message
+is there; and `cogen simulate` on the quickstart's five domains with blocks of 64 tokens, until the first step of any
+client is in its log (that step included), then it is stopped. Corpora are prepared before. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from cogen.federation.control import Control
+from cogen.federation.superlink import free_port, superlink
 from cogen.versions import versions
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.toml"
@@ -35,6 +38,42 @@ class Actor:
         return 1
 print(ray.get(Actor.remote().answer.remote()), flush=True)
 """
+EMPTY = {
+    "pyproject.toml": """
+[project]
+name = "empty"
+version = "1.0.0"
+[tool.flwr.app]
+publisher = "nobody"
+fab-include = ["empty.py"]
+[tool.flwr.app.components]
+serverapp = "empty:server"
+clientapp = "empty:client"
+[tool.flwr.app.config]
+run = ""
+""",
+    "empty.py": """
+import pathlib, time
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+server = ServerApp()
+client = ClientApp()
+
+@server.main()
+def main(grid, context):
+    while len(nodes := list(grid.get_node_ids())) < 5:
+        time.sleep(0.1)
+    where = {"run": ConfigRecord({"run": context.run_config["run"]})}
+    messages = [Message(RecordDict(where), message_type="train", dst_node_id=n) for n in nodes]
+    list(grid.send_and_receive(messages))
+
+@client.train()
+def train(message, context):
+    pathlib.Path(message.content["run"]["run"]).touch()
+    return Message(RecordDict(), reply_to=message)
+""",
+}
 
 
 def main() -> None:
@@ -42,10 +81,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     first_step()  # prepares the corpora
-    found = [(ray_seconds(), first_step()) for _ in range(args.repeats)]
-    ray, simulation = zip(*found, strict=True)
-    more = [s - r for r, s in found]
-    result: dict[str, Any] = {"ray_seconds": ray, "first_step_seconds": simulation, "median_more_seconds": median(more)}
+    found = [(ray_seconds(), flower_seconds(), first_step()) for _ in range(args.repeats)]
+    ray, flower, simulation = zip(*found, strict=True)
+    result: dict[str, Any] = {
+        "ray_seconds": ray,
+        "empty_flower_app_seconds": flower,
+        "first_step_seconds": simulation,
+        "median_more_than_ray_seconds": median(s - r for r, _, s in found),
+        "median_more_than_flower_seconds": median(s - f for _, f, s in found),
+    }
     print(json.dumps({**result, "versions": versions()}, indent=2))
 
 
@@ -55,6 +99,24 @@ def ray_seconds() -> float:
     with subprocess.Popen([sys.executable, "-c", RAY], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None and process.stdout.readline().strip() == b"1"
         return time.monotonic() - began
+
+
+def flower_seconds() -> float:
+    """From the start of a SuperLink to an empty app's first train message, with five nodes, two at a time."""
+    with tempfile.TemporaryDirectory(prefix="cogen-bench-") as folder:
+        place = Path(folder)
+        (place / "app").mkdir()
+        for name, text in EMPTY.items():
+            (place / "app" / name).write_text(text)
+        nodes = "num-supernodes=5 client-resources-num-cpus=1 init-args-num-cpus=2"
+        began = time.monotonic()
+        with superlink(place / "home", place / "logs", free_port(None), os.open(place, os.O_RDONLY)):
+            Control(place / "home", place / "logs").submit(place / "app", str(place / "trained"), nodes)
+            while not (place / "trained").exists():
+                if time.monotonic() - began > PATIENCE_SECONDS:
+                    raise SystemExit("Flower trained nothing in time")
+                time.sleep(0.02)
+            return time.monotonic() - began
 
 
 def first_step() -> float:
