@@ -161,7 +161,8 @@ def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Itera
         yield {}
         return
     path = home / "trainers.sock"
-    threads = int(os.environ.get("OMP_NUM_THREADS") or _at_a_time(settings)[1])
+    wanted = os.environ.get("OMP_NUM_THREADS", "")  # Ray leaves it alone, too
+    threads = int(wanted) if wanted.isdecimal() and int(wanted) else _at_a_time(settings)[1]
     base, kernels = settings.base, settings.train.cpu_kernels
     program = warm_argv(path, threads, base.name, base.precision, kernels)
     guard = start_guarded(program, logs / "trainer.log", os.environ, handle)

@@ -24,7 +24,7 @@ from cogen.train.memory import keep_pages
 
 def can_fork() -> bool:
     """Linux without a GPU."""
-    return sys.platform.startswith("linux") and not any(Path("/dev").glob("nvidia[0-9]*"))
+    return sys.platform.startswith("linux") and not any((*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("kfd")))
 
 
 def warm_argv(path: Path, num_threads: int, base: str, precision: str, cpu_kernels: str) -> list[str]:
