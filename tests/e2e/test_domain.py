@@ -35,12 +35,24 @@ from tests.member import RUN, ask, grid_of, make_home, request, service, some_fa
 CORPUS_NAME = "ward-seven-notes"
 
 
-@pytest.fixture
-def home(tmp_path: Path, tiny_folder: Path) -> NodeHome:
-    data = tmp_path / "private" / f"{CORPUS_NAME}.jsonl"
+def home_at(place: Path, base: Path) -> NodeHome:
+    data = place / "private" / f"{CORPUS_NAME}.jsonl"
     data.parent.mkdir()
     data.write_bytes((SEEDS / "grid.jsonl").read_bytes())
-    return make_home(tmp_path / "home", tiny_folder, data)
+    return make_home(place / "home", base, data)
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_folder: Path) -> NodeHome:
+    return home_at(tmp_path, tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[tuple[NodeHome, InProcessGrid]]:
+    """A node with a running trainer for tests that leave both as they were."""
+    home = home_at(tmp_path_factory.mktemp("lasting"), tiny_folder)
+    with service(home):
+        yield home, grid_of(home)
 
 
 @pytest.fixture
@@ -141,18 +153,24 @@ def test_a_failure_leaves_as_one_line_without_the_machine(
     ],
 )
 def test_the_policy_is_the_domains(
-    home: NodeHome, grid: InProcessGrid, config_file: Path, policy: str, overrides: tuple[str, ...], reason: str
+    lasting: tuple[NodeHome, InProcessGrid],
+    config_file: Path,
+    policy: str,
+    overrides: tuple[str, ...],
+    reason: str,
 ) -> None:
+    home, grid = lasting
+    before, run = len(receipts(home)), hashlib.sha256(reason.encode()).hexdigest()[:32]
     home.policy.write_text(policy)
-    reply = train(grid, config_file, 1, *overrides)
+    reply = train(grid, config_file, 1, *overrides, run=run)
     assert reason in reply.error.reason
-    (line,) = receipts(home)
+    (line,) = receipts(home)[before:]
     assert (line["error"], line["arrays"]) == (reply.error.reason, [])
     assert_nothing_private(reply.error.reason, home)
     assert home.read_member().base not in reply.error.reason
     home.policy.write_text("max_rank = 4\nmax_tokens_per_round = 512\nmax_bytes_up_per_run = 100_000\n")
     if not overrides:
-        assert not train(grid, config_file).has_error()  # read anew, and at the limit it is allowed
+        assert not train(grid, config_file, run=run).has_error()  # read anew, and at the limit it is allowed
 
 
 def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
