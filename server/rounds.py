@@ -165,6 +165,7 @@ class Coordinator:
             for message, node in self._send(back, number, current, left).items():
                 asked[message], waiting[message] = back[node], node
                 del gone.requests[back[node]]
+                self.run.append_event("client_asked_again", round=number, domain=back[node].domain)
             if not waiting and (len(replies) >= self.config.min_valid_clients or not gone.wait()):
                 break
         for one, answer in gone.requests.items():

@@ -90,6 +90,9 @@ class Narrator:
         self._end_bar(self._title(event["domain"]))
         self._say(f"round {event['round']} · {event['domain']} left out: {event['reason']}")
 
+    def _client_asked_again(self, event: dict[str, Any]) -> None:
+        self._say(f"round {event['round']} · {event['domain']} asked again: its node is back")
+
     def _client_set_aside(self, event: dict[str, Any]) -> None:
         self._say(f"round {event['round']} · {event['domain']} set aside: {event['reason']}")
 

@@ -20,6 +20,7 @@ def describe(event: Mapping[str, Any]) -> str:
         "round_started": lambda e: f"round {e['round']} began",
         "client_replied": _replied,
         "client_left_out": _left_out,
+        "client_asked_again": lambda e: f"{e['domain']} was asked again: its node is back",
         "round_finished": _round_finished,
         "evaluated": lambda e: f"{count(e['num_cells'])} cells were scored",
         "run_finished": lambda e: f"the run finished after {duration(e['seconds'])}",

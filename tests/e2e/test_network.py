@@ -22,14 +22,14 @@ pytestmark = [
 PATIENCE_SECONDS = 900.0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "dark_seconds"), [(0, 20.0), (1, 40.0), (2, 80.0)])
 def test_a_line_that_delays_breaks_and_goes_dark_changes_nothing(
-    seed: int, tmp_path: Path, tiny_folder: Path, simulated: RunFolder
+    seed: int, dark_seconds: float, tmp_path: Path, tiny_folder: Path, simulated: RunFolder
 ) -> None:
     """No round is without a domain, and nothing has to be resumed.
 
-    Red: SuperLink gives a message away once, and it is lost with the answer; Flower's node gives up when a
-    handshake breaks.
+    Flower gives a node up 60 s after its last heartbeat; then it is asked again. Red: SuperLink gives a message away
+    once, and it is lost with the answer; Flower's node gives up when a handshake breaks.
     """
     config = config_for(tiny_folder, with_data=False, round_deadline_seconds=600, roster_seconds=300)
     line = Cable(free_port(None), seed, delay_seconds=0.03, bytes_between=(1000, 1_000_000))  # the app takes 80 kB
@@ -37,12 +37,13 @@ def test_a_line_that_delays_breaks_and_goes_dark_changes_nothing(
         line.breaks = True
         running = made.start(made.coordinator, "run", made.config)
         assert wait_until(lambda: "round_started" in _events(made.run), 300.0), made.log()
-        line.go_dark(40.0)  # Flower gives a node up after 60 s without a heartbeat, and one may be 20 s old
+        line.go_dark(dark_seconds)
         code = running.wait(PATIENCE_SECONDS)
         assert code == 0, (made.log(), [made.log(d, "join") for d in made.members])
         assert weights(made.run) == weights(simulated)
         assert "client_left_out" not in _events(made.run)
-        assert line.num_cuts > 10 and line.num_held > 0
+        assert "client_asked_again" in _events(made.run) or dark_seconds <= 60
+        assert line.num_cuts >= 5 and line.num_held > 0
 
 
 @pytest.mark.parametrize(("delay", "jitter", "loss"), [(0.0, 0.0, 0.0), (0.08, 0.02, 0.02)])

@@ -287,6 +287,7 @@ def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
     out = [e for e in events(run, "client_left_out") if e["round"] == 1]
     if back:
         assert not out
+        assert [e["domain"] for e in events(run, "client_asked_again")] == ["grid"]
         assert weights_of(run) == weights_of(deploy(*settings, name="undisturbed")[0])
     else:
         assert [e["domain"] for e in out] == ["grid"] and "its node is gone" in out[0]["reason"]
