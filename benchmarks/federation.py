@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--block-tokens", type=int, default=64)
     parser.add_argument("--nodes", type=int, default=3, choices=(1, 2, 3))
+    parser.add_argument("--keep-rounds", type=int, help="federation.keep_rounds; all are kept without it")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory(prefix="cogen-bench-") as place:
@@ -226,6 +227,7 @@ def _config(args: argparse.Namespace) -> str:
         f'[base]\nname = "{args.base}"\n{domains}'
         f"[train]\ntokens_per_round = {args.block_tokens}\nblock_tokens = {args.block_tokens}\nbatch_blocks = 1\n"
         f"rank = {args.rank}\n[federation]\nnum_rounds = {args.rounds}\n"
+        f"{'' if args.keep_rounds is None else f'keep_rounds = {args.keep_rounds}'}\n"
         "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 64\nround_heldout_tokens = 0\n"
     )
 
