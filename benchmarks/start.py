@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -110,7 +109,10 @@ def flower_seconds() -> float:
             (place / "app" / name).write_text(text)
         nodes = "num-supernodes=5 client-resources-num-cpus=1 init-args-num-cpus=2"
         began = time.monotonic()
-        with superlink(place / "home", place / "logs", free_port(None), os.open(place, os.O_RDONLY)):
+        with (
+            open(place / "lock", "w") as lock,
+            superlink(place / "home", place / "logs", free_port(None), lock.fileno()),
+        ):
             Control(place / "home", place / "logs").submit(place / "app", str(place / "trained"), nodes)
             while not (place / "trained").exists():
                 if time.monotonic() - began > PATIENCE_SECONDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from server.asking import Asked
 from server.post import Answer
@@ -17,26 +17,29 @@ class GivenUp:
     The node has kept its reply, if it had one, and gives it at once when it is asked again.
 
     Args:
-        is_connected: whether the node of a request is there and may answer.
+        connected: nodes that are there and may answer, and for which domain, where that is known.
         patience_seconds: how long it is worth waiting for one when no other answer is open.
     """
 
-    def __init__(self, is_connected: Callable[[Asked], bool], patience_seconds: float) -> None:
+    def __init__(self, connected: Callable[[], Mapping[int, str]], patience_seconds: float) -> None:
         self.requests: dict[Asked, Answer] = {}
-        self._is_connected, self._patience_seconds = is_connected, patience_seconds
+        self._connected, self._patience_seconds = connected, patience_seconds
         self._looked = self._waited = 0.0
 
     def any_back(self) -> bool:
         """Whether a node is back; looks once a second."""
         now = time.monotonic()
-        if not self.requests or now - self._looked < LOOK_SECONDS:
+        if now - self._looked < LOOK_SECONDS:
             return False
         self._looked = now
         return bool(self.back())
 
     def back(self) -> dict[int, Asked]:
         """Requests whose node is back, by node."""
-        return {a.client.node: a for a in self.requests if self._is_connected(a)}
+        if not self.requests:
+            return {}
+        nodes = self._connected()
+        return {a.client.node: a for a in self.requests if nodes.get(a.client.node) in ("", a.domain)}
 
     def wait(self) -> bool:
         """Wait a little for one that is back; False when there is none to wait for, or no patience left."""

@@ -72,7 +72,7 @@ class Roster:
         greeted: dict[int, float] = {}
         self.missing, self.silent = {}, set()
         while True:
-            nodes = self._nodes()
+            nodes = self.connected()
             self._forget(nodes)
             new = nodes.keys() - greeted.keys() - {c.node for c in self.clients.values()}
             greeted |= dict.fromkeys(sorted(new), time.monotonic() + self._hello_seconds)
@@ -92,19 +92,19 @@ class Roster:
         """Whether `node` still speaks for `domain`, connected or not."""
         return self._members is None or self._members().get(node) == domain
 
-    def why_missing(self, domain: str) -> str:
-        """Why `domain` is not among the clients."""
-        if self._members is not None and domain not in self._members().values():
-            return "no member of the federation, or revoked"
-        return self.missing.get(domain, "its node is not connected")
-
-    def _nodes(self) -> dict[int, str]:
-        """Connected nodes that may take part, and their domains where the members say so."""
+    def connected(self) -> dict[int, str]:
+        """Connected nodes that may take part, and their domains where the members say so, else ""."""
         connected = [n for n in self._post.grid.get_node_ids() if n not in self._strangers]
         if self._members is None:
             return dict.fromkeys(connected, "")
         members, wanted = self._members(), {d.name for d in self.config.domains} - self.aside
         return {n: members[n] for n in connected if members.get(n) in wanted}
+
+    def why_missing(self, domain: str) -> str:
+        """Why `domain` is not among the clients."""
+        if self._members is not None and domain not in self._members().values():
+            return "no member of the federation, or revoked"
+        return self.missing.get(domain, "its node is not connected")
 
     def _forget(self, nodes: Mapping[int, str]) -> None:
         for domain, client in list(self.clients.items()):

@@ -152,7 +152,7 @@ class Coordinator:
         until = time.monotonic() + self.config.federation.round_deadline_seconds
         asked, waiting = dict(asked), {i: a.client.node for i, a in asked.items()}
         replies: dict[str, Reply] = {}
-        gone = GivenUp(self._is_connected, self.config.federation.min_connected_wait_seconds)
+        gone = GivenUp(self.roster.connected, self.config.federation.min_connected_wait_seconds)
         while True:
             for message, answer in self.post.answers(waiting, until - time.monotonic(), gone.any_back):
                 if answer.is_gone and asked[message].round == number:
@@ -192,10 +192,6 @@ class Coordinator:
         down = num_bytes(one.start)
         self.run.append_event("client_replied", round=number, rank=one.client.rank, bytes_down=down, **reply.shown())
         return reply
-
-    def _is_connected(self, one: Asked) -> bool:
-        """Whether its node is there, and still a member's."""
-        return one.client.node in self.post.grid.get_node_ids() and self.roster.owns(one.client.node, one.domain)
 
     def _leave_out(self, number: int, error: ReplyError, domain: str, *, fails: bool = False) -> None:
         """The reason goes into the events; `max_failures` in a row set the domain aside."""
