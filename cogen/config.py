@@ -68,9 +68,9 @@ class Train(Table):
     """Share of all tokens of all rounds, at their end, that is the end phase."""
     end_phase_mix: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Share of the end phase's tokens that come from `end_phase`."""
-    cpu_kernels: Literal["auto", "int8", "float32", "off"] = "auto"
-    """Fused layers for float32 weights on the CPU, products with frozen weights in int8 (auto: where the CPU has
-    VNNI) or float32; off leaves the layers as the library has them."""
+    cpu_kernels: Literal["auto", "int8", "fused", "off"] = "auto"
+    """Fused layers on the CPU, products with frozen weights in int8 (auto: where the CPU has VNNI) or in the base's own
+    precision (fused); off leaves the layers as the library has them."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-4
     """Peak of the schedule."""
     warmup_frac: Fraction = 0.03

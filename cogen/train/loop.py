@@ -15,7 +15,7 @@ from cogen.data.pack import Batch, Stream, step_batches
 from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
 from cogen.train.early_stop import better, is_due, is_over
-from cogen.train.fast.training import FastTraining, fast_training, gradients_in_parallel
+from cogen.train.fast.training import FastTraining, fast_training
 from cogen.train.lora import attached, read_back, tables
 from cogen.train.recompute import recomputed
 from cogen.train.schedule import Plan, learning_rate
@@ -167,29 +167,26 @@ def _step(
     """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
 
-    from cogen.train.loss import chunked_loss, difference, head_weight
+    from cogen.train.loss import Chunk, chunked_loss, head_weight, nll_and_gradient
 
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_factor", 1.0)
     num_predicted = max(sum(batch.num_predicted for batch in batches), 1)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
 
+    chunk: Chunk = nll_and_gradient if fast is None else fast.head
+    size = min(settings.head_chunk_tokens, settings.head_chunk_tokens if fast is None else fast.chunk_tokens)
+
     def part_loss(batch: Batch) -> Tensor:
         """The batch's part of the mean over all."""
-        with autocast(model):
+        with autocast(model) if fast is None else nullcontext():
             hidden = hidden_states(model, batch)
         weight, targets = head_weight(model), torch.from_numpy(batch.targets).to(hidden.device)
-        mean = chunked_loss(
-            hidden.to(weight.dtype),
-            weight,
-            targets,
-            settings.head_chunk_tokens,
-            fast.difference if fast is not None else difference,
-        )
+        mean = chunked_loss(hidden.to(weight.dtype), weight, targets, size, chunk)
         return mean * (batch.num_predicted / num_predicted)
 
     if fast is not None:
-        sum_loss = gradients_in_parallel(part_loss, batches, parameters)
+        sum_loss = fast.gradients(part_loss, batches, parameters)
     else:
         sum_loss = 0.0
         for batch in batches:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-Difference = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+Chunk = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
 def head_weight(model: PreTrainedModel) -> Tensor:
@@ -47,16 +47,14 @@ class _ChunkedLoss(torch.autograd.Function):
     """Mean negative log-likelihood; the gradient of `hidden` is formed in the forward, chunk by chunk."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, difference: Difference
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: Chunk) -> Tensor:
         grad = torch.zeros_like(hidden)
         kept = (targets != IGNORE).nonzero().squeeze(1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for rows in kept.split(chunk_tokens):
-            nll, off = difference(hidden[rows], weight, targets[rows])
+            nll, grad[rows] = chunk(hidden[rows], weight, targets[rows])
             total += nll.sum()
-            grad[rows] = (off.to(weight.dtype) @ weight).div_(max(len(kept), 1))
+        grad.div_(max(len(kept), 1))
         ctx.save_for_backward(grad)
         return total / max(len(kept), 1)
 
@@ -66,13 +64,13 @@ class _ChunkedLoss(torch.autograd.Function):
         return grad * grads[0].to(grad.dtype), None, None, None, None
 
 
-def difference(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """-ln p `(C,)` of the targets, and softmax minus one-hot `(C, V)`, the loss's gradient in the logits."""
+def nll_and_gradient(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """-ln p `(C,)` of the targets, and the gradient of their sum in `hidden`, `(C, d)`: (softmax - one-hot) weight."""
     logits = (hidden @ weight.T).float()
     nll = _nll(logits, targets)
     logits.exp_()
     logits[torch.arange(len(targets), device=targets.device), targets] -= 1.0
-    return nll, logits
+    return nll, logits.to(weight.dtype) @ weight
 
 
 def _nll(logits: Tensor, targets: Tensor) -> Tensor:
@@ -82,7 +80,7 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def chunked_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, difference: Difference = difference
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: Chunk = nll_and_gradient
 ) -> Tensor:
     """Mean cross-entropy of the predicted tokens, in nats, differentiable in `hidden` alone.
 
@@ -91,9 +89,9 @@ def chunked_loss(
         weight: `(V, d)`, frozen.
         targets: `(N,)`, IGNORE where nothing is predicted; they cost nothing.
         chunk_tokens: C; `(C, V)` logits exist at a time.
-        difference: another way to compute what `difference` does.
+        chunk: another way to compute what `nll_and_gradient` does.
     """
-    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, chunk_tokens, difference)
+    loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, chunk_tokens, chunk)
     return loss
 
 

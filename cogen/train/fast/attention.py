@@ -1,7 +1,7 @@
 """Causal attention by blocks of queries, on the CPU: no score of a future token is computed.
 
-P = softmax(scaling Q K^T), O = P V; dV = P^T dO, dS = P * (dO V^T - rowsum(dO * O)), dQ = scaling dS K,
-dK = scaling dS^T Q. Query heads that share a key head are rows of one product, so that keys
+P = softmax(scaling Q K^T), O = P V; dV = P^T dO, dS = scaling P * (dP - rowsum(P * dP)) with dP = dO V^T, dQ = dS K,
+dK = dS^T Q. Query heads that share a key head are rows of one product, token by token, so that keys
 are not repeated and their gradients need no sum. P is kept for the backward, where torch's own CPU kernel
 computes it again and runs far below the rate of matrix products.
 
@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from cogen.train.fast import kernels
+from cogen.train.fast.arrays import array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-BLOCK = 64
+BLOCK = 128
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -36,35 +38,41 @@ class _BlockAttention(torch.autograd.Function):
         scaling: float,
         kept_as: torch.dtype,
     ) -> Tensor:
-        heads, tokens, size = query.shape
-        q = (query * scaling).unflatten(0, (len(key), -1))
-        out = query.new_empty(tokens, heads, size)
-        o = out.permute(1, 0, 2).unflatten(0, (len(key), -1))
+        group = len(query) // len(key)
+        q, k, v = _by_key_head(query.transpose(0, 1), group), key.contiguous(), value.contiguous()
+        out = query.new_empty(query.shape[1], len(query), query.shape[2])
+        o = out.unflatten(1, (len(k), group)).transpose(0, 1)
         kept = []
         for first, start, end in _blocks(lengths):
-            p = q[:, :, start:end].flatten(1, 2) @ key[:, first:end].mT
-            kernels.causal_softmax(p.numpy(), q.shape[1], start - first)
+            p = q[:, start * group : end * group] @ k[:, first:end].mT
+            kernels.causal_softmax(array(p), np.float32(scaling), group, start - first)
             kept.append(p.to(kept_as))
-            o[:, :, start:end] = (p @ value[:, first:end]).unflatten(1, (-1, end - start))
-        ctx.save_for_backward(q, key, value, out, *kept)
+            o[:, start:end] = (p @ v[:, first:end]).unflatten(1, (-1, group))
+        ctx.save_for_backward(q, k, v, *kept)
         ctx.lengths, ctx.scaling = lengths, scaling
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, key, value, out, *kept = ctx.saved_tensors
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(key), torch.zeros_like(value)
-        g = grads[0].permute(1, 0, 2).unflatten(0, q.shape[:2])
-        along = torch.linalg.vecdot(grads[0], out).T.unflatten(0, q.shape[:2])
+        q, k, v, *kept = ctx.saved_tensors
+        group = q.shape[1] // k.shape[1]
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        g = _by_key_head(grads[0], group)
         for (first, start, end), p_kept in zip(_blocks(ctx.lengths), kept, strict=True):
-            p = p_kept.float()
-            rows = g[:, :, start:end].flatten(1, 2)
-            ds = rows @ value[:, first:end].mT
-            kernels.softmax_backward(ds.numpy(), p.numpy(), along[:, :, start:end].flatten(1).contiguous().numpy())
-            dv[:, first:end].baddbmm_(p.mT, rows)
-            dk[:, first:end].baddbmm_(ds.mT, q[:, :, start:end].flatten(1, 2))
-            dq[:, :, start:end] = (ds @ key[:, first:end]).unflatten(1, (-1, end - start))
-        return dq.flatten(0, 1).mul_(ctx.scaling), dk, dv, None, None, None
+            p, rows = p_kept.to(q.dtype), slice(start * group, end * group)
+            ds = g[:, rows] @ v[:, first:end].mT
+            kernels.softmax_backward(array(ds), array(p), np.float32(ctx.scaling))
+            dv[:, first:end].baddbmm_(p.mT, g[:, rows])
+            dk[:, first:end].baddbmm_(ds.mT, q[:, rows])
+            dq[:, rows] = ds @ k[:, first:end]
+        by_token = dq.unflatten(1, (-1, group)).transpose(0, 1).flatten(1, 2)
+        return by_token.transpose(0, 1), dk, dv, None, None, None
+
+
+def _by_key_head(x: Tensor, group: int) -> Tensor:
+    """`(N, H, D)` to `(H / G, N * G, D)`: a token's query heads of one key head follow each other."""
+    by_head: Tensor = x.unflatten(1, (-1, group)).transpose(0, 1)
+    return by_head.flatten(1, 2).contiguous()
 
 
 def _blocks(lengths: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:

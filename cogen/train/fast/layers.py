@@ -2,6 +2,9 @@
 
 A norm or feed-forward is only replaced where the fast form gives what the layer itself gives on a small
 random input; what is not known stays as the architecture has it.
+
+Layers read and write the precision of the model. What is added up from layer to layer is float32 all the same: the
+embeddings are handed on as float32, and norms take that.
 """
 
 from __future__ import annotations
@@ -24,24 +27,35 @@ if TYPE_CHECKING:
 
 Forward = Callable[..., Any]
 ROTARY = "apply_rotary_pos_emb"  # what every Llama-like architecture calls it
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.02}  # a norm or feed-forward of another kind is further off
 
 
 class FastLayers:
-    """Fast forms of the LoRA layers, feed-forwards, norms and rotary positions of a model.
+    """Fast forms of the LoRA layers, feed-forwards, norms, embeddings and rotary positions of a model.
 
     Args:
-        model: float32 on the CPU, LoRA attached.
+        model: float32 or bfloat16 on the CPU, LoRA attached.
         int8: multiply with frozen weights in 8-bit integers.
     """
 
     def __init__(self, model: PreTrainedModel, *, int8: bool) -> None:
         memory = _LastRounded(int8)
-        found = [(layer, _fast_form(layer, memory)) for layer in model.modules()]
+        self._factors: list[_Factors] = []
+        found = [(layer, _fast_form(layer, memory, self._factors)) for layer in model.modules()]
+        table = model.get_input_embeddings()
+        table = getattr(table, "base_layer", table)
+        found += [(table, _table_form(table))]
         self._forms = [(layer, form) for layer, form in found if form is not None]
         self._rotary = _rotary_of(model)
 
+    def refresh(self) -> None:
+        """Take the factors as they are now; a fused optimiser writes to them and says so to nobody."""
+        for factors in self._factors:
+            factors.refresh()
+
     def put(self) -> None:
         """In place of the model's own."""
+        self.refresh()
         for layer, form in self._forms:
             vars(layer)["forward"] = form
         if self._rotary is not None:
@@ -73,12 +87,40 @@ class _LastRounded:
         return rows
 
 
-def _fast_form(layer: nn.Module, memory: _LastRounded) -> Forward | None:
+class _Factors:
+    """The active adapters of a layer as one: rows of A below each other, columns of B, scaled, side by side."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make them ready for the products again."""
+        a, b = self.trained()
+        self.lora = Lora.of(a, b, self._scalings()[0], self._layer.base_layer.weight.dtype)
+
+    def trained(self) -> tuple[Tensor, Tensor]:
+        """A and B, differentiable."""
+        pairs = [(self._layer.lora_A[n].weight, self._layer.lora_B[n].weight) for n in self._names()]
+        if len(pairs) == 1:
+            return pairs[0]
+        first, *_ = scalings = self._scalings()
+        scaled = [b * (s / first) for (_, b), s in zip(pairs, scalings, strict=True)]
+        return torch.cat([a for a, _ in pairs]), torch.cat(scaled, dim=1)
+
+    def _names(self) -> list[str]:
+        return [n for n in self._layer.active_adapters if n in self._layer.lora_A]
+
+    def _scalings(self) -> list[float]:
+        return [self._layer.scaling[n] for n in self._names()]
+
+
+def _fast_form(layer: nn.Module, memory: _LastRounded, known: list[_Factors]) -> Forward | None:
     if hasattr(layer, "variance_epsilon") and hasattr(layer, "weight"):
         return _norm_form(layer)
     if all(_is_plain(getattr(layer, name, None)) for name in ("gate_proj", "up_proj", "down_proj")):
-        return _feed_forward_form(layer, memory)
-    return _lora_form(layer, memory) if _is_plain(layer) else None
+        return _feed_forward_form(layer, memory, known)
+    return _lora_form(layer, memory, known) if _is_plain(layer) else None
 
 
 def _is_plain(layer: Any) -> bool:
@@ -93,38 +135,55 @@ def _is_plain(layer: Any) -> bool:
     return bool(names) and not any(odd) and all(isinstance(layer.lora_dropout[n], torch.nn.Identity) for n in names)
 
 
-def _lora_form(layer: Any, memory: _LastRounded) -> Forward:
+def _lora_form(layer: Any, memory: _LastRounded, known: list[_Factors]) -> Forward:
     frozen, bias = Frozen.of(layer.base_layer.weight, int8=memory.int8), layer.base_layer.bias
+    factors = _Factors(layer)
+    known.append(factors)
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return _in_rows(lambda flat: lora_linear(flat, _joined(layer), frozen, bias, memory.rows(x)), x)
+        x = x.to(frozen.weight.dtype)
+        trained, lora = factors.trained(), factors.lora
+        return _in_rows(lambda flat: lora_linear(flat, trained, lora, frozen, bias, memory.rows(x)), x)
 
     return forward
 
 
-def _feed_forward_form(layer: Any, memory: _LastRounded) -> Forward | None:
+def _feed_forward_form(layer: Any, memory: _LastRounded, known: list[_Factors]) -> Forward | None:
     parts = (layer.gate_proj, layer.up_proj, layer.down_proj)
     if any(part.base_layer.bias is not None for part in parts):
         return None
     frozen = [Frozen.of(part.base_layer.weight, int8=memory.int8) for part in parts]
     exact = [Frozen(f.weight) for f in frozen]
+    factors = [_Factors(part) for part in parts]
+    dtype = frozen[0].weight.dtype
 
     def forward(x: Tensor, weights: list[Frozen] = frozen) -> Tensor:
-        joined = [_joined(part) for part in parts]
-        layers = [(weight, lora.scaling) for weight, lora in zip(weights, joined, strict=True)]
-        factors = tuple(t for lora in joined for t in (lora.a, lora.b))
+        x = x.to(dtype)
+        layers = [(weight, f.lora) for weight, f in zip(weights, factors, strict=True)]
+        trained = [t for f in factors for t in f.trained()]
         rows = memory.rows(x) if weights is frozen else None
-        return _in_rows(lambda flat: feed_forward(flat, layers, factors, rows), x)
+        return _in_rows(lambda flat: feed_forward(flat, layers, trained, rows), x)
 
-    width = parts[0].base_layer.in_features
-    return forward if _is_same(layer, lambda x: forward(x, exact), width) else None
+    if not _is_same(layer, lambda x: forward(x, exact), parts[0].base_layer.in_features, dtype):
+        return None
+    known.extend(factors)
+    return forward
 
 
 def _norm_form(layer: Any) -> Forward | None:
-    def forward(x: Tensor) -> Tensor:
-        return _in_rows(lambda flat: rms_norm(flat, layer.weight, layer.variance_epsilon), x)
+    weight, dtype = layer.weight.detach().float(), layer.weight.dtype
 
-    return forward if _is_same(layer, forward, len(layer.weight)) else None
+    def forward(x: Tensor) -> Tensor:
+        return _in_rows(lambda flat: rms_norm(flat.float(), weight, layer.variance_epsilon, dtype), x)
+
+    return forward if _is_same(layer, forward, len(weight), dtype) else None
+
+
+def _table_form(table: Any) -> Forward | None:
+    """Embeddings as float32; that is what they are in a float32 model."""
+    if type(table) is not torch.nn.Embedding or table.weight.dtype == torch.float32:
+        return None
+    return lambda ids: torch.nn.functional.embedding(ids, table.weight).float()
 
 
 def _in_rows(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -132,30 +191,23 @@ def _in_rows(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return run(x.flatten(0, -2)).view(*x.shape[:-1], -1)
 
 
-def _joined(layer: Any) -> Lora:
-    """The active adapters of a layer as one: rows of A below each other, columns of B, scaled, side by side."""
-    names = [n for n in layer.active_adapters if n in layer.lora_A]
-    pairs = [Lora(layer.lora_A[n].weight, layer.lora_B[n].weight, layer.scaling[n]) for n in names]
-    if len(pairs) == 1:
-        return pairs[0]
-    return Lora(torch.cat([p.a for p in pairs]), torch.cat([p.scaling * p.b for p in pairs], dim=1), 1.0)
-
-
-def _is_same(layer: nn.Module, forward: Forward, width: int) -> bool:
-    """Whether `forward` gives what the layer gives, on three random tokens."""
-    probe = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0))
+def _is_same(layer: nn.Module, forward: Forward, width: int, dtype: torch.dtype) -> bool:
+    """Whether `forward` gives what the layer gives, on three random tokens, up to the rounding of `dtype`."""
+    probe = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0)).to(dtype)
     with torch.no_grad():
         try:
-            return torch.allclose(layer(probe), forward(probe), rtol=1e-4, atol=1e-4)
+            wanted, found = layer(probe).float(), forward(probe).float()
         except (RuntimeError, TypeError):
             return False
+    return bool((found - wanted).norm() <= ROUNDING[dtype] * wanted.norm())
 
 
 def _rotate_both(
     query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
     """Rotary positions on `(1, H, N, D)` of one row of tokens."""
-    turned = [rotate(x[0].transpose(0, 1), cos[0], sin[0]).transpose(0, 1)[None] for x in (query, key)]
+    angles = cos[0].float(), sin[0].float()
+    turned = [rotate(x[0].transpose(0, 1), *angles).transpose(0, 1)[None] for x in (query, key)]
     return turned[0], turned[1]
 
 

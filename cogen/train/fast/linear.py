@@ -1,9 +1,10 @@
 """A frozen linear layer with LoRA as one step: nothing the size of the output is written beside the output.
 
-y = x W^T + bias + s h B^T with h = x A^T, the last product added in place. Backward, with u = s g B:
+y = x W^T + bias + s h B^T with h = x A^T. Backward, with u = s g B:
 dA = u^T x, dB = s g^T h, dx = g W + u A. W gets no gradient. PEFT's own layer writes B's product,
 s times it and the sum to memory of their own, in both directions.
 
+Everything is in the precision of the frozen weight but A and B, float32, which are rounded to it for the products.
 Order of products by RunLoRA (arXiv 2312.03415): for r far below d the two thin products go first.
 Legend: N tokens, k inputs, n outputs, r rank.
 """
@@ -21,26 +22,37 @@ if TYPE_CHECKING:
 
 
 class Lora(NamedTuple):
-    """`a (r, k)`, `b (n, r)` and the factor before B A."""
+    """Factors as the products take them, in the precision of the weight; they get no gradient themselves.
+
+    Args:
+        a: `(r, k)`.
+        scaled_b: s B `(n, r)`.
+        scaling: s.
+    """
 
     a: Tensor
-    b: Tensor
+    scaled_b: Tensor
     scaling: float
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor, scaling: float, dtype: torch.dtype) -> Lora:
+        """From A and B as they are trained, float32."""
+        return cls(a.detach().to(dtype), (scaling * b.detach()).to(dtype), scaling)
 
 
 def forward(frozen: Frozen, lora: Lora, x: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
     """y `(N, n)` and h = x A^T `(N, r)`; `rows` is x rounded, if that is known already."""
-    y = frozen.forward(x, rows)
     h = x @ lora.a.T
-    return y.addmm_(h, lora.b.T, alpha=lora.scaling), h
+    return frozen.forward(x, h, lora.scaled_b, rows), h
 
 
-def backward(frozen: Frozen, lora: Lora, g: Tensor, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dx `(N, k)`, dA and dB for the gradient `g (N, n)` of y."""
-    u = (g @ lora.b).mul_(lora.scaling)
-    dx = frozen.backward(g).addmm_(u, lora.a)
-    db = (h.T @ g).mul_(lora.scaling).T.contiguous()
-    return dx, u.T @ x, db
+def backward(
+    frozen: Frozen, lora: Lora, g: Tensor, x: Tensor, h: Tensor, more: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx `(N, k)`, dA and dB, float32, for the gradient `g (N, n)` of y; `more` is added to dx."""
+    u = g @ lora.scaled_b
+    dx = frozen.backward(g, u, lora.a, more)
+    return dx, (u.T @ x).float(), (h.T @ g).T.float().mul_(lora.scaling)
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -50,29 +62,37 @@ class _LoraLinear(torch.autograd.Function):
         x: Tensor,
         a: Tensor,
         b: Tensor,
-        scaling: float,
+        lora: Lora,
         frozen: Frozen,
         bias: Tensor | None,
         rows: Rows | None,
     ) -> Tensor:
-        y, h = forward(frozen, Lora(a, b, scaling), x, rows)
-        ctx.save_for_backward(x, a, b, h)
-        ctx.scaling, ctx.frozen = scaling, frozen
+        y, h = forward(frozen, lora, x, rows)
+        ctx.save_for_backward(x, h)
+        ctx.lora, ctx.frozen = lora, frozen
         return y if bias is None else y.add_(bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, a, b, h = ctx.saved_tensors
-        dx, da, db = backward(ctx.frozen, Lora(a, b, ctx.scaling), grads[0].contiguous(), x, h)
+        x, h = ctx.saved_tensors
+        dx, da, db = backward(ctx.frozen, ctx.lora, grads[0].contiguous(), x, h)
         return dx, da, db, None, None, None, None
 
 
-def lora_linear(x: Tensor, lora: Lora, frozen: Frozen, bias: Tensor | None = None, rows: Rows | None = None) -> Tensor:
+def lora_linear(
+    x: Tensor,
+    trained: tuple[Tensor, Tensor],
+    lora: Lora,
+    frozen: Frozen,
+    bias: Tensor | None = None,
+    rows: Rows | None = None,
+) -> Tensor:
     """y = x W^T + bias + scaling (x A^T) B^T `(N, n)`, differentiable in x, A and B.
 
     Args:
-        x: `(N, k)`.
+        x: `(N, k)`, in the precision of the weight.
+        trained: A and B, which get the gradients. lora: the same, ready for the products.
         rows: x rounded, if that is known already.
     """
-    y: Tensor = _LoraLinear.apply(x, *lora, frozen, bias, rows)
+    y: Tensor = _LoraLinear.apply(x, *trained, lora, frozen, bias, rows)
     return y

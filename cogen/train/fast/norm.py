@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cogen.train.fast import kernels
+from cogen.train.fast.arrays import array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,20 +16,18 @@ if TYPE_CHECKING:
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        y, inverse = torch.empty_like(x), x.new_empty(len(x))
-        arrays = (x.detach().numpy(), weight.detach().numpy())
-        kernels.rms_norm(*arrays, np.float32(epsilon), y.numpy(), inverse.numpy())
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        y, inverse = torch.empty_like(x, dtype=dtype), x.new_empty(len(x))
+        kernels.rms_norm(array(x), array(weight), np.float32(epsilon), array(y), array(inverse))
         ctx.save_for_backward(x, weight, inverse)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        dx = torch.empty_like(grads[0], memory_format=torch.contiguous_format)
-        kernels.rms_norm_backward(
-            grads[0].contiguous().numpy(), *(t.detach().numpy() for t in ctx.saved_tensors), dx.numpy()
-        )
-        return dx, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        x, weight, inverse = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        kernels.rms_norm_backward(array(grads[0].contiguous()), array(x), array(weight), array(inverse), array(dx))
+        return dx, None, None, None
 
 
 class _Rotate(torch.autograd.Function):
@@ -43,14 +42,14 @@ class _Rotate(torch.autograd.Function):
         return _turned(grads[0], cos, sin, -1.0), None, None
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """x / sqrt(mean(x^2) + epsilon) * weight by row of `x (N, d)`; weight is frozen."""
-    y: Tensor = _RmsNorm.apply(x.contiguous(), weight, epsilon)
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) * weight by row of `x (N, d)`, in `dtype`; x and weight, frozen, are float32."""
+    y: Tensor = _RmsNorm.apply(x.contiguous(), weight, epsilon, dtype)
     return y
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864) on `x (N, H, D)`, halves of D paired; cos and sin are `(N, D)`."""
+    """Rotary positions (arXiv 2104.09864) on `x (N, H, D)`, halves of D paired; cos and sin, float32, are `(N, D)`."""
     y: Tensor = _Rotate.apply(x, cos, sin)
     return y
 
@@ -58,5 +57,5 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     x = x.detach().contiguous()
     out = torch.empty_like(x)
-    kernels.rotate(x.numpy(), cos.numpy(), sin.numpy(), np.float32(sign), out.numpy())
+    kernels.rotate(array(x), array(cos), array(sin), np.float32(sign), array(out))
     return out

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from cogen.parallel import in_parallel
 from cogen.train.attention import NAME as SEGMENTS
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from cogen.data.pack import Batch
 
 NAME = "cogen_blocks"
+FAR = 0.5  # of a hidden state; rounding to 8 bits moves it by a tenth
+_FITS: MutableMapping[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 def can_be_fast(model: PreTrainedModel, kernels: str) -> bool:
-    """Whether `fast_training` replaces layers of this model."""
+    """Whether `fast_training` tries to replace layers of this model."""
     import torch
 
-    return kernels != "off" and model.device.type == "cpu" and model.dtype == torch.float32
+    return kernels != "off" and model.device.type == "cpu" and model.dtype in (torch.float32, torch.bfloat16)
 
 
 @contextmanager
@@ -34,8 +37,8 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
     """Put fast layers and attention in place while the block runs; LoRA must be attached.
 
     Args:
-        kernels: "auto", "int8", "float32" or "off", see `train.cpu_kernels`.
-    Yields: None if the model is left as it is: "off", or not float32 on the CPU.
+        kernels: "auto", "int8", "fused" or "off", see `train.cpu_kernels`.
+    Yields: None if the model is left as it is: "off", not on the CPU, or bfloat16 with layers that are not known.
     """
     if not can_be_fast(model, kernels):
         yield None
@@ -43,6 +46,9 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
     from cogen.train.fast.frozen import is_int8_fast
 
     fast = FastTraining(model, int8=kernels == "int8" or (kernels == "auto" and is_int8_fast()))
+    if not fast.fits():
+        yield None
+        return
     fast.put()
     try:
         yield fast
@@ -51,20 +57,43 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
 
 
 class FastTraining:
-    """A model's fast layers and attention, and how to compute the head's loss (`difference`)."""
+    """A model's fast layers and attention, and how to compute the loss: `head`, of `chunk_tokens` at most."""
 
     def __init__(self, model: PreTrainedModel, *, int8: bool) -> None:
         import torch
         from transformers import AttentionInterface
 
         from cogen.train.fast.frozen import Frozen
-        from cogen.train.fast.head import fast_difference
+        from cogen.train.fast.head import CHUNK_TOKENS, fast_head
         from cogen.train.fast.layers import FastLayers
         from cogen.train.loss import head_weight
 
-        AttentionInterface.register(NAME, partial(_attention, kept_as=torch.float16 if int8 else torch.float32))
-        self.difference = fast_difference(Frozen.of(head_weight(model), int8=int8, is_last=True))
+        narrow = int8 and model.dtype == torch.float32
+        AttentionInterface.register(NAME, partial(_attention, kept_as=torch.float16 if narrow else model.dtype))
+        self.chunk_tokens = CHUNK_TOKENS
+        self.head = fast_head(Frozen.of(head_weight(model), int8=int8, is_last=True))
         self._model, self._layers = model, FastLayers(model, int8=int8)
+
+    def fits(self) -> bool:
+        """Whether the model works with them: float32 does, layer by layer; bfloat16 is tried on three tokens, once.
+
+        There, a layer that is not known may not take the float32 that is added up from layer to layer.
+        """
+        import torch
+
+        if self._model.dtype == torch.float32:
+            return True
+        if self._model not in _FITS:
+            wanted = _hidden(self._model)
+            self.put()
+            try:
+                found = _hidden(self._model)
+                _FITS[self._model] = bool((found - wanted).norm() < FAR * wanted.norm())
+            except (RuntimeError, TypeError):
+                _FITS[self._model] = False
+            finally:
+                self.take()
+        return _FITS[self._model]
 
     def put(self) -> None:
         """In place of the model's own."""
@@ -76,6 +105,31 @@ class FastTraining:
         self._layers.take()
         self._model.set_attn_implementation(SEGMENTS)
 
+    def gradients(
+        self, loss_of: Callable[[Batch], Tensor], batches: Sequence[Batch], parameters: Sequence[Parameter]
+    ) -> float:
+        """Add the gradients of the sum of all losses to `parameters`; returns that sum.
+
+        A thread works through a batch from end to end; sums are taken in the order of the batches, so that
+        the result does not depend on the number of threads.
+        """
+        import torch
+
+        self._layers.refresh()
+
+        def gradient(batch: Batch) -> tuple[float, tuple[Tensor | None, ...]]:
+            loss = loss_of(batch)
+            return float(loss.detach()), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        total = 0.0
+        for loss, grads in in_parallel(gradient, batches):
+            total += loss
+            for parameter, grad in zip(parameters, grads, strict=True):
+                if grad is not None:  # a fused optimiser reads gradients by address, as if laid out like parameters
+                    grad = grad.contiguous()
+                    parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+        return total
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """The model as it is without, for a score in between."""
@@ -86,28 +140,15 @@ class FastTraining:
             self.put()
 
 
-def gradients_in_parallel(
-    loss_of: Callable[[Batch], Tensor], batches: Sequence[Batch], parameters: Sequence[Parameter]
-) -> float:
-    """Add the gradients of the sum of all losses to `parameters`; returns that sum.
-
-    A thread works through a batch from end to end; sums are taken in the order of the batches, so that
-    the result does not depend on the number of threads.
-    """
+def _hidden(model: PreTrainedModel) -> Tensor:
+    """Last hidden states of three tokens."""
     import torch
 
-    def gradient(batch: Batch) -> tuple[float, tuple[Tensor | None, ...]]:
-        loss = loss_of(batch)
-        return float(loss.detach()), torch.autograd.grad(loss, parameters, allow_unused=True)
-
-    total = 0.0
-    for loss, grads in in_parallel(gradient, batches):
-        total += loss
-        for parameter, grad in zip(parameters, grads, strict=True):
-            if grad is not None:  # a fused optimiser reads gradients by address, as if laid out like parameters
-                grad = grad.contiguous()
-                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
-    return total
+    at = torch.arange(3)[None]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=model.config._attn_implementation != NAME):
+        out = model.get_decoder()(input_ids=at, position_ids=at, use_cache=False, segment_lengths=(3,))
+    hidden: Tensor = out.last_hidden_state
+    return hidden.float()
 
 
 def _attention(
