@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from cogen.errors import FederationError
+from cogen.federation.prepared import programs_of
 from cogen.federation.programs import start_guarded, stop_guarded
 from cogen.files import write_file
 
@@ -34,7 +35,8 @@ class SuperLink:
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """For every child: nothing calls home, nothing is installed at run time, a private FLWR_HOME."""
+    """For every child: nothing calls home, nothing is installed at run time, a private FLWR_HOME and its programs."""
+    places = (str(programs_of(home)), str(Path(sys.executable).parent), os.environ.get("PATH", ""))
     return {
         **os.environ,
         "FLWR_HOME": str(home),
@@ -46,13 +48,18 @@ def flower_environment(home: Path) -> dict[str, str]:
         "RAY_prestart_worker_first_driver": "0",  # Ray would start workers that Flower's settings then make it end
         "RAY_worker_niceness": "0",  # Ray would hand its workers' 15 down to the trainer
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray hides the GPU from the trainer, which is not Ray's
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": os.pathsep.join(places),
     }
 
 
 @contextmanager
 def superlink(
-    home: Path, logs: Path, port: int, inherit: int, environment: Mapping[str, str] = MappingProxyType({})
+    home: Path,
+    logs: Path,
+    port: int,
+    inherit: int,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    launcher: Sequence[str] = (),
 ) -> Iterator[SuperLink]:
     """Start a SuperLink; end it and all that it started, whatever happens in the block.
 
@@ -60,11 +67,12 @@ def superlink(
         port: on loopback.
         environment: more for it and what it starts.
         inherit: descriptor of the run folder's lock, held by the guard for as long as it lives.
+        launcher: a program that becomes the SuperLink whose command line follows.
     Raises:
         FederationError: the SuperLink does not come up.
     """
     connect(home, port)
-    program = [str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
+    program = [*launcher, str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
     guard = start_guarded(program, logs / "superlink.log", {**flower_environment(home), **environment}, inherit)
     link = SuperLink(port, guard)
