@@ -35,8 +35,7 @@ class SuperLink:
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """For every child: nothing calls home, nothing is installed at run time, a private FLWR_HOME and its programs."""
-    places = (str(programs_of(home)), str(Path(sys.executable).parent), os.environ.get("PATH", ""))
+    """For every child: nothing calls home, nothing is installed at run time, a private FLWR_HOME."""
     return {
         **os.environ,
         "FLWR_HOME": str(home),
@@ -48,7 +47,7 @@ def flower_environment(home: Path) -> dict[str, str]:
         "RAY_prestart_worker_first_driver": "0",  # Ray would start workers that Flower's settings then make it end
         "RAY_worker_niceness": "0",  # Ray would hand its workers' 15 down to the trainer
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray hides the GPU from the trainer, which is not Ray's
-        "PATH": os.pathsep.join(places),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
 
 
@@ -74,7 +73,9 @@ def superlink(
     connect(home, port)
     program = [*launcher, str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
-    guard = start_guarded(program, logs / "superlink.log", {**flower_environment(home), **environment}, inherit)
+    known = {**flower_environment(home), **environment}
+    known["PATH"] = f"{programs_of(home)}{os.pathsep}{known['PATH']}"  # where there are any that are prepared
+    guard = start_guarded(program, logs / "superlink.log", known, inherit)
     link = SuperLink(port, guard)
     try:
         wait_ready(port, logs, link.alive)

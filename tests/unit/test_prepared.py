@@ -15,9 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
+from cogen.errors import FederationError
 from cogen.federation.guard import _runs_server_app
 from cogen.federation.prepared import PROGRAM, can_prepare, prepared_argv, write_programs
-from cogen.federation.superlink import flower_environment
+from cogen.federation.superlink import flower_environment, free_port, superlink
 from cogen.node.channel import listen_at
 from server.early import EarlyActors
 from server.launch import _answer, _call_itself
@@ -87,9 +88,19 @@ def test_a_path_too_long_for_a_socket_is_none(tmp_path: Path) -> None:
     assert done.stdout == b"reached"
 
 
-def test_its_programs_are_found_before_flowers_own(tmp_path: Path) -> None:
+def test_in_a_simulation_its_programs_are_found_before_flowers_own(tmp_path: Path) -> None:
+    """A launcher that says what it sees, and ends."""
     folder = write_programs(tmp_path)
-    assert flower_environment(tmp_path)["PATH"].split(os.pathsep)[:2] == [str(folder), str(Path(sys.executable).parent)]
+    code = f"import os; open({str(tmp_path / 'path')!r}, 'w').write(os.environ['PATH'])"
+    with (
+        open(tmp_path / "lock", "w") as lock,
+        pytest.raises(FederationError, match="it ended"),
+        superlink(tmp_path, tmp_path, free_port(None), lock.fileno(), launcher=[sys.executable, "-c", code]),
+    ):
+        pass
+    found = (tmp_path / "path").read_text().split(os.pathsep)
+    assert found[:2] == [str(folder), str(Path(sys.executable).parent)]
+    assert str(folder) not in flower_environment(tmp_path)["PATH"]  # a node's home has what the coordinator sends
 
 
 def test_with_another_flower_the_plain_superlink_takes_its_place(tmp_path: Path) -> None:
