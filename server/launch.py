@@ -33,7 +33,7 @@ def main() -> None:
     folder, num_cpus, cpus_each, plain = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     calls, simulations = (listen_at(folder / f"{name}.sock") for name in ("flwr", "flwr-simulation"))
     simulation = _entry("flwr.simulation.app", "flwr_simulation", plain)
-    if not os.fork():
+    if not (simulated := os.fork()):
         _call_itself("flwr-simulation")
         calls.close()
         sys.exit(_simulate(simulations, simulation, num_cpus, cpus_each))
@@ -46,7 +46,7 @@ def main() -> None:
     link = _fork("flower-superlink", superlink, [*plain[1:], "--isolation", "process"], calls)
     told = ["--insecure", "--runtime-api-address", f"{host}:{port}", "--parent-pid", str(link)]
     _fork("flower-superexec", lambda: _when_there((host, int(port)), superexec), told, calls)
-    while (code := _ended(link)) is None:
+    while (code := _ended(link, simulated)) is None:
         if select.select([calls], [], [], LOOK_SECONDS)[0]:
             _answer(calls, flwr)
     sys.exit(code)
@@ -86,14 +86,17 @@ def _when_there(address: tuple[str, int], program: Callable[[], Any]) -> Any:
         time.sleep(0.02)
 
 
-def _ended(link: int) -> int | None:
-    """Forget forks that have ended; the exit code of SuperLink if it was among them."""
+def _ended(link: int, simulated: int) -> int | None:
+    """Forget forks that have ended; an exit code if SuperLink was among them, or a simulation that failed.
+
+    Flower would notice the latter when its signs of life have been missing for a minute or two.
+    """
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return 1
-        if pid == link:
+        if pid == link or (pid == simulated and status != 0):
             return max(1, os.waitstatus_to_exitcode(status))
         if pid == 0:
             return None

@@ -21,7 +21,7 @@ from cogen.federation.prepared import PROGRAM, can_prepare, prepared_argv, write
 from cogen.federation.superlink import flower_environment, free_port, superlink
 from cogen.node.channel import listen_at
 from server.early import EarlyActors
-from server.launch import _answer, _call_itself
+from server.launch import _answer, _call_itself, _ended
 from tests.gate import wait_until
 
 pytestmark = pytest.mark.skipif(not can_prepare(), reason="forks are for Linux")
@@ -135,6 +135,24 @@ def test_the_guard_knows_a_simulation_that_is_a_fork(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert known == {"flwr-simulation": True, "flower-superlink": False}
+
+
+def ended(code: int) -> int:
+    """The id of a fork that ends with that code."""
+    if not (pid := os.fork()):
+        os._exit(code)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+
+def test_it_ends_with_superlink_and_with_a_simulation_that_fails() -> None:
+    """Red: one that waits for Flower to miss the signs of life of a simulation that was killed."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as alive:
+        assert _ended(alive.pid, ended(0)) is None
+        assert _ended(alive.pid, ended(3)) == 3
+        assert _ended(ended(0), alive.pid) == 1
+        assert _ended(alive.pid, alive.pid) is None
+        alive.kill()
 
 
 class Kind:
