@@ -49,11 +49,16 @@ def write_programs(home: Path) -> Path:
     return folder
 
 
-def prepared_argv(home: Path, num_cpus: int, cpus_each: int) -> list[str]:
-    """What goes before SuperLink's command line to have it, and the rest of Flower, from one process.
+def prepared(home: Path, num_clients: int, cpus_each: int) -> list[str]:
+    """What goes before SuperLink's command line to have it, and the rest of Flower, from one process; nothing elsewhere.
 
     Args:
-        num_cpus: that Ray has in all.
-        cpus_each: that each client has.
+        home: a private FLWR_HOME, which gets its programs.
+        num_clients: at a time.
+        cpus_each: cores that Ray has for each of them.
     """
-    return [sys.executable, "-P", "-m", "server.launch", str(home), str(num_cpus), str(cpus_each)]
+    if not can_prepare():
+        return []
+    write_programs(home)
+    cpus = (str(num_clients * cpus_each), str(cpus_each))
+    return [sys.executable, "-P", "-m", "server.launch", str(home), *cpus]

@@ -24,7 +24,7 @@ from cogen.federation.controls import Follow, tell
 from cogen.federation.facts import about_json
 from cogen.federation.follow import Watcher, follow_run
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
-from cogen.federation.prepared import can_prepare, prepared_argv, write_programs
+from cogen.federation.prepared import prepared
 from cogen.federation.programs import start_guarded, stop_guarded
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import free_port, superlink
@@ -148,7 +148,7 @@ def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, sho
         with (
             _private_home() as home,
             _trainers(settings, home, run.logs, handle) as known,
-            superlink(home, run.logs, listen, handle, known, _prepared(settings, home)) as link,
+            superlink(home, run.logs, listen, handle, known, prepared(home, *_at_a_time(settings))) as link,
         ):
             control = Control(home, run.logs)
             run_id = control.submit(shipped_root(), str(run.path), _clients(settings))
@@ -171,15 +171,6 @@ def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Itera
         yield {WARM: str(path)}
     finally:
         stop_guarded(guard)
-
-
-def _prepared(settings: RunConfig, home: Path) -> list[str]:
-    """What has Flower and Ray ready sooner, where it can be had."""
-    if not can_prepare():
-        return []
-    write_programs(home)
-    parallel, each = _at_a_time(settings)
-    return prepared_argv(home, each * parallel, each)
 
 
 def _at_a_time(settings: RunConfig) -> tuple[int, int]:

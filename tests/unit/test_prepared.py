@@ -17,7 +17,7 @@ import pytest
 
 from cogen.errors import FederationError
 from cogen.federation.guard import _runs_server_app
-from cogen.federation.prepared import PROGRAM, can_prepare, prepared_argv, write_programs
+from cogen.federation.prepared import PROGRAM, can_prepare, prepared, write_programs
 from cogen.federation.superlink import flower_environment, free_port, superlink
 from cogen.node.channel import listen_at
 from server.early import EarlyActors
@@ -111,7 +111,7 @@ def test_with_another_flower_the_plain_superlink_takes_its_place(tmp_path: Path)
     plain.write_text('#!/bin/sh\necho "plain $@"\nexit 5\n')
     plain.chmod(0o700)
     known = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    command = [*prepared_argv(tmp_path, 2, 1), str(plain), "--host", "127.0.0.1", "--port", "1"]
+    command = [*prepared(tmp_path, 2, 1), str(plain), "--host", "127.0.0.1", "--port", "1"]
     done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.returncode) == ("plain --host 127.0.0.1 --port 1\n", 5)
     assert "flwr.simulation" in done.stderr
