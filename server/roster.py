@@ -69,6 +69,7 @@ class Roster:
         A node that has not answered after `hello_seconds` is greeted again at the next update.
         """
         until, pause = time.monotonic() + seconds, POLL_SECONDS
+        longest = MAX_POLL_SECONDS if self._members else POLL_SECONDS  # a simulation's messages lie in this process
         greeted: dict[int, float] = {}
         self.missing, self.silent = {}, set()
         while True:
@@ -83,7 +84,7 @@ class Roster:
             if len(self.clients) >= want or (time.monotonic() >= until and not waiting):
                 break
             time.sleep(pause)
-            pause = min(1.5 * pause, MAX_POLL_SECONDS)
+            pause = min(1.5 * pause, longest)
         for node in sorted(greeted.keys() & nodes.keys() & set(self._open.values())):
             self._leave_out(node, nodes[node], f"its node has not answered within {self._hello_seconds:g} s")
         self._tell()

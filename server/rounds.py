@@ -66,10 +66,12 @@ class Coordinator:
             num_rounds=rounds,
             resumed=self.run.events_path.is_file(),
         )
+        if not self.run.round(
+            0
+        ).exists():  # before anybody is greeted: in a simulation the clients' processes still start
+            save_start(self.run, self.base, first_global(self.base, self.config))
         self.roster.update(len(self.domains), self.config.federation.roster_seconds)
         self._forget(done)
-        if not self.run.round(0).exists():
-            save_start(self.run, self.base, first_global(self.base, self.config))
         for number in range(done + 1, rounds + 1):
             self._round(number)
         final = save_final(self.run, rounds)

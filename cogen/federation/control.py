@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogen.errors import FederationError
+from cogen.federation.prepared import programs_of
 from cogen.federation.superlink import CONNECTION, flower_environment
 
 PATIENCE_SECONDS = 120.0
@@ -80,10 +81,10 @@ class Control:
         return {int(n["node-id"]): str(n["status"]) for n in nodes} if isinstance(nodes, list) else {}
 
     def _flwr(self, args: list[str]) -> dict[str, object]:
-        flwr = Path(sys.executable).with_name("flwr")
+        prepared, plain = programs_of(self.home) / "flwr", Path(sys.executable).with_name("flwr")
         try:
             done = subprocess.run(
-                [str(flwr), *args, "--format", "json"],
+                [str(prepared if prepared.exists() else plain), *args, "--format", "json"],
                 env=flower_environment(self.home),
                 capture_output=True,
                 text=True,

@@ -46,8 +46,9 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _runs_server_app(process: psutil.Process) -> bool:
-    try:
-        return any(Path(word).name in SERVER_APPS for word in process.cmdline()[:3])
+    try:  # a fork of the prepared process has that one's command line, and a name of its own
+        names = (process.name(), *(Path(word).name for word in process.cmdline()[:3]))
+        return any(name in SERVER_APPS for name in names)
     except psutil.Error:
         return False
 

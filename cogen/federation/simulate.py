@@ -24,6 +24,7 @@ from cogen.federation.controls import Follow, tell
 from cogen.federation.facts import about_json
 from cogen.federation.follow import Watcher, follow_run
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
+from cogen.federation.prepared import prepared
 from cogen.federation.programs import start_guarded, stop_guarded
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.federation.superlink import free_port, superlink
@@ -147,7 +148,7 @@ def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, sho
         with (
             _private_home() as home,
             _trainers(settings, home, run.logs, handle) as known,
-            superlink(home, run.logs, listen, handle, known) as link,
+            superlink(home, run.logs, listen, handle, known, prepared(home, *_at_a_time(settings))) as link,
         ):
             control = Control(home, run.logs)
             run_id = control.submit(shipped_root(), str(run.path), _clients(settings))

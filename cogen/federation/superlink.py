@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from cogen.errors import FederationError
+from cogen.federation.prepared import programs_of
 from cogen.federation.programs import start_guarded, stop_guarded
 from cogen.files import write_file
 
@@ -52,7 +53,12 @@ def flower_environment(home: Path) -> dict[str, str]:
 
 @contextmanager
 def superlink(
-    home: Path, logs: Path, port: int, inherit: int, environment: Mapping[str, str] = MappingProxyType({})
+    home: Path,
+    logs: Path,
+    port: int,
+    inherit: int,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    launcher: Sequence[str] = (),
 ) -> Iterator[SuperLink]:
     """Start a SuperLink; end it and all that it started, whatever happens in the block.
 
@@ -60,13 +66,16 @@ def superlink(
         port: on loopback.
         environment: more for it and what it starts.
         inherit: descriptor of the run folder's lock, held by the guard for as long as it lives.
+        launcher: a program that becomes the SuperLink whose command line follows.
     Raises:
         FederationError: the SuperLink does not come up.
     """
     connect(home, port)
-    program = [str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
+    program = [*launcher, str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
-    guard = start_guarded(program, logs / "superlink.log", {**flower_environment(home), **environment}, inherit)
+    known = {**flower_environment(home), **environment}
+    known["PATH"] = f"{programs_of(home)}{os.pathsep}{known['PATH']}"  # where there are any that are prepared
+    guard = start_guarded(program, logs / "superlink.log", known, inherit)
     link = SuperLink(port, guard)
     try:
         wait_ready(port, logs, link.alive)
