@@ -12,12 +12,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
+from flwr.superlink.grid import http_grid
 from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.runtime import run_clientapp
 
+from clients import launch
 from clients.supernode import SEAM, Naps, be_patient, be_prompt
 from cogen.errors import FederationError
 from cogen.federation.certificates import ensure_certificate
 from cogen.federation.folder import FederationFolder
+from server import post
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwhole"
 
@@ -114,3 +121,52 @@ def test_a_reply_is_looked_for_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(slept) == 5 and sum(slept) < 1.0
     Naps().sleep(3)
     assert slept[-1] == 3 and Naps().monotonic() > 0
+
+
+class OnItsWay:
+    """An object that is there at the third look."""
+
+    looks = 0
+
+    def __call__(self, object_id: str) -> bytes:
+        self.looks += 1
+        if self.looks < 3:
+            raise ObjectUnavailableError(object_id)
+        return b"whole"
+
+
+def test_the_server_looks_soon_for_what_a_node_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Flower's own function, where its grid takes it from. Red: it sleeps one second, then two."""
+    monkeypatch.setattr(http_grid, post.PULL, inflatable_utils.pull_objects)
+    post.look_soon()
+    post.look_soon()
+    began = time.monotonic()
+    assert getattr(http_grid, post.PULL)(["it"], OnItsWay()) == {"it": b"whole"}
+    assert time.monotonic() - began < 0.8
+
+
+def test_the_app_looks_soon_for_what_its_node_still_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the moment when it says that it has all; what it makes of it is not looked at."""
+    monkeypatch.setattr(run_clientapp, launch.PULL, inflatable_utils.pull_and_inflate_object_from_tree)
+    launch.look_soon()
+    confirmed: list[float] = []
+
+    def confirm(object_id: str) -> None:
+        confirmed.append(time.monotonic())
+        raise LookupError(object_id)
+
+    began = time.monotonic()
+    with pytest.raises(LookupError):
+        getattr(run_clientapp, launch.PULL)(ObjectTree(object_id="it"), OnItsWay(), confirm)
+    assert confirmed[0] - began < 0.8
+
+
+def test_a_flower_that_pulls_otherwise_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(object_ids: list[str]) -> dict[str, bytes]:
+        return dict.fromkeys(object_ids, b"")
+
+    monkeypatch.setattr(http_grid, post.PULL, other)
+    monkeypatch.setattr(run_clientapp, launch.PULL, other)
+    post.look_soon()
+    launch.look_soon()
+    assert getattr(http_grid, post.PULL) is other and getattr(run_clientapp, launch.PULL) is other
