@@ -39,7 +39,7 @@ SEEDS = Path(__file__).resolve().parents[1] / "seeds"
 DOMAINS = ("clinical", "grid", "materials")
 PATIENCE_SECONDS = 300.0
 KINDS = {  # words of a command line to what it is called in the result
-    "flower-superlink": "superlink",
+    "server.superlink": "superlink",
     "gateway_process": "gateway",
     "flwr-serverapp": "server app",
     "clients.supernode": "supernode",

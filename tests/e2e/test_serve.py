@@ -196,7 +196,7 @@ def _a_run_that_nobody_follows_is_ended(served: Served, control: Control, run: R
 
 
 def _superlink(pid: int) -> psutil.Process:
-    return _below(pid, "flower-superlink")[-1]
+    return _below(pid, "server.superlink")[-1]
 
 
 def _server_apps(pid: int) -> list[psutil.Process]:
