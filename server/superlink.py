@@ -12,7 +12,7 @@ from typing import Any
 
 from cogen.federation.lean import collect_often
 
-PRAGMAS, CACHE, CACHE_KIB = "SQLITE_PRAGMAS", "cache_size", 2048  # SQLite's own, when nobody says anything
+PRAGMAS, CACHE, CACHE_KIB = "SQLITE_PRAGMAS", "cache_size", 8192  # a message of 5 MB fits
 
 
 def be_lean() -> None:
