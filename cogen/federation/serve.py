@@ -154,7 +154,8 @@ def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> N
 def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[Kept]]:
     """SuperLink and gateway, up; ended together at the end of the block."""
     environment = {**flower_environment(folder.flwr_home), **LEAN_MEMORY, "COGEN_FEDERATION": str(folder.path)}
-    flower = [sys.executable, "-m", "server.superlink", "--host", "127.0.0.1", "--port", str(below)]
+    # -P: a package `server` in the folder that the command is started in is another
+    flower = [sys.executable, "-P", "-m", "server.superlink", "--host", "127.0.0.1", "--port", str(below)]
     flower += ["--ssl-ca-certfile", str(folder.link / "ca.pem"), "--ssl-certfile", str(folder.link / "server.pem")]
     flower += ["--ssl-keyfile", str(folder.link / "server.key"), "--enable-supernode-auth"]
     flower += ["--database", str(folder.database)]
