@@ -7,7 +7,8 @@
 Starts `cogen serve`, three `cogen join` and `cogen run` as their users do, each in a folder of its own. The overhead of a
 round is its seconds less those of its slowest client, as each client measured them. Memory is the resident set of each
 process (PSS where the system tells it), disk what the folders hold, CPU time with that of ended children; all after
-rounds 1 and 10 and after the last.
+rounds 1 and 10 and after the last. Of more than 25 rounds, memory is also looked at twice a second in rounds 6 to 15
+and in the last ten, and the least and the median of these moments say whether it grows.
 `--base made` is one layer of 1,024 with a vocabulary of 512, made here: it trains a block in no time, and at rank 64
 its factors are as large as those of SmolLM2-135M at rank 4.
 Prints one JSON object.
@@ -29,7 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
+from footprint import cpu_seconds, disk, growth, is_watched, memory
 
 from cogen.federation.superlink import free_port
 from cogen.runs import RunFolder, read_lines
@@ -38,14 +39,6 @@ from cogen.versions import versions
 SEEDS = Path(__file__).resolve().parents[1] / "seeds"
 DOMAINS = ("clinical", "grid", "materials")
 PATIENCE_SECONDS = 300.0
-KINDS = {  # words of a command line to what it is called in the result
-    "flower-superlink": "superlink",
-    "gateway_process": "gateway",
-    "flwr-serverapp": "server app",
-    "clients.supernode": "supernode",
-    "cogen.node.service": "trainer",
-    "clients.launch": "launcher",
-}
 
 
 def main() -> None:
@@ -139,54 +132,21 @@ def overheads(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _run_rounds(place: Path, coordinator: Path, config: Path, num_rounds: int) -> dict[str, Any]:
-    """Run all rounds; memory and disk after round 10 and at the end."""
-    run, samples = RunFolder(coordinator / "federation/runs/bench"), {}
+    """Run all rounds; memory and disk after rounds 1, 10 and the last, and memory over many moments of a long run."""
+    run, samples = RunFolder(coordinator / "federation/runs/bench"), dict[int, Any]()
+    moments: list[tuple[int, dict[str, float]]] = []
     with running(coordinator, "run", config) as process:
         while process.poll() is None:
             done = [e["round"] for e in read_lines(run.events_path) if e["event"] == "round_finished"]
             for mark in (1, min(10, num_rounds), num_rounds):
                 if mark in done and mark not in samples:
                     samples[mark] = {"memory_mb": memory(), "disk_mb": disk(place), "cpu_seconds": cpu_seconds()}
+            if is_watched(len(done) + 1, num_rounds) and len(done) < num_rounds:
+                moments.append((len(done) + 1, memory()))
             time.sleep(0.5)
         if process.returncode:
             raise SystemExit(f"the run failed: see {coordinator}")
-    return {f"round {mark}": sample for mark, sample in samples.items()}
-
-
-def memory() -> dict[str, float]:
-    """Resident memory [MB] of all processes that were started here, summed by kind."""
-    return by_kind(lambda p: (getattr(p.memory_full_info(), "pss", 0) or p.memory_info().rss) / 1e6)
-
-
-def cpu_seconds() -> dict[str, float]:
-    """CPU time so far, with that of children that have ended, summed by kind."""
-    return by_kind(lambda p: sum(p.cpu_times()[:4]))
-
-
-def by_kind(measure: Callable[[psutil.Process], float]) -> dict[str, float]:
-    """A figure of each process, summed by what the process is."""
-    found: dict[str, float] = {}
-    for process in psutil.Process().children(recursive=True):
-        try:
-            line = " ".join(process.cmdline())
-            kind = next((name for word, name in KINDS.items() if word in line), "others")
-            value = measure(process)
-        except psutil.Error:
-            continue
-        found[kind] = found.get(kind, 0.0) + value
-    return {kind: round(value, 1) for kind, value in sorted(found.items())}
-
-
-def disk(place: Path) -> dict[str, float]:
-    """Bytes [MB] below the coordinator's folder and below the domains', run folders apart."""
-    parts = {"coordinator's runs": 0, "coordinator, rest": 0, "domains": 0}
-    for path in place.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            inside = path.relative_to(place).parts
-            kind = "domains" if inside[0] != "coordinator" else "coordinator, rest"
-            kind = "coordinator's runs" if inside[:3] == ("coordinator", "federation", "runs") else kind
-            parts[kind] += path.stat().st_size
-    return {kind: round(size / 1e6, 2) for kind, size in parts.items()}
+    return {**{f"round {mark}": sample for mark, sample in samples.items()}, "memory_growth": growth(moments)}
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Runs Flower's `flower-supernode` with two changes: it tries a broken connection again, and looks for a reply sooner.
+"""Runs Flower's `flower-supernode`: it tries a broken connection again, looks for a reply sooner, and grows less.
 
 Flower's node gives up at once on any error with "ssl" in its text: a line cut while it connects, a handshake that took
 too long. Then it drops the reply at hand, or ends and forgets the message that it works on, and the round waits for it
 until its deadline. Giving up is right for another certificate alone.
 
 While the app works, Flower's node looks for its reply every half second, and as late again for what the reply holds.
+
+What a message leaves in a cycle is collected often (`cogen.federation.lean`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cogen.errors import FederationError
+from cogen.federation.lean import collect_often
 
 SEAM = "make_simple_http_retry_invoker"
 FLOWERS_SECONDS, NAP_SECONDS = 0.5, 0.05
@@ -77,8 +80,10 @@ def main() -> None:
     """`python -m clients.supernode ARGS`, the arguments of `flower-supernode`."""
     be_patient()
     be_prompt()
+    import flwr.supernode.main  # noqa: F401  - what Flower imports when it starts, so that it is frozen too
     from flwr.supernode.cli import flower_supernode
 
+    collect_often()
     flower_supernode()
 
 

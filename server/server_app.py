@@ -14,6 +14,7 @@ from cogen.errors import CogenError
 from cogen.federation.members import read_members
 from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.runs import RunFolder
+from server.post import look_soon
 from server.rounds import Coordinator
 
 FEDERATION = "COGEN_FEDERATION"  # the coordinator's folder, in the environment of a deployment
@@ -27,6 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     folder = deployment(str(context.run_config.get("run", "")))
     run = _open(context, folder)
     began = time.monotonic()
+    look_soon()
     try:
         Coordinator(grid, run, None if folder is None else lambda: _members(folder)).run_all()
     except Exception as error:

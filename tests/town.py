@@ -27,7 +27,7 @@ SETTINGS = (
 )
 PATIENCE_SECONDS = 600.0
 VICTIMS = {  # who can be killed, and the words by which to find it
-    "superlink": "flower-superlink",
+    "superlink": "server.superlink",
     "gateway": "gateway_process",
     "server app": "flwr-serverapp",
     "supernode": "clients.supernode",

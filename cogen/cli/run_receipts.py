@@ -7,15 +7,14 @@ from pathlib import Path
 from cogen.cli.show import print_json
 from cogen.errors import RunError
 from cogen.node.home import NodeHome, homes
-from cogen.node.receipt import receipt_table
-from cogen.runs import read_lines
+from cogen.node.receipt import read_receipts, receipt_table
 
 
 def run_receipts(domain: str | None, folder: Path | None, *, as_json: bool) -> None:
     """Find the member's folder and print its receipts."""
     home = NodeHome(folder) if folder is not None else _found(domain)
     member = home.read_member()
-    lines = read_lines(home.receipts)
+    lines = read_receipts(home.receipts)
     total = sum(int(line["num_bytes"]) for line in lines)
     if as_json:
         print_json({"domain": member.domain, "folder": str(home.path), "num_bytes": total, "receipts": lines})

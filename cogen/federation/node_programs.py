@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cogen.federation.launcher import write_launcher
+from cogen.federation.lean import LEAN_MEMORY
 from cogen.federation.programs import Kept, order_end, stop_guarded
 from cogen.federation.superlink import flower_environment, free_port
 from cogen.node.home import Member, NodeHome, write_private
@@ -31,6 +32,7 @@ def programs_of(
     first = write_launcher(home)
     environment = {
         **flower,
+        **LEAN_MEMORY,
         "PATH": f"{first}{os.pathsep}{flower['PATH']}",
         "COGEN_APP_SHA256": member.app_sha256,
         "COGEN_NODE_HOME": str(home.path),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LOG_BYTES = 5_000_000
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, WELL_SECONDS = 1.0, 60.0, 60.0
 
 
@@ -52,6 +56,19 @@ def stop_guarded(guard: subprocess.Popen[bytes]) -> None:
             continue
 
 
+def bound_log(log: Path) -> None:
+    """Move what a program has logged to `<log>.1` when it is more than LOG_BYTES; the program goes on writing to `log`.
+
+    Copied and emptied, since the program holds the file open; what it says between the two is lost.
+    """
+    with suppress(OSError):  # a full disk: the log grows until there is room
+        if log.stat().st_size > LOG_BYTES:
+            older = log.with_name(f"{log.name}.1")
+            shutil.copyfile(log, older)
+            older.chmod(0o600)
+            os.truncate(log, 0)
+
+
 @dataclass
 class Kept:
     """A program that is started again when it dies, after a pause that doubles while it keeps dying.
@@ -82,6 +99,7 @@ class Kept:
     def keep(self) -> None:
         """Look after it; called every half a second or so."""
         now = time.monotonic()
+        bound_log(self.log)
         if self.alive():
             if now - self.since > WELL_SECONDS:
                 self.pause_seconds = FIRST_PAUSE_SECONDS

@@ -19,6 +19,7 @@ from cogen.federation.app_hash import installed_app_sha256
 from cogen.federation.certificates import ensure_certificate, ensure_link_certificate, take_certificate
 from cogen.federation.control import Control
 from cogen.federation.folder import FederationFolder, locked
+from cogen.federation.lean import LEAN_MEMORY
 from cogen.federation.members import read_members
 from cogen.federation.programs import Kept, order_end, stop_guarded
 from cogen.federation.shipped import shipped_config
@@ -152,8 +153,9 @@ def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> N
 @contextmanager
 def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[Kept]]:
     """SuperLink and gateway, up; ended together at the end of the block."""
-    environment = {**flower_environment(folder.flwr_home), "COGEN_FEDERATION": str(folder.path)}
-    flower = [str(Path(sys.executable).with_name("flower-superlink")), "--host", "127.0.0.1", "--port", str(below)]
+    environment = {**flower_environment(folder.flwr_home), **LEAN_MEMORY, "COGEN_FEDERATION": str(folder.path)}
+    # -P: a package `server` in the folder that the command is started in is another
+    flower = [sys.executable, "-P", "-m", "server.superlink", "--host", "127.0.0.1", "--port", str(below)]
     flower += ["--ssl-ca-certfile", str(folder.link / "ca.pem"), "--ssl-certfile", str(folder.link / "server.pem")]
     flower += ["--ssl-keyfile", str(folder.link / "server.key"), "--enable-supernode-auth"]
     flower += ["--database", str(folder.database)]

@@ -3,11 +3,15 @@
 One line of `receipts.jsonl` a message: for each array its name, shape, dtype, bytes, sha256 and l2 norm,
 and every number and text that goes with them, so that an administrator can say what was handed over
 without keeping a copy of it.
+
+What is the same in every round, names, shapes, dtypes and bytes, is a line of its own, a layout, written once before
+the first receipt that names it: a message of 420 arrays takes 36 kB in place of 87. `read_receipts` puts both together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +25,8 @@ from cogen.runs import append_line, read_lines
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT, FILE_FORMAT = 1, 2  # of a receipt in full, and of its line in the file
+LAYOUT_KEYS, OWN_KEYS = ("name", "shape", "dtype", "num_bytes"), ("sha256", "l2_norm")
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,56 @@ class Reply:
 
 
 def record(path: Path, run: str, round_number: int, kind: str, reply: Reply) -> dict[str, Any]:
-    """Append the receipt of `reply`, on the disk before this returns; gives the line back.
+    """Append the receipt of `reply`, on the disk before this returns; gives it back in full.
 
     Raises:
         RunError: the disk is full or the file cannot be written; then nothing may leave.
     """
-    line = {"format": FORMAT, "time": datetime.now(UTC).isoformat(), **describe(run, round_number, kind, reply)}
+    receipt = {"format": FORMAT, "time": datetime.now(UTC).isoformat(), **describe(run, round_number, kind, reply)}
+    arrays = receipt["arrays"]
+    line = {**receipt, "format": FILE_FORMAT, "arrays": len(arrays)}
+    if arrays:
+        layout = [[a[key] for key in LAYOUT_KEYS] for a in arrays]
+        line["layout"] = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:16]
+        if not _has_layout(path, line["layout"]):
+            append_line(path, {"format": FILE_FORMAT, "arrays": layout, "layout": line["layout"]}, durable=True)
+        line |= {key: [a[key] for a in arrays] for key in OWN_KEYS}
     append_line(path, line, durable=True)
     path.chmod(0o600)
-    return line
+    return receipt
+
+
+def _has_layout(path: Path, layout: str) -> bool:
+    """Whether its line is there, whole: it ends with the layout's name."""
+    return path.is_file() and f'],"layout":"{layout}"}}\n'.encode() in path.read_bytes()
+
+
+def read_receipts(path: Path) -> list[dict[str, Any]]:
+    """All receipts of a file in full, of either format; torn lines are passed over, a missing file has none."""
+    layouts: dict[str, list[list[Any]]] = {}
+    found = []
+    for line in read_lines(path):
+        if is_layout(line):
+            layouts[line["layout"]] = line["arrays"]
+        else:
+            found.append(_in_full(line, layouts))
+    return found
+
+
+def is_layout(line: Mapping[str, Any]) -> bool:
+    """Whether a line of the file is no receipt, but what receipts refer to."""
+    return "layout" in line and "kind" not in line
+
+
+def _in_full(line: dict[str, Any], layouts: Mapping[str, list[list[Any]]]) -> dict[str, Any]:
+    if line.get("format") != FILE_FORMAT:
+        return line
+    own = zip(*(line.get(key, []) for key in OWN_KEYS), strict=True)
+    shared = layouts.get(line.get("layout", ""), [["(its layout is gone)", [], "", 0]] * line["arrays"])
+    rows = zip(shared[: line["arrays"]], own, strict=True)
+    arrays = [dict(zip((*LAYOUT_KEYS, *OWN_KEYS), (*both, *mine), strict=True)) for both, mine in rows]
+    kept = {k: v for k, v in line.items() if k not in ("layout", *OWN_KEYS)}
+    return {**kept, "format": FORMAT, "arrays": arrays}
 
 
 def describe(run: str, round_number: int, kind: str, reply: Reply) -> dict[str, Any]:
@@ -70,7 +116,7 @@ def _of(name: str, array: NDArray[Any]) -> dict[str, Any]:
 
 def sent_in_run(path: Path, run: str) -> Sent:
     """What `run` has had so far, by the receipts."""
-    lines = [line for line in read_lines(path) if line.get("run") == run]
+    lines = [line for line in read_lines(path) if line.get("run") == run]  # no layout has a run
     rounds = frozenset(int(li["round"]) for li in lines if li["kind"] == "train" and "error" not in li)
     return Sent(rounds, sum(int(line["num_bytes"]) for line in lines))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cogen.node.home import NodeHome
+from cogen.node.receipt import is_layout
 
 # As Flower's SuperNode logs it.
 CONNECTED, AGAIN, LOST = b"SuperNode ID:", b"Connection successful after", b"Connection attempt failed"
@@ -58,7 +59,8 @@ class HomeWatcher:
             for values in _json(tail):
                 yield {**values, "event": "step"}
         for values in _json(self._sent):
-            yield {**values, "event": "sent"}
+            if not is_layout(values):
+                yield {**values, "event": "sent"}
 
     def _training_logs(self) -> list[Path]:
         return sorted(self.home.path.glob("runs/*/train.jsonl"))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cogen.runs import RunFolder, read_lines
+from cogen.node.receipt import read_receipts
+from cogen.runs import RunFolder
 from tests.conftest import SEEDS
 from tests.town import DOMAINS, VICTIMS, Town, config_for, town, weights
 
@@ -25,7 +26,7 @@ def test_five_commands_give_the_simulations_model(tmp_path: Path, tiny_folder: P
         assert ours == theirs
         assert (made.run.path / "report.html").is_file() and "clients 3/3" in made.log()
         for domain in DOMAINS:
-            kinds = [line["kind"] for line in read_lines(made.home(domain) / "receipts.jsonl")]
+            kinds = [line["kind"] for line in read_receipts(made.home(domain) / "receipts.jsonl")]
             assert kinds == ["query", "train", "train", "evaluate"]
             assert "round 2 · sent" in made.log(domain, "join")
         _assert_nothing_private(made)

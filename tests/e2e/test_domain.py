@@ -24,6 +24,7 @@ from flwr.app import Message
 from clients import domain
 from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
+from cogen.node.receipt import read_receipts
 from cogen.node.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
 from server.asking import to_arrays
@@ -81,7 +82,7 @@ def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 
 def receipts(home: NodeHome) -> list[dict[str, object]]:
-    return read_lines(home.receipts)
+    return read_receipts(home.receipts)
 
 
 def all_text(reply: Message) -> str:

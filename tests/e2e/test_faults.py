@@ -20,6 +20,7 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from cogen.config import load_config
 from cogen.node.channel import connect_to, listen_at
+from cogen.node.receipt import read_receipts
 from cogen.node.wire import Frame, receive, send
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
@@ -256,7 +257,7 @@ def test_a_full_disk_at_a_domain_costs_a_round_and_no_more(
     reasons += [e["missing"].get("grid", "") for e in events(made.run, "roster")]
     assert any("RunError" in r or "OSError" in r or "could not write a receipt" in r for r in reasons), reasons
     assert str(disk) not in "".join(reasons)
-    receipts = [r for r in read_lines(made.home("grid") / "receipts.jsonl") if r["run"] == made.run.read_id()]
+    receipts = [r for r in read_receipts(made.home("grid") / "receipts.jsonl") if r["run"] == made.run.read_id()]
     sent = {r["round"] for r in receipts if r["kind"] == "train" and not r.get("error")}
     assert set(range(1, made.run.last_complete_round() + 1)) <= sent <= ({1, 2} if leave_bytes else set())
     assert_whole(made.run.path)

@@ -12,12 +12,21 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore import sql_mixin
+from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
+from flwr.supercore.object_store.sql_object_store import SqlObjectStore
+from flwr.superlink.grid import http_grid
 from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.runtime import run_clientapp
 
+from clients import launch
 from clients.supernode import SEAM, Naps, be_patient, be_prompt
 from cogen.errors import FederationError
 from cogen.federation.certificates import ensure_certificate
 from cogen.federation.folder import FederationFolder
+from server import post, superlink
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwhole"
 
@@ -114,3 +123,69 @@ def test_a_reply_is_looked_for_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(slept) == 5 and sum(slept) < 1.0
     Naps().sleep(3)
     assert slept[-1] == 3 and Naps().monotonic() > 0
+
+
+class OnItsWay:
+    """An object that is there at the third look."""
+
+    looks = 0
+
+    def __call__(self, object_id: str) -> bytes:
+        self.looks += 1
+        if self.looks < 3:
+            raise ObjectUnavailableError(object_id)
+        return b"whole"
+
+
+def test_the_server_looks_soon_for_what_a_node_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Flower's own function, where its grid takes it from. Red: it sleeps one second, then two."""
+    monkeypatch.setattr(http_grid, post.PULL, inflatable_utils.pull_objects)
+    post.look_soon()
+    post.look_soon()
+    began = time.monotonic()
+    assert getattr(http_grid, post.PULL)(["it"], OnItsWay()) == {"it": b"whole"}
+    assert time.monotonic() - began < 0.8
+
+
+def test_the_app_looks_soon_for_what_its_node_still_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the moment when it says that it has all; what it makes of it is not looked at."""
+    monkeypatch.setattr(run_clientapp, launch.PULL, inflatable_utils.pull_and_inflate_object_from_tree)
+    launch.look_soon()
+    confirmed: list[float] = []
+
+    def confirm(object_id: str) -> None:
+        confirmed.append(time.monotonic())
+        raise LookupError(object_id)
+
+    began = time.monotonic()
+    with pytest.raises(LookupError):
+        getattr(run_clientapp, launch.PULL)(ObjectTree(object_id="it"), OnItsWay(), confirm)
+    assert confirmed[0] - began < 0.8
+
+
+def test_a_flower_that_pulls_otherwise_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(object_ids: list[str]) -> dict[str, bytes]:
+        return dict.fromkeys(object_ids, b"")
+
+    monkeypatch.setattr(http_grid, post.PULL, other)
+    monkeypatch.setattr(run_clientapp, launch.PULL, other)
+    post.look_soon()
+    launch.look_soon()
+    assert getattr(http_grid, post.PULL) is other and getattr(run_clientapp, launch.PULL) is other
+
+
+def test_a_connection_to_the_database_keeps_few_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SQLite itself says it of a connection that Flower has opened. Red: Flower's 64 MB for each."""
+    monkeypatch.setattr(sql_mixin, superlink.PRAGMAS, getattr(sql_mixin, superlink.PRAGMAS))
+    superlink.be_lean()
+    store = SqlObjectStore(str(tmp_path / "link.db"))
+    store.initialize()
+    said = {name: list(store.query(f"PRAGMA {name}")[0].values()) for name in ("cache_size", "journal_mode")}
+    assert said == {"cache_size": [-superlink.CACHE_KIB], "journal_mode": ["wal"]}
+
+
+def test_a_flower_with_other_settings_of_its_database_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ((("journal_mode", "WAL"),), {"cache_size": "1"}):
+        monkeypatch.setattr(sql_mixin, superlink.PRAGMAS, other)
+        superlink.be_lean()
+        assert getattr(sql_mixin, superlink.PRAGMAS) is other

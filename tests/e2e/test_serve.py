@@ -49,7 +49,7 @@ class Served:
         command = [sys.executable, "-m", "cogen.cli.app", "serve", str(self.config)]
         command += ["--folder", str(self.folder.path), "--bind", "127.0.0.1", *args]
         with open(self.log, "ab") as log:
-            process = subprocess.Popen(command, stderr=log, stdout=log)
+            process = subprocess.Popen(command, stderr=log, stdout=log, cwd=self.log.parent)
         try:
             up = wait_until(lambda: self.folder.serving.is_file() or process.poll() is not None, PATIENCE_SECONDS)
             assert up and process.poll() is None, self.log.read_text()
@@ -96,6 +96,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Served:
     place = tmp_path_factory.mktemp("served")
+    (place / "server.py").write_text("raise SystemExit('a module of the folder that cogen was started in')\n")
     config = place / "care.toml"
     config.write_text(f'[base]\nname = "{tiny_folder}"\n[[domains]]\nname = "clinical"\n[[domains]]\nname = "grid"\n')
     return Served(config, FederationFolder(place / "fed"), f"127.0.0.1:{free_port(None)}", place / "serve.log")
@@ -196,7 +197,7 @@ def _a_run_that_nobody_follows_is_ended(served: Served, control: Control, run: R
 
 
 def _superlink(pid: int) -> psutil.Process:
-    return _below(pid, "flower-superlink")[-1]
+    return _below(pid, "server.superlink")[-1]
 
 
 def _server_apps(pid: int) -> list[psutil.Process]:

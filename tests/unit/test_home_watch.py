@@ -19,6 +19,7 @@ def test_only_what_is_new_and_whole_is_told(tmp_path: Path) -> None:
     log.write_bytes(b"INFO : SuperNode ID: 7\nWARNING : Connection attempt")
     append_line(home.work, {"action": "train", "round": 2})
     append_line(home.run("ab12") / "train.jsonl", {"step": 1})
+    append_line(home.receipts, {"arrays": [], "layout": "ab"})  # which is nothing that was sent
     append_line(home.receipts, {"round": 2})
     events = list(watcher.new())
     assert [e["event"] for e in events] == ["connected", "work", "step", "sent"]

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cogen.federation import programs
 from cogen.federation.limits import Buckets
-from cogen.federation.programs import Kept, order_end, start_guarded, stop_guarded
+from cogen.federation.programs import Kept, bound_log, order_end, start_guarded, stop_guarded
 from tests.gate import wait_until
 
 
@@ -96,3 +97,26 @@ def test_a_bucket_gives_so_many_at_once_and_so_many_a_minute() -> None:
     assert not bucket.take("a")
     now[0] = 1000.0
     assert [bucket.take("a") for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_log_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red: a log that is renamed, since whoever writes it holds the file open and would never see the new one."""
+    monkeypatch.setattr(programs, "LOG_BYTES", 10)
+    log = tmp_path / "log"
+    with open(log, "ab", buffering=0) as held:  # as a kept program holds it
+        held.write(b"0123456789")
+        bound_log(log)
+        assert log.read_bytes() == b"0123456789"
+        held.write(b"!")
+        bound_log(log)
+        held.write(b"on")
+    assert log.read_bytes() == b"on" and (tmp_path / "log.1").read_bytes() == b"0123456789!"
+    assert (tmp_path / "log.1").stat().st_mode & 0o777 == 0o600
+    bound_log(tmp_path / "none")
+
+
+def test_whoever_is_kept_has_its_log_bounded(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded: list[Path] = []
+    monkeypatch.setattr(programs, "bound_log", bounded.append)
+    kept.keep()
+    assert bounded == [kept.log]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 
-from cogen.node.receipt import Reply, receipt_table, record, sent_in_run
+from cogen.node.receipt import Reply, is_layout, read_receipts, receipt_table, record, sent_in_run
+from cogen.runs import append_line, read_lines
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -18,7 +18,7 @@ def test_a_line_says_all_of_a_reply(tmp_path: Path) -> None:
     turned = np.asfortranarray(A)  # bytes in another order in memory, the same array
     reply = Reply({"factors": {"q.a": turned}}, {"figures": {"num_tokens": 64}, "about": {"domain": "grid"}})
     line = record(path, "ab12", 3, "train", reply)
-    assert json.loads(path.read_text()) == line
+    assert read_receipts(path) == [line]
     assert (line["run"], line["round"], line["kind"], line["num_bytes"]) == ("ab12", 3, "train", 24)
     assert line["arrays"] == [
         {
@@ -32,6 +32,39 @@ def test_a_line_says_all_of_a_reply(tmp_path: Path) -> None:
     ]
     assert line["values"] == {"figures": {"num_tokens": 64}, "about": {"domain": "grid"}}
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_the_same_in_every_round_is_written_once(tmp_path: Path) -> None:
+    """Red: a layout a message; one for all shapes; one that a full disk has cut off taken for whole."""
+    path = tmp_path / "receipts.jsonl"
+    said = [record(path, "ab12", n, "train", Reply({"factors": {"q.a": A * n}})) for n in (1, 2)]
+    whole = path.read_bytes()
+    assert [is_layout(line) for line in read_lines(path)] == [True, False, False]
+    assert len({a["sha256"] for r in said for a in r["arrays"]}) == 2
+    said.append(record(path, "ab12", 3, "train", Reply({"factors": {"q.a": A.T}})))
+    assert [is_layout(line) for line in read_lines(path)] == [True, False, False, True, False]
+    assert read_receipts(path) == said
+    path.write_bytes(whole[: whole.index(b"\n") - 1])
+    assert read_receipts(path) == []
+    again = record(path, "ab12", 1, "train", Reply({"factors": {"q.a": A}}))
+    assert read_receipts(path) == [again]
+
+
+def test_receipts_of_an_older_version_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.jsonl"
+    old = {"format": 1, "run": "ab12", "round": 1, "kind": "train", "num_bytes": 24, "arrays": [{"name": "q.a"}]}
+    append_line(path, old)
+    new = record(path, "ab12", 2, "train", Reply({"factors": {"q.a": A}}))
+    assert read_receipts(path) == [old, new]
+    assert sent_in_run(path, "ab12").rounds == {1, 2} and sent_in_run(path, "ab12").num_bytes == 48
+
+
+def test_a_receipt_outlives_its_layout(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.jsonl"
+    record(path, "ab12", 1, "train", Reply({"factors": {"q.a": A}}))
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    (receipt,) = read_receipts(path)
+    assert receipt["arrays"][0]["sha256"] == hashlib.sha256(A.tobytes()).hexdigest() and receipt["num_bytes"] == 24
 
 
 def test_rounds_and_bytes_of_a_run_are_counted_from_its_lines(tmp_path: Path) -> None:
