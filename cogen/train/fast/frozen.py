@@ -90,7 +90,7 @@ class Frozen:
         for columns, found in self.gathered:
             if torch.equal(columns, rows.columns):
                 return found
-        made = self.weight.index_select(1, rows.columns)
+        made = taken(self.weight, rows.columns)
         self.gathered[:] = [(rows.columns, made), *self.gathered[: NUM_GATHERED - 1]]
         return made
 
@@ -118,9 +118,16 @@ def round_rows(x: Tensor, num_kept: int = 0) -> Rows:
         kernels.column_sizes(array(x), array(sizes))
         columns = sizes.topk(num_kept).indices.sort().values
         keep[columns] = 0.0
-    rows = Rows(torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x)), columns, x.index_select(1, columns))
+    rows = Rows(torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x)), columns, taken(x, columns))
     kernels.round_rows(array(x), array(keep), array(rows.values), array(rows.scales))
     return rows
+
+
+def taken(x: Tensor, columns: Tensor) -> Tensor:
+    """The columns `(N, c)` of x."""
+    out = x.new_empty(len(x), len(columns))
+    kernels.take_columns(array(x), array(columns), array(out))
+    return out
 
 
 def integer_sums(x: Rows, weight: Rows) -> Tensor:

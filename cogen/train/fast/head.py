@@ -13,7 +13,7 @@ import torch
 
 from cogen.train.fast import kernels
 from cogen.train.fast.arrays import array
-from cogen.train.fast.frozen import OUTLIERS, Frozen, Rows, integer_sums, round_rows
+from cogen.train.fast.frozen import OUTLIERS, Frozen, Rows, integer_sums, round_rows, taken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ def fast_head(head: Frozen) -> Chunk:
         off, nll, peaks = _rounded(head, rounded, hidden, targets)
         peaks[targets] = 1.0
         likely = (peaks > UNLIKELY).nonzero().squeeze(1)
-        near = off.index_select(1, likely)
+        near = taken(off, likely)
         others = near.sum(1, dtype=torch.float32) - off.gather(1, targets[:, None]).squeeze(1)
         rest = 1.0 - torch.exp(-nll) - others
         return nll, (near @ weight.index_select(0, likely)).addr_(rest.to(mean.dtype), mean)
