@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Adapter, Contract, layout_of
 from cogen.errors import BaseModelError, ContractMismatch
 from cogen.files import write_file, write_folder
+from cogen.launched import launched
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
 
     Args:
         name: a local folder, a hub id, or one of `KNOWN_BASES`.
-        device: as torch names it; None takes CUDA where there is one, else the CPU.
+        device: as torch names it; None takes CUDA where there is one, of several processes each its own, else the CPU.
         precision: "bfloat16", "float32", or "auto": bfloat16 where the device has it in hardware.
     Raises:
         BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
@@ -124,7 +125,7 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     info = describe_base(name)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or default_device())
     dtype = compute_dtype(where, precision)
     with _quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(info.folder, dtype=dtype, local_files_only=True)
@@ -132,6 +133,16 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
     model.requires_grad_(False)
     model.eval()
     return Base(info=info, model=model.to(where), tokenizer=tokenizer)
+
+
+def default_device() -> str:
+    """CUDA where there is one, of several processes on a machine each its own; else the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    here = launched()
+    return "cuda" if here.count == 1 else f"cuda:{here.local_index}"
 
 
 def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:

@@ -26,8 +26,8 @@ class BaseTable(Table):
 
     name: Annotated[str, Field(min_length=1)] = "smollm2-135m"
     """A local folder, a hub id, or a known name."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen weights; auto is bfloat16 where the device has it in hardware."""
+    precision: Literal["auto", "float32", "bfloat16", "nf4"] = "auto"
+    """Of the frozen weights; auto is bfloat16 where the device has it in hardware; nf4 is 4 bits, on CUDA alone."""
 
 
 class Domain(Table):

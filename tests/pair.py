@@ -1,0 +1,72 @@
+"""One of two processes that train together: `python -m tests.pair BASE OUT`, with a launcher's variables set.
+
+Each case of `CASES` is trained once more in one process by the test that started this.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from cogen.base import Base, load_base
+from cogen.config import Train
+from cogen.launched import launched
+from cogen.train.loop import Step
+from cogen.train.single import Trained, train_adapter
+
+SEEDS = Path(__file__).parent.parent / "seeds"
+# Seven blocks in steps of three: shares of one and two blocks, and none and one in the last step.
+SHORT = Train(
+    tokens_per_round=448,
+    block_tokens=64,
+    batch_blocks=3,
+    learning_rate=0.01,
+    rank=4,
+    cpu_kernels="off",
+    checkpoint_seconds=1e-9,
+)
+CASES = {
+    "plain": SHORT,
+    "parts": SHORT.model_copy(update={"accumulate": 2, "train_embeddings": True}),
+    "fast": SHORT.model_copy(update={"cpu_kernels": "float32"}),
+    "early": SHORT.model_copy(update={"early_stop_patience": 1, "early_stop_every": 1, "early_stop_frac": 0.2}),
+}
+
+
+def train(base: Base, settings: Train, **options: Any) -> Trained:
+    """As the test trains it alone."""
+    return train_adapter(base, {"grid": SEEDS / "grid.jsonl"}, settings, domain="grid", heldout_frac=0.15, **options)
+
+
+def main(base_name: str, out: Path) -> None:
+    """Train every case, and the first one once more from the state after its first step."""
+    index = launched().index
+    base = load_base(base_name, device="cpu", precision="float32")
+    state, copies = out / "state", (out / "state-of-step-1", out / "state-to-resume")
+    called: list[int] = []
+
+    def on_step(step: Step) -> None:
+        called.append(step.step)
+        if step.step == 2:
+            for copy in copies:
+                shutil.copy(state, copy)
+
+    said = {}
+    for name, settings in CASES.items():
+        options = {"on_step": on_step, "state_path": state} if name == "plain" else {}
+        said[name] = _kept(train(base, settings, **options), out / f"{name}-{index}")
+    said["resumed"] = _kept(train(base, SHORT, state_path=copies[1], resume=True), out / f"resumed-{index}")
+    (out / f"said-{index}.json").write_text(json.dumps({**said, "called": called}))
+
+
+def _kept(made: Trained, folder: Path) -> dict[str, Any]:
+    made.adapter.save(folder)
+    best = made.result.best
+    return {"loss_nats": made.result.loss_nats, "best": None if best is None else [best.step, best.bits_per_byte]}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
