@@ -1,4 +1,4 @@
-"""One of two processes that train together: `python -m tests.pair BASE OUT`, with a launcher's variables set.
+"""Two processes that train together, and each of them: `python -m tests.pair BASE OUT DEVICE`, started by `launch`.
 
 Each case of `CASES` is trained once more in one process by the test that started this.
 """
@@ -6,7 +6,10 @@ Each case of `CASES` is trained once more in one process by the test that starte
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ from cogen.launched import launched
 from cogen.train.loop import Step
 from cogen.train.single import Trained, train_adapter
 
-SEEDS = Path(__file__).parent.parent / "seeds"
+ROOT = Path(__file__).parent.parent
+SEEDS = ROOT / "seeds"
 # Seven blocks in steps of three: shares of one and two blocks, and none and one in the last step.
 SHORT = Train(
     tokens_per_round=448,
@@ -36,15 +40,43 @@ CASES = {
 }
 
 
+def launch(*arguments: object) -> list[tuple[int, str, str]]:
+    """Two processes as a launcher starts them; exit code, stdout and stderr of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", *map(str, arguments)],
+            env={**os.environ, **shared, "RANK": str(i), "LOCAL_RANK": str(i), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        said = [child.communicate(timeout=240) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    return [(child.returncode, *texts) for child, texts in zip(children, said, strict=True)]
+
+
 def train(base: Base, settings: Train, **options: Any) -> Trained:
     """As the test trains it alone."""
     return train_adapter(base, {"grid": SEEDS / "grid.jsonl"}, settings, domain="grid", heldout_frac=0.15, **options)
 
 
-def main(base_name: str, out: Path) -> None:
-    """Train every case, and the first one once more from the state after its first step."""
+def main(base_name: str, out: Path, device: str) -> None:
+    """Train every case, and the first one once more from the state after its first step.
+
+    Args:
+        device: "cpu", or "own": the process's own accelerator.
+    """
     index = launched().index
-    base = load_base(base_name, device="cpu", precision="float32")
+    base = load_base(base_name, device=None if device == "own" else device, precision="float32")
     state, copies = out / "state", (out / "state-of-step-1", out / "state-to-resume")
     called: list[int] = []
 
@@ -69,4 +101,4 @@ def _kept(made: Trained, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

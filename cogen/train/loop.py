@@ -176,26 +176,21 @@ def _step(
     """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
 
-    from cogen.train.loss import chunked_loss, difference, head_weight
+    from cogen.train.fused_loss import head_loss
+    from cogen.train.loss import difference, head_weight
 
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_factor", 1.0)
     num_predicted = max(together.sum(sum(batch.num_predicted for batch in batches)), 1)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    mean_loss = head_loss(model.device, settings, fast.difference if fast is not None else difference)
 
     def part_loss(batch: Batch) -> Tensor:
         """The batch's part of the mean over all."""
         with autocast(model):
             hidden = hidden_states(model, batch)
         weight, targets = head_weight(model), torch.from_numpy(batch.targets).to(hidden.device)
-        mean = chunked_loss(
-            hidden.to(weight.dtype),
-            weight,
-            targets,
-            settings.head_chunk_tokens,
-            fast.difference if fast is not None else difference,
-        )
-        return mean * (batch.num_predicted / num_predicted)
+        return mean_loss(hidden.to(weight.dtype), weight, targets) * (batch.num_predicted / num_predicted)
 
     if fast is not None:
         sum_loss = gradients_in_parallel(part_loss, batches, parameters)

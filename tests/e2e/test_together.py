@@ -6,10 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +16,16 @@ from safetensors.torch import load_file
 from cogen.adapter import Adapter
 from cogen.base import Base
 from tests.cut import Cut, cut_after
-from tests.pair import CASES, SEEDS, train
+from tests.pair import CASES, SEEDS, launch, train
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-
-
-def launch(*arguments: object) -> list[tuple[int, str, str]]:
-    """Two processes as a launcher starts them; exit code, stdout and stderr of each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", *map(str, arguments)],
-            env={**os.environ, **shared, "RANK": str(i), "LOCAL_RANK": str(i), "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    try:
-        said = [child.communicate(timeout=240) for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    return [(child.returncode, *texts) for child, texts in zip(children, said, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def pair(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What both processes of `tests.pair` kept."""
     out = tmp_path_factory.mktemp("pair")
-    for code, _, err in launch("tests.pair", tiny_folder, out):
+    for code, _, err in launch("tests.pair", tiny_folder, out, "cpu"):
         assert code == 0, err
     return out
 
