@@ -91,9 +91,10 @@ def test_flops_are_those_that_torch_counts(shapes: Any) -> None:
 
 
 def test_context_is_what_a_token_sees(shapes: Any) -> None:
-    """One document of 10 tokens in blocks of 10: 5.5 tokens; in blocks of 5: 3. Red: whole blocks."""
-    document = [np.zeros(10, dtype=np.int32)]
-    assert (shapes.mean_context(document, 10), shapes.mean_context(document, 5)) == (5.5, 3.0)
+    """A document of 10 tokens in one block, in two, and documents of 6 and 4 in one. Red: whole blocks."""
+    whole, six, four = (np.zeros(n, dtype=np.int32) for n in (10, 6, 4))
+    assert (shapes.mean_context([whole], 10), shapes.mean_context([whole], 5)) == (5.5, 3.0)
+    assert shapes.mean_context([six, four], 10) == (21 + 10) / 10
 
 
 @pytest.mark.slow
