@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup simulate test test-slow check bench-merge bench-train clean
+.PHONY: setup simulate test test-slow test-gpu check bench-merge bench-train clean
 
 setup: .venv/ready
 
@@ -26,6 +26,11 @@ test: .venv/dev
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m 'slow or network'
+
+# On a machine with an NVIDIA GPU; some tests need two.
+test-gpu: .venv/dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpu]'
+	$(BIN)/python -m pytest -m gpu
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ Each measurement is a process of its own on the same prepared text, base and LoR
 - packed: Trainer + PEFT at its best: documents end to end in full rows, bfloat16 where the CPU has it.
 
 `--tokens` are timed and then scored on the held-out part; the first step of each counts for neither rate.
+With `--shape`, models of random weights are trained in their place, on `--device`: see shapes.py.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import shapes
+
 EXAMPLE = "example: python benchmarks/train.py --data grid.jsonl --tokens 12288 --repeats 2 --json train.json"
 TOOLS = ("ours", "ours-fused", "ours-off", "float32", "padded", "packed")
 OURS = {"ours": "auto", "ours-fused": "fused", "ours-off": "off", "float32": "off"}
@@ -34,6 +37,8 @@ FLOP_PER_TOKEN = 0.66e9  # of SmolLM2-135M at 512 tokens: forward, and backward 
 def main() -> int:
     """Measure every tool in turns and print one JSON object; progress on stderr."""
     args = _arguments()
+    if args.shape:
+        return shapes.main(args)
     if args.job:
         print(json.dumps(_job(args.job, args.base, args.data, args.tokens, args.threads)))
         return 0
@@ -218,14 +223,18 @@ def _arguments() -> argparse.Namespace:
     add(
         "--tools",
         type=lambda text: text.split(","),
-        default=["ours", "padded", "packed"],
-        help="default: ours,padded,packed",
+        help="default: ours,padded,packed; with --shape ours,trainer",
     )
     add("--repeats", type=int, default=2, metavar="N", help="of every measurement, in turns; default: %(default)s")
     add("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="default: %(default)s")
     add("--json", type=Path, metavar="PATH", help="write everything to a file")
     add("--job", help=argparse.SUPPRESS)
+    shapes.add_arguments(parser)
     args = parser.parse_args()
+    shapes.check(parser, args)
+    if args.shape:
+        return args
+    args.tools = args.tools or ["ours", "padded", "packed"]
     if not args.job and not set(args.tools) <= set(TOOLS):
         parser.error(f"--tools: expected some of {','.join(TOOLS)}")
     return args

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Adapter, Contract, layout_of
 from cogen.errors import BaseModelError, ContractMismatch
 from cogen.files import write_file, write_folder
+from cogen.four_bit import four_bit_options
+from cogen.launched import launched
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +101,11 @@ class Base:
     def eos_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
+    @property
+    def precision(self) -> str:
+        """Of the frozen weights as they are in memory."""
+        return "nf4" if getattr(self.model, "is_loaded_in_4bit", False) else str(self.model.dtype)
+
 
 def cache_folder() -> Path:
     """`$COGEN_CACHE`, or the platform's cache folder for cogen."""
@@ -112,8 +119,8 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
 
     Args:
         name: a local folder, a hub id, or one of `KNOWN_BASES`.
-        device: as torch names it; None takes CUDA where there is one, else the CPU.
-        precision: "bfloat16", "float32", or "auto": bfloat16 where the device has it in hardware.
+        device: as torch names it; None takes CUDA where there is one, of several processes each its own, else the CPU.
+        precision: "bfloat16", "float32", "auto": bfloat16 where the device has it in hardware; or "nf4": 4 bits.
     Raises:
         BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
 
@@ -123,15 +130,26 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    info = describe_base(name)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or default_device())
     dtype = compute_dtype(where, precision)
+    four_bit = four_bit_options(where, dtype) if precision == "nf4" else {}
+    info = describe_base(name)
     with _quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(info.folder, dtype=dtype, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(info.folder, dtype=dtype, local_files_only=True, **four_bit)
         tokenizer = AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
     model.requires_grad_(False)
     model.eval()
-    return Base(info=info, model=model.to(where), tokenizer=tokenizer)
+    return Base(info=info, model=model if four_bit else model.to(where), tokenizer=tokenizer)
+
+
+def default_device() -> str:
+    """CUDA where there is one, of several processes on a machine each its own; else the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    here = launched()
+    return "cuda" if here.count == 1 else f"cuda:{here.local_index}"
 
 
 def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:
@@ -146,7 +164,7 @@ def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
     """bfloat16 where the device multiplies it in hardware (emulated, it is six times slower than float32)."""
     import torch
 
-    if precision != "auto":
+    if precision not in ("auto", "nf4"):
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32

@@ -26,8 +26,8 @@ class BaseTable(Table):
 
     name: Annotated[str, Field(min_length=1)] = "smollm2-135m"
     """A local folder, a hub id, or a known name."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen weights; auto is bfloat16 where the device has it in hardware."""
+    precision: Literal["auto", "float32", "bfloat16", "nf4"] = "auto"
+    """Of the frozen weights; auto is bfloat16 where the device has it in hardware; nf4 is 4 bits, on CUDA alone."""
 
 
 class Domain(Table):
@@ -99,7 +99,9 @@ class Train(Table):
     clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest l2 norm of a step's gradient."""
     head_chunk_tokens: Count = 256
-    """Tokens whose logits exist at a time."""
+    """Tokens whose logits exist at a time; the fused loss chooses for itself."""
+    fused_loss: Literal["auto", "off"] = "auto"
+    """Head and loss in one kernel, on CUDA where liger-kernel is installed (auto), or never (off)."""
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 60.0
     """Between saved states of `cogen train`."""
     early_stop_patience: Annotated[int, Field(ge=0)] = 0

@@ -27,7 +27,8 @@ from cogen.cli import (
     train,
     watch,
 )
-from cogen.errors import CogenError
+from cogen.errors import CogenError, ConfigError
+from cogen.launched import launched
 
 app = typer.Typer(
     help="Federated continual pretraining of small language models by domain experts.",
@@ -72,6 +73,10 @@ def common(
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise typer.Exit
+    if launched().count > 1 and context.invoked_subcommand != "train":
+        fix = "Start this command without accelerate launch or torchrun; only cogen train works in several."
+        got = f"{launched().count} processes"
+        raise ConfigError(f"cannot run cogen {context.invoked_subcommand}", expected="one process", got=got, fix=fix)
 
 
 def main() -> None:
@@ -83,7 +88,8 @@ def main() -> None:
     except CogenError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        if launched().local_index == 0:  # a mistake is one line on a machine, however many processes meet it
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

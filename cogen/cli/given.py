@@ -16,14 +16,15 @@ def given_config(
     """Through the config's own checks, so that bounds and unknown keys read the same everywhere.
 
     Args:
-        overrides: of `--set`. tables: the config tables that mean something to the command.
+        overrides: of `--set`. tables: the config tables, or single keys, that mean something to the command.
     Raises:
         ConfigError: an override of another table, or one that the config refuses.
     """
     values: dict[str, Any] = {"domains": [{"name": domain, "data": path}], "evaluate": {"heldout_frac": heldout_frac}}
     for text in overrides:
-        if not text.strip().startswith(tuple(f"{table}." for table in tables)):
-            known = [f"{table}.KEY=VALUE" for table in tables]
+        key = text.partition("=")[0].strip()
+        if key not in tables and key.partition(".")[0] not in tables:
+            known = [f"{table}=VALUE" if "." in table else f"{table}.KEY=VALUE" for table in tables]
             fix = f"Here only {' and '.join(known)} have a meaning."
             raise ConfigError("cannot use option", expected=known[0], got=repr(text), where="--set", fix=fix)
     apply_overrides(values, overrides)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from cogen.base import load_base
+from cogen.base import describe_base, load_base
 from cogen.cli.given import given_config
 from cogen.cli.run_range_test import run_range_test
 from cogen.cli.show import byte_bar, named_paths, print_json, token_bar
 from cogen.config import RunConfig
 from cogen.data.walk import corpus_root
 from cogen.errors import ConfigError, RunError
+from cogen.launched import launched
 from cogen.report.track import Tracking
 from cogen.train.cost import Cost
 from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
 from cogen.train.single import Trained, train_adapter
+from cogen.train.together import come_together, part
 
 GRAM_TOKENS = 8192
+TABLES = ("train", "data", "track", "base.precision")  # that --set may change
 
 
 def run_train(
@@ -40,14 +45,43 @@ def run_train(
     paths = named_paths(data, "--data")
     if lr_range_test and paths:
         config = _config(domain or "range-test", paths, heldout_frac, overrides)
-        run_range_test(load_base(base_name), paths, config, as_json)
+        _require_alone()
+        run_range_test(load_base(base_name, precision=config.base.precision), paths, config, as_json)
         return
     out = _checked_out(paths, domain, out, replaced=resume or overwrite)
     config = _config(domain, paths, heldout_frac, overrides)
-    settings, base = config.train, load_base(base_name)
     state = out.parent / f".{out.name}.training"
-    if resume and not state.is_file():
+    together = come_together(config.train.batch_blocks)
+    if resume and together.is_main and not state.is_file():
         print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
+    with together.main_first():
+        describe_base(base_name)
+    base = load_base(base_name, precision=config.base.precision)
+    train = partial(
+        train_adapter,
+        base,
+        paths,
+        config.train,
+        domain=domain,
+        heldout_frac=heldout_frac,
+        data=config.data,
+        state_path=state,
+        resume=resume,
+        gram_tokens=GRAM_TOKENS if gram else 0,
+    )
+    if together.is_main:
+        made = _shown(train, config, out)
+        made.adapter.save(out)
+        state.unlink(missing_ok=True)
+        _say(made, out, as_json)
+    else:
+        train()
+    part()
+
+
+def _shown(train: Callable[..., Trained], config: RunConfig, out: Path) -> Trained:
+    """Train with bars, and with what `[track]` names."""
+    settings, domain = config.train, config.domains[0].name
     num_tokens = plan_round(settings, 1, 1).num_blocks * settings.block_tokens
     with Tracking(config, out.parent, out.name) as tracking, TrainingBars(domain, num_tokens) as bars:
 
@@ -55,23 +89,7 @@ def run_train(
             bars.step(step)
             tracking.step(domain, vars(step))
 
-        made = train_adapter(
-            base,
-            paths,
-            settings,
-            domain=domain,
-            heldout_frac=heldout_frac,
-            data=config.data,
-            on_read=bars.read,
-            on_start=bars.start,
-            on_step=on_step,
-            state_path=state,
-            resume=resume,
-            gram_tokens=GRAM_TOKENS if gram else 0,
-        )
-    made.adapter.save(out)
-    state.unlink(missing_ok=True)
-    _say(made, out, as_json)
+        return train(on_read=bars.read, on_start=bars.start, on_step=on_step)
 
 
 class TrainingBars(ExitStack):
@@ -106,8 +124,14 @@ def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replac
     return out
 
 
+def _require_alone() -> None:
+    if (count := launched().count) > 1:
+        fix = "Start it without accelerate launch or torchrun."
+        raise ConfigError("cannot test learning rates", expected="one process", got=f"{count} processes", fix=fix)
+
+
 def _config(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> RunConfig:
-    config = given_config(domain, next(iter(paths.values())), heldout_frac, overrides, ("train", "data", "track"))
+    config = given_config(domain, next(iter(paths.values())), heldout_frac, overrides, TABLES)
     for path in paths.values():
         corpus_root(path)  # fails before the base is loaded
     return config

@@ -20,7 +20,8 @@ def train(
     end_phase: Annotated[str | None, typer.Option(help="Text to end on; short for --set train.end_phase.")] = None,
     heldout_frac: Annotated[float, typer.Option(help="Share of documents never trained on.")] = 0.05,
     settings: Annotated[
-        list[str], typer.Option("--set", help="train.KEY=VALUE or data.KEY=VALUE, for example train.rank=8.")
+        list[str],
+        typer.Option("--set", help="train.KEY=VALUE, data.KEY=VALUE or base.precision=VALUE, such as train.rank=8."),
     ] = [],  # noqa: B006
     gram: Annotated[
         bool,

@@ -140,9 +140,9 @@ class MixedStream:
 
 
 def step_batches(stream: Stream, first: int, num_blocks: int, num_parts: int) -> list[Batch]:
-    """The blocks of a step in up to `num_parts` batches, whose sizes differ by a block at most."""
+    """The blocks of a step in up to `num_parts` batches, whose sizes differ by a block at most; none of no blocks."""
     parts = min(num_parts, num_blocks)
-    edges = [first + num_blocks * k // parts for k in range(parts + 1)]
+    edges = [first + num_blocks * k // parts for k in range(parts + 1)] if parts else []
     return [train_batch(stream, a, b - a) for a, b in pairwise(edges)]
 
 

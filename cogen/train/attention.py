@@ -1,7 +1,7 @@
 """Attention that restarts at each document boundary, plugged into transformers by name.
 
 Segments lie end to end in one row, and each is attended causally on its own: no mask is built, no
-score between documents is computed. Legend: N tokens of all segments, H heads, D head size.
+score between documents is computed. One kernel does it where there is one, else a call for each. Legend: N tokens of all segments, H heads, D head size.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cogen.errors import BaseModelError
+from cogen.train.varlen import is_for_one_kernel, varlen_attention
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,6 +64,8 @@ def segment_attention(
     from torch.nn.functional import scaled_dot_product_attention
 
     require_window(sliding_window, segment_lengths)
+    if is_for_one_kernel(query) and dropout == 0.0:
+        return varlen_attention(query, key, value, segment_lengths, scaling), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)

@@ -43,6 +43,6 @@ def prepare_corpus(
         tokenizer_hash=contract.tokenizer,
         base=base.info.name,
         judge=partial(judge, base) if judged else None,
-        judge_hash=f"{contract.weights} {base.model.dtype} {WINDOW_TOKENS}" if judged else "",
+        judge_hash=f"{contract.weights} {base.precision} {WINDOW_TOKENS}" if judged else "",
         progress=progress,
     )

@@ -20,6 +20,7 @@ from cogen.train.lora import attached, read_back, tables
 from cogen.train.recompute import recomputed
 from cogen.train.schedule import Plan, learning_rate
 from cogen.train.state import Best, TrainState
+from cogen.train.together import ALONE, Together, come_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,10 +83,17 @@ def train_round(
         on_checkpoint: called with a state to save, every `settings.checkpoint_seconds`.
         judge: scores the model as it is, lower being better; asked every `settings.early_stop_every` steps
             and at the end. After `settings.early_stop_patience` scores without a better one training ends.
+    Of several processes each works through its share of a step; all return the same, only the first one calls
+    `on_step`, `on_checkpoint` and `judge`.
+
     Returns: float32 factors on the CPU; the same bits for the same input on the same CPU.
     Raises:
         TrainingError: the loss is not finite.
+        ConfigError: more processes than blocks of a step.
     """
+    together = come_together(plan.batch_blocks)
+    if not together.is_main:
+        on_step = on_checkpoint = None
     accelerator = make_accelerator()
     use_segment_attention(base.model)
     state = state or TrainState({})
@@ -104,14 +112,14 @@ def train_round(
         optimizer = accelerator.prepare(_optimizer(live, slow, settings, state))
         while done < plan.num_steps and not is_over(best, settings):
             rate = learning_rate(settings, plan.first_step + done, plan.total_steps)
-            block, num_blocks = plan.blocks_of(done)
+            block, num_blocks = together.share(*plan.blocks_of(done))
             batches = step_batches(stream, block, num_blocks, settings.accumulate if fast is None else num_blocks)
-            loss = _step(accelerator, base.model, optimizer, batches, rate, settings, fast)
+            loss = _step(accelerator, base.model, optimizer, batches, rate, settings, fast, together)
             sum_loss += _finite(loss, plan, done)
             done += 1
             if judge is not None and is_due(done, plan.num_steps, settings):
                 with fast.aside() if fast is not None else nullcontext():
-                    score = judge()
+                    score = together.from_main(judge)
                 best = better(best, score, done, partial(read_back, live, scaling))
             if on_step is not None:
                 seconds = time.monotonic() - began
@@ -163,27 +171,26 @@ def _step(
     rate: float,
     settings: Train,
     fast: FastTraining | None = None,
+    together: Together = ALONE,
 ) -> float:
     """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
 
-    from cogen.train.loss import Chunk, chunked_loss, head_weight, nll_and_gradient
+    from cogen.train.fused_loss import head_loss
+    from cogen.train.loss import head_weight, nll_and_gradient
 
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_factor", 1.0)
-    num_predicted = max(sum(batch.num_predicted for batch in batches), 1)
+    num_predicted = max(together.sum(sum(batch.num_predicted for batch in batches)), 1)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
-
-    chunk: Chunk = nll_and_gradient if fast is None else fast.head
-    size = min(settings.head_chunk_tokens, settings.head_chunk_tokens if fast is None else fast.chunk_tokens)
+    mean_loss = head_loss(model.device, settings, nll_and_gradient if fast is None else fast.head)
 
     def part_loss(batch: Batch) -> Tensor:
         """The batch's part of the mean over all."""
         with autocast(model) if fast is None else nullcontext():
             hidden = hidden_states(model, batch)
         weight, targets = head_weight(model), torch.from_numpy(batch.targets).to(hidden.device)
-        mean = chunked_loss(hidden.to(weight.dtype), weight, targets, size, chunk)
-        return mean * (batch.num_predicted / num_predicted)
+        return mean_loss(hidden.to(weight.dtype), weight, targets) * (batch.num_predicted / num_predicted)
 
     if fast is not None:
         sum_loss = fast.gradients(part_loss, batches, parameters)
@@ -193,10 +200,11 @@ def _step(
             loss = part_loss(batch)
             accelerator.backward(loss)
             sum_loss += float(loss.detach())
+    together.sum_gradients(parameters)
     accelerator.clip_grad_norm_(parameters, settings.clip_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return sum_loss
+    return together.sum(sum_loss)
 
 
 def _finite(loss: float, plan: Plan, step: int) -> float:

@@ -106,20 +106,27 @@ def _bare(factors: Mapping[str, Factors]) -> LoraConfig:
 
 def _require_fit(model: PreTrainedModel, factors: Mapping[str, Factors]) -> None:
     """Before anything is attached: PEFT, failing half-way, leaves its layers behind."""
-    from torch.nn import Embedding
-    from transformers.pytorch_utils import Conv1D
-
     modules = dict(model.named_modules())
     for name, f in factors.items():
-        layer = modules.get(name)
-        shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
-        if f.shape != (shape[::-1] if isinstance(layer, (Conv1D, Embedding)) else shape):
+        shape = _shape_of(modules.get(name))
+        if f.shape != shape:
             raise ContractMismatch(
                 "adapter mismatch",
                 expected=f"{name} {shape or 'absent'} of the model",
                 got=str(f.shape),
                 fix="Use adapters that were trained from this very base model.",
             )
+
+
+def _shape_of(layer: torch.nn.Module | None) -> tuple[int, ...]:
+    """`(d_out, d_in)` of a layer that takes factors, as it says itself: packed weights have another shape."""
+    from torch.nn import Embedding, Linear
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(layer, Linear):
+        return layer.out_features, layer.in_features
+    shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
+    return shape[::-1] if isinstance(layer, (Conv1D, Embedding)) else shape
 
 
 def _fill(

@@ -104,7 +104,7 @@ def state_key(base: Base, mixture: Mixture, settings: Train) -> str:
     patterns = [list(schedule.pop(key).items()) for key in ("rank_pattern", "alpha_pattern")]  # their order counts
     about = [
         vars(base.info.contract),
-        str(base.model.dtype),
+        base.precision,
         schedule,
         patterns,
         mixture.heldout_frac,

@@ -21,6 +21,7 @@ from cogen.train.mixture import MIXED, Mixture, make_stream, read_mixture, state
 from cogen.train.schedule import plan_round
 from cogen.train.start import start_factors
 from cogen.train.state import Best, TrainState
+from cogen.train.together import come_together
 from cogen.versions import versions
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def train_adapter(
         on_start: called with what training costs, once the data are read and before the first step.
         gram_tokens: of the training text, over which Gram statistics are taken for `regmean`; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
+    Of several processes (`accelerate launch`) each trains its share, and only the first one calls back, saves the
+    state and takes Gram statistics.
+
     Raises:
         DataError: a corpus is too small to hold anything out.
         RunError: with `resume`, the saved state is of other data or settings.
@@ -76,13 +80,16 @@ def train_adapter(
             got="train.train_embeddings = true",
             fix="Leave one of them out; a table of embeddings has no inputs to take them of.",
         )
-    mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read)
+    together = come_together(settings.batch_blocks)
+    with together.main_first():
+        mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read if together.is_main else None)
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)
     state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
+    together.require_same(f"{key} {0 if state is None else state.num_steps_done}")
     start = start_factors(base.info.modules, settings, base.info.embeddings)
-    if on_start is not None:
+    if on_start is not None and together.is_main:
         on_start(cost_of(layout_of(start), plan, settings.block_tokens))
     result = train_round(
         base,
@@ -97,7 +104,7 @@ def train_adapter(
     )
     manifest = _manifest(domain, mixture, settings, result)
     grams = None
-    if gram_tokens > 0:
+    if gram_tokens > 0 and together.is_main:
         num_blocks = min(-(-gram_tokens // settings.block_tokens), plan.num_blocks)
         grams = collect_grams(base, result.factors, stream, num_blocks)
         manifest["gram_tokens"] = num_blocks * settings.block_tokens

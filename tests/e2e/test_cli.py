@@ -56,10 +56,21 @@ def test_bad_corpora(
         ("train.rank=0", ("train.rank",)),
         ("train.rnk=4", ("'rank'",)),
         ("federation.num_rounds=2", ("train.KEY=VALUE",)),
+        ("base.name=other", ("base.precision=VALUE",)),
     ],
 )
 def test_bad_settings(cogen: Cogen, tiny_folder: Path, setting: str, words: tuple[str, ...]) -> None:
     refused(cogen(*TRAIN, "anything", "--base", tiny_folder, "--set", setting), *words)
+
+
+def test_four_bits_without_a_gpu(cogen: Cogen, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red: the base loaded in the default precision, whatever is set."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    corpus = Path(__file__).parents[2] / "seeds/grid.jsonl"
+    setting = ("--set", "base.precision=nf4")
+    refused(cogen(*TRAIN, corpus, "--base", tiny_folder, *setting), "a CUDA device, got cpu", "base.precision")
+    refused(cogen(*TRAIN, corpus, "--base", tiny_folder, "--lr-range-test", *setting), "a CUDA device, got cpu")
+    assert not list(Path.cwd().iterdir())
 
 
 def test_unknown_key_in_a_config(cogen: Cogen, config_file: Path) -> None:

@@ -34,7 +34,7 @@ def fast_head(head: Frozen) -> Chunk:
         return _exact
     rounded, mean = head.by_output, head.weight.mean(0, dtype=torch.float32).to(head.weight.dtype)
 
-    def chunk(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def part(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         off, nll, peaks = _rounded(head, rounded, hidden, targets)
         peaks[targets] = 1.0
         likely = (peaks > UNLIKELY).nonzero().squeeze(1)
@@ -42,6 +42,11 @@ def fast_head(head: Frozen) -> Chunk:
         others = near.sum(1, dtype=torch.float32) - off.gather(1, targets[:, None]).squeeze(1)
         rest = 1.0 - torch.exp(-nll) - others
         return nll, (near @ weight.index_select(0, likely)).addr_(rest.to(mean.dtype), mean)
+
+    def chunk(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
+        nll, gradient = zip(*(part(h, weight, t) for h, t in pairs), strict=True)
+        return torch.cat(nll), torch.cat(gradient)
 
     return chunk
 

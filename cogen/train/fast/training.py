@@ -57,20 +57,19 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
 
 
 class FastTraining:
-    """A model's fast layers and attention, and how to compute the loss: `head`, of `chunk_tokens` at most."""
+    """A model's fast layers and attention, and how to compute the loss (`head`)."""
 
     def __init__(self, model: PreTrainedModel, *, int8: bool) -> None:
         import torch
         from transformers import AttentionInterface
 
         from cogen.train.fast.frozen import Frozen
-        from cogen.train.fast.head import CHUNK_TOKENS, fast_head
+        from cogen.train.fast.head import fast_head
         from cogen.train.fast.layers import FastLayers
         from cogen.train.loss import head_weight
 
         narrow = int8 and model.dtype == torch.float32
         AttentionInterface.register(NAME, partial(_attention, kept_as=torch.float16 if narrow else model.dtype))
-        self.chunk_tokens = CHUNK_TOKENS
         self.head = fast_head(Frozen.of(head_weight(model), int8=int8, is_last=True))
         self._model, self._layers = model, FastLayers(model, int8=int8)
 
