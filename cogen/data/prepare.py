@@ -118,16 +118,25 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Stamp:
-    """Names, sizes and times of a corpus's files, by which it is known again without reading it."""
+    """Names, sizes, times and modes of a corpus's files, by which it is known again without reading it."""
 
     files: list[list[str | int]]
     newest: float
 
     @classmethod
     def of(cls, root: Path) -> _Stamp:
-        found = [(item.name, item.path.stat()) for item in walk(root) if isinstance(item, Found)]
-        newest = max((about.st_mtime for _, about in found), default=0.0)
-        return cls([[name, about.st_size, about.st_mtime_ns] for name, about in found], newest)
+        found = [_known_by(item) for item in walk(root) if isinstance(item, Found)]
+        return cls([values for values, _ in found], max((changed for _, changed in found), default=0.0))
+
+
+def _known_by(found: Found) -> tuple[list[str | int], float]:
+    """A file as a stamp has it, and when it was changed; one that may not be looked at will be, with another stamp."""
+    try:
+        about = found.path.stat()
+    except OSError as error:
+        return [found.name, error.errno or 0], 0.0
+    # The mode too: a file left out for its permissions may be read next time, and keeps its time.
+    return [found.name, about.st_size, about.st_mtime_ns, about.st_mode], about.st_mtime
 
 
 def _find_or_make(task: _Task, cache: Path, about: list[Any]) -> tuple[str, Prepared]:

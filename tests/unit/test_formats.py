@@ -331,18 +331,6 @@ def test_what_is_no_file_does_not_hang(tmp_path: Path) -> None:
     assert [d.id for d in corpus] == ["b.txt"] and reason(corpus, "a.txt") == "it is no file"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_what_may_not_be_read_is_left_out(tmp_path: Path) -> None:
-    put(tmp_path, "a.txt", "a").chmod(0)
-    put(tmp_path, "b/b.txt", "b").parent.chmod(0)
-    put(tmp_path, "c.txt", "c")
-    corpus = read_corpus(tmp_path)
-    (tmp_path / "b").chmod(0o700)
-    assert [d.id for d in corpus] == ["c.txt"]
-    assert reason(corpus, "a.txt") == "expected a readable file, got Permission denied"
-    assert reason(corpus, "/b") == "expected a readable folder, got Permission denied"
-
-
 def test_a_library_that_is_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pypdf", None)
     put(tmp_path, "a.pdf", pdf([["text"]]))
