@@ -12,11 +12,12 @@ from cogen.cli.given import given_config
 from cogen.cli.show import byte_bar, print_json
 from cogen.config import Train
 from cogen.data import Prepared
-from cogen.data.card import FAST_BYTES, FULL_BYTES, HALF_BYTES, Cost, training_cost
+from cogen.data.card import Cost
 from cogen.files import write_file
 from cogen.report.card import card_page, card_text
 from cogen.train.corpus import prepare_corpus
-from cogen.train.probe import blocks_at_once, measure_rate
+from cogen.train.cost import card_cost, training_cost
+from cogen.train.probe import measure_rate
 
 
 def run_data(
@@ -52,16 +53,4 @@ def measured_cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
 
 def cost_at(base: Base, prepared: Prepared, settings: Train, rate: float) -> Cost:
     """What a round takes at `rate` tokens a second."""
-    import torch
-
-    live_blocks, is_fast = blocks_at_once(base, settings)
-    activation_bytes = HALF_BYTES if base.model.dtype == torch.bfloat16 else FAST_BYTES if is_fast else FULL_BYTES
-    return training_cost(
-        base.info.modules,
-        sum(p.numel() * p.element_size() for p in base.model.parameters()),
-        activation_bytes,
-        live_blocks,
-        settings,
-        prepared.num_train_tokens,
-        rate,
-    )
+    return card_cost(training_cost(base, settings), prepared.num_train_tokens, rate)

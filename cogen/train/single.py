@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter import Adapter, layout_of
+from cogen.adapter import Adapter
 from cogen.config import Data, Train
 from cogen.data import heldout_windows
 from cogen.data.spool import Progress
 from cogen.errors import ConfigError
-from cogen.train.cost import Cost, cost_of
+from cogen.train.cost import Cost, training_cost
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
@@ -83,7 +83,7 @@ def train_adapter(
     state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
     start = start_factors(base.info.modules, settings, base.info.embeddings)
     if on_start is not None:
-        on_start(cost_of(layout_of(start), plan, settings.block_tokens))
+        on_start(training_cost(base, settings))
     result = train_round(
         base,
         start,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from cogen.adapter import Factors
+from cogen.adapter import Factors, Layout
 from cogen.config import Train
 from cogen.errors import ConfigError
 from cogen.merge.patterns import matching
@@ -27,8 +27,7 @@ def start_factors(
     Raises:
         ConfigError: a pattern that picks no module.
     """
-    tables = dict(embeddings or {}) if settings.train_embeddings else {}
-    chosen = {**target_modules(modules, settings), **tables}
+    chosen, tables = _chosen(modules, settings, embeddings)
     ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
     alphas = _by_pattern(settings.alpha_pattern, chosen, "train.alpha_pattern")
     factors: dict[str, Factors] = {}
@@ -40,6 +39,25 @@ def start_factors(
         else:
             factors |= init_factors({name: shape}, rank, scaling, settings.seed)
     return factors
+
+
+def start_layouts(
+    modules: Mapping[str, tuple[int, int]],
+    settings: Train,
+    embeddings: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Layout]:
+    """Shapes and ranks of what `start_factors` makes, without making it."""
+    chosen, _ = _chosen(modules, settings, embeddings)
+    ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
+    return {name: Layout(*shape, min(ranks.get(name, settings.rank), *shape)) for name, shape in chosen.items()}
+
+
+def _chosen(
+    modules: Mapping[str, tuple[int, int]], settings: Train, embeddings: Mapping[str, tuple[int, int]] | None
+) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+    """All that is adapted, and those of it that are embeddings."""
+    tables = dict(embeddings or {}) if settings.train_embeddings else {}
+    return {**target_modules(modules, settings), **tables}, tables
 
 
 def target_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, tuple[int, int]]:
