@@ -18,6 +18,7 @@ from cogen.report.card import card_page, card_text
 from cogen.train.corpus import prepare_corpus
 from cogen.train.cost import card_cost, training_cost
 from cogen.train.probe import measure_rate
+from cogen.train.start import require_context
 
 
 def run_data(
@@ -33,6 +34,8 @@ def run_data(
     """Prepare the corpus with a bar, write the card and its page, print it."""
     config = given_config("data", path, heldout_frac, overrides, ("data", "train"))
     base = load_base(base_name)
+    if with_cost:
+        require_context(base.info, config.train)
     with byte_bar("data") as bar:
         prepared = prepare_corpus(base, path, config.data, config.evaluate.heldout_frac, progress=bar.update)
     card = replace(prepared.card, cost=measured_cost(base, prepared, config.train) if with_cost else None)

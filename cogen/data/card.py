@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 # Everyday English, against which a domain's tokens per word are read.
@@ -51,7 +51,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Part:
-    """One side of the split, as it is after cleaning; tokens with one EOS a document."""
+    """One side of the split, as it is after cleaning; tokens with one EOS a document, and one BOS where the tokenizer puts it."""
 
     num_documents: int = 0
     num_tokens: int = 0
@@ -107,6 +107,8 @@ class DataCard:
         num_leaked: training documents near a held-out one, dropped or (with data.leakage off) not.
         personal_data: values found by kind, redacted or (with data.redact off) not.
         sha256: of the prepared content.
+        left_out: the first thousand of `num_left_out` files and lines.
+        special_per_document: tokens of a document beside its text: EOS, and BOS where the tokenizer puts one.
     """
 
     source: str
@@ -122,18 +124,20 @@ class DataCard:
     lengths: Lengths
     sha256: str
     left_out: tuple[LeftOutFile, ...] = ()
+    num_left_out: int = 0
     dropped: Mapping[str, Amount] = field(default_factory=dict)
     num_control_characters: int = 0
     num_boilerplate_lines: int = 0
     languages: Mapping[str, int] = field(default_factory=dict)
     personal_data: Mapping[str, int] = field(default_factory=dict)
     num_leaked: int = 0
+    special_per_document: int = 1
     cost: Cost | None = None
     format_version: int = FORMAT_VERSION
 
     @property
     def num_tokens(self) -> int:
-        """Of both sides of the split, EOS counted."""
+        """Of both sides of the split, EOS and BOS counted."""
         return self.train.num_tokens + self.heldout.num_tokens
 
     @property
@@ -143,8 +147,8 @@ class DataCard:
 
     @property
     def tokens_per_word(self) -> float:
-        """Without EOS; well above `general_tokens_per_word`, the tokenizer knows few of the domain's words."""
-        return (self.num_tokens - self.num_documents) / max(1, self.num_words)
+        """Of the text alone; well above `general_tokens_per_word`, the tokenizer knows few of the domain's words."""
+        return (self.num_tokens - self.special_per_document * self.num_documents) / max(1, self.num_words)
 
     def to_json(self) -> str:
         """Indented, keys in the order of the fields; the same card gives the same text."""

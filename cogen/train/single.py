@@ -19,7 +19,7 @@ from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
 from cogen.train.mixture import MIXED, Mixture, make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
-from cogen.train.start import start_factors
+from cogen.train.start import require_context, start_factors
 from cogen.train.state import Best, TrainState
 from cogen.versions import versions
 
@@ -76,6 +76,7 @@ def train_adapter(
             got="train.train_embeddings = true",
             fix="Leave one of them out; a table of embeddings has no inputs to take them of.",
         )
+    require_context(base.info, settings)
     mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read)
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from cogen.adapter import Factors, Layout
+from cogen.base import BaseInfo
 from cogen.config import Train
 from cogen.errors import ConfigError
 from cogen.merge.patterns import matching
@@ -58,6 +59,21 @@ def _chosen(
     """All that is adapted, and those of it that are embeddings."""
     tables = dict(embeddings or {}) if settings.train_embeddings else {}
     return {**target_modules(modules, settings), **tables}, tables
+
+
+def require_context(info: BaseInfo, settings: Train) -> None:
+    """Refuse blocks longer than the context that the base was made for: it has no positions for the rest.
+
+    Raises:
+        ConfigError: says the most that it has.
+    """
+    if info.max_tokens is not None and settings.block_tokens > info.max_tokens:
+        raise ConfigError(
+            "cannot start training",
+            expected=f"train.block_tokens of at most {info.max_tokens}, the context of base {info.name}",
+            got=str(settings.block_tokens),
+            fix="Lower train.block_tokens, or take another base.",
+        )
 
 
 def target_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, tuple[int, int]]:

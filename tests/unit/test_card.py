@@ -37,6 +37,7 @@ CARD = DataCard(
     lengths=describe_lengths([201] * 9 + [1000]),
     sha256="ab" * 32,
     left_out=(LeftOutFile("scan.pdf", "it has no text"),),
+    num_left_out=1,
     dropped={"exact duplicate": Amount(1, 500), "quality: stop words": Amount(1, 300)},
     languages={"en": 9, "de": 1},
     personal_data={"email": 3},
@@ -48,6 +49,7 @@ def test_sums_by_hand() -> None:
     assert (CARD.num_documents, CARD.num_tokens) == (10, 2010)
     assert CARD.tokens_per_word == (2010 - 10) / 1600
     assert Amount(1, 2) + Amount(3, 4) == Amount(4, 6)
+    assert replace(CARD, special_per_document=2).tokens_per_word == (2010 - 20) / 1600
     assert replace(CARD, num_words=0).tokens_per_word == 2000, "no division by nothing"
 
 
@@ -63,13 +65,13 @@ def test_a_card_reads_back_as_it_was() -> None:
     assert DataCard.from_json(CARD.to_json(), "card.json") == CARD
     bare = replace(CARD, cost=None, left_out=(), dropped={})
     assert DataCard.from_json(bare.to_json(), "card.json") == bare
-    assert json.loads(CARD.to_json())["format_version"] == 1
+    assert json.loads(CARD.to_json())["format_version"] == 2
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"format_version": 2}, "expected format 1, got format 2"),
+        ({"format_version": 1}, "expected format 2, got format 1"),
         ({"num_files": "3"}, "card.num_files of another type, got '3'"),
         ({"train": {"num_documents": 1}}, "expected the keys of Part, got other ones at card.train"),
         ({"more": 1}, "expected the keys of DataCard, got other ones at card"),
