@@ -248,10 +248,15 @@ def test_a_row_without_end_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(document, "MAX_DOCUMENT_BYTES", 500)
     texts = ["one", "x" * 501, "ü" * 251, "ü" * 250]
     put(tmp_path, "a.parquet", parquet({"text": texts}))
+    put(tmp_path, "b.csv", 'text\n"' + ("ü" * 100 + "\n") * 3 + '"\nfine\n')
     corpus = read_corpus(tmp_path)
-    assert [d.text for d in corpus] == ["one", "ü" * 250]
+    assert [d.text for d in corpus] == ["one", "ü" * 250, "fine"]
     why = "expected at most 500 bytes in one document, got more"
-    assert corpus.left_out == ((f"{tmp_path / 'a.parquet'}, row 2", why), (f"{tmp_path / 'a.parquet'}, row 3", why))
+    assert [(Path(file).name, reason) for file, reason in corpus.left_out] == [
+        ("a.parquet, row 2", why),
+        ("a.parquet, row 3", why),
+        ("b.csv, line 5", why),
+    ]
 
 
 def test_rows_of_parquet_become_pythons_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

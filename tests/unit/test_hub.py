@@ -33,10 +33,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
     calls: list[dict[str, Any]] = []
 
     def fake(name: str, *, repo_type: str, revision: str | None, allow_patterns: list[str]) -> str:
-        calls.append({"name": name, "type": repo_type, "revision": revision})
+        fetched = list(filter_repo_objects(FILES, allow_patterns=allow_patterns))
+        calls.append({"name": name, "type": repo_type, "revision": revision, "files": fetched})
         snapshot = tmp_path / "hub" / "snapshots" / str(len(calls))
         snapshot.mkdir(parents=True)
-        for number, wanted in enumerate(filter_repo_objects(FILES, allow_patterns=allow_patterns)):
+        for number, wanted in enumerate(fetched):
             blob, content = tmp_path / "hub" / "blobs" / f"{len(calls)}-{number}", FILES[wanted]
             blob.parent.mkdir(exist_ok=True)
             blob.write_bytes(gzip.compress(b'{"text": "three"}\n') if content is None else content.encode())
@@ -49,25 +50,26 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]
 
 
 @pytest.mark.parametrize(
-    ("address", "revision", "texts"),
+    ("address", "revision", "inside", "texts"),
     [
-        ("org/set", None, ["About the set.", "one", "three", "two"]),
-        ("org/set@v1.2", "v1.2", ["About the set.", "one", "three", "two"]),
-        ("org/set/part", None, ["one", "three"]),
-        ("org/set@abc123/part/", "abc123", ["one", "three"]),
-        ("org/set@v1/part/deep", "v1", ["three"]),
-        ("org/set/partial/c.txt", None, ["two"]),
-        ("o-r_g.x/s.e-t/part/deep/b.jsonl.gz", None, ["three"]),
+        ("org/set", None, "", ["About the set.", "one", "three", "two"]),
+        ("org/set@v1.2", "v1.2", "", ["About the set.", "one", "three", "two"]),
+        ("org/set/part", None, "part/", ["one", "three"]),
+        ("org/set@abc123/part/", "abc123", "part/", ["one", "three"]),
+        ("org/set@v1/part/deep", "v1", "part/deep/", ["three"]),
+        ("org/set/partial/c.txt", None, "partial/c.txt", ["two"]),
+        ("o-r_g.x/s.e-t/part/deep/b.jsonl.gz", None, "part/deep/b.jsonl.gz", ["three"]),
     ],
 )
 def test_an_address_names_revision_and_path(
-    hub: list[dict[str, Any]], address: str, revision: str | None, texts: list[str]
+    hub: list[dict[str, Any]], address: str, revision: str | None, inside: str, texts: list[str]
 ) -> None:
-    """Only files with a reader are fetched: `strict` would name others. Red: `part` fetches `partial` too; no revision."""
+    """Only files with a reader are fetched. Red: `part` fetches `partial` too; no revision."""
     corpus = read_corpus(f"hf://datasets/{address}", strict=True)
     assert [d.text for d in corpus] == texts and corpus.left_out == ()
     name = address.partition("@")[0] if "@" in address else "/".join(address.split("/")[:2])
-    assert hub == [{"name": name, "type": "dataset", "revision": revision}]
+    files = [f for f in FILES if f.startswith(inside) and not f.endswith((".png", ".bin"))]
+    assert hub == [{"name": name, "type": "dataset", "revision": revision, "files": files}]
 
 
 @pytest.mark.parametrize("inside", ["nowhere", "part/none.txt"])
