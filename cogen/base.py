@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CONTRACT_FORMAT = 2
+CONTRACT_FORMAT = 3
 PROBE = "Naive cafe: 3.14 kV at 25 deg C;\n\tthe patient's SpO2 fell to 88%. \u00e9\u4e2d\u2192"
 
 
@@ -62,6 +62,7 @@ class BaseInfo:
         contract: what an adapter must agree with.
         modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`; the head is not one.
         embeddings: the table of input embeddings, likewise; its d_in is the size of the vocabulary.
+        max_tokens: of its context (`max_position_embeddings`); None where the architecture has no limit.
     """
 
     name: str
@@ -69,6 +70,7 @@ class BaseInfo:
     contract: Contract
     modules: Mapping[str, tuple[int, int]]
     embeddings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    max_tokens: int | None = None
 
     def require(self, adapter: Adapter, where: str) -> None:
         """Raise ContractMismatch unless `adapter` fits this base.
@@ -105,6 +107,12 @@ class Base:
     def precision(self) -> str:
         """Of the frozen weights as they are in memory."""
         return "nf4" if getattr(self.model, "is_loaded_in_4bit", False) else str(self.model.dtype)
+
+    @property
+    def start_id(self) -> int:
+        """What the first token of a text is predicted from: BOS where the tokenizer puts one there, else EOS."""
+        bos = leading_id(self.tokenizer)
+        return self.eos_id if bos is None else bos
 
 
 def cache_folder() -> Path:
@@ -160,6 +168,12 @@ def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
 
 
+def leading_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The BOS that the tokenizer puts before a text by itself; None where it puts none, or more than one token."""
+    marked, plain = (tokenizer(PROBE, add_special_tokens=marks)["input_ids"] for marks in (True, False))
+    return int(marked[0]) if marked[1 : 1 + len(plain)] == plain and marked[: len(plain)] != plain else None
+
+
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
     """bfloat16 where the device multiplies it in hardware (emulated, it is six times slower than float32)."""
     import torch
@@ -189,17 +203,19 @@ def describe_base(name: str) -> BaseInfo:
     if cached.is_file():
         values = json.loads(cached.read_text("utf-8"))
         if values.get("format") == CONTRACT_FORMAT:
-            layers = ({n: (s[0], s[1]) for n, s in values[kind].items()} for kind in ("modules", "embeddings"))
-            return BaseInfo(name, folder, Contract(**values["contract"]), *layers)
-    modules, embeddings = _layers(name, folder)
+            found = ({n: (s[0], s[1]) for n, s in values[kind].items()} for kind in ("modules", "embeddings"))
+            return BaseInfo(
+                name, folder, Contract(**values["contract"]), next(found), next(found), values["max_tokens"]
+            )
+    modules, embeddings, max_tokens = _layers(name, folder)
     contract = Contract(
         weights=_weights_digest(name, weights),
         tokenizer=_tokenizer_digest(name, folder),
         modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
     )
-    values = {"format": CONTRACT_FORMAT, "contract": vars(contract), "modules": modules, "embeddings": embeddings}
-    write_file(cached, json.dumps(values).encode())
-    return BaseInfo(name, folder, contract, modules, embeddings)
+    layers = {"modules": modules, "embeddings": embeddings, "max_tokens": max_tokens}
+    write_file(cached, json.dumps({"format": CONTRACT_FORMAT, "contract": vars(contract), **layers}).encode())
+    return BaseInfo(name, folder, contract, modules, embeddings, max_tokens)
 
 
 def _resolve(name: str) -> Path:
@@ -271,8 +287,11 @@ def _convert(gguf: Path, source: Packaged, folder: Path) -> None:
         write_folder(folder, {p.name: p.read_bytes() for p in Path(scratch).iterdir() if p.is_file()})
 
 
-def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
-    """Linear layers but the head, and the input embeddings, from the architecture alone: `(d_out, d_in)` by name."""
+def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], int | None]:
+    """Linear layers but the head, and the input embeddings, `(d_out, d_in)` by name, and the tokens of the context.
+
+    All from the architecture alone.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
@@ -293,7 +312,7 @@ def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[s
             found[path] = (module.nf, module.nx)
         elif module is table and isinstance(module, torch.nn.Embedding):
             tables[path] = (module.embedding_dim, module.num_embeddings)
-    return found, tables
+    return found, tables, getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _weights_digest(name: str, files: list[Path]) -> str:
@@ -319,7 +338,7 @@ def _weights_digest(name: str, files: list[Path]) -> str:
 
 
 def _tokenizer_digest(name: str, folder: Path) -> str:
-    """sha256 over what a tokenizer does: vocabulary, EOS, and the ids of a fixed probe text."""
+    """sha256 over what a tokenizer does: vocabulary, EOS, the ids of a fixed probe text, a BOS that it puts there."""
     from transformers import AutoTokenizer
 
     try:
@@ -331,6 +350,8 @@ def _tokenizer_digest(name: str, folder: Path) -> str:
         raise _unusable(name, "a fast tokenizer with an EOS token", "one without", folder)
     ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
     known = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id, ids]
+    if (bos := leading_id(tokenizer)) is not None:
+        known.append(bos)
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 

@@ -21,6 +21,7 @@ from cogen.runs import RunFolder
 from server.aggregate import Aggregated, aggregate, first_global
 from server.asking import Asked, no_reply, num_bytes, reply_from, request_for, to_arrays
 from server.checkpoint import forget_rounds, save_final, save_round, save_start
+from server.costs import announce_costs
 from server.given_up import GivenUp
 from server.post import Answer, Post
 from server.replies import Reply
@@ -66,10 +67,10 @@ class Coordinator:
             num_rounds=rounds,
             resumed=self.run.events_path.is_file(),
         )
-        if not self.run.round(
-            0
-        ).exists():  # before anybody is greeted: in a simulation the clients' processes still start
+        # Before anybody is greeted: in a simulation the clients' processes still start.
+        if not self.run.round(0).exists():
             save_start(self.run, self.base, first_global(self.base, self.config))
+        announce_costs(self.run, self.base, self.config)
         self.roster.update(len(self.domains), self.config.federation.roster_seconds)
         self._forget(done)
         for number in range(done + 1, rounds + 1):

@@ -63,6 +63,12 @@ class Narrator:
         how = "resumed" if event["resumed"] else "started"
         self._say(f"{how} · base {event['base']} · {self.num_clients} clients · {self.num_rounds} round(s)")
 
+    def _round_costs(self, event: dict[str, Any]) -> None:
+        from cogen.train.cost import Cost
+
+        for domain, cost in event["domains"].items():
+            self._say(f"{domain} · a round takes {Cost(**cost)}")
+
     def _round_started(self, event: dict[str, Any]) -> None:
         self.round, self.heard, self.losses, self.steps = event["round"], 0, {}, 0
         self.began = time.monotonic()

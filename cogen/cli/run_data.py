@@ -12,11 +12,13 @@ from cogen.cli.given import given_config
 from cogen.cli.show import byte_bar, print_json
 from cogen.config import Train
 from cogen.data import Prepared
-from cogen.data.card import FAST_BYTES, FULL_BYTES, HALF_BYTES, Cost, training_cost
+from cogen.data.card import Cost
 from cogen.files import write_file
 from cogen.report.card import card_page, card_text
 from cogen.train.corpus import prepare_corpus
-from cogen.train.probe import blocks_at_once, measure_rate
+from cogen.train.cost import card_cost, training_cost
+from cogen.train.probe import measure_rate
+from cogen.train.start import require_context
 
 
 def run_data(
@@ -32,6 +34,8 @@ def run_data(
     """Prepare the corpus with a bar, write the card and its page, print it."""
     config = given_config("data", path, heldout_frac, overrides, ("data", "train"))
     base = load_base(base_name)
+    if with_cost:
+        require_context(base.info, config.train)
     with byte_bar("data") as bar:
         prepared = prepare_corpus(base, path, config.data, config.evaluate.heldout_frac, progress=bar.update)
     card = replace(prepared.card, cost=measured_cost(base, prepared, config.train) if with_cost else None)
@@ -52,16 +56,4 @@ def measured_cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
 
 def cost_at(base: Base, prepared: Prepared, settings: Train, rate: float) -> Cost:
     """What a round takes at `rate` tokens a second."""
-    import torch
-
-    live_blocks, is_fast = blocks_at_once(base, settings)
-    activation_bytes = HALF_BYTES if base.model.dtype == torch.bfloat16 else FAST_BYTES if is_fast else FULL_BYTES
-    return training_cost(
-        base.info.modules,
-        sum(p.numel() * p.element_size() for p in base.model.parameters()),
-        activation_bytes,
-        live_blocks,
-        settings,
-        prepared.num_train_tokens,
-        rate,
-    )
+    return card_cost(training_cost(base, settings), prepared.num_train_tokens, rate)

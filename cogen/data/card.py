@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-    from cogen.config import Train
-
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-
-# Bytes of activations for a token and each in- or output of a linear layer, so that SmolLM2-135M at 4 x 512 tokens
-# takes what was measured: 3.0 GB in bfloat16, 6.6 GB in float32, with fast layers 2.4 GB on one thread and 3.2 on two.
-HALF_BYTES, FULL_BYTES, FAST_BYTES = 3.3, 8.6, 6.5
-RUNTIME_BYTES = 600_000_000
 
 # Everyday English, against which a domain's tokens per word are read.
 GENERAL_SAMPLE = """\
@@ -58,7 +51,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Part:
-    """One side of the split, as it is after cleaning; tokens with one EOS a document."""
+    """One side of the split, as it is after cleaning; tokens with one EOS a document, and one BOS where the tokenizer puts it."""
 
     num_documents: int = 0
     num_tokens: int = 0
@@ -114,6 +107,8 @@ class DataCard:
         num_leaked: training documents near a held-out one, dropped or (with data.leakage off) not.
         personal_data: values found by kind, redacted or (with data.redact off) not.
         sha256: of the prepared content.
+        left_out: the first thousand of `num_left_out` files and lines.
+        special_per_document: tokens of a document beside its text: EOS, and BOS where the tokenizer puts one.
     """
 
     source: str
@@ -129,18 +124,20 @@ class DataCard:
     lengths: Lengths
     sha256: str
     left_out: tuple[LeftOutFile, ...] = ()
+    num_left_out: int = 0
     dropped: Mapping[str, Amount] = field(default_factory=dict)
     num_control_characters: int = 0
     num_boilerplate_lines: int = 0
     languages: Mapping[str, int] = field(default_factory=dict)
     personal_data: Mapping[str, int] = field(default_factory=dict)
     num_leaked: int = 0
+    special_per_document: int = 1
     cost: Cost | None = None
     format_version: int = FORMAT_VERSION
 
     @property
     def num_tokens(self) -> int:
-        """Of both sides of the split, EOS counted."""
+        """Of both sides of the split, EOS and BOS counted."""
         return self.train.num_tokens + self.heldout.num_tokens
 
     @property
@@ -150,8 +147,8 @@ class DataCard:
 
     @property
     def tokens_per_word(self) -> float:
-        """Without EOS; well above `general_tokens_per_word`, the tokenizer knows few of the domain's words."""
-        return (self.num_tokens - self.num_documents) / max(1, self.num_words)
+        """Of the text alone; well above `general_tokens_per_word`, the tokenizer knows few of the domain's words."""
+        return (self.num_tokens - self.special_per_document * self.num_documents) / max(1, self.num_words)
 
     def to_json(self) -> str:
         """Indented, keys in the order of the fields; the same card gives the same text."""
@@ -198,44 +195,6 @@ def describe_lengths(num_tokens: Sequence[int] | NDArray[np.int64]) -> Lengths:
     found = np.percentile(lengths, PERCENTILES, method="nearest")
     powers = np.frexp(np.maximum(lengths, 1).astype(np.float64))[1] - 1
     return Lengths(tuple(int(v) for v in found), tuple(int(c) for c in np.bincount(powers)))
-
-
-def training_cost(
-    modules: Mapping[str, tuple[int, int]],
-    base_bytes: int,
-    activation_bytes: float,
-    live_blocks: int,
-    settings: Train,
-    num_train_tokens: int,
-    tokens_per_second: float,
-) -> Cost:
-    """What a round of `cogen train` takes.
-
-    Peak memory is that of the base, 16 bytes a LoRA weight (itself, gradient, two moments of Adam), the
-    activations kept for the backward pass, and the libraries' own 600 MB.
-
-    Args:
-        modules: linear layers that LoRA adapts, name to `(d_out, d_in)`.
-        base_bytes: of the base's weights in memory.
-        activation_bytes: kept for each token and in- or output of a linear layer.
-        live_blocks: whose activations are kept at a time.
-        tokens_per_second: as measured in a few steps.
-    """
-    rank = settings.rank
-    num_weights = sum(min(rank, d_out, d_in) * (d_out + d_in) for d_out, d_in in modules.values())
-    activations = (
-        activation_bytes * settings.block_tokens * live_blocks * sum(d_out + d_in for d_out, d_in in modules.values())
-    )
-    blocks = -(-settings.tokens_per_round // settings.block_tokens)
-    num_tokens = blocks * settings.block_tokens
-    return Cost(
-        num_tokens=num_tokens,
-        tokens_per_second=tokens_per_second,
-        minutes=num_tokens / tokens_per_second / 60,
-        epoch_minutes=num_train_tokens / tokens_per_second / 60,
-        peak_memory_mb=(RUNTIME_BYTES + base_bytes + 16 * num_weights + activations) / 1e6,
-        adapter_mb=4 * num_weights / 1e6,
-    )
 
 
 def _read(kind: Any, values: Any, name: str, where: str) -> Any:

@@ -79,10 +79,11 @@ def document_of(values: Any, where: str, file_name: str) -> Document | DataError
         source=str(values.get("source") or file_name),
     )
     try:
-        "".join((found.id, found.title, found.text, found.source)).encode()
+        size = len(text.encode())
+        "".join((found.id, found.title, found.source)).encode()
     except UnicodeEncodeError:
         return bad_data(where, "whole characters", "half a surrogate pair", MEND_LINE)
-    return found
+    return found if size <= MAX_DOCUMENT_BYTES else too_long(where)
 
 
 def text_id(text: str) -> str:

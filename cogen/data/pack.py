@@ -1,8 +1,10 @@
 """Documents to blocks of T tokens: EOS after each document, nothing lost, nothing repeated.
 
+A document begins with BOS where the tokenizer puts one before a text by itself, as those of Llama 3 and Gemma do.
+
 Training reads an endless stream: epoch after epoch, each in its own seeded order, cut every T tokens.
 A block knows the lengths of its segments (whole or partial documents), in which attention and
-positions start afresh. Evaluation reads windows, each predicted from EOS.
+positions start afresh. Evaluation reads windows, each predicted from BOS, or from EOS where there is none.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from cogen.base import leading_id
 from cogen.data.document import Document
 from cogen.data.store import TokenStore
 
@@ -166,10 +169,11 @@ class Window:
 
 
 def tokenize(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int32]]:
-    """Token ids of each document, followed by EOS."""
-    eos = tokenizer.eos_token_id
+    """Token ids of each document, followed by EOS, and after BOS where the tokenizer puts one."""
+    bos = leading_id(tokenizer)
+    first, eos = [] if bos is None else [bos], tokenizer.eos_token_id
     ids = tokenizer([d.text for d in documents], **PLAIN)["input_ids"]
-    return [np.array([*i, eos], dtype=np.int32) for i in ids]
+    return [np.array([*first, *i, eos], dtype=np.int32) for i in ids]
 
 
 def heldout_windows(
@@ -191,9 +195,13 @@ def heldout_windows(
     return chosen
 
 
-def window_batch(windows: Sequence[Window], eos_id: int) -> Batch:
-    """Inputs `[EOS, w_0 .. w_n-2]` with targets `[w_0 .. w_n-1]`: every token of a window is scored once."""
-    tokens = [np.concatenate(([eos_id], w.tokens[:-1])) for w in windows]
+def window_batch(windows: Sequence[Window], start_id: int) -> Batch:
+    """Inputs `[start, w_0 .. w_n-2]` with targets `[w_0 .. w_n-1]`: every token of a window is scored once.
+
+    Args:
+        start_id: `Base.start_id`, which is no part of the text and is not predicted.
+    """
+    tokens = [np.concatenate(([start_id], w.tokens[:-1])) for w in windows]
     return Batch(
         tokens=np.concatenate(tokens).astype(np.int64),
         targets=np.concatenate([w.tokens for w in windows]).astype(np.int64),

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.base import cache_folder
+from cogen.base import cache_folder, leading_id
 from cogen.config import Data
 from cogen.data.batch import Cleaned, clean_batch, count_batch, write_job
 from cogen.data.card import DataCard, LeftOutFile, Part, describe_lengths, general_tokens_per_word
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Of the folder and of what the steps make of a text: raised whenever either changes.
-FORMAT = 1
+FORMAT = 2
 # A file changed this shortly ago may change again without its time telling so.
 SETTLED_SECONDS = 2.0
 
@@ -118,16 +118,25 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Stamp:
-    """Names, sizes and times of a corpus's files, by which it is known again without reading it."""
+    """Names, sizes, times and modes of a corpus's files, by which it is known again without reading it."""
 
     files: list[list[str | int]]
     newest: float
 
     @classmethod
     def of(cls, root: Path) -> _Stamp:
-        found = [(item.name, item.path.stat()) for item in walk(root) if isinstance(item, Found)]
-        newest = max((about.st_mtime for _, about in found), default=0.0)
-        return cls([[name, about.st_size, about.st_mtime_ns] for name, about in found], newest)
+        found = [_known_by(item) for item in walk(root) if isinstance(item, Found)]
+        return cls([values for values, _ in found], max((changed for _, changed in found), default=0.0))
+
+
+def _known_by(found: Found) -> tuple[list[str | int], float]:
+    """A file as a stamp has it, and when it was changed; one that may not be looked at will be, with another stamp."""
+    try:
+        about = found.path.stat()
+    except OSError as error:
+        return [found.name, error.errno or 0], 0.0
+    # The mode too: a file left out for its permissions may be read next time, and keeps its time.
+    return [found.name, about.st_size, about.st_mtime_ns, about.st_mode], about.st_mtime
 
 
 def _find_or_make(task: _Task, cache: Path, about: list[Any]) -> tuple[str, Prepared]:
@@ -135,7 +144,7 @@ def _find_or_make(task: _Task, cache: Path, about: list[Any]) -> tuple[str, Prep
     with private_folder(cache) as aside:
         spool = write_spool(aside, _reading(task), task.aside_frac, task.progress)
         if not spool.num_documents:
-            raise no_documents(task.root, list(spool.left_out))
+            raise no_documents(task.root, spool.left_out, spool.num_left_out)
         name = _sha256([*about, spool.sha256])
         found = open_store(cache / name)
         if found is None:
@@ -193,7 +202,7 @@ def _lost(spool: Spool, tally: Tally) -> str:
     reasons = [f"{amount.num_documents} dropped ({reason})" for reason, amount in sorted(tally.dropped.items())]
     if spool.left_out:
         first = spool.left_out[0]
-        reasons.append(f"{len(spool.left_out)} left out ({first.file}: {first.reason})")
+        reasons.append(f"{spool.num_left_out} left out ({first.file}: {first.reason})")
     return "".join(f", {reason}" for reason in reasons)
 
 
@@ -252,12 +261,14 @@ def _card(
         lengths=describe_lengths(tally.lengths),
         sha256=digest,
         left_out=tuple(LeftOutFile(**asdict(left)) for left in spool.left_out),
+        num_left_out=spool.num_left_out,
         dropped=dict(sorted(tally.dropped.items())),
         num_control_characters=tally.num_control_characters,
         num_boilerplate_lines=tally.num_boilerplate_lines,
         languages=dict(tally.languages.most_common()),
         personal_data=dict(sorted(tally.personal.items())),
         num_leaked=selection.num_leaked,
+        special_per_document=1 if leading_id(task.tokenizer) is None else 2,
     )
 
 

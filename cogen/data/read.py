@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
         else:
             left_out.append((item.file, item.reason))
     if not documents:
-        raise no_documents(path, [LeftOut(*pair) for pair in left_out])
+        raise no_documents(path, [LeftOut(*pair) for pair in left_out[:1]], len(left_out))
     return Corpus(tuple(documents), tuple(left_out))
 
 
@@ -85,12 +85,12 @@ def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | L
                 yield document
 
 
-def no_documents(path: str | Path, left_out: list[LeftOut]) -> DataError:
-    """Nothing in `path` could be read."""
+def no_documents(path: str | Path, left_out: Sequence[LeftOut], num_left_out: int) -> DataError:
+    """Nothing in `path` could be read; `left_out` has at least the first, where there is one."""
     got = "none"
     if left_out:
         first = f"{left_out[0].file}: {left_out[0].reason}"
-        got = f"{len(left_out)} files or lines that were left out, the first {first}"
+        got = f"{num_left_out} files or lines that were left out, the first {first}"
     return bad_data(path, f"documents in {', '.join(SUFFIXES)}", got, "Put text files there or name another path.")
 
 

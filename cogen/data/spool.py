@@ -48,6 +48,7 @@ class Spool:
         heldout, train: batches of either side, in order.
         sha256: of all documents, in the order of reading.
         num_bytes: of their texts in UTF-8.
+        left_out: the first MOST_LEFT_OUT of `num_left_out`.
     """
 
     heldout: tuple[Batch, ...]
@@ -56,6 +57,7 @@ class Spool:
     num_documents: int
     num_bytes: int
     left_out: tuple[LeftOut, ...]
+    num_left_out: int
 
     @property
     def batches(self) -> tuple[Batch, ...]:
@@ -105,6 +107,4 @@ def write_spool(
             if progress is not None and num_documents % 1000 == 0:
                 progress("reading", num_bytes, 0)
         sides = heldout.batches(), train.batches()
-    if num_left_out > MOST_LEFT_OUT:
-        left_out.append(LeftOut(f"and {num_left_out - MOST_LEFT_OUT} more", "this list has the first ones only"))
-    return Spool(*sides, digest.hexdigest(), num_documents, num_bytes, tuple(left_out))
+    return Spool(*sides, digest.hexdigest(), num_documents, num_bytes, tuple(left_out), num_left_out)

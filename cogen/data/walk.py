@@ -27,12 +27,16 @@ def corpus_root(path: str | Path) -> Path:
     """The file or folder that `path` names; a dataset on the hub is fetched first.
 
     Raises:
-        DataError: no such path, or a dataset that cannot be fetched.
+        DataError: no such path, one that may not be looked at, or a dataset that cannot be fetched.
     """
     if isinstance(path, str) and path.startswith(HUB):
         return _fetched(path)
-    root = Path(path).expanduser()
-    if not root.exists():
+    try:
+        root = Path(path).expanduser()
+        there = root.exists()
+    except (OSError, RuntimeError) as error:  # forbidden, too long a name; no such user's home
+        raise bad_data(path, "a file or folder", _why(error), "Check the path and its permissions.") from None
+    if not there:
         raise bad_data(root, "a file or folder", "no such path", "Check the path.")
     return root
 
@@ -53,7 +57,7 @@ def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Ite
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError as error:
-        yield bad_data(folder, "a readable folder", error.strerror or str(error), "Check its permissions.")
+        yield bad_data(folder, "a readable folder", _why(error), "Check its permissions.")
         return
     for entry in entries:
         if entry.name.startswith("."):
@@ -61,18 +65,34 @@ def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Ite
         path, name = folder / entry.name, prefix + entry.name
         if entry.is_symlink() and (reason := _needless(path, root, linked)):
             yield LeftOut(str(path), reason)
-        elif path.is_dir():
-            yield from _walk_folder(path, name + "/", root, linked)
-        elif path.is_file():
-            yield _judged(path, name)
         else:
-            yield LeftOut(str(path), "it is no file")
+            yield from _entry(entry, path, name, root, linked)
+
+
+def _entry(
+    entry: os.DirEntry[str], path: Path, name: str, root: Path, linked: set[str]
+) -> Iterator[Found | LeftOut | DataError]:
+    try:  # asks the folder's own list first: a folder may be readable and what is in it not to be looked at
+        is_dir, is_file = entry.is_dir(), entry.is_file()
+    except OSError as error:
+        yield bad_data(path, "a readable file or folder", _why(error), "Check the permissions of its folder.")
+        return
+    if is_dir:
+        yield from _walk_folder(path, name + "/", root, linked)
+    else:
+        yield _judged(path, name) if is_file else LeftOut(str(path), "it is no file")
+
+
+def _why(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 
 def _needless(link: Path, root: Path, linked: set[str]) -> str:
     """Why a link is not followed; empty where it is."""
     try:
         target = link.resolve(strict=True)
+    except PermissionError:
+        return "it is a link into a folder that may not be entered"
     except (OSError, RuntimeError):
         return "it is a link that leads nowhere"
     home = root.resolve()

@@ -99,7 +99,7 @@ def score_windows(
 ) -> Cell:
     """Score whatever is attached to the base now; every token of every window counts once.
 
-    bpb = sum of -log2 p(token | EOS and the window so far) / UTF-8 bytes of the windows.
+    bpb = sum of -log2 p(token | BOS or else EOS, and the window so far) / UTF-8 bytes of the windows.
 
     Raises:
         DataError: there is no window.

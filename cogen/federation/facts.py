@@ -31,6 +31,6 @@ def _amounts(card: DataCard) -> dict[str, int | str]:
         "num_heldout_documents": card.heldout.num_documents,
         "num_heldout_tokens": card.heldout.num_tokens,
         "num_dropped_documents": sum(amount.num_documents for amount in card.dropped.values()),
-        "num_files_left_out": len(card.left_out),
+        "num_files_left_out": card.num_left_out,
         "sha256": card.sha256,
     }

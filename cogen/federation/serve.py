@@ -24,7 +24,7 @@ from cogen.federation.members import read_members
 from cogen.federation.programs import Kept, order_end, stop_guarded
 from cogen.federation.shipped import shipped_config
 from cogen.federation.superlink import connect, flower_environment, free_port, wait_ready
-from cogen.train.start import target_modules
+from cogen.train.start import require_context, target_modules
 
 LOOK_SECONDS, GATEWAY_SECONDS = 0.5, 60.0
 Say = Callable[[str], None]
@@ -93,7 +93,9 @@ def check_settings(settings: RunConfig) -> None:
                 got=path,
                 fix="Publish the text, or take the key out of the config.",
             )
-    target_modules(describe_base(settings.base.name).modules, settings.train)
+    base = describe_base(settings.base.name)
+    target_modules(base.modules, settings.train)
+    require_context(base, settings.train)
 
 
 def next_steps(folder: FederationFolder, settings: RunConfig, config: str) -> Iterator[str]:

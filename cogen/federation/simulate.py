@@ -33,7 +33,7 @@ from cogen.node.resident import WARM
 from cogen.node.warm import can_fork, warm_argv
 from cogen.report.track import Tracking
 from cogen.runs import RunFolder
-from cogen.train.start import target_modules
+from cogen.train.start import require_context, target_modules
 
 
 def simulate(
@@ -207,6 +207,7 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
         require_unseen(settings.evaluate.general, corpora, settings.data.near_duplicate_jaccard)
     base = describe_base(settings.base.name)
     target_modules(base.modules, settings.train)
+    require_context(base, settings.train)
     load = partial(load_tokenizer, base)  # not needed where every corpus has been prepared before
     # The filter needs the base's weights: there, clients prepare their corpora themselves.
     data = settings.data.model_copy(update={"perplexity_filter": False})

@@ -49,9 +49,9 @@ def card_text(card: DataCard) -> str:
         parts.append(_aligned(cost, "Training on it here"))
     if card.left_out:
         files = [(left.file, left.reason) for left in card.left_out[:MOST_FILES]]
-        files += [("...", f"and {len(card.left_out) - MOST_FILES} more")] if len(card.left_out) > MOST_FILES else []
+        files += [("...", f"and {units.count(more)} more")] if (more := card.num_left_out - len(files)) else []
         parts.append(_aligned(files, "Left out"))
-    return "\n\n".join([*parts, *findings(card)])
+    return "\n\n".join([*parts, *findings(card), f"Prepared content: sha256 {card.sha256}"])
 
 
 def headline(card: DataCard) -> str:
@@ -68,7 +68,7 @@ def facts(card: DataCard) -> Rows:
     general = units.decimals(card.general_tokens_per_word, 2)
     return [
         ("files", units.count(card.num_files)),
-        ("left out", units.count(len(card.left_out))),
+        ("left out", units.count(card.num_left_out)),
         ("documents read", f"{units.count(card.read.num_documents)}, {units.byte_size(card.read.num_bytes)}"),
         ("words", units.count(card.num_words)),
         ("tokens per word", f"{units.decimals(card.tokens_per_word, 2)} (everyday English {general})"),

@@ -17,6 +17,7 @@ def describe(event: Mapping[str, Any]) -> str:
     name = str(event.get("event"))
     sentences: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "run_started": _run_started,
+        "round_costs": _round_costs,
         "round_started": lambda e: f"round {e['round']} began",
         "client_replied": _replied,
         "client_left_out": _left_out,
@@ -41,6 +42,11 @@ def describe(event: Mapping[str, Any]) -> str:
 def _run_started(event: Mapping[str, Any]) -> str:
     how = "resumed" if event.get("resumed") else "started"
     return f"the run {how}: {len(event['domains'])} domains, {event['num_rounds']} round(s), base {event['base']}"
+
+
+def _round_costs(event: Mapping[str, Any]) -> str:
+    most = max(cost["peak_memory_bytes"] for cost in event["domains"].values())
+    return f"a round takes about {byte_size(most)} of memory on a machine like the coordinator's"
 
 
 def _replied(event: Mapping[str, Any]) -> str:

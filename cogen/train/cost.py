@@ -1,25 +1,46 @@
-"""What a choice of settings costs, said before training starts."""
+"""What a choice of settings costs, said before training starts: one account for training and for the data card."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from cogen.adapter import Layout
-from cogen.train.schedule import Plan
+from cogen.base import BaseInfo, compute_dtype
+from cogen.config import Domain, RunConfig, Train
+from cogen.data import card
+from cogen.train.fast.training import can_be_fast
+from cogen.train.probe import blocks_at_once, live_blocks
+from cogen.train.schedule import Plan, plan_round
+from cogen.train.start import start_layouts
 
-FLOAT_BYTES = 4  # factors and Adam's moments are float32 whatever the base's dtype
+if TYPE_CHECKING:
+    from torch import dtype
+
+    from cogen.base import Base
+
+FLOAT_BYTES = 4  # factors, their gradients and Adam's moments are float32 whatever the base's dtype
 NUM_MOMENTS = 2
+# Bytes of activations for a token and each in- or output of a linear layer, so that SmolLM2-135M at 4 x 512 tokens
+# takes what was measured: 3.0 GB in bfloat16, 6.6 GB in float32; with fast layers, by size of the base's numbers, 1.9 and
+# 2.4 GB on one thread, 2.5 and 3.5 on two.
+HALF_BYTES, FULL_BYTES, FAST_BYTES = 3.3, 8.6, {2: 4.0, 4: 6.5}
+ROUNDED_BYTES = 2  # a weight, in 8 bits for each direction: of fast layers
+RUNTIME_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Figures of one domain's training; an adapter's file has a few kilobytes of names on top."""
+    """Figures of one domain's training, memory an estimate; an adapter's file has a few kilobytes of names on top."""
 
     num_parameters: int
     num_modules: int
     adapter_bytes: int
     optimizer_bytes: int
+    peak_memory_bytes: int
     num_steps: int
     num_tokens: int
 
@@ -27,12 +48,118 @@ class Cost:
         return (
             f"{self.num_parameters / 1e6:.3g}M trainable parameters in {self.num_modules} modules"
             f" · adapter {self.adapter_bytes / 1e6:.3g} MB · optimiser {self.optimizer_bytes / 1e6:.3g} MB"
+            f" · memory about {self.peak_memory_bytes / 1e9:.1f} GB"
             f" · {self.num_steps} steps · {self.num_tokens} tokens"
         )
 
 
-def cost_of(layouts: Mapping[str, Layout], plan: Plan, block_tokens: int) -> Cost:
-    """Parameters r (d_in + d_out) of each module, and the steps and tokens of `plan`."""
+@dataclass(frozen=True)
+class Held:
+    """What is in memory besides the factors and what belongs to them.
+
+    Args:
+        base_bytes: of the base's weights.
+        value_bytes: kept for a token and each in- or output of a linear layer.
+        live_blocks: whose activations are kept at a time.
+        rounded_bytes: of copies of a frozen weight.
+    """
+
+    base_bytes: int
+    value_bytes: float
+    live_blocks: int
+    rounded_bytes: int = 0
+
+    @classmethod
+    def kept(cls, base_bytes: int, dtype: dtype, blocks: tuple[int, bool]) -> Held:
+        """By the base's dtype, and the blocks at a time and whether fast layers keep them (`blocks_at_once`)."""
+        live_blocks, is_fast = blocks
+        if is_fast:
+            return cls(base_bytes, FAST_BYTES[dtype.itemsize], live_blocks, ROUNDED_BYTES)
+        return cls(base_bytes, HALF_BYTES if dtype.itemsize == 2 else FULL_BYTES, live_blocks)
+
+
+def cost_of(
+    layouts: Mapping[str, Layout], modules: Mapping[str, tuple[int, int]], held: Held, plan: Plan, settings: Train
+) -> Cost:
+    """What the round `plan` takes.
+
+    Parameters are r (d_in + d_out) of each module. Peak memory is that of the base, 16 bytes a parameter
+    (itself, gradient, two moments of Adam), rounded copies of the base's weights, the activations kept for the
+    backward pass, and the libraries' own 600 MB. With `checkpoint_activations` those of one layer at a time, and each layer's input.
+
+    Args:
+        layouts: of the factors that are trained.
+        modules: all linear layers of the base but the head, name to `(d_out, d_in)`.
+    """
     parameters = sum(layout.rank * (layout.d_in + layout.d_out) for layout in layouts.values())
     size = parameters * FLOAT_BYTES
-    return Cost(parameters, len(layouts), size, NUM_MOMENTS * size, plan.num_steps, plan.num_blocks * block_tokens)
+    values = float(sum(d_out + d_in for d_out, d_in in modules.values()))
+    if settings.checkpoint_activations:
+        num_layers = len({number[0] for name in modules if (number := re.search(r"\d+", name))}) or 1
+        values = values / num_layers + num_layers * next(iter(modules.values()))[1]
+    activations = held.value_bytes * settings.block_tokens * held.live_blocks * values
+    rounded = held.rounded_bytes * sum(d_out * d_in for d_out, d_in in modules.values())
+    return Cost(
+        num_parameters=parameters,
+        num_modules=len(layouts),
+        adapter_bytes=size,
+        optimizer_bytes=NUM_MOMENTS * size,
+        peak_memory_bytes=round(RUNTIME_BYTES + held.base_bytes + rounded + (2 + NUM_MOMENTS) * size + activations),
+        num_steps=plan.num_steps,
+        num_tokens=plan.num_blocks * settings.block_tokens,
+    )
+
+
+def training_cost(base: Base, settings: Train) -> Cost:
+    """What a round of `cogen train` takes, with the base as it is in memory."""
+    size = sum(p.numel() * p.element_size() for p in base.model.parameters())
+    held = Held.kept(size, base.model.dtype, blocks_at_once(base, settings))
+    layouts = start_layouts(base.info.modules, settings, base.info.embeddings)
+    return cost_of(layouts, base.info.modules, held, plan_round(settings, 1, 1), settings)
+
+
+def round_cost(info: BaseInfo, config: RunConfig, domain: Domain, num_threads: int) -> Cost:
+    """What a round takes a domain whose machine is like this one; the base stays unloaded.
+
+    Args:
+        num_threads: that its training has.
+    """
+    import torch
+
+    asked = {"rank": config.rank_of(domain), "tokens_per_round": config.tokens_of(domain)}
+    settings = config.train.model_copy(update=asked)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    like = SimpleNamespace(device=device, dtype=compute_dtype(device, config.base.precision))
+    is_fast = can_be_fast(like, settings.cpu_kernels)
+    held = Held.kept(num_weights(info) * like.dtype.itemsize, like.dtype, live_blocks(settings, num_threads, is_fast))
+    return cost_of(start_layouts(info.modules, settings), info.modules, held, plan_round(settings, 1, 1), settings)
+
+
+def num_weights(info: BaseInfo) -> int:
+    """Numbers in a base's files, of which only the headers are read."""
+    import math
+
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(info.folder.glob("*.safetensors")):
+        with safe_open(path, framework="np") as opened:
+            total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+    return total
+
+
+def card_cost(cost: Cost, num_train_tokens: int, tokens_per_second: float) -> card.Cost:
+    """The same for the data card, with the time that it takes.
+
+    Args:
+        num_train_tokens: of one epoch.
+        tokens_per_second: as measured in a few steps.
+    """
+    return card.Cost(
+        num_tokens=cost.num_tokens,
+        tokens_per_second=tokens_per_second,
+        minutes=cost.num_tokens / tokens_per_second / 60,
+        epoch_minutes=num_train_tokens / tokens_per_second / 60,
+        peak_memory_mb=cost.peak_memory_bytes / 1e6,
+        adapter_mb=cost.adapter_bytes / 1e6,
+    )

@@ -39,9 +39,9 @@ def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[
     from cogen.train.loss import chunked_nll, head_weight
 
     use_segment_attention(base.model)
-    weight = head_weight(base.model)
+    weight, start_id = head_weight(base.model), base.start_id
     for some in _batches(windows):
-        batch = window_batch(some, base.eos_id)
+        batch = window_batch(some, start_id)
         with torch.no_grad():
             with autocast(base.model):
                 hidden = hidden_states(base.model, batch)

@@ -10,8 +10,8 @@ from cogen.config import Train
 from cogen.data.pack import PackedStream
 from cogen.train.fast.training import can_be_fast
 from cogen.train.loop import train_round
-from cogen.train.lora import init_factors
 from cogen.train.schedule import plan_round
+from cogen.train.start import start_factors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ def measure_rate(base: Base, documents: Sequence[NDArray[np.int32]], settings: T
         update={"batch_blocks": step_blocks, "accumulate": 1, "tokens_per_round": num_tokens}
     )
     stream = PackedStream(documents, settings.block_tokens, settings.seed)
-    start = init_factors(base.info.modules, settings.rank, settings.scaling, settings.seed)
+    start = start_factors(base.info.modules, settings, base.info.embeddings)
     ends: list[float] = []
     train_round(
         base, start, stream, plan_round(settings, 1, 1), settings, on_step=lambda _: ends.append(time.monotonic())
@@ -49,8 +49,13 @@ def blocks_at_once(base: Base, settings: Train) -> tuple[int, bool]:
     """
     import torch
 
-    if can_be_fast(base.model, settings.cpu_kernels):
-        return min(settings.batch_blocks, torch.get_num_threads()), True
+    return live_blocks(settings, torch.get_num_threads(), can_be_fast(base.model, settings.cpu_kernels))
+
+
+def live_blocks(settings: Train, num_threads: int, is_fast: bool) -> tuple[int, bool]:
+    """The same for any machine."""
+    if is_fast:
+        return min(settings.batch_blocks, num_threads), True
     return -(-settings.batch_blocks // settings.accumulate), False
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cogen.base import leading_id
 from cogen.config import Data, Train
 from cogen.data import Window
 from cogen.data.pack import Stream
@@ -17,9 +18,12 @@ from cogen.train.loop import Step, train_round
 from cogen.train.lora import attached
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import Plan, plan_round
-from cogen.train.start import start_factors
+from cogen.train.start import require_context, start_factors
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cogen.base import Base
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
@@ -73,11 +77,13 @@ def range_test(
     Returns: the loss before training, in nats a token on the blocks after those trained on; the trials.
     Source: Biderman et al. (arXiv 2405.09673) take the highest stable of 1e-5 to 5e-4.
     """
+    require_context(base.info, settings)
     settings = level_settings(settings, RATES[0])
     plan = plan_round(settings, 1, 1)
     mixture = read_mixture(base, corpora, settings, heldout_frac, data)
     stream = make_stream(mixture, settings, plan.total_blocks)
-    probe = [Window(p, 0) for i in range(plan.num_blocks, plan.num_blocks + PROBE_BLOCKS) for p in stream.segments(i)]
+    after = range(plan.num_blocks, plan.num_blocks + PROBE_BLOCKS)
+    probe = [Window(p, 0) for i in after for s in stream.segments(i) if len(p := _predicted(s, base))]
     before = _nats(base, probe)
     trials: list[Trial] = []
     for rate in RATES:
@@ -118,6 +124,11 @@ def _try(
         return Trial(settings.learning_rate, (*losses, math.inf), math.inf)
     with attached(base.model, factors):
         return Trial(settings.learning_rate, tuple(losses), _nats(base, probe))
+
+
+def _predicted(segment: NDArray[np.int32], base: Base) -> NDArray[np.int32]:
+    """Without a BOS at its start, from which a window is predicted anyway."""
+    return segment[1:] if segment[0] == leading_id(base.tokenizer) else segment
 
 
 def _nats(base: Base, windows: Sequence[Window]) -> float:

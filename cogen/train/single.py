@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter import Adapter, layout_of
+from cogen.adapter import Adapter
 from cogen.config import Data, Train
 from cogen.data import heldout_windows
 from cogen.data.spool import Progress
 from cogen.errors import ConfigError
-from cogen.train.cost import Cost, cost_of
+from cogen.train.cost import Cost, training_cost
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
 from cogen.train.mixture import MIXED, Mixture, make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
-from cogen.train.start import start_factors
+from cogen.train.start import require_context, start_factors
 from cogen.train.state import Best, TrainState
 from cogen.train.together import come_together
 from cogen.versions import versions
@@ -80,6 +80,7 @@ def train_adapter(
             got="train.train_embeddings = true",
             fix="Leave one of them out; a table of embeddings has no inputs to take them of.",
         )
+    require_context(base.info, settings)
     together = come_together(settings.batch_blocks)
     with together.main_first():
         mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read if together.is_main else None)
@@ -90,7 +91,7 @@ def train_adapter(
     together.require_same(f"{key} {0 if state is None else state.num_steps_done}")
     start = start_factors(base.info.modules, settings, base.info.embeddings)
     if on_start is not None and together.is_main:
-        on_start(cost_of(layout_of(start), plan, settings.block_tokens))
+        on_start(training_cost(base, settings))
     result = train_round(
         base,
         start,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from cogen.adapter import Factors
+from cogen.adapter import Factors, Layout
+from cogen.base import BaseInfo
 from cogen.config import Train
 from cogen.errors import ConfigError
 from cogen.merge.patterns import matching
@@ -27,8 +28,7 @@ def start_factors(
     Raises:
         ConfigError: a pattern that picks no module.
     """
-    tables = dict(embeddings or {}) if settings.train_embeddings else {}
-    chosen = {**target_modules(modules, settings), **tables}
+    chosen, tables = _chosen(modules, settings, embeddings)
     ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
     alphas = _by_pattern(settings.alpha_pattern, chosen, "train.alpha_pattern")
     factors: dict[str, Factors] = {}
@@ -40,6 +40,40 @@ def start_factors(
         else:
             factors |= init_factors({name: shape}, rank, scaling, settings.seed)
     return factors
+
+
+def start_layouts(
+    modules: Mapping[str, tuple[int, int]],
+    settings: Train,
+    embeddings: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Layout]:
+    """Shapes and ranks of what `start_factors` makes, without making it."""
+    chosen, _ = _chosen(modules, settings, embeddings)
+    ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
+    return {name: Layout(*shape, min(ranks.get(name, settings.rank), *shape)) for name, shape in chosen.items()}
+
+
+def _chosen(
+    modules: Mapping[str, tuple[int, int]], settings: Train, embeddings: Mapping[str, tuple[int, int]] | None
+) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+    """All that is adapted, and those of it that are embeddings."""
+    tables = dict(embeddings or {}) if settings.train_embeddings else {}
+    return {**target_modules(modules, settings), **tables}, tables
+
+
+def require_context(info: BaseInfo, settings: Train) -> None:
+    """Refuse blocks longer than the context that the base was made for: it has no positions for the rest.
+
+    Raises:
+        ConfigError: says the most that it has.
+    """
+    if info.max_tokens is not None and settings.block_tokens > info.max_tokens:
+        raise ConfigError(
+            "cannot start training",
+            expected=f"train.block_tokens of at most {info.max_tokens}, the context of base {info.name}",
+            got=str(settings.block_tokens),
+            fix="Lower train.block_tokens, or take another base.",
+        )
 
 
 def target_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, tuple[int, int]]:

@@ -109,6 +109,7 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
     assert third.returncode == 0, err
     assert "combined" in out
     assert "round 3/3 · clients 3/3" in err
+    assert all(f"{d.name} · a round takes " in err for d in load_config(config_file).domains)
     assert (run.path / "report.html").is_file()
 
     whole = RunFolder(tmp_path / "whole")

@@ -109,10 +109,10 @@ def test_a_document_longer_than_a_window(tiny: Base, stock: Any) -> None:
 
 
 def test_a_window_longer_than_the_context_and_the_batch(tiny: Base, stock: Any) -> None:
-    """2100 tokens at once, where the base was made for 256 and a batch holds 2048."""
+    """2100 tokens at once, where the base was made for 1024 and a batch holds 2048."""
     rng = np.random.default_rng(0)
     window = Window(rng.integers(1, 512, 2100).astype(np.int32), 4000)
-    assert stock.config.max_position_embeddings == 256 and len(window.tokens) > likelihood.BATCH_TOKENS
+    assert stock.config.max_position_embeddings == 1024 and len(window.tokens) > likelihood.BATCH_TOKENS
     nats = in_one_forward(stock, tiny.eos_id, window.tokens.tolist())
     seen: list[int] = []
     cell = score_windows(tiny, [window], "base", "grid", seen.append)

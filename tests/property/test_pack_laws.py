@@ -269,7 +269,7 @@ def test_every_document_gives_its_first_window_before_any_gives_a_second(tiny: B
 @law
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=5))
 def test_a_window_is_predicted_from_eos_and_scored_whole(windows: list[list[int]]) -> None:
-    batch = window_batch([Window(np.array(w, dtype=np.int32), 1) for w in windows], eos_id=EOS)
+    batch = window_batch([Window(np.array(w, dtype=np.int32), 1) for w in windows], start_id=EOS)
     assert batch.tokens.tolist() == [t for w in windows for t in [EOS, *w[:-1]]]
     assert batch.targets.tolist() == [t for w in windows for t in w]
     assert batch.lengths == tuple(len(w) for w in windows)

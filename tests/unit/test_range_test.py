@@ -1,4 +1,4 @@
-"""Which rate is taken, what training costs; by hand, and from the command line."""
+"""Which rate is taken; by hand, and from the command line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from cogen.adapter import Layout
 from cogen.base import Base
 from cogen.config import Train
-from cogen.train.cost import Cost, cost_of
 from cogen.train.range_test import NUM_STEPS, RATES, Trial, level_settings, range_test, stable_trials
 from cogen.train.schedule import learning_rate, plan_round
 from tests.shell import Cogen
@@ -57,17 +55,6 @@ def test_every_rate_starts_alike_and_stays_level(tiny: Base) -> None:
     assert {learning_rate(level, s, plan.total_steps) for s in range(plan.num_steps)} == {3e-4}
 
 
-def test_cost_by_hand() -> None:
-    """4 (8 + 12) and 2 (100 + 50) parameters of 4 bytes, and two moments. Red: d_in * d_out; one moment."""
-    plan = plan_round(Train(tokens_per_round=100, block_tokens=16, batch_blocks=3), 1, 1)  # 7 blocks, 3 steps
-    found = cost_of({"a": Layout(12, 8, 4), "b": Layout(50, 100, 2)}, plan, 16)
-    assert found == Cost(380, 2, 1520, 3040, 3, 112)
-    large = Cost(4_884_480, 210, 19_537_920, 39_075_840, 3, 6144)
-    assert str(large) == (
-        "4.88M trainable parameters in 210 modules · adapter 19.5 MB · optimiser 39.1 MB · 3 steps · 6144 tokens"
-    )
-
-
 def options(tiny_folder: Path) -> list[Any]:
     common = ["train", "--base", tiny_folder, "--data", SEEDS / "grid.jsonl"]
     return [*common, "--set", "train.block_tokens=32", "--set", "train.rank=3"]
@@ -84,12 +71,3 @@ def test_from_the_command_line(cogen: Cogen, tiny_folder: Path) -> None:
     assert code == 0 and len(out.splitlines()) == len(RATES) + 2
     assert out.splitlines()[-1] == f"take --set train.learning_rate={found['recommended']:g}"
     assert list(Path().iterdir()) == []
-
-
-def test_the_cost_is_said_before_training(cogen: Cogen, tiny_folder: Path) -> None:
-    code, _, err = cogen(*options(tiny_folder), "--domain", "grid", "--tokens", 64, "--out", "grid")
-    assert code == 0
-    # 2 layers, rank 3: q, o (32 + 32), k, v (32 + 16), gate, up, down (32 + 48)
-    parameters = 2 * 3 * (2 * 64 + 2 * 48 + 3 * 80)
-    assert err.startswith(f"grid: {parameters / 1e6:.3g}M trainable parameters in 14 modules")
-    assert "1 steps · 64 tokens" in err.splitlines()[0]

@@ -36,6 +36,7 @@ def test_text_has_the_numbers() -> None:
     ):
         assert part in text
     assert re.search(r"exact duplicate +1 \(8.3%\)", text) and re.search(r"scan.pdf +it has no text", text)
+    assert CARD.sha256 in text
     assert "201 tokens" in text and "1,000 tokens" in text and re.search(r"rate +100 tokens/s", text)
 
 
@@ -56,13 +57,23 @@ def test_the_page_stands_alone_and_escapes() -> None:
 
 
 def test_charts_of_little_or_nothing() -> None:
-    bare = replace(
-        CARD, lengths=describe_lengths([]), languages={}, dropped={}, personal_data={}, cost=None, left_out=()
-    )
+    nothing = {"languages": {}, "dropped": {}, "personal_data": {}, "cost": None, "left_out": (), "num_left_out": 0}
+    bare = replace(CARD, lengths=describe_lengths([]), **nothing)
     assert length_chart(bare) is None and language_chart(bare) is None
     assert fate_chart(bare).wide.count("<rect") == 2
     assert "Training on it here" not in card_page(bare) and "Personal data" not in card_page(bare)
     assert "Left out" not in card_text(bare)
+
+
+def test_what_was_left_out_is_counted_beyond_the_list() -> None:
+    """Red: the length of the list."""
+    many = tuple(LeftOutFile(f"{n}.odt", "no reader") for n in range(25))
+    card = replace(CARD, left_out=many, num_left_out=1234)
+    text, page = card_text(card), card_page(card)
+    assert re.search(r"left out +1,234\n", text) and re.search(r"\.\.\. +and 1,214 more", text)
+    assert "<dt>left out</dt><dd>1,234</dd>" in page and "And 1,209 more." in page
+    few = replace(CARD, left_out=many[:3], num_left_out=3)
+    assert "more" not in card_text(few) and "more." not in card_page(few)
 
 
 def test_rare_languages_stand_together() -> None:

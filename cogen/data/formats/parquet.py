@@ -1,17 +1,18 @@
-"""Parquet: a row is a document; batches of rows are in memory, never the file."""
+"""Parquet: a row is a document; a few rows are in memory, never the file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from cogen.data.document import Document, Place, bad_data, document_of
+from cogen.data import document
+from cogen.data.document import Document, Place, bad_data, document_of, too_long
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
 from cogen.data.formats.table import text_column
 from cogen.errors import DataError
 
-BATCH_ROWS = 256
+BATCH_ROWS = 16  # of up to MAX_DOCUMENT_BYTES each, as Arrow holds them
 
 
 def read_parquet(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
@@ -27,9 +28,18 @@ def read_parquet(file: BinaryIO, place: Place) -> Iterator[Document | DataError]
             fields = text_column(schema.names, strings, place.path)
             number = 0
             for batch in table.iter_batches(BATCH_ROWS, columns=list(fields.values())):
-                for row in batch.to_pylist():
+                columns = {field: batch.column(batch.schema.names.index(name)) for field, name in fields.items()}
+                for row in range(batch.num_rows):
                     number += 1
-                    values = {field: row[name] for field, name in fields.items()}
-                    yield document_of(values, f"{place.path}, row {number}", place.file_name)
+                    yield _document(columns, row, f"{place.path}, row {number}", place.file_name)
         except (arrow.ArrowException, OSError) as error:
             raise bad_data(place.path, "a whole parquet file", str(error), "Write it again.") from None
+
+
+def _document(columns: dict[str, Any], row: int, where: str, file_name: str) -> Document | DataError:
+    """One row at a time as Python's own, and a text that is too long never: Arrow knows its size."""
+    text = columns["text"][row]
+    buffer = text.as_buffer() if hasattr(text, "as_buffer") else None
+    if buffer is not None and buffer.size > document.MAX_DOCUMENT_BYTES:
+        return too_long(where)
+    return document_of({field: column[row].as_py() for field, column in columns.items()}, where, file_name)
