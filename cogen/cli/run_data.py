@@ -17,6 +17,7 @@ from cogen.files import write_file
 from cogen.report.card import card_page, card_text
 from cogen.train.corpus import prepare_corpus
 from cogen.train.probe import blocks_at_once, measure_rate
+from cogen.train.start import target_modules
 
 
 def run_data(
@@ -64,4 +65,5 @@ def cost_at(base: Base, prepared: Prepared, settings: Train, rate: float) -> Cos
         settings,
         prepared.num_train_tokens,
         rate,
+        target_modules(base.info.modules, settings),
     )

@@ -208,6 +208,7 @@ def training_cost(
     settings: Train,
     num_train_tokens: int,
     tokens_per_second: float,
+    adapted: Mapping[str, tuple[int, int]] | None = None,
 ) -> Cost:
     """What a round of `cogen train` takes.
 
@@ -215,14 +216,16 @@ def training_cost(
     activations kept for the backward pass, and the libraries' own 600 MB.
 
     Args:
-        modules: linear layers that LoRA adapts, name to `(d_out, d_in)`.
+        modules: linear layers whose in- and outputs are kept, name to `(d_out, d_in)`.
         base_bytes: of the base's weights in memory.
         activation_bytes: kept for each token and in- or output of a linear layer.
         live_blocks: whose activations are kept at a time.
         tokens_per_second: as measured in a few steps.
+        adapted: those of the modules that LoRA adapts; None is all of them.
     """
     rank = settings.rank
-    num_weights = sum(min(rank, d_out, d_in) * (d_out + d_in) for d_out, d_in in modules.values())
+    chosen = modules if adapted is None else adapted
+    num_weights = sum(min(rank, d_out, d_in) * (d_out + d_in) for d_out, d_in in chosen.values())
     activations = (
         activation_bytes * settings.block_tokens * live_blocks * sum(d_out + d_in for d_out, d_in in modules.values())
     )

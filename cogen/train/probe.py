@@ -12,6 +12,7 @@ from cogen.train.fast.training import can_be_fast
 from cogen.train.loop import train_round
 from cogen.train.lora import init_factors
 from cogen.train.schedule import plan_round
+from cogen.train.start import target_modules
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,8 @@ def measure_rate(base: Base, documents: Sequence[NDArray[np.int32]], settings: T
         update={"batch_blocks": step_blocks, "accumulate": 1, "tokens_per_round": num_tokens}
     )
     stream = PackedStream(documents, settings.block_tokens, settings.seed)
-    start = init_factors(base.info.modules, settings.rank, settings.scaling, settings.seed)
+    modules = target_modules(base.info.modules, settings)
+    start = init_factors(modules, settings.rank, settings.scaling, settings.seed)
     ends: list[float] = []
     train_round(
         base, start, stream, plan_round(settings, 1, 1), settings, on_step=lambda _: ends.append(time.monotonic())
