@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from tests.shell import Cogen
 
 SEEDS = Path(__file__).parent.parent / "seeds"
 DOMAINS = ("clinical", "grid", "materials", "education", "construction")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled kernels stay from one session to the next, apart from the user's; before anything imports numba."""
+    if (kept := config.cache) is not None:
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(kept.mkdir("numba")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ from cogen.adapter import Contract
 from cogen.federation.certificates import ensure_certificate
 from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import Invite, make_invite
+from cogen.node.asked_round import AskedRound
 
 
 class Gateway:
@@ -30,9 +31,11 @@ class Gateway:
         self.ahead_seconds, self.refusal = 0.0, ""
         self.address = ""
 
-    def invite(self, base: str, contract: Contract, app_sha256: str, days: float = 7.0) -> Invite:
+    def invite(
+        self, base: str, contract: Contract, app_sha256: str, days: float = 7.0, round: AskedRound | None = None
+    ) -> Invite:
         about = {"federation": "care", "address": self.address, "domain": "grid", "base": base}
-        return make_invite(self.folder, **about, contract=contract, app_sha256=app_sha256, days=days)
+        return make_invite(self.folder, **about, contract=contract, app_sha256=app_sha256, days=days, round=round)
 
 
 @contextmanager

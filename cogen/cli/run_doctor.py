@@ -9,17 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from cogen.base import Base, describe_base, load_base
 from cogen.cli.run_data import cost_at, measured_cost
 from cogen.cli.show import byte_bar, print_json
-from cogen.config import Federation, RunConfig, Train, load_config
+from cogen.config import Domain, RunConfig, Train, load_config
 from cogen.data import Prepared
 from cogen.errors import CogenError
 from cogen.federation.admission import greet
 from cogen.federation.app_hash import installed_app_sha256
 from cogen.federation.invites import Invite, read_invite
+from cogen.node.asked_round import AskedRound, asked_round, default_round
 from cogen.node.doctor import (
     Check,
     Proposal,
@@ -28,10 +27,13 @@ from cogen.node.doctor import (
     check_matrix_rate,
     check_round,
     check_versions,
+    free_memory_bytes,
+    proposal_text,
     propose,
     worst,
 )
-from cogen.node.home import default_home
+from cogen.node.home import NodeHome, default_home
+from cogen.node.policy import Policy, read_policy, within
 from cogen.settings import read_toml
 from cogen.train.corpus import prepare_corpus
 from cogen.versions import versions
@@ -39,19 +41,29 @@ from cogen.versions import versions
 
 @dataclass(frozen=True)
 class Asked:
-    """What is known of the federation: from an invite, or from a config."""
+    """What is known of the federation: from an invite, or from a config.
+
+    Args:
+        settings: of a round, within this member's policy where it has one.
+        round: as the coordinator puts it; None where an invite of an earlier version does not say.
+    """
 
     base: str
-    train: Train
-    federation: Federation
+    settings: Train
+    round: AskedRound | None
     invite: Invite | None = None
     config: RunConfig | None = None
+
+    @property
+    def deadline_seconds(self) -> float:
+        return (self.round or default_round()).round_deadline_seconds
 
 
 def run_doctor(source: Path, data: str | None, base: str | None, folder: Path | None, *, as_json: bool) -> None:
     """Print every finding as it is made; exit 2 if one is a problem."""
-    asked = _read(source)
-    place = folder or (default_home(asked.invite.federation, asked.invite.domain) if asked.invite else Path.cwd())
+    invite = read_invite(source) if "token" in read_toml(source) else None
+    place = folder or (default_home(invite.federation, invite.domain) if invite else Path.cwd())
+    asked = _asked(source, invite, NodeHome(place))
     checks: list[Check] = []
 
     def say(check: Check) -> None:
@@ -61,25 +73,37 @@ def run_doctor(source: Path, data: str | None, base: str | None, folder: Path | 
 
     for check in (check_versions(versions()), *check_machine(place), check_matrix_rate(), *_federation(asked)):
         say(check)
+    say(_asks(asked))
     proposal = _training(asked, base or asked.base, data, say)
+    limits = proposal.limits(asked.settings) if proposal is not None else {}
     if as_json:
         found = None if proposal is None else asdict(proposal)
-        print_json({"state": worst(checks), "checks": [asdict(c) for c in checks], "proposal": found})
+        told = {"state": worst(checks), "checks": [asdict(c) for c in checks], "proposal": found, "policy": limits}
+        print_json(told)
     elif proposal is not None:
-        print(
-            f"\nproposal: rank {proposal.rank}, batch_blocks {proposal.batch_blocks},"
-            f" {proposal.tokens_per_round} tokens a round: {proposal.minutes:.1f} min, {proposal.peak_memory_mb:.0f} MB"
-        )
+        print(f"\n{proposal_text(proposal, asked.settings, NodeHome(place).policy)}")
     if worst(checks) == "problem":
         sys.exit(2)
 
 
-def _read(source: Path) -> Asked:
-    if "token" in read_toml(source):
-        invite = read_invite(source)
-        return Asked(invite.base, Train(), Federation(), invite=invite)
+def _asked(source: Path, invite: Invite | None, home: NodeHome) -> Asked:
+    policy = read_policy(home.policy) if home.policy.is_file() else Policy()
+    if invite is not None:
+        return Asked(invite.base, within(policy, (invite.round or default_round()).train), invite.round, invite=invite)
     config = load_config(source)
-    return Asked(config.base.name, config.train, config.federation, config=config)
+    return Asked(config.base.name, within(policy, config.train), asked_round(config, Domain(name="any")), config=config)
+
+
+def _asks(asked: Asked) -> Check:
+    """What is measured below."""
+    asks = asked.settings
+    text = f"rank {asks.rank}, {asks.tokens_per_round} tokens, {asks.batch_blocks} blocks of {asks.block_tokens} a step"
+    if asked.round is None:
+        fix = "The invite does not say what a round asks; these are the defaults. Ask for a new one."
+        return Check("round", "warning", text, fix)
+    theirs = asked.round
+    is_less = (asks.rank, asks.tokens_per_round) != (theirs.rank, theirs.tokens_per_round)
+    return Check("round", "ok", text + (" (within policy.toml)" if is_less else ""))
 
 
 def _federation(asked: Asked) -> Iterator[Check]:
@@ -118,7 +142,7 @@ def _training(asked: Asked, name: str, data: str | None, say: Any) -> Proposal |
         if data is None:
             say(Check("corpus", "warning", "not looked at", "Name it with --data."))
             return None
-        base = load_base(name)
+        base = load_base(name, precision=(asked.round or default_round()).precision)
         settings = asked.config.data if asked.config else None
         with byte_bar("data") as bar:
             prepared = prepare_corpus(base, data, settings, progress=bar.update)
@@ -129,13 +153,9 @@ def _training(asked: Asked, name: str, data: str | None, say: Any) -> Proposal |
 
 
 def _round(asked: Asked, base: Base, prepared: Prepared, say: Any) -> Proposal:
-    deadline, free = asked.federation.round_deadline_seconds, psutil.virtual_memory().available + _own_bytes()
-    cost = measured_cost(base, prepared, asked.train)
-    for check in (check_corpus(prepared.num_train_tokens, asked.train), *check_round(cost, deadline, free)):
+    settings, deadline = asked.settings, asked.deadline_seconds
+    cost = measured_cost(base, prepared, settings)
+    free = free_memory_bytes(base.model.device.type)
+    for check in (check_corpus(prepared.num_train_tokens, settings), *check_round(cost, deadline, free)):
         say(check)
-    return propose(asked.train, deadline, free, partial(cost_at, base, prepared, rate=cost.tokens_per_second))
-
-
-def _own_bytes() -> int:
-    """What this process holds already of what a round needs: the base, above all."""
-    return int(psutil.Process().memory_info().rss)
+    return propose(settings, deadline, free, partial(cost_at, base, prepared, rate=cost.tokens_per_second))

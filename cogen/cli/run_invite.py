@@ -14,6 +14,7 @@ from cogen.federation.app_hash import installed_app_sha256
 from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import make_invite
 from cogen.federation.members import all_members, require_free
+from cogen.node.asked_round import asked_round
 
 
 def run_invite(domain: str, days: int, place: Path) -> None:
@@ -41,6 +42,7 @@ def run_invite(domain: str, days: int, place: Path) -> None:
         contract=base.contract,
         app_sha256=installed_app_sha256(),
         days=days,
+        round=asked_round(settings, settings.domains[names.index(domain)]),
     )
     print(invite.to_toml(), end="")
     print(f"an invite for {domain}, open until {invite.expires:%Y-%m-%d %H:%M} UTC, to be used once", file=sys.stderr)

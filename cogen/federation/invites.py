@@ -23,6 +23,7 @@ from cogen.adapter import Contract
 from cogen.config import DOMAIN_PATTERN
 from cogen.errors import EnrolmentError, FederationError
 from cogen.federation.folder import FederationFolder, locked, utc_now
+from cogen.node.asked_round import AskedRound
 from cogen.settings import Table, read_toml, validated
 
 FORMAT: Literal[1] = 1
@@ -52,6 +53,8 @@ class Invite(Table):
     check: Digest
     ca: str
     contract: InviteContract
+    round: AskedRound | None = None
+    """What a round asks of the domain; an invite of an earlier version does not say."""
 
     @property
     def base_contract(self) -> Contract:
@@ -96,6 +99,7 @@ def make_invite(
     contract: Contract,
     app_sha256: str,
     days: float,
+    round: AskedRound | None = None,
 ) -> Invite:
     """Issue an invite; earlier open ones of the domain become void."""
     token = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
@@ -112,6 +116,7 @@ def make_invite(
         check="0" * 64,
         ca=folder.ca.read_text("utf-8"),
         contract=InviteContract(**vars(contract)),
+        round=round,
     )
     with locked(folder.invites):
         earlier = [replace(i, state="void") if _same_open(i, domain) else i for i in _read(folder)]
@@ -176,7 +181,7 @@ def _digest(token: str) -> str:
 
 
 def _plain(invite: Invite) -> dict[str, object]:
-    return {**invite.model_dump(), "expires": invite.expires.isoformat()}
+    return {**invite.model_dump(exclude_none=True), "expires": invite.expires.isoformat()}
 
 
 def _check(invite: Invite) -> str:

@@ -55,6 +55,7 @@ def member_of(invite: Invite, data: str, base: str | None = None) -> Member:
         **invite.contract.model_dump(),
         app_sha256=invite.app_sha256,
         invite_sha256=invite_sha256(invite),
+        round=invite.round,
     )
     require_same(member)
     return member

@@ -45,6 +45,12 @@ class Proposal:
     minutes: float
     peak_memory_mb: float
 
+    def limits(self, asked: Train) -> dict[str, int]:
+        """The lines of `policy.toml` under which the coordinator asks for this much and no more."""
+        less = {"max_rank": (self.rank, asked.rank)}
+        less["max_tokens_per_round"] = (self.tokens_per_round, asked.tokens_per_round)
+        return {key: mine for key, (mine, theirs) in less.items() if mine < theirs}
+
 
 def check_machine(folder: Path) -> list[Check]:
     """Cores, memory, disk under `folder`, and the GPU."""
@@ -65,6 +71,16 @@ def check_machine(folder: Path) -> list[Check]:
         total = torch.cuda.get_device_properties(0).total_memory
         return [*found, Check("gpu", "ok", f"{torch.cuda.get_device_name(0)}, {total / 1e9:.0f} GB")]
     return [*found, Check("gpu", "ok", "none; training runs on the CPU")]
+
+
+def free_memory_bytes(device: str) -> int:
+    """Of the GPU or the machine, with what this process holds already of what a round needs: the base, above all."""
+    import psutil
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
+    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
 
 
 def check_matrix_rate(seconds: float = MATRIX_SECONDS) -> Check:
@@ -144,6 +160,22 @@ def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: 
     tokens = min(blocks * tried.block_tokens, max(tried.tokens_per_round, tried.block_tokens))
     cost = cost_of(tried.model_copy(update={"tokens_per_round": tokens}))
     return Proposal(tried.rank, tried.batch_blocks, tokens, cost.minutes, cost.peak_memory_mb)
+
+
+def proposal_text(proposal: Proposal, asked: Train, policy: Path) -> str:
+    """The proposal, and where it is less than was asked, what to do for it to be asked: here, or of the coordinator."""
+    lines = [
+        f"proposal: rank {proposal.rank}, batch_blocks {proposal.batch_blocks},"
+        f" {proposal.tokens_per_round} tokens a round: {proposal.minutes:.1f} min, {proposal.peak_memory_mb:.0f} MB"
+    ]
+    if limits := proposal.limits(asked):
+        lines += [f"so that no more is asked of this machine, put into {policy}:"]
+        lines += [f"{key} = {value}" for key, value in limits.items()]
+    if proposal.batch_blocks < asked.batch_blocks:
+        lines.append(
+            f"and ask the coordinator for train.batch_blocks = {proposal.batch_blocks}, which is for all domains"
+        )
+    return "\n".join(lines)
 
 
 def worst(checks: Iterable[Check]) -> State:

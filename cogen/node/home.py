@@ -23,6 +23,7 @@ from cogen.adapter import Contract
 from cogen.config import DOMAIN_PATTERN
 from cogen.errors import PolicyError, RunError
 from cogen.files import cannot_write, write_file
+from cogen.node.asked_round import AskedRound
 from cogen.settings import Table, read_toml, validated
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -50,6 +51,8 @@ class Member(Table):
     """Of the only Flower app that may run here."""
     invite_sha256: str = ""
     """Of the invite that it joined with, so that the same file starts it again."""
+    round: AskedRound | None = None
+    """What the invite said of the rounds."""
 
     @property
     def contract(self) -> Contract:
@@ -125,7 +128,7 @@ class NodeHome:
         """Keep what was joined, whole or not at all."""
         import tomli_w
 
-        write_private(self.member, tomli_w.dumps(member.model_dump()).encode())
+        write_private(self.member, tomli_w.dumps(member.model_dump(exclude_none=True)).encode())
 
 
 def default_home(federation: str, domain: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cogen.config import RunConfig
+from cogen.config import RunConfig, Train
 from cogen.errors import PolicyError
 from cogen.node.home import write_private
 from cogen.settings import Table, read_toml, validated
@@ -131,6 +131,13 @@ def allow_round(policy: Policy, config: RunConfig, round_number: int, num_bytes:
     for key in ("replay", "end_phase"):
         if (path := getattr(train, key)) is not None and not path.startswith("hf://"):
             raise refused(f"train.{key} to be a public hf:// corpus", "a path of this machine's own")
+
+
+def within(policy: Policy, settings: Train) -> Train:
+    """`settings` as the coordinator asks for them when it knows the policy's limits."""
+    rank = min(settings.rank, policy.max_rank or settings.rank)
+    tokens = min(settings.tokens_per_round, policy.max_tokens_per_round or settings.tokens_per_round)
+    return settings.model_copy(update={"rank": rank, "tokens_per_round": tokens})
 
 
 def refused(expected: str, got: str) -> PolicyError:

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cogen.base import BaseInfo
-from cogen.config import Train
+from cogen.node.asked_round import default_round
 from cogen.node.home import Member
-from cogen.node.policy import Policy
+from cogen.node.policy import Policy, within
+from cogen.train.start import target_modules
 
 FIGURES = ("num_tokens", "seconds")
 SCORES = ("bits_per_byte_before", "bits_per_byte_after")
 ABOUT = ("domain", "weights", "tokenizer", "modules")
 
 
-def preview_arrays(base: BaseInfo, rank: int) -> dict[str, tuple[int, int]]:
-    """Shapes of the float32 arrays of a round's reply at `rank`, by name."""
+def preview_arrays(modules: Mapping[str, tuple[int, int]], rank: int) -> dict[str, tuple[int, int]]:
+    """Shapes of the float32 arrays of a round's reply at `rank`, by name.
+
+    Args:
+        modules: the adapted ones, name to `(d_out, d_in)`.
+    """
     shapes: dict[str, tuple[int, int]] = {}
-    for name, (d_out, d_in) in base.modules.items():
+    for name, (d_out, d_in) in modules.items():
         mine = min(rank, d_out, d_in)
         shapes[f"factors/{name}.a"], shapes[f"factors/{name}.b"] = (mine, d_in), (d_out, mine)
     return shapes
 
 
 def preview_text(member: Member, base: BaseInfo, num_train_tokens: int, policy: Policy | None) -> str:
-    """One line an array, then numbers, texts and the sum; ranks and modules are the run's to choose."""
+    """One line an array, then numbers, texts and the sum, for the round that the invite names and the policy allows."""
     policy = policy or Policy()
-    rank = min(Train().rank, policy.max_rank or Train().rank)
-    shapes = preview_arrays(base, rank)
+    settings = within(policy, (member.round or default_round()).train)
+    shapes = preview_arrays(target_modules(base.modules, settings), settings.rank)
+    said = "" if member.round else " (the invite does not say; these are the defaults)"
     width = max(map(len, shapes))
     rows = [f"{name.ljust(width)}  float32  {a} x {b}  {4 * a * b} bytes" for name, (a, b) in shapes.items()]
     total = sum(4 * a * b for a, b in shapes.values())
     scores = SCORES if policy.evaluation_leaves else ()
     return "\n".join(
         [
-            f"a round of domain {member.domain!r} would send, at rank {rank} on every module:\n",
+            f"a round of domain {member.domain!r} would send, at rank {settings.rank} on"
+            f" {len(shapes) // 2} of {len(base.modules)} modules{said}:\n",
             *rows,
             f"\nnumbers: {', '.join((*FIGURES, *scores))}",
             f"texts: {', '.join(ABOUT)} (the base's hashes)",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, RecordDict
 
 from cogen.config import load_config
 from cogen.node.channel import connect_to, listen_at
@@ -28,6 +28,7 @@ from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events, parents
 from tests.gate import wait_until
 from tests.grid import InProcessGrid
+from tests.rebuilt import failing, models, undisturbed
 from tests.town import DOMAINS, Town, config_for, town, weights
 
 pytestmark = pytest.mark.slow
@@ -68,12 +69,16 @@ def of_domain(made: Town, kind: str, domain: str) -> psutil.Process:
 # A process that hangs
 
 
+def hanging_config(tiny_folder: Path, deadline: int, *, with_data: bool) -> str:
+    late = {"late": "next", "num_rounds": 3, "min_valid_clients": 2, "round_deadline_seconds": deadline}
+    config = config_for(tiny_folder, with_data=with_data, **late)
+    return config.replace("tokens_per_round = 512", "tokens_per_round = 6400")
+
+
 def rounds_while_hanging(stage: Stage, name: str, kind: str, tiny_folder: Path, deadline: int) -> RunFolder:
     """Three rounds, in the first of which a process of grid's stands still from its work on until the second begins."""
     made = stage.town
-    late = {"late": "next", "num_rounds": 3, "min_valid_clients": 2, "round_deadline_seconds": deadline}
-    config = config_for(tiny_folder, with_data=False, **late)
-    made.configure(name, config.replace("tokens_per_round = 512", "tokens_per_round = 6400"))
+    made.configure(name, hanging_config(tiny_folder, deadline, with_data=False))
     works = made.home("grid") / "work.jsonl"
     before = len(read_lines(works))
     running, run = made.start(made.coordinator, "run", made.config), made.run
@@ -90,7 +95,7 @@ def rounds_while_hanging(stage: Stage, name: str, kind: str, tiny_folder: Path, 
 
 
 def test_a_trainer_that_hangs_is_waited_for_until_the_deadline_and_its_reply_enters_the_next_round(
-    stage: Stage, tiny_folder: Path
+    stage: Stage, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Red: a round without a deadline, or a reply that is dropped, or a node that stays out."""
     deadline = 120  # on a busy machine the others need some of it
@@ -103,10 +108,13 @@ def test_a_trainer_that_hangs_is_waited_for_until_the_deadline_and_its_reply_ent
     assert [parents(run, n).keys() for n in (2, 3)] == [set(DOMAINS)] * 2
     late_by = {e["round"]: e.get("rounds_late", 0) for e in events(run, "client_replied") if e["domain"] == "grid"}
     assert late_by == {2: 1, 3: 0}
+    works = read_lines(stage.town.home("grid") / "work.jsonl")
+    config = hanging_config(tiny_folder, deadline, with_data=True)
+    assert models(undisturbed(tmp_path, config, run, works)) == models(run)
 
 
 def test_a_supernode_that_hangs_is_gone_after_a_minute_and_takes_part_again_when_it_goes_on(
-    stage: Stage, tiny_folder: Path
+    stage: Stage, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Flower answers for a node of which it hears nothing. Red: the round waits for its deadline, or the node stays out."""
     deadline = 600
@@ -117,6 +125,9 @@ def test_a_supernode_that_hangs_is_gone_after_a_minute_and_takes_part_again_when
     assert {(e["round"], e["domain"]) for e in others} <= {(2, "grid")}
     assert events(run, "round_finished")[0]["seconds"] < deadline
     assert parents(run, 3).keys() == set(DOMAINS)
+    works = read_lines(stage.town.home("grid") / "work.jsonl")
+    config = hanging_config(tiny_folder, deadline, with_data=True)
+    assert models(undisturbed(tmp_path, config, run, works)) == models(run)
 
 
 # A node that lies
@@ -172,10 +183,6 @@ def lying(socket_path: Path) -> Iterator[None]:
         real.rename(socket_path)
 
 
-def failing(message: Message, reply: Message) -> Message:
-    return Message(Error(code=2, reason="it failed"), reply_to=message)
-
-
 def test_a_node_that_lies_is_left_out_each_time_and_moves_nothing(
     tmp_path: Path, stage: Stage, tiny_folder: Path
 ) -> None:
@@ -196,12 +203,7 @@ def test_a_node_that_lies_is_left_out_each_time_and_moves_nothing(
     for number, (_, reason) in LIES.items():
         assert left_out[number]["domain"] == "grid"
         assert reason in left_out[number]["reason"] and "domain 'grid'" in left_out[number]["reason"]
-    assert [p.read_bytes() for p in _adapters(made.run)] == [p.read_bytes() for p in _adapters(quiet)]
-
-
-def _adapters(run: RunFolder) -> list[Path]:
-    folders = [run.merged, *(run.round(n) / "global" for n in range(len(LIES) + 1))]
-    return [folder / "adapter_model.safetensors" for folder in folders]
+    assert models(made.run) == models(quiet)
 
 
 # A full disk
@@ -313,7 +315,7 @@ def clock_off(place: Path, seconds: float) -> Iterator[None]:
 def test_a_clock_an_hour_off_is_said_and_the_others_go_on(tmp_path: Path, stage: Stage, tiny_folder: Path) -> None:
     """Before joining by doctor and join, afterwards by the running join. Red: the node ends again and again in silence."""
     config = config_for(tiny_folder, with_data=False, min_valid_clients=2, roster_seconds=10)
-    made = stage.town
+    made, without = stage.town, {}
     folder, invite = made.place / "grid", "again.invite"
     for number, (seconds, side) in enumerate(OFF.items()):
         made.configure(f"clock-{number}", config)
@@ -324,6 +326,10 @@ def test_a_clock_an_hour_off_is_said_and_the_others_go_on(tmp_path: Path, stage:
         assert "Set this machine's clock (NTP)." in made.log("grid", "join")
         assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 0, made.log()
         assert parents(made.run, 2).keys() == {"clinical", "materials"}
+        if not number:
+            theirs = config_for(tiny_folder, with_data=True, min_valid_clients=2)
+            without = models(undisturbed(tmp_path, theirs, made.run, read_lines(made.home("grid") / "work.jsonl")))
+        assert models(made.run) == without
     end(made.members["grid"])
     made.say("revoke", "grid")
     (folder / invite).write_text(made.say("invite", "grid"))

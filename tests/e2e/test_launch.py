@@ -143,6 +143,14 @@ def test_the_warm_process_forks_for_each_message_and_hands_its_exit_code_on(
     assert warm.poll() is None
 
 
+def test_what_runs_for_a_message_imports_no_torch() -> None:
+    """It asks the trainer that has. Red: an import of torch at the top of a module that the ClientApp needs."""
+    heavy = "{'torch', 'transformers', 'peft', 'numba'} & sys.modules.keys()"
+    code = f"import sys, clients.client_app, clients.launch, clients.supernode; print({heavy} or 'none')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "none\n"
+
+
 def test_without_the_warm_process_the_program_does_it_alone(home: NodeHome) -> None:
     done = start(home, "--help")
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import subprocess
+import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,22 @@ def test_a_wheel_gives_what_a_clone_gives_and_a_changed_file_does_not(bundle: by
     with open(shipped / "clients" / "client_app.py", "a") as file:
         file.write("# another\n")
     assert build_app(shipped) != bundle
+
+
+@pytest.mark.network
+def test_the_wheel_itself_gives_what_the_clone_gives(bundle: bytes, tmp_path: Path) -> None:
+    """Built as `pip install` builds it, with hatchling from the index where it is not at hand.
+
+    Red: a file of the app that pyproject.toml's force-include leaves out, or one that only a wheel has.
+    """
+    isolated = [] if find_spec("hatchling") is None else ["--no-build-isolation"]
+    wheel = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(tmp_path), *isolated]
+    subprocess.run(wheel, check=True, capture_output=True, cwd=tmp_path)
+    (built,) = tmp_path.glob("cogen_ai-*.whl")
+    zipfile.ZipFile(built).extractall(tmp_path / "installed")
+    shipped = tmp_path / "installed" / "cogen" / "shipped"
+    assert (shipped / "pyproject.toml").is_file() and not (shipped / ".gitignore").exists()
+    assert hashlib.sha256(build_app(shipped)).hexdigest() == hashlib.sha256(bundle).hexdigest()
 
 
 def test_an_app_that_cannot_be_built_is_refused(tmp_path: Path) -> None:

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cogen.config import Train
+from cogen.base import describe_base
+from cogen.config import Train, load_config
 from cogen.data.card import Cost
-from cogen.node.doctor import Check, check_corpus, check_machine, check_round, check_versions, propose, worst
+from cogen.federation.app_hash import installed_app_sha256
+from cogen.node.asked_round import AskedRound, asked_round, default_round
+from cogen.node.doctor import (
+    Check,
+    Proposal,
+    check_corpus,
+    check_machine,
+    check_matrix_rate,
+    check_round,
+    check_versions,
+    free_memory_bytes,
+    proposal_text,
+    propose,
+    worst,
+)
 from tests.conftest import SEEDS
+from tests.gateway import Gateway, serving
 from tests.shell import Cogen
 
 GB = 10**9
@@ -75,3 +93,92 @@ def test_the_command_measures_and_proposes(cogen: Cogen, config_file: Path, tmp_
     code, out, _ = cogen("doctor", config_file, "--data", tmp_path / "none")
     assert code == 2
     assert "problem training" in " ".join(out.split())
+
+
+# By an invite
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    monkeypatch.setattr("cogen.cli.run_doctor.check_matrix_rate", lambda: check_matrix_rate(0.1))
+    with serving(tmp_path / "federation") as made:
+        yield made
+
+
+def examined(
+    cogen: Cogen, gateway: Gateway, base: Path, place: Path, asks: AskedRound | None
+) -> tuple[int, dict[str, Any]]:
+    """The doctor's exit code and findings for a healthy invite, in a member's folder of its own."""
+    contract = describe_base(str(base)).contract
+    invite = place / "one.invite"
+    invite.write_text(gateway.invite(str(base), contract, installed_app_sha256(), round=asks).to_toml())
+    more = ("--data", SEEDS / "grid.jsonl", "--folder", place / "member", "--json")
+    code, out, err = cogen("doctor", invite, *more)
+    assert out, err
+    return code, json.loads(out)
+
+
+def texts(found: dict[str, Any]) -> dict[str, str]:
+    return {c["name"]: f"{c['state']} {c['text']}" for c in found["checks"]}
+
+
+def test_an_invite_is_measured_by_its_own_round(
+    cogen: Cogen, gateway: Gateway, config_file: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """512 tokens at rank 4, not the 20,480 at rank 16 of the defaults. Red: the defaults measured in any case."""
+    config = load_config(config_file)
+    code, found = examined(cogen, gateway, tiny_folder, tmp_path, asked_round(config, config.domains[1]))
+    said = texts(found)
+    assert (code, found["policy"]) == (0, {}), said
+    assert said["round"] == "ok rank 4, 512 tokens, 2 blocks of 64 a step"
+    assert "a round of 512 tokens" in said["round time"] and said["round time"].endswith("of 360")
+    assert said["coordinator"].startswith("ok localhost") and said["app"].startswith("ok")
+    assert (found["proposal"]["rank"], found["proposal"]["batch_blocks"]) == (4, 2)
+    assert found["proposal"]["tokens_per_round"] == 512
+
+
+def test_what_is_too_much_for_the_machine_is_limited_by_the_lines_to_paste(
+    cogen: Cogen, gateway: Gateway, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Pasted, they are what is measured. Red: a policy that the doctor does not read, or lines that it does not print."""
+    asks = default_round().model_copy(
+        update={"tokens_per_round": 10**9, "block_tokens": 64, "rank": 4, "round_deadline_seconds": 20.0}
+    )
+    code, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
+    assert code == 2 and texts(found)["round time"].startswith("problem")
+    (limit,) = found["policy"].items()
+    assert limit[0] == "max_tokens_per_round" and 64 <= limit[1] < 10**7
+    (tmp_path / "member").mkdir()
+    (tmp_path / "member" / "policy.toml").write_text(f"{limit[0]} = {limit[1]}\n")
+    _, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
+    assert texts(found)["round"] == f"ok rank 4, {limit[1]} tokens, 4 blocks of 64 a step (within policy.toml)"
+    assert f"a round of {limit[1]} tokens" in texts(found)["round time"]
+
+
+def test_an_invite_that_says_nothing_of_its_rounds_is_measured_by_the_defaults_and_says_so(
+    cogen: Cogen, gateway: Gateway, tiny_folder: Path, tmp_path: Path
+) -> None:
+    _, found = examined(cogen, gateway, tiny_folder, tmp_path, None)
+    assert texts(found)["round"] == "warning rank 16, 20000 tokens, 4 blocks of 512 a step"
+
+
+def test_the_proposal_is_told_as_lines_of_the_policy_and_a_request() -> None:
+    """The batch is for all domains, and no domain's to choose. Red: a limit where nothing gives way."""
+    policy = Path("member/policy.toml")
+    same = Proposal(ASKED.rank, ASKED.batch_blocks, ASKED.tokens_per_round, 1.0, 100.0)
+    assert proposal_text(same, ASKED, policy).count("\n") == 0
+    less = proposal_text(Proposal(8, 2, 8000, 1.0, 100.0), ASKED, policy).splitlines()
+    assert less[1:] == [
+        "so that no more is asked of this machine, put into member/policy.toml:",
+        "max_rank = 8",
+        "max_tokens_per_round = 8000",
+        "and ask the coordinator for train.batch_blocks = 2, which is for all domains",
+    ]
+
+
+def test_free_memory_is_the_gpus_where_training_runs_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 GB free and 2 GB that this process keeps for itself. Red: the machine's own memory."""
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (3 * GB, 80 * GB))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 2 * GB)
+    assert free_memory_bytes("cuda") == 5 * GB
+    assert free_memory_bytes("cpu") != 5 * GB

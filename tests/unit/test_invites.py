@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import tomllib
 from collections.abc import Callable
@@ -11,13 +13,22 @@ import pytest
 import tomli_w
 
 from cogen.adapter import Contract
+from cogen.config import BaseTable, Domain, Federation, RunConfig, Train
 from cogen.errors import ConfigError, FederationError
 from cogen.federation.about import split_address
 from cogen.federation.certificates import ensure_certificate
 from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import Invite, find_issued, make_invite, mark_used, open_invites, read_invite
+from cogen.node.asked_round import asked_round
 
 CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
+CONFIG = RunConfig(
+    base=BaseTable(precision="float32"),
+    domains=(Domain(name="grid", rank=8, tokens_per_round=1024), Domain(name="clinical")),
+    train=Train(block_tokens=256, batch_blocks=2, targets=("q_proj", "v_proj")),
+    federation=Federation(round_deadline_seconds=90),
+)
+ROUND = asked_round(CONFIG, CONFIG.domains[0])
 Make = Callable[..., Invite]
 
 
@@ -31,7 +42,7 @@ def folder(tmp_path: Path) -> FederationFolder:
 
 @pytest.fixture
 def make(folder: FederationFolder) -> Make:
-    def of(domain: str = "grid", days: float = 7.0) -> Invite:
+    def of(domain: str = "grid", days: float = 7.0, with_round: bool = True) -> Invite:
         return make_invite(
             folder,
             federation="care",
@@ -41,6 +52,7 @@ def make(folder: FederationFolder) -> Make:
             contract=CONTRACT,
             app_sha256="d" * 64,
             days=days,
+            round=ROUND if with_round else None,
         )
 
     return of
@@ -79,6 +91,8 @@ def test_the_coordinator_keeps_no_token(make: Make, folder: FederationFolder) ->
         ("contract", {"weights": "e" * 64, "tokenizer": "b" * 64, "modules": "c" * 64}),
         ("token", "A" * 43),
         ("ca", "another authority"),
+        ("round", {**ROUND.model_dump(), "rank": 4}),
+        ("round", {**ROUND.model_dump(), "round_deadline_seconds": 9e9}),
     ],
 )
 def test_an_altered_invite_is_refused(make: Make, tmp_path: Path, key: str, value: object) -> None:
@@ -88,6 +102,30 @@ def test_an_altered_invite_is_refused(make: Make, tmp_path: Path, key: str, valu
     path.write_text(tomli_w.dumps({**values, key: value}))
     with pytest.raises(FederationError, match="got one that was altered"):
         read_invite(path)
+
+
+def test_what_a_round_asks_is_said_and_cannot_be_taken_away(make: Make, tmp_path: Path) -> None:
+    """Red: a [round] beside what the token binds, which whoever carries the invite could leave out."""
+    made = read_invite(saved(make(), tmp_path))
+    assert made.round is not None
+    assert made.round.train == CONFIG.train.model_copy(update={"rank": 8, "tokens_per_round": 1024})
+    assert (made.round.precision, made.round.round_deadline_seconds) == ("float32", 90.0)
+    values = tomllib.loads(make().to_toml())
+    del values["round"]
+    path = tmp_path / "less.invite"
+    path.write_text(tomli_w.dumps(values))
+    with pytest.raises(FederationError, match="got one that was altered"):
+        read_invite(path)
+
+
+def test_an_invite_of_before_there_was_a_round_is_read(make: Make, tmp_path: Path) -> None:
+    """Its check is over the fields that it has. Red: a check over a round of nothing."""
+    made = make(with_round=False)
+    assert "round" not in made.to_toml()
+    fields = {k: v for k, v in tomllib.loads(made.to_toml()).items() if k not in ("token", "check")}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    assert made.check == hmac.new(made.token.encode(), text.encode(), hashlib.sha256).hexdigest()
+    assert read_invite(saved(made, tmp_path)).round is None
 
 
 def test_what_is_no_invite_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import Invite, read_invite
 from cogen.federation.join import join, member_of, sole, was_refused
 from cogen.federation.node_programs import programs_of
+from cogen.node.asked_round import AskedRound, default_round
 from cogen.node.home import Member, NodeHome
 from cogen.node.receipt import Reply, record
 from tests.conftest import SEEDS
@@ -187,20 +188,30 @@ def test_a_folder_has_one_join_at_a_time(home: NodeHome) -> None:
         pass
 
 
+def invite_for(gateway: Gateway, like: Invite, asks: AskedRound) -> Invite:
+    return gateway.invite(like.base, like.base_contract, like.app_sha256, round=asks)
+
+
 def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
     cogen: Cogen, gateway: Gateway, invite: Invite, tmp_path: Path
 ) -> None:
     path, folder = tmp_path / "one.invite", tmp_path / "member"
-    path.write_text(invite.to_toml())
-    code, out, err = cogen("join", path, "--data", DATA, "--folder", folder, "--dry-run")
-    assert code == 0, err
-    rows = [line for line in out.splitlines() if "float32" in line]
     base = describe_base(invite.base)
-    assert len(rows) == 2 * len(base.modules)
-    name, (_, d_in) = next(iter(base.modules.items()))
-    assert f"factors/{name}.a float32 16 x {d_in} {64 * d_in} bytes" in [" ".join(row.split()) for row in rows]
-    total = sum(4 * min(16, o, i) * (o + i) for o, i in base.modules.values())
-    assert f"{len(rows)} arrays, {total} bytes" in out
+    asks = default_round().model_copy(update={"rank": 6, "targets": ("q_proj",)})
+    some = {name: shape for name, shape in base.modules.items() if "q_proj" in name}
+    for made, rank, modules in ((invite, 16, base.modules), (invite_for(gateway, invite, asks), 6, some)):
+        path.write_text(made.to_toml())
+        code, out, err = cogen("join", path, "--data", DATA, "--folder", folder, "--dry-run")
+        assert code == 0, err
+        rows = [line for line in out.splitlines() if "float32" in line]
+        assert len(rows) == 2 * len(modules) > 0
+        name, (_, d_in) = next(iter(modules.items()))
+        assert f"factors/{name}.a float32 {rank} x {d_in} {4 * rank * d_in} bytes" in [
+            " ".join(r.split()) for r in rows
+        ]
+        total = sum(4 * min(rank, o, i) * (o + i) for o, i in modules.values())
+        assert f"{len(rows)} arrays, {total} bytes" in out
+        assert ("the invite does not say" in out) == (made.round is None)
     assert not folder.exists()
     assert not gateway.asked
 

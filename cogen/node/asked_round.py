@@ -1,0 +1,53 @@
+"""What the rounds of a federation ask of a domain's machine: `[round]` of its invite, so that it can be tried before."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cogen.config import Count, Domain, RunConfig, Train
+from cogen.settings import Table
+
+TRAIN_KEYS = ("block_tokens", "batch_blocks", "accumulate", "checkpoint_activations", "targets", "cpu_kernels")
+
+
+class AskedRound(Table):
+    """Keys of `[train]`, `[federation]` and `[base]` that time and memory depend on, under their own names.
+
+    It is what the config said when the domain was invited; a run may ask for something else, within the policy.
+    """
+
+    rank: Count
+    tokens_per_round: Count
+    block_tokens: Annotated[int, Field(ge=8, le=131_072)]
+    batch_blocks: Count
+    accumulate: Count
+    checkpoint_activations: bool
+    cpu_kernels: Literal["auto", "int8", "float32", "off"]
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    precision: Literal["auto", "float32", "bfloat16", "nf4"]
+    round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+    @property
+    def train(self) -> Train:
+        """As settings of a training."""
+        of_train = {key: getattr(self, key) for key in TRAIN_KEYS}
+        return Train(rank=self.rank, tokens_per_round=self.tokens_per_round, **of_train)
+
+
+def asked_round(config: RunConfig, domain: Domain) -> AskedRound:
+    """What `config` asks of `domain`."""
+    return AskedRound(
+        rank=config.rank_of(domain),
+        tokens_per_round=config.tokens_of(domain),
+        precision=config.base.precision,
+        round_deadline_seconds=config.federation.round_deadline_seconds,
+        **{key: getattr(config.train, key) for key in TRAIN_KEYS},
+    )
+
+
+def default_round() -> AskedRound:
+    """Of a config that sets nothing: for an invite that was made before there was a `[round]`."""
+    defaults = RunConfig(domains=(Domain(name="any"),))
+    return asked_round(defaults, defaults.domains[0])

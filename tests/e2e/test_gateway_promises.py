@@ -1,0 +1,65 @@
+"""What the threat model promises of the gateway besides refusals: what its log leaves out, and how many it serves at once."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cogen.federation.limits import Limits
+from tests.gate import Gate, NodeKey, gate, wait_until
+
+SECRET = "serum-lactate-7731"
+
+
+def idle(stack: ExitStack, door: Gate) -> None:
+    """A connection that says nothing yet."""
+    trusted = ssl.create_default_context(cafile=str(door.folder.ca))
+    plain = stack.enter_context(socket.create_connection(("127.0.0.1", door.port), timeout=10.0))
+    stack.enter_context(trusted.wrap_socket(plain, server_hostname="127.0.0.1"))
+
+
+def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of who is let in, who is refused, and who is no member. Red: an enrolment, a body or a header in a line."""
+    caplog.set_level(logging.INFO)
+    with gate(tmp_path / "fed", Limits()) as door, door.client() as client:
+        invite, mine, other = door.invite("grid"), NodeKey(), NodeKey()
+        refused = [
+            door.enrol(invite, mine, domain="elsewhere").status_code,
+            door.enrol(invite, mine, app_sha256="e" * 64).status_code,
+            client.post("/enrol", json={"token": invite.token, "domain": SECRET}).status_code,
+        ]
+        assert (refused, door.enrol(invite, mine).status_code) == ([403, 403, 400], 200)
+        assert door.enrol(invite, other).status_code == 403  # used
+        for key, status in ((mine, 200), (other, 401)):
+            answer = client.post("/v1/fleet/push-object", content=SECRET.encode() * 100, headers=key.headers())
+            assert answer.status_code == status
+        signed = mine.headers()
+    text = caplog.text
+    assert text.count("POST /enrol") == 5 and "grid POST /v1/fleet/push-object 200" in text
+    assert invite.token not in text and invite.check not in text
+    assert SECRET not in text
+    assert mine.line.split()[1] not in text and not [v for v in signed.values() if v in text]
+
+
+def test_no_more_are_served_at_once_than_the_limit(tmp_path: Path) -> None:
+    """Red: uvicorn without limit_concurrency, and the fifth is served as the first."""
+    with gate(tmp_path / "fed", Limits(max_connections=4)) as door:
+        with ExitStack() as stack:
+            idle(stack, door)
+            with door.client() as client:
+                assert client.get("/health").status_code == 200
+            for _ in range(3):
+                idle(stack, door)
+            with door.client() as client:
+                assert client.get("/health").status_code == 503
+
+        def is_served() -> bool:
+            with door.client() as client:
+                return client.get("/health").status_code == 200
+
+        assert wait_until(is_served)

@@ -1,0 +1,132 @@
+"""A line between nodes and gateway that ends TLS with the federation's own certificate and keeps what nodes say in plain."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogen.federation.folder import FederationFolder
+from tests.cable import GATEWAY, NODES
+
+END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Said:
+    """One request of a node's or of `cogen join`, as it came out of TLS."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Tap:
+    """The line; `folder` is the coordinator's, whose certificate is there once it serves.
+
+    Args:
+        port: at which the gateway listens on its side, and the nodes ask on theirs.
+    """
+
+    bind = GATEWAY
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.address, self.port = f"localhost:{port}", port
+        self.folder = FederationFolder(folder)
+        self.streams: list[bytearray] = []
+        self.stop = threading.Event()
+
+    def inside(self, name: str) -> list[str]:
+        """All are on one machine."""
+        return []
+
+    def requests(self) -> list[Said]:
+        """All that were said whole so far, connection by connection."""
+        return [said for stream in list(self.streams) for said in parsed(bytes(stream))]
+
+    def again(self, said: Said) -> tuple[int, bytes]:
+        """Say it once more, on a connection of its own; status and body of the gateway's answer."""
+        import httpx
+
+        trusted = ssl.create_default_context(cafile=str(self.folder.ca))
+        kept = {k: v for k, v in said.headers.items() if k not in ("host", "connection", "content-length")}
+        with httpx.Client(verify=trusted, trust_env=False, timeout=60.0) as client:
+            address = f"https://{self.address}{said.path}"
+            answer = client.request(said.method, address, headers=kept, content=said.body)
+            return answer.status_code, answer.content
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of a node's."""
+        stream = bytearray()
+        self.streams.append(stream)
+        trusted = ssl.create_default_context(cafile=str(self.folder.ca))
+        with suppress(OSError):
+            far_reader, far_writer = await asyncio.open_connection(
+                GATEWAY, self.port, ssl=trusted, server_hostname="localhost"
+            )
+            ways = [_one_way(reader, far_writer, stream), _one_way(far_reader, writer, bytearray())]
+            tasks = [asyncio.ensure_future(way) for way in ways]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                far_writer.close()
+        writer.close()
+
+    async def _serve(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder.server, self.folder.server_key)
+        async with await asyncio.start_server(self._carry, NODES, self.port, ssl=context):
+            while not self.stop.is_set():
+                await asyncio.sleep(0.1)
+
+    def run(self) -> None:
+        """Until `stop`; it begins when the coordinator has made its certificate."""
+        while not self.folder.server_key.is_file() or not self.folder.server.is_file():
+            if self.stop.is_set():
+                return
+            time.sleep(0.02)
+        asyncio.run(self._serve())
+
+
+async def _one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
+    with suppress(OSError):
+        while chunk := await reader.read(65536):
+            kept += chunk
+            writer.write(chunk)
+            await writer.drain()
+
+
+def parsed(stream: bytes) -> Iterator[Said]:
+    """The requests of one connection; one that was cut off at its end is left out."""
+    while END in stream:
+        head, _, rest = stream.partition(END)
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, path, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        assert "transfer-encoding" not in headers, "a body without a length"
+        length = int(headers.get("content-length", "0"))
+        if len(rest) < length:
+            return
+        yield Said(method, path, headers, rest[:length])
+        stream = rest[length:]
+
+
+@contextmanager
+def tapped(tap: Tap) -> Iterator[Tap]:
+    """The line, in a thread of its own until the block ends."""
+    thread = threading.Thread(target=tap.run, daemon=True)
+    thread.start()
+    try:
+        yield tap
+    finally:
+        tap.stop.set()
+        thread.join(10.0)
+        assert not thread.is_alive()
