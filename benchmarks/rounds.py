@@ -154,7 +154,13 @@ def table(found: Mapping[str, Mapping[str, Any]], domains: list[str]) -> str:
 
 def _toml(data: Mapping[str, str], args: argparse.Namespace) -> str:
     ranks = args.ranks or [args.rank] * len(data)
-    lines = ["[base]", f"name = {json.dumps(args.base)}", "[train]", f"tokens_per_round = {args.tokens}"]
+    lines = [
+        "[base]",
+        f"name = {json.dumps(args.base)}",
+        f'precision = "{args.precision}"',
+        "[train]",
+        f"tokens_per_round = {args.tokens}",
+    ]
     lines += [f"rank = {max(ranks)}", f"block_tokens = {args.block_tokens}", f"batch_blocks = {args.batch_blocks}"]
     lines += [f"seed = {args.seed}", "[federation]", f"num_rounds = {args.rounds}"]
     lines += ["[evaluate]", "round_heldout_tokens = 0", f"max_heldout_tokens = {args.heldout_tokens}"]
@@ -174,6 +180,7 @@ def _arguments() -> argparse.Namespace:
     add("--data", action="append", default=[], required=True, help="DOMAIN=PATH of a corpus; one client each")
     add("--variants", type=_variants, default="keep,turn,reset,momentum,nesterov", help="default: %(default)s")
     add("--base", default="smollm2-135m")
+    add("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     add("--rounds", type=int, default=5)
     add("--tokens", type=int, default=2048, help="of each client and round; default: %(default)s")
     add("--rank", type=int, default=16, help="of every client; default: %(default)s")
