@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from cogen.adapter import factor_digest
-from cogen.base import Base
+from cogen.base import Base, load_base
 from cogen.config import Train
 from cogen.data import read_corpus
 from cogen.errors import RunError
+from cogen.train import loop
 from cogen.train.corpus import prepare_corpus
+from cogen.train.fast import frozen
 from cogen.train.loop import Step
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
@@ -71,6 +73,35 @@ def test_stopped_at_every_step_and_resumed(
     mine, theirs = resumed.result.state.moments, whole.result.state.moments
     assert mine.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in mine.items())
     assert resumed.adapter.manifest == whole.adapter.manifest
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "way", [{"cpu_kernels": "off"}, {"cpu_kernels": "int8"}, {"cpu_kernels": "int8", "checkpoint_activations": True}]
+)
+def test_so_it_is_in_parts_rounded_and_computed_anew(
+    tiny_folder: Path,
+    corpora: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    way: dict[str, Any],
+) -> None:
+    """Without fast layers a step is in parts; with them it never is. Red: a state without Adam's second moments."""
+    monkeypatch.setattr(frozen, "NARROW", 1)  # the tiny base is narrower than what is rounded otherwise
+    base = load_base(str(tiny_folder), device="cpu", precision=precision)
+    settings = SETTINGS.model_copy(update=way)
+    parts: list[int] = []
+    steps = loop.step_batches
+    monkeypatch.setattr(loop, "step_batches", lambda *given: parts.append(given[3]) or steps(*given))
+    through = train(base, corpora, settings)
+    path = tmp_path / "training.safetensors"
+    cut_off(base, corpora, path, 3, settings)
+    resumed = train(base, corpora, settings, state_path=path, resume=True)
+    assert set(parts[: NUM_STEPS - 1]) == ({2} if way["cpu_kernels"] == "off" else {3})
+    assert factor_digest(resumed.adapter.factors) == factor_digest(through.adapter.factors)
+    mine, theirs = resumed.result.state.moments, through.result.state.moments
+    assert all(torch.equal(v, theirs[k]) for k, v in mine.items())
 
 
 def origins(base: Base, corpora: Mapping[str, Path], settings: Train, num_rounds: int) -> list[str]:
