@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from cogen.adapter import Factors
 from cogen.data.pack import IGNORE, Batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.fast import frozen, kernels
+from cogen.train.fast import frozen, head, kernels
 from cogen.train.fast.arrays import array
 from cogen.train.fast.attention import BLOCK, block_attention
 from cogen.train.fast.frozen import NARROW, OUTLIERS, Frozen, round_rows
@@ -314,6 +314,37 @@ def test_rows_are_rounded_to_the_nearest_of_254_steps() -> None:
 def test_narrow_weights_are_not_rounded() -> None:
     assert Frozen.of(torch.ones(NARROW - 1, 300), int8=True).by_output is None
     assert Frozen.of(torch.ones(NARROW, 300), int8=True, is_last=True).by_input is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_unlikely_tokens_enter_the_heads_gradient_by_their_mean_row(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of the mass is in columns left out. Red: without the mean row; the targets' own mass in it."""
+    monkeypatch.setattr(head, "COLUMNS", 8)
+    monkeypatch.setattr(head, "UNLIKELY", 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    weight = (0.5 + torch.randn(NARROW * 2, 64, generator=generator)).to(dtype)
+    hidden = (0.25 * torch.randn(64, generator=generator) + 0.02 * torch.randn(200, 64, generator=generator)).to(dtype)
+    targets = torch.randint(len(weight), (200,), generator=generator)
+    nll, found = head.fast_head(Frozen.of(weight, int8=True, is_last=True))(hidden, weight, targets)
+    exact = hidden.double().requires_grad_()
+    logits = exact @ weight.double().T
+    losses = cross_entropy(logits, targets, reduction="none")
+    (wanted,) = torch.autograd.grad(losses.sum(), exact)
+    assert torch.allclose(nll.double(), losses, atol=0.1)
+    assert (found.double() - wanted).norm() / wanted.norm() < 0.02
+
+
+def test_likely_columns_come_in_few_numbers() -> None:
+    """Red: the columns above the bound alone."""
+    peaks = torch.zeros(2 * head.COLUMNS + 5)
+    peaks[7::9] = 1.0
+    assert len(head._likely(peaks)) == head.COLUMNS and set(range(7, len(peaks), 9)) <= set(
+        head._likely(peaks).tolist()
+    )
+    assert len(head._likely(peaks + 1.0)) == len(peaks)
+    assert head._likely(torch.zeros(9)).tolist() == []
 
 
 def test_auto_asks_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from cogen.parallel import in_parallel
+from cogen.parallel import Workers
 from cogen.train.attention import NAME as SEGMENTS
 from cogen.train.attention import require_window
 
@@ -49,11 +49,8 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
     if not fast.fits():
         yield None
         return
-    fast.put()
-    try:
+    with fast.workers():
         yield fast
-    finally:
-        fast.take()
 
 
 class FastTraining:
@@ -71,7 +68,7 @@ class FastTraining:
         narrow = int8 and model.dtype == torch.float32
         AttentionInterface.register(NAME, partial(_attention, kept_as=torch.float16 if narrow else model.dtype))
         self.head = fast_head(Frozen.of(head_weight(model), int8=int8, is_last=True))
-        self._model, self._layers = model, FastLayers(model, int8=int8)
+        self._model, self._layers, self._workers = model, FastLayers(model, int8=int8), Workers()
 
     def fits(self) -> bool:
         """Whether the model works with them: float32 does, layer by layer; bfloat16 is tried on three tokens, once.
@@ -121,13 +118,23 @@ class FastTraining:
             return float(loss.detach()), torch.autograd.grad(loss, parameters, allow_unused=True)
 
         total = 0.0
-        for loss, grads in in_parallel(gradient, batches):
+        for loss, grads in self._workers.map(gradient, batches):
             total += loss
             for parameter, grad in zip(parameters, grads, strict=True):
                 if grad is not None:  # a fused optimiser reads gradients by address, as if laid out like parameters
                     grad = grad.contiguous()
                     parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
         return total
+
+    @contextmanager
+    def workers(self) -> Iterator[None]:
+        """Everything in place, and threads that stay from step to step."""
+        self.put()
+        try:
+            with self._workers:
+                yield
+        finally:
+            self.take()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
