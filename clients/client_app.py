@@ -49,6 +49,9 @@ class Simulated:
             return Frame({"domain": self.domain})
         return resident().call(action, self.site, self.run.logs, arrays, **self.request, **more)
 
+    def note(self, action: str) -> None:
+        """Nothing: who simulates reads the run's own events."""
+
 
 def _caller(asked: Frame, context: Context) -> Caller:
     request = asked.header["request"]
@@ -60,6 +63,15 @@ def _caller(asked: Frame, context: Context) -> Caller:
 def hello(asked: Frame, context: Context) -> Frame:
     """Who is this: the domain of the node, and what it allows."""
     return Frame({"about": dict(_caller(asked, context).ask("describe").header)})
+
+
+@app.query("set_aside")
+@answered
+def set_aside(asked: Frame, context: Context) -> Frame:
+    """This domain is asked no more in this start of the run; `cogen join` shows it."""
+    caller = _caller(asked, context)
+    caller.note("set_aside")
+    return Frame({"about": {"domain": caller.domain}})
 
 
 @app.train()

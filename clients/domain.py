@@ -14,6 +14,7 @@ from cogen.errors import CogenError, FederationError
 from cogen.node.ask import ask
 from cogen.node.receipt import Reply, record
 from cogen.node.wire import Frame, from_records, to_records
+from cogen.runs import append_line
 
 FAILED = 2  # Flower's code for a ClientApp that raised
 Handler = Callable[[Frame, Context], Frame]
@@ -25,6 +26,9 @@ class Caller(Protocol):
     domain: str
 
     def ask(self, action: str, arrays: Mapping[str, Any] | None = None, **more: Any) -> Frame: ...
+
+    def note(self, action: str) -> None:
+        """Write down what the coordinator tells the domain, for `cogen join` to show."""
 
 
 class Deployed:
@@ -40,6 +44,10 @@ class Deployed:
         if "error" in answer.header:
             raise Refused(str(answer.header["error"]))
         return answer
+
+    def note(self, action: str) -> None:
+        told = {key: int(self.request[key]) for key in ("round", "num_failures")}  # numbers; no text of another's
+        append_line(self.socket.with_name("work.jsonl"), {"action": action, **told})
 
 
 class Refused(FederationError):

@@ -19,6 +19,8 @@ DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "float32", "bfloat16", "nf4"]
+CpuKernels = Literal["auto", "int8", "fused", "off"]
 
 
 class BaseTable(Table):
@@ -26,7 +28,7 @@ class BaseTable(Table):
 
     name: Annotated[str, Field(min_length=1)] = "smollm2-135m"
     """A local folder, a hub id, or a known name."""
-    precision: Literal["auto", "float32", "bfloat16", "nf4"] = "auto"
+    precision: Precision = "auto"
     """Of the frozen weights; auto is bfloat16 where the device has it in hardware; nf4 is 4 bits, on CUDA alone."""
 
 
@@ -68,7 +70,7 @@ class Train(Table):
     """Share of all tokens of all rounds, at their end, that is the end phase."""
     end_phase_mix: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Share of the end phase's tokens that come from `end_phase`."""
-    cpu_kernels: Literal["auto", "int8", "fused", "off"] = "auto"
+    cpu_kernels: CpuKernels = "auto"
     """Fused layers on the CPU, products with frozen weights in int8 (auto: where the CPU has VNNI) or in the base's own
     precision (fused); off leaves the layers as the library has them."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-4

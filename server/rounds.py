@@ -206,6 +206,15 @@ class Coordinator:
             self.roster.aside.add(domain)
             reason = f"no valid reply in {self.failures[domain]} rounds in a row"
             self.run.append_event("client_set_aside", round=number, domain=domain, reason=reason)
+            self._tell_aside(number, domain)
+
+    def _tell_aside(self, number: int, domain: str) -> None:
+        """Tell the domain's node, where it is there; its answer is not waited for."""
+        if (client := self.roster.clients.get(domain)) is None:
+            return
+        told = {"run": self.roster.run_name, "round": number, "num_failures": self.failures[domain]}
+        seconds = self.config.federation.round_deadline_seconds
+        self.post.send("query.set_aside", {client.node: Frame({"request": told})}, seconds)
 
     def _report_round(
         self, number: int, replies: Sequence[Reply], result: Aggregated, bytes_down: int, seconds: float

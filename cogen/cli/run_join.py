@@ -106,6 +106,10 @@ class JoinNarrator:
         self._line(str(event["text"]))
 
     def _work(self, event: dict[str, Any]) -> None:
+        if event["action"] == "set_aside":
+            failed = f"{event['num_failures']} rounds in a row without a valid reply"
+            self._line(f"round {event['round']} · set aside after {failed} · asked again when the run is resumed")
+            return
         self.first = (0.0, 0)
         what = "training" if event["action"] == "train" else "scoring models"
         self._line(f"round {event['round']} · {what}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cogen.base import cache_folder
 from cogen.errors import FederationError
-from cogen.federation.shipped import shipped_root
+from cogen.federation.shipped import app_files, shipped_app
 from cogen.federation.superlink import flower_environment
 from cogen.files import write_file
 
@@ -25,14 +25,13 @@ def installed_app_sha256() -> str:
     Raises:
         FederationError: Flower cannot build the app.
     """
-    root = shipped_root()
-    parts = [root / "pyproject.toml", root / ".gitignore", *root.glob("clients/**/*.py"), *root.glob("server/**/*.py")]
-    about = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(parts) if p.is_file()]
+    about = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in app_files()]
     key = hashlib.sha256(json.dumps([version("flwr"), sys.version, about]).encode()).hexdigest()[:24]
     cached = cache_folder() / "apps" / key
     if cached.is_file():
         return cached.read_text("utf-8").strip()
-    digest = hashlib.sha256(build_app(root)).hexdigest()
+    with shipped_app() as app:
+        digest = hashlib.sha256(build_app(app)).hexdigest()
     write_file(cached, f"{digest}\n".encode())
     return digest
 

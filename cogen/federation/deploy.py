@@ -19,7 +19,7 @@ from cogen.federation.folder import FederationFolder
 from cogen.federation.follow import begin_run, follow_run, open_run
 from cogen.federation.members import read_members
 from cogen.federation.serve import check_settings
-from cogen.federation.shipped import shipped_config, shipped_root
+from cogen.federation.shipped import shipped_app, shipped_config
 from cogen.federation.superlink import READY_SECONDS
 from cogen.runs import RunFolder
 
@@ -61,7 +61,8 @@ def run_rounds(
         end_others(control, serving)
         seen = begin_run(run, settings, resume=resume, overwrite=overwrite)
         show({"event": "starting"})
-        run_id = control.submit(shipped_root(), run.path.name)
+        with shipped_app() as app:
+            run_id = control.submit(app, run.path.name)
         try:
             follow_run(seen, show, folder.is_served, lambda: control.status(run_id))
         except BaseException:

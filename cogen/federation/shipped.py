@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cogen.errors import ConfigError
@@ -12,6 +16,28 @@ def shipped_root() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "shipped"
     return inside if inside.is_dir() else package.parent
+
+
+def app_files() -> list[Path]:
+    """What Flower's bundle of the app is made of, in order."""
+    root = shipped_root()
+    parts = (root / "pyproject.toml", *root.glob("clients/**/*.py"), *root.glob("server/**/*.py"))
+    return sorted(p for p in parts if p.is_file())
+
+
+@contextmanager
+def shipped_app() -> Iterator[Path]:
+    """A folder with the Flower app alone, for as long as the block runs.
+
+    Flower looks at every file of the folder that it bundles: in a clone whose `.venv` has 80,000, that takes six
+    seconds of seven.
+    """
+    with tempfile.TemporaryDirectory(prefix="cogen-app-") as place:
+        for path in app_files():
+            copy = Path(place) / path.relative_to(shipped_root())
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        yield Path(place)
 
 
 def shipped_config(name: str) -> Path:

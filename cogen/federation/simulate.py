@@ -26,7 +26,7 @@ from cogen.federation.follow import Watcher, follow_run
 from cogen.federation.judging import judge_runs, judge_seed, read_evaluation
 from cogen.federation.prepared import prepared
 from cogen.federation.programs import start_guarded, stop_guarded
-from cogen.federation.shipped import shipped_config, shipped_root
+from cogen.federation.shipped import shipped_app, shipped_config
 from cogen.federation.superlink import free_port, superlink
 from cogen.files import write_file
 from cogen.node.resident import WARM
@@ -151,7 +151,8 @@ def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, sho
             superlink(home, run.logs, listen, handle, known, prepared(home, *_at_a_time(settings))) as link,
         ):
             control = Control(home, run.logs)
-            run_id = control.submit(shipped_root(), str(run.path), _clients(settings))
+            with shipped_app() as app:
+                run_id = control.submit(app, str(run.path), _clients(settings))
             follow_run(seen, told, link.alive, lambda: control.status(run_id))
 
 

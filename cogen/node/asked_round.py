@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from cogen.config import Count, Domain, RunConfig, Train
+from cogen.config import Count, CpuKernels, Domain, Precision, RunConfig, Train
 from cogen.settings import Table
 
 TRAIN_KEYS = ("block_tokens", "batch_blocks", "accumulate", "checkpoint_activations", "targets", "cpu_kernels")
@@ -24,9 +24,9 @@ class AskedRound(Table):
     batch_blocks: Count
     accumulate: Count
     checkpoint_activations: bool
-    cpu_kernels: Literal["auto", "int8", "float32", "off"]
+    cpu_kernels: CpuKernels
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    precision: Literal["auto", "float32", "bfloat16", "nf4"]
+    precision: Precision
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
     @property

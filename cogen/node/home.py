@@ -5,7 +5,7 @@ ca.pem               the only authority that this node believes
 key, key.pub         its identity; the private half never leaves
 policy.toml          what the domain allows, read anew for every request
 receipts.jsonl       what left, written before it leaves
-work.jsonl           what was asked for and begun
+work.jsonl           what was asked for and begun, and that it is asked no more
 runs/<run id>/       optimiser states, replies, train.jsonl
 trainer.sock         where the resident trainer listens
 logs/                output of the programs that `cogen join` keeps running

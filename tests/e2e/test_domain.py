@@ -22,9 +22,11 @@ import pytest
 from flwr.app import Message
 
 from clients import domain
+from cogen.cli.run_join import JoinNarrator
 from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
 from cogen.node.receipt import read_receipts
+from cogen.node.watch import HomeWatcher
 from cogen.node.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
 from server.asking import to_arrays
@@ -127,6 +129,21 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
     assert set(header_of(said)["about"]) == {"domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
     assert_nothing_private(home.receipts.read_text(), home)
+
+
+def test_who_is_set_aside_is_told(lasting: tuple[NodeHome, InProcessGrid], capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for `cogen join`, made here of numbers alone. Red: none; the coordinator's own words in it."""
+    kept, grid = lasting
+    watcher, narrator = HomeWatcher(kept), JoinNarrator(kept.read_member())
+    told = {"run": RUN, "round": 4, "num_failures": 3, "reason": "to be shown"}
+    assert header_of(ask(grid, "query.set_aside", {"request": told})) == {"about": {"domain": "grid"}}
+    bad = ask(grid, "query.set_aside", {"request": {**told, "round": "to be shown"}})
+    assert bad.has_error() and "to be shown" not in bad.error.reason
+    for event in watcher.new():
+        narrator.follow(event)
+    shown = capsys.readouterr().err
+    assert "round 4 · set aside after 3 rounds in a row without a valid reply" in shown
+    assert "to be shown" not in shown
 
 
 def test_a_failure_leaves_as_one_line_without_the_machine(

@@ -200,7 +200,7 @@ def test_doubled_and_replayed_answers_change_nothing(deploy: Deploy) -> None:
 
 
 def test_a_client_that_keeps_failing_is_set_aside_until_a_resume(deploy: Deploy) -> None:
-    """Flower's codes are told plainly. Red: it is asked in round 3. Red: failures outlive the start."""
+    """Flower's codes are told plainly. Red: it is asked in round 3; it is not told; failures outlive the start."""
 
     def dies(message: Message, reply: Message) -> Message:
         return Message(Error(code=8, reason="exit -9 in /home/someone"), reply_to=message)
@@ -209,6 +209,8 @@ def test_a_client_that_keeps_failing_is_set_aside_until_a_resume(deploy: Deploy)
     assert {k: sorted(v) for k, v in grid.asked().items()} == {1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1]}
     (aside,) = events(run, "client_set_aside")
     assert (aside["domain"], aside["round"]) == ("materials", 2)
+    told = [(node, r["round"], r["num_failures"]) for node, kind, r in grid.requests if kind == "query.set_aside"]
+    assert told == [(2, 2, 2)]
     reasons = [e["reason"] for e in events(run, "client_left_out") if e["round"] == 1]
     assert ["domain 'materials'" in r and "the app died at its node" in r and "/home" not in r for r in reasons] == [
         True

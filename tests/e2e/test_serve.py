@@ -26,7 +26,7 @@ from cogen.federation.deploy import end_others
 from cogen.federation.folder import FederationFolder
 from cogen.federation.invites import read_invite
 from cogen.federation.members import Member, add_member, read_members, revoke_member
-from cogen.federation.shipped import shipped_root
+from cogen.federation.shipped import shipped_app
 from cogen.federation.superlink import flower_environment, free_port
 from cogen.runs import RunFolder, read_lines
 from tests.gate import NodeKey, wait_until
@@ -184,7 +184,8 @@ def _a_run_that_nobody_follows_is_ended(served: Served, control: Control, run: R
     """What a killed `cogen run` leaves: Flower's run, and a server app that writes into the run folder."""
     serving = read_serving(served.folder)
     run.create(served.config.read_text())
-    run_id = control.submit(shipped_root(), str(run.path))
+    with shipped_app() as app:
+        run_id = control.submit(app, str(run.path))
     assert wait_until(lambda: bool(read_lines(run.events_path)), PATIENCE_SECONDS)
     assert control.unfinished() == [run_id]
     assert _server_apps(serving.pid)

@@ -25,7 +25,7 @@ CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
 CONFIG = RunConfig(
     base=BaseTable(precision="float32"),
     domains=(Domain(name="grid", rank=8, tokens_per_round=1024), Domain(name="clinical")),
-    train=Train(block_tokens=256, batch_blocks=2, targets=("q_proj", "v_proj")),
+    train=Train(block_tokens=256, batch_blocks=2, targets=("q_proj", "v_proj"), cpu_kernels="fused"),
     federation=Federation(round_deadline_seconds=90),
 )
 ROUND = asked_round(CONFIG, CONFIG.domains[0])
