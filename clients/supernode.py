@@ -2,7 +2,10 @@
 
 Flower's node gives up at once on any error with "ssl" in its text: a line cut while it connects, a handshake that took
 too long. Then it drops the reply at hand, or ends and forgets the message that it works on, and the round waits for it
-until its deadline. Giving up is right for another certificate alone.
+until its deadline. Giving up is right for another certificate alone. The same goes for what the gateway answers when a
+line holds up the body of a request, or when there is too much at once.
+
+A node that has given up goes on as a process, kept by its HTTP server's thread, and nobody starts it again; here it ends.
 
 While the app works, Flower's node looks for its reply every half second, and as late again for what the reply holds.
 
@@ -11,14 +14,16 @@ What a message leaves in a cycle is collected often (`cogen.federation.lean`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-from cogen.errors import FederationError
+from cogen.errors import FederationError, log_error
 from cogen.federation.lean import collect_often
 
 SEAM = "make_simple_http_retry_invoker"
+PASSING = {408, 429}  # beside what Flower tries again
 FLOWERS_SECONDS, NAP_SECONDS = 0.5, 0.05
 
 
@@ -53,6 +58,8 @@ def _rule(by_flower: Callable[[Exception], bool]) -> Callable[[Exception], bool]
     def should_giveup(error: Exception) -> bool:
         if isinstance(error, httpx.TransportError):
             return "CERTIFICATE_VERIFY_FAILED" in str(error)
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in PASSING:
+            return False
         return by_flower(error)
 
     return should_giveup
@@ -84,7 +91,11 @@ def main() -> None:
     from flwr.supernode.cli import flower_supernode
 
     collect_often()
-    flower_supernode()
+    try:
+        flower_supernode()
+    except Exception:  # noqa: BLE001 - an exit goes its own way
+        log_error()
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -69,11 +71,15 @@ def folder(tmp_path: Path) -> FederationFolder:
 
 def invoke(port: int, ca: Path) -> bytes:
     """A request as Flower's node makes it, patiently."""
+
+    def ask(url: str) -> bytes:
+        return client.get(url).raise_for_status().content
+
     be_patient()
     invoker = getattr(fleet_http_connection, SEAM)()
     invoker.wait_function = lambda seconds: None
     with httpx.Client(verify=ssl.create_default_context(cafile=str(ca)), trust_env=False) as client:
-        return bytes(invoker.invoke(client.get, f"https://localhost:{port}/").content)
+        return bytes(invoker.invoke(ask, f"https://localhost:{port}/"))
 
 
 def test_a_connection_that_breaks_is_tried_again(folder: FederationFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +88,41 @@ def test_a_connection_that_breaks_is_tried_again(folder: FederationFolder, monke
     with breaking(folder, [ANSWER[:-3], b"HTTP/1.1 200", b""]) as (port, asked):
         assert invoke(port, folder.ca) == b"whole"
         assert asked == [4]
+
+
+@pytest.mark.parametrize("status", ["408 Request Timeout", "429 Too Many Requests"])
+def test_what_passes_is_waited_for(folder: FederationFolder, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    """A line held up the body of a request, and the gateway has let it go. Red: the node gives up, and asks no more."""
+    monkeypatch.setattr(fleet_http_connection, SEAM, getattr(fleet_http_connection, SEAM))
+    refusal = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+    with breaking(folder, [refusal] * 2) as (port, asked):
+        assert invoke(port, folder.ca) == b"whole"
+        assert asked == [3]
+    with breaking(folder, [refusal.replace(status.encode(), b"413 Content Too Large")]) as (port, asked):
+        with pytest.raises(httpx.HTTPStatusError):
+            invoke(port, folder.ca)
+        assert asked == [1]
+
+
+GIVEN_UP = """
+import threading, time
+import flwr.supernode.cli as cli
+
+def gives_up():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    raise RuntimeError("gave up")
+
+cli.flower_supernode = gives_up
+from clients.supernode import main
+main()
+"""
+
+
+def test_a_node_that_has_given_up_ends() -> None:
+    """So that `cogen join` starts it again. Red: its HTTP server's thread keeps the process, which asks for nothing."""
+    done = subprocess.run([sys.executable, "-c", GIVEN_UP], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "gave up" in done.stderr
 
 
 def test_another_authority_is_not_asked_twice(

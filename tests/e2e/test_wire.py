@@ -29,8 +29,9 @@ from cogen.federation.control import Control
 from cogen.federation.folder import FederationFolder
 from cogen.federation.shipped import shipped_root
 from cogen.federation.superlink import free_port
+from cogen.node.receipt import read_receipts
 from cogen.node.wire import Frame
-from cogen.runs import RunFolder, read_lines
+from cogen.runs import RunFolder
 from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events
 from tests.gate import wait_until
@@ -108,7 +109,7 @@ def test_two_rounds_say_what_the_receipts_say_and_nothing_else(stage: Stage, sim
     assert weights(made.run) == weights(simulated)
     for domain in DOMAINS:
         replies = pushed(stage.of(domain))
-        lines = read_lines(made.home(domain) / "receipts.jsonl")
+        lines = read_receipts(made.home(domain) / "receipts.jsonl")
         assert [line["kind"] for line in lines] == ["query", "train", "train", "evaluate"]
         for line, (message, frame) in zip(lines, replies, strict=True):
             assert_is_receipt(line, message, frame)
@@ -209,7 +210,7 @@ def test_another_app_is_refused_by_every_domain_and_the_rounds_reason_names_its_
     for domain in DOMAINS:
         assert "app refused by the domain" in missing[domain] and f"got {digest}" in missing[domain], missing
         assert f"got {digest}" in (made.home(domain) / "logs" / "clientapp.log").read_text()
-        assert read_lines(made.home(domain) / "receipts.jsonl")[-1]["kind"] == "app"
+        assert read_receipts(made.home(domain) / "receipts.jsonl")[-1]["kind"] == "app"
     by_whom = set(trace.read_text().split()) if trace.exists() else set()
     assert by_whom <= {"none"}  # Flower's own `flwr run` imports what it submits
     environment = {**os.environ, "PYTHONPATH": f"{app}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
