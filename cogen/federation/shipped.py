@@ -30,14 +30,16 @@ def shipped_app() -> Iterator[Path]:
     """A folder with the Flower app alone, for as long as the block runs.
 
     Flower looks at every file of the folder that it bundles: in a clone whose `.venv` has 80,000, that takes six
-    seconds of seven.
+    seconds of seven. It also refuses a folder with `_` in its name, as temporary ones have at times.
     """
     with tempfile.TemporaryDirectory(prefix="cogen-app-") as place:
+        app = Path(place) / "app"
+        app.mkdir()
         for path in app_files():
-            copy = Path(place) / path.relative_to(shipped_root())
+            copy = app / path.relative_to(shipped_root())
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        yield Path(place)
+        yield app
 
 
 def shipped_config(name: str) -> Path:

@@ -36,12 +36,12 @@ def test_the_embedded_base_learns_and_its_merge_loads_in_peft(users_cache: None,
     began = time.monotonic()
     base = load_base("smollm2-135m")
     assert time.monotonic() - began < 2.0
-    corpus = read_corpus(Path(__file__).parents[2] / "seeds/grid.jsonl")
+    seed = Path(__file__).parents[2] / "seeds/grid.jsonl"
     settings = Train(tokens_per_round=4096, batch_blocks=2, learning_rate=5e-4)
-    expert = train_adapter(base, {"grid": corpus}, settings, domain="grid", heldout_frac=0.15).adapter
+    expert = train_adapter(base, {"grid": seed}, settings, domain="grid", heldout_frac=0.15).adapter
     merged = merge_adapters([expert, expert]).adapter
     merged.save(tmp_path / "merged")
-    heldout = split_documents(corpus.documents, 0.15, "grid").heldout
+    heldout = split_documents(read_corpus(seed).documents, 0.15, "grid").heldout
     windows = {"grid": heldout_windows(heldout, base.tokenizer, 512, 512)}
     scores = evaluate_adapters(base, {"merged": merged}, windows)
     before, after = scores.bits_per_byte("base", "grid"), scores.bits_per_byte("merged", "grid")

@@ -149,9 +149,10 @@ def say_again(stage: Stage, first: Said, key: Path) -> int:
 
 
 def test_a_reply_that_is_said_again_changes_nothing(stage: Stage, tiny_folder: Path, simulated: RunFolder) -> None:
-    """By its own node and by another member: in its round, in the next, and when the run is over.
+    """By its own node and by another member: once it has arrived, in the next round, and when the run is over.
 
-    SuperLink answers the node as it did before, and nothing comes of it. Red: a second reply that enters a round, or
+    SuperLink answers the node as it did before, and nothing comes of it. While a reply is on its way, its own node can
+    break it, as it can leave it out, and no other. Red: a second reply that enters a round, or
     one that is taken from another key.
     """
     made = stage.town
@@ -161,6 +162,7 @@ def test_a_reply_that_is_said_again_changes_nothing(stage: Stage, tiny_folder: P
     assert wait_until(lambda: reply_of_a_round(stage, "grid", before) is not None, PATIENCE_SECONDS), made.log()
     first = reply_of_a_round(stage, "grid", before)
     assert first is not None
+    assert wait_until(lambda: "grid" in {e["domain"] for e in events(made.run, "client_replied")}, PATIENCE_SECONDS)
     mine, another = made.home("grid") / "key", made.home("clinical") / "key"
     assert stage.tap.again(first)[0] in (200, 403)  # byte for byte
     assert say_again(stage, first, mine) in (200, 403)

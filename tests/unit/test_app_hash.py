@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from cogen.errors import FederationError
 from cogen.federation import app_hash
 from cogen.federation.app_hash import build_app, installed_app_sha256
+from cogen.federation.shipped import shipped_app
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +34,18 @@ def test_hash_is_of_the_bundle_and_is_kept(bundle: bytes, monkeypatch: pytest.Mo
     assert not any(name.startswith(("cogen/", "tests/")) for name in names)
     monkeypatch.setattr(app_hash, "build_app", lambda root: pytest.fail("built again"))
     assert installed_app_sha256() == hashlib.sha256(bundle).hexdigest()
+
+
+def test_the_app_alone_is_built_wherever_it_lies(
+    bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red: it lies in the temporary folder itself, of whose name Flower refuses the `_`."""
+    (tmp_path / "a_b").mkdir()
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *args, **kwargs: str(tmp_path / "a_b"))
+    with shipped_app() as app:
+        monkeypatch.undo()
+        assert {p.name for p in app.iterdir()} == {"pyproject.toml", "clients", "server"}
+        assert build_app(app) == bundle
 
 
 def test_a_wheel_gives_what_a_clone_gives_and_a_changed_file_does_not(bundle: bytes, tmp_path: Path) -> None:
