@@ -1,9 +1,13 @@
-"""Runs Flower's `flower-superlink` with two changes, so that it does not grow with the messages that it passes on.
+"""Runs Flower's `flower-superlink` with three changes; the first two keep it from growing with what it passes on.
 
 Flower lets each connection of SQLite hold 64 MB of pages, and SuperLink has up to ten that stay: it grew with every
 round of 5 MB messages until all were full. The system holds the same pages of the file anyway.
 
 What a request leaves in a cycle is collected often (`cogen.federation.lean`).
+
+A node whose line broke announces its reply again. Where the server app has seen the first announcement meanwhile, Flower
+refuses the second without a word: the node sends nothing of what the reply holds, and the round waits three minutes for it
+in vain. Here the node is told what is still missing.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Any
 from cogen.federation.lean import collect_often
 
 PRAGMAS, CACHE, CACHE_KIB = "SQLITE_PRAGMAS", "cache_size", 8192  # a message of 5 MB fits
+LINK, ANNOUNCE, ROOT = "SqlLinkState", "store_message_and_object_tree", "ObjectPushSessionRoot"
 
 
 def be_lean() -> None:
@@ -24,9 +29,33 @@ def be_lean() -> None:
         setattr(sql_mixin, PRAGMAS, tuple({**dict(found), CACHE: f"-{CACHE_KIB}"}.items()))
 
 
+def take_again() -> None:
+    """Let a reply that was announced, and is not there whole, be sent; a version without that place is left as it is."""
+    from flwr.server.superlink.linkstate import sql_linkstate
+    from flwr.supercore.state.schema import corestate_models
+
+    link, root = getattr(sql_linkstate, LINK, None), getattr(corestate_models, ROOT, None)
+    announce = getattr(link, ANNOUNCE, None)
+    if link is None or root is None or announce is None or getattr(announce, "again", False):
+        return
+
+    def announced(self: Any, message: Any, tree: Any, session_id: str) -> tuple[bool, list[str]]:
+        stored, missing = announce(self, message, tree, session_id)
+        if stored or not message.metadata.reply_to_message_id:
+            return stored, missing
+        with self.session() as session:  # a row of it stays until all objects are there, or its time is over
+            if session.get(root, tree.object_id) is None:
+                return stored, missing
+            return True, self.preregister_object_tree(tree, session_id)
+
+    announced.again = True  # type: ignore[attr-defined]
+    setattr(link, ANNOUNCE, announced)
+
+
 def main() -> None:
     """`python -m server.superlink ARGS`, the arguments of `flower-superlink`."""
     be_lean()
+    take_again()
     import flwr.superlink.main  # noqa: F401  - what Flower imports when it starts, so that it is frozen too
     from flwr.superlink.cli.flower_superlink import flower_superlink
 

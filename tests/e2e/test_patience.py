@@ -11,14 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore import sql_mixin
 from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
+from flwr.superlink.federation.noop_federation_manager import NoOpFederationManager
 from flwr.superlink.grid import http_grid
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.runtime import run_clientapp
@@ -230,3 +236,33 @@ def test_a_flower_with_other_settings_of_its_database_keeps_them(monkeypatch: py
         monkeypatch.setattr(sql_mixin, superlink.PRAGMAS, other)
         superlink.be_lean()
         assert getattr(sql_mixin, superlink.PRAGMAS) is other
+
+
+def test_a_reply_announced_again_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line broke, and the server app has seen it meanwhile. Red: Flower, which asks for nothing of it, and waits."""
+    monkeypatch.setattr(SqlLinkState, superlink.ANNOUNCE, getattr(SqlLinkState, superlink.ANNOUNCE))
+    superlink.take_again()
+    once = getattr(SqlLinkState, superlink.ANNOUNCE)
+    superlink.take_again()
+    assert getattr(SqlLinkState, superlink.ANNOUNCE) is once
+    path = str(tmp_path / "link.db")
+    store = SqlObjectStore(path)
+    store.initialize()
+    link = SqlLinkState(path, NoOpFederationManager(), store)
+    link.initialize()
+    reply: Any = SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id="a" * 64))
+    holds = RecordDict({"0": ConfigRecord({"frame": b"the reply"})})
+    tree, first = get_object_tree(holds), link.start_session(5)
+    names = {node.object_id for node in iterate_object_tree(tree)}
+    monkeypatch.setattr(link, "store_message_res", lambda message: "its id")
+    assert set(link.store_message_and_object_tree(reply, tree, first)[1]) == names
+    monkeypatch.setattr(link, "store_message_res", lambda message: None)  # what it answers is gone: it has been seen
+    again = link.start_session(5)
+    stored, missing = link.store_message_and_object_tree(reply, tree, again)
+    assert stored and set(missing) == names
+    for name, content in get_all_nested_objects(holds).items():
+        assert not link.store_object(5, first, name, content.deflate())
+        assert link.store_object(5, again, name, content.deflate())
+    assert link.store_message_and_object_tree(reply, tree, link.start_session(5)) == (False, [])  # it is there whole
+    other = get_object_tree(RecordDict({"0": ConfigRecord({"frame": b"another"})}))
+    assert link.store_message_and_object_tree(reply, other, link.start_session(5)) == (False, [])
