@@ -145,7 +145,7 @@ class Federation(Table):
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 6 * 3600.0
     """How long a round, and the scoring, waits for replies."""
     roster_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 60.0
-    """How long the start waits for all domains; then it goes on with those that are there."""
+    """How long the start waits for all domains, and scoring for those of the last round; then it goes on without."""
     min_connected_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 600.0
     """How long a round waits for min_valid_clients to be connected, or back, before it ends the run."""
     late: Literal["drop", "next"] = "drop"

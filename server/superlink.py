@@ -7,7 +7,8 @@ What a request leaves in a cycle is collected often (`cogen.federation.lean`).
 
 A node whose line broke announces its reply again. Where the server app has seen the first announcement meanwhile, Flower
 refuses the second without a word: the node sends nothing of what the reply holds, and the round waits three minutes for it
-in vain. Here the node is told what is still missing.
+in vain. Here the node is told what is still missing. In the same way a part of it that is sent again has arrived, where
+Flower says that nobody waits for it, and the node leaves out the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 from cogen.federation.lean import collect_often
 
 PRAGMAS, CACHE, CACHE_KIB = "SQLITE_PRAGMAS", "cache_size", 8192  # a message of 5 MB fits
-LINK, ANNOUNCE, ROOT = "SqlLinkState", "store_message_and_object_tree", "ObjectPushSessionRoot"
+LINK, ANNOUNCE, STORE = "SqlLinkState", "store_message_and_object_tree", "store_object"
+ROOT = "ObjectPushSessionRoot"
 
 
 def be_lean() -> None:
@@ -35,8 +37,8 @@ def take_again() -> None:
     from flwr.supercore.state.schema import corestate_models
 
     link, root = getattr(sql_linkstate, LINK, None), getattr(corestate_models, ROOT, None)
-    announce = getattr(link, ANNOUNCE, None)
-    if link is None or root is None or announce is None or getattr(announce, "again", False):
+    announce, store = getattr(link, ANNOUNCE, None), getattr(link, STORE, None)
+    if link is None or root is None or announce is None or store is None or getattr(announce, "again", False):
         return
 
     def announced(self: Any, message: Any, tree: Any, session_id: str) -> tuple[bool, list[str]]:
@@ -48,8 +50,12 @@ def take_again() -> None:
                 return stored, missing
             return True, self.preregister_object_tree(tree, session_id)
 
+    def stored(self: Any, run_id: int, session_id: str, object_id: str, content: bytes) -> bool:
+        return store(self, run_id, session_id, object_id, content) or bool(self.object_store.get(object_id))
+
     announced.again = True  # type: ignore[attr-defined]
     setattr(link, ANNOUNCE, announced)
+    setattr(link, STORE, stored)
 
 
 def main() -> None:

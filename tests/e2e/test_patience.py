@@ -240,7 +240,8 @@ def test_a_flower_with_other_settings_of_its_database_keeps_them(monkeypatch: py
 
 def test_a_reply_announced_again_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its line broke, and the server app has seen it meanwhile. Red: Flower, which asks for nothing of it, and waits."""
-    monkeypatch.setattr(SqlLinkState, superlink.ANNOUNCE, getattr(SqlLinkState, superlink.ANNOUNCE))
+    for name in (superlink.ANNOUNCE, superlink.STORE):
+        monkeypatch.setattr(SqlLinkState, name, getattr(SqlLinkState, name))
     superlink.take_again()
     once = getattr(SqlLinkState, superlink.ANNOUNCE)
     superlink.take_again()
@@ -263,6 +264,7 @@ def test_a_reply_announced_again_is_still_sent(tmp_path: Path, monkeypatch: pyte
     for name, content in get_all_nested_objects(holds).items():
         assert not link.store_object(5, first, name, content.deflate())
         assert link.store_object(5, again, name, content.deflate())
+        assert link.store_object(5, again, name, content.deflate())  # the answer was lost, and it is sent once more
     assert link.store_message_and_object_tree(reply, tree, link.start_session(5)) == (False, [])  # it is there whole
     other = get_object_tree(RecordDict({"0": ConfigRecord({"frame": b"another"})}))
     assert link.store_message_and_object_tree(reply, other, link.start_session(5)) == (False, [])
