@@ -27,7 +27,7 @@ from tests.cut import Cut, cut_after
 SEEDS = Path(__file__).parents[2] / "seeds"
 # So high a rate that the loss soon rises: the best lies in the middle.
 SETTINGS = Train(
-    tokens_per_round=30 * 64, block_tokens=64, batch_blocks=1, learning_rate=0.06, rank=4, checkpoint_seconds=1e-9,
+    tokens_per_round=30 * 64, block_tokens=64, batch_blocks=1, learning_rate=0.1, rank=4, checkpoint_seconds=1e-9,
     early_stop_patience=2, early_stop_every=2, early_stop_frac=0.2, early_stop_tokens=600,
 )  # fmt: skip
 
