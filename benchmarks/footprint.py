@@ -83,7 +83,7 @@ def disk(place: Path) -> dict[str, float]:
         inside = path.relative_to(place).parts
         kind = "domains" if inside[0] != "coordinator" else "coordinator, rest"
         kind = "coordinator's runs" if inside[:3] == ("coordinator", "federation", "runs") else kind
-        parts[f"{kind}: ledgers" if path.name in LEDGERS else kind] += path.stat().st_size
+        parts[f"{kind}: ledgers" if path.name.startswith(LEDGERS) else kind] += path.stat().st_size
     return {kind: round(size / 1e6, 3) for kind, size in parts.items()}
 
 

@@ -74,11 +74,12 @@ def answered(handler: Handler) -> Callable[[Message, Context], Message]:
             asked = opened(message)
             request = asked.header.get("request", {})
             frame = handler(asked, context)
-            _write_receipt(message, request, context, plain(frame))
+            content = sealed(frame)
+            _write_receipt(message, request, context, plain(frame, content))
         except Exception as error:
             logging.getLogger(__name__).exception("failed")
             return _refusal(message, request, context, reason_of(error))
-        return Message(sealed(frame), reply_to=message)
+        return Message(content, reply_to=message)
 
     return handle
 
@@ -110,9 +111,10 @@ def sealed(frame: Frame) -> RecordDict:
     return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
 
 
-def plain(frame: Frame) -> Reply:
-    """All that a reply holds: its arrays, numbers and texts."""
-    return Reply({"factors": frame.arrays} if frame.arrays else {}, frame.header)
+def plain(frame: Frame, content: RecordDict) -> Reply:
+    """All that a reply holds: its arrays, numbers and texts, and the bytes that Flower gets."""
+    pieces = [p for record in content.config_records.values() for p in record.values() if isinstance(p, bytes)]
+    return Reply({"factors": frame.arrays} if frame.arrays else {}, frame.header, content=pieces)
 
 
 def _write_receipt(message: Message, request: Mapping[str, Any], context: Context, reply: Reply) -> None:

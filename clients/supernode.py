@@ -1,4 +1,4 @@
-"""Runs Flower's `flower-supernode`: it tries a broken connection again, looks for a reply sooner, and grows less.
+"""Runs Flower's `flower-supernode`: it tries a broken connection again, looks for a reply sooner, and says and grows less.
 
 Flower's node gives up at once on any error with "ssl" in its text: a line cut while it connects, a handshake that took
 too long. Then it drops the reply at hand, or ends and forgets the message that it works on, and the round waits for it
@@ -9,11 +9,14 @@ A node that has given up goes on as a process, kept by its HTTP server's thread,
 
 While the app works, Flower's node looks for its reply every half second, and as late again for what the reply holds.
 
+Its log has a dated line for each message that comes and goes, in place of eight; what fails is said as before.
+
 What a message leaves in a cycle is collected often (`cogen.federation.lean`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from cogen.federation.lean import collect_often
 SEAM = "make_simple_http_retry_invoker"
 PASSING = {408, 429}  # beside what Flower tries again
 FLOWERS_SECONDS, NAP_SECONDS = 0.5, 0.05
+NOTHING_SAID = ("Received successfully", "Sent successfully", "[RUN ")
 
 
 def be_patient() -> None:
@@ -83,10 +87,24 @@ def be_prompt() -> None:
         vars(node)["time"] = Naps()
 
 
+def be_brief() -> None:
+    """Date Flower's lines, leave out its colours, and those that say nothing: of a file, not of a terminal."""
+    from flwr.common.logger import FLOWER_LOGGER, update_console_handler
+
+    update_console_handler(timestamps=True, colored=False)
+    FLOWER_LOGGER.addFilter(_says_something)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    said = record.getMessage().strip()
+    return record.levelno > logging.INFO or (bool(said) and not said.startswith(NOTHING_SAID))
+
+
 def main() -> None:
     """`python -m clients.supernode ARGS`, the arguments of `flower-supernode`."""
     be_patient()
     be_prompt()
+    be_brief()
     import flwr.supernode.main  # noqa: F401  - what Flower imports when it starts, so that it is frozen too
     from flwr.supernode.cli import flower_supernode
 

@@ -1,14 +1,19 @@
 """The gateway as a process of its own: `python -m cogen.federation.gateway_process FOLDER BIND PORT`.
 
-BIND is the public address and port, PORT is SuperLink's on loopback. Its requests are in `logs/gateway.log`.
+BIND is the public address and port, PORT is SuperLink's on loopback. Its requests are in `logs/gateway.log`, older
+ones packed beside it.
 """
 
 from __future__ import annotations
 
+import gzip
 import logging
+import os
+import shutil
 import ssl
 import sys
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.federation.about import read_about, split_address
@@ -23,7 +28,7 @@ from cogen.federation.limits import Limits, timed_protocol
 if TYPE_CHECKING:
     import uvicorn
 
-LOG_BYTES, LOG_FILES = 10_000_000, 5
+LOG_BYTES, LOG_FILES = 100_000, 200  # a packed one takes a twelfth
 
 
 def terms_of(folder: FederationFolder) -> Terms:
@@ -71,11 +76,28 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
     return Server(config)
 
 
+def packed_log(path: Path) -> RotatingFileHandler:
+    """A handler that writes to `path`; what is older goes to `<path>.1.gz`, `<path>.2.gz` ..., up to LOG_FILES of them."""
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    handler.namer, handler.rotator = lambda name: f"{name}.gz", _pack
+    return handler
+
+
+def _pack(source: str, packed: str) -> None:
+    """Where there is no room to pack, the old log gets the name as it is (`zcat -f` reads both)."""
+    try:
+        with open(source, "rb") as old, open(packed, "xb") as file, gzip.open(file, "wb") as new:
+            shutil.copyfileobj(old, new)
+        Path(source).unlink()
+    except OSError:
+        os.replace(source, packed)
+
+
 def main() -> int:
     """Serve until SIGTERM."""
     place, bind, port = sys.argv[1:]
     folder = FederationFolder(place)
-    handler = RotatingFileHandler(folder.logs / "gateway.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    handler = packed_log(folder.logs / "gateway.log")
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     gateway = Gateway(folder, f"https://127.0.0.1:{port}", terms_of(folder), Limits())

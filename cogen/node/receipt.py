@@ -1,11 +1,12 @@
 """Receipts: what leaves a domain, written down before it leaves.
 
-One line of `receipts.jsonl` a message: for each array its name, shape, dtype, bytes, sha256 and l2 norm,
-and every number and text that goes with them, so that an administrator can say what was handed over
+One line of `receipts.jsonl` a message: the sha256 of its content, for each array its name, shape, dtype, bytes and
+l2 norm, and every number and text that goes with them, so that an administrator can say what was handed over
 without keeping a copy of it.
 
-What is the same in every round, names, shapes, dtypes and bytes, is a line of its own, a layout, written once before
-the first receipt that names it: a message of 420 arrays takes 36 kB in place of 87. `read_receipts` puts both together.
+What is the same in every round, names, shapes, dtypes, bytes and texts, is a line of its own, a layout, written once
+before the first receipt that names it: a message of 420 arrays takes 4 kB in place of 87. `read_receipts` puts both
+together.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,9 @@ from cogen.runs import append_line, read_lines
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT, FILE_FORMAT = 1, 2  # of a receipt in full, and of its line in the file
+FORMAT, FILE_FORMAT = 2, 3  # of a receipt in full, and of its line in the file; 1 and 2 had a sha256 of each array
 LAYOUT_KEYS, OWN_KEYS = ("name", "shape", "dtype", "num_bytes"), ("sha256", "l2_norm")
+NORM_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Reply:
     arrays: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     error: str = ""
+    content: Sequence[bytes] = ()
+    """All bytes of it, arrays and values, in pieces; a refusal has none."""
 
 
 def record(path: Path, run: str, round_number: int, kind: str, reply: Reply) -> dict[str, Any]:
@@ -45,31 +49,38 @@ def record(path: Path, run: str, round_number: int, kind: str, reply: Reply) -> 
         RunError: the disk is full or the file cannot be written; then nothing may leave.
     """
     receipt = {"format": FORMAT, "time": datetime.now(UTC).isoformat(), **describe(run, round_number, kind, reply)}
-    arrays = receipt["arrays"]
+    arrays, (texts, numbers) = receipt["arrays"], _apart(receipt["values"])
     line = {**receipt, "format": FILE_FORMAT, "arrays": len(arrays)}
-    if arrays:
-        layout = [[a[key] for key in LAYOUT_KEYS] for a in arrays]
-        line["layout"] = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:16]
-        if not _has_layout(path, line["layout"]):
-            append_line(path, {"format": FILE_FORMAT, "arrays": layout, "layout": line["layout"]}, durable=True)
-        line |= {key: [a[key] for a in arrays] for key in OWN_KEYS}
+    if arrays or texts:
+        shared = {"arrays": [[a[key] for key in LAYOUT_KEYS] for a in arrays], "texts": texts}
+        name = hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:16]
+        if not _has_layout(path, name):
+            append_line(path, {"format": FILE_FORMAT, **shared, "layout": name}, durable=True)
+        line |= {"values": numbers, "layout": name, "l2_norm": [a["l2_norm"] for a in arrays]}
     append_line(path, line, durable=True)
     path.chmod(0o600)
     return receipt
 
 
+def _apart(values: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Texts, and all else; a part without a text is not in the first."""
+    texts = {part: {k: v for k, v in named.items() if isinstance(v, str)} for part, named in values.items()}
+    others = {part: {k: v for k, v in named.items() if not isinstance(v, str)} for part, named in values.items()}
+    return {part: named for part, named in texts.items() if named}, others
+
+
 def _has_layout(path: Path, layout: str) -> bool:
-    """Whether its line is there, whole: it ends with the layout's name."""
-    return path.is_file() and f'],"layout":"{layout}"}}\n'.encode() in path.read_bytes()
+    """Whether its line is there, whole: it alone ends with the layout's name."""
+    return path.is_file() and f'}},"layout":"{layout}"}}\n'.encode() in path.read_bytes()
 
 
 def read_receipts(path: Path) -> list[dict[str, Any]]:
     """All receipts of a file in full, of either format; torn lines are passed over, a missing file has none."""
-    layouts: dict[str, list[list[Any]]] = {}
+    layouts: dict[str, dict[str, Any]] = {}
     found = []
     for line in read_lines(path):
         if is_layout(line):
-            layouts[line["layout"]] = line["arrays"]
+            layouts[line["layout"]] = line
         else:
             found.append(_in_full(line, layouts))
     return found
@@ -80,23 +91,32 @@ def is_layout(line: Mapping[str, Any]) -> bool:
     return "layout" in line and "kind" not in line
 
 
-def _in_full(line: dict[str, Any], layouts: Mapping[str, list[list[Any]]]) -> dict[str, Any]:
-    if line.get("format") != FILE_FORMAT:
+def _in_full(line: dict[str, Any], layouts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A receipt as `record` gave it back; one of format 1 is in full, and one of 2 keeps the sha256 of each array."""
+    if line.get("format") not in (2, FILE_FORMAT):
         return line
-    own = zip(*(line.get(key, []) for key in OWN_KEYS), strict=True)
-    shared = layouts.get(line.get("layout", ""), [["(its layout is gone)", [], "", 0]] * line["arrays"])
-    rows = zip(shared[: line["arrays"]], own, strict=True)
-    arrays = [dict(zip((*LAYOUT_KEYS, *OWN_KEYS), (*both, *mine), strict=True)) for both, mine in rows]
-    kept = {k: v for k, v in line.items() if k not in ("layout", *OWN_KEYS)}
-    return {**kept, "format": FORMAT, "arrays": arrays}
+    shared = layouts.get(line.get("layout", ""), {"arrays": [["(its layout is gone)", [], "", 0]] * line["arrays"]})
+    arrays = [dict(zip(LAYOUT_KEYS, row, strict=True)) for row in shared["arrays"][: line["arrays"]]]
+    each = [key for key in OWN_KEYS if isinstance(line.get(key), list)]
+    for key in each:
+        for array, value in zip(arrays, line[key], strict=True):
+            array[key] = value
+    kept = {key: value for key, value in line.items() if key != "layout" and key not in each}
+    texts = shared.get("texts", {})
+    values = {part: {**texts.get(part, {}), **named} for part, named in line["values"].items()}
+    return {**kept, "format": 1 if line["format"] == 2 else FORMAT, "arrays": arrays, "values": values}
 
 
 def describe(run: str, round_number: int, kind: str, reply: Reply) -> dict[str, Any]:
-    """What a receipt says of `reply`; `num_bytes` counts the arrays."""
+    """What a receipt says of `reply`; `num_bytes` counts the arrays, `sha256` is of all of its content."""
+    whole = hashlib.sha256()
+    for piece in reply.content:
+        whole.update(piece)
     arrays = [_of(f"{part}/{name}", array) for part, named in reply.arrays.items() for name, array in named.items()]
     about = {"run": run, "round": round_number, "kind": kind, "num_bytes": sum(a["num_bytes"] for a in arrays)}
     values = {part: dict(named) for part, named in reply.values.items()}
-    return {**about, "arrays": arrays, "values": values, **({"error": reply.error} if reply.error else {})}
+    more = {"error": reply.error} if reply.error else {"sha256": whole.hexdigest()}
+    return {**about, **more, "arrays": arrays, "values": values}
 
 
 def _of(name: str, array: NDArray[Any]) -> dict[str, Any]:
@@ -109,8 +129,7 @@ def _of(name: str, array: NDArray[Any]) -> dict[str, Any]:
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "num_bytes": int(whole.nbytes),
-        "sha256": hashlib.sha256(whole.data).hexdigest(),
-        "l2_norm": norm if math.isfinite(norm) else str(norm),
+        "l2_norm": float(f"{norm:.{NORM_DIGITS}g}") if math.isfinite(norm) else str(norm),
     }
 
 

@@ -174,7 +174,7 @@ def answer_with(trainer: Trainer, request: Frame) -> Frame:
         "num_tokens": reply.num_tokens,
         "bits_per_byte_before": reply.bits_per_byte_before,
         "bits_per_byte_after": reply.bits_per_byte_after,
-        "seconds": reply.seconds,
+        "seconds": round(reply.seconds, 4),
         "contract": vars(trainer.base.info.contract),
     }
     return Frame(header, {k: v.numpy() for k, v in to_arrays(reply.factors).items()})

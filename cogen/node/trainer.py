@@ -158,7 +158,7 @@ class Trainer:
             on_step=log,
             on_checkpoint=lambda s: s.save(part, data.key),
         )
-        about = {"round": number, "seconds": result.seconds, "peak_memory_bytes": peak_memory_bytes()}
+        about = {"round": number, "seconds": round(result.seconds, 4), "peak_memory_bytes": peak_memory_bytes()}
         append_line(node / "rounds.jsonl", about)
         result.state.save(node / f"state-{number:04d}.safetensors", data.key)
         # The newest state of an earlier round is what this one began from, if asked again.

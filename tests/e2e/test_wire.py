@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization as s
 from flwr.app import Message
@@ -84,9 +85,11 @@ def assert_is_receipt(line: Mapping[str, Any], message: Message, frame: Frame) -
     assert line["values"] == frame.header
     arrays = {f"factors/{name}": array for name, array in frame.arrays.items()}
     assert sorted(a["name"] for a in line["arrays"]) == sorted(arrays)
+    content = b"".join(piece for record in message.content.config_records.values() for piece in record.values())
+    assert line["sha256"] == hashlib.sha256(content).hexdigest()
     for about in line["arrays"]:
         array = arrays[about["name"]]
-        assert about["sha256"] == hashlib.sha256(array.tobytes()).hexdigest()
+        assert about["l2_norm"] == pytest.approx(float(np.linalg.norm(array.astype(np.float64))), rel=1e-3)
         assert (about["shape"], about["dtype"]) == (list(array.shape), str(array.dtype))
     assert line["num_bytes"] == sum(a.nbytes for a in arrays.values())
 

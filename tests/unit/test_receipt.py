@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cogen.node.receipt import Reply, is_layout, read_receipts, receipt_table, record, sent_in_run
 from cogen.runs import append_line, read_lines
@@ -16,7 +17,8 @@ A = np.arange(6, dtype=np.float32).reshape(2, 3)
 def test_a_line_says_all_of_a_reply(tmp_path: Path) -> None:
     path = tmp_path / "receipts.jsonl"
     turned = np.asfortranarray(A)  # bytes in another order in memory, the same array
-    reply = Reply({"factors": {"q.a": turned}}, {"figures": {"num_tokens": 64}, "about": {"domain": "grid"}})
+    values = {"figures": {"num_tokens": 64, "seconds": 0.25}, "about": {"domain": "grid"}}
+    reply = Reply({"factors": {"q.a": turned}}, values, content=[b"all", b" of it"])
     line = record(path, "ab12", 3, "train", reply)
     assert read_receipts(path) == [line]
     assert (line["run"], line["round"], line["kind"], line["num_bytes"]) == ("ab12", 3, "train", 24)
@@ -26,24 +28,32 @@ def test_a_line_says_all_of_a_reply(tmp_path: Path) -> None:
             "shape": [2, 3],
             "dtype": "float32",
             "num_bytes": 24,
-            "sha256": hashlib.sha256(A.tobytes()).hexdigest(),
-            "l2_norm": 55.0**0.5,
+            "l2_norm": 7.416,
         }
     ]
-    assert line["values"] == {"figures": {"num_tokens": 64}, "about": {"domain": "grid"}}
+    assert line["arrays"][0]["l2_norm"] == pytest.approx(55.0**0.5, rel=1e-3)
+    assert line["sha256"] == hashlib.sha256(b"all of it").hexdigest()
+    assert line["values"] == values
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_is_the_same_in_every_round_is_written_once(tmp_path: Path) -> None:
-    """Red: a layout a message; one for all shapes; one that a full disk has cut off taken for whole."""
+    """Red: a layout a message; one for all shapes or texts; one that a full disk has cut off taken for whole."""
     path = tmp_path / "receipts.jsonl"
-    said = [record(path, "ab12", n, "train", Reply({"factors": {"q.a": A * n}})) for n in (1, 2)]
+    about = {"about": {"domain": "grid"}, "figures": {"seconds": 0.5}}
+    said = [record(path, "ab12", n, "train", Reply({"factors": {"q.a": A * n}}, about)) for n in (1, 2)]
     whole = path.read_bytes()
     assert [is_layout(line) for line in read_lines(path)] == [True, False, False]
-    assert len({a["sha256"] for r in said for a in r["arrays"]}) == 2
-    said.append(record(path, "ab12", 3, "train", Reply({"factors": {"q.a": A.T}})))
+    assert whole.count(b"q.a") == whole.count(b"grid") == 1
+    said.append(record(path, "ab12", 3, "train", Reply({"factors": {"q.a": A.T}}, about)))
     assert [is_layout(line) for line in read_lines(path)] == [True, False, False, True, False]
+    said.append(record(path, "ab12", 4, "train", Reply({"factors": {"q.a": A}}, {"about": {"domain": "other"}})))
+    said.append(record(path, "ab12", 5, "evaluate", Reply(values={"about": {"domain": "other"}, "cells": {}})))
+    said.append(record(path, "ab12", 6, "evaluate", Reply(values={"cells": {"base": {"bits_per_byte": 1.0}}})))
+    said.append(record(path, "ab12", 7, "train", Reply(error="refused")))
+    assert [is_layout(line) for line in read_lines(path)[5:]] == [True, False, True, False, False, False]
     assert read_receipts(path) == said
+    assert "sha256" in said[5] and "sha256" not in said[6]
     path.write_bytes(whole[: whole.index(b"\n") - 1])
     assert read_receipts(path) == []
     again = record(path, "ab12", 1, "train", Reply({"factors": {"q.a": A}}))
@@ -54,17 +64,29 @@ def test_receipts_of_an_older_version_are_read_as_they_are(tmp_path: Path) -> No
     path = tmp_path / "receipts.jsonl"
     old = {"format": 1, "run": "ab12", "round": 1, "kind": "train", "num_bytes": 24, "arrays": [{"name": "q.a"}]}
     append_line(path, old)
-    new = record(path, "ab12", 2, "train", Reply({"factors": {"q.a": A}}))
-    assert read_receipts(path) == [old, new]
-    assert sent_in_run(path, "ab12").rounds == {1, 2} and sent_in_run(path, "ab12").num_bytes == 48
+    layout = {"format": 2, "arrays": [["q.a", [2, 3], "float32", 24], ["q.b", [1], "float32", 4]], "layout": "c0"}
+    append_line(path, layout)
+    each = {"sha256": ["f0", "f1"], "l2_norm": [1.0, 2.0]}
+    append_line(path, {**old, "format": 2, "round": 2, "arrays": 2, "values": {}, "layout": "c0", **each})
+    append_line(path, {**old, "format": 2, "kind": "query", "num_bytes": 0, "arrays": 0, "values": {}})
+    new = record(path, "ab12", 3, "train", Reply({"factors": {"q.a": A}}))
+    first, second, third, fourth = read_receipts(path)
+    assert (first, third["arrays"], fourth) == (old, [], new)
+    shape = {"shape": [2, 3], "dtype": "float32", "num_bytes": 24}
+    assert second["arrays"][0] == {"name": "q.a", **shape, "sha256": "f0", "l2_norm": 1.0}
+    assert [r["format"] for r in (first, second, third, fourth)] == [1, 1, 1, 2]
+    assert sent_in_run(path, "ab12").rounds == {1, 2, 3} and sent_in_run(path, "ab12").num_bytes == 72
 
 
 def test_a_receipt_outlives_its_layout(tmp_path: Path) -> None:
     path = tmp_path / "receipts.jsonl"
-    record(path, "ab12", 1, "train", Reply({"factors": {"q.a": A}}))
+    values = {"about": {"domain": "grid"}, "figures": {"num_tokens": 64}}
+    whole = record(path, "ab12", 1, "train", Reply({"factors": {"q.a": A}}, values, content=[b"it"]))
     path.write_bytes(path.read_bytes().partition(b"\n")[2])
     (receipt,) = read_receipts(path)
-    assert receipt["arrays"][0]["sha256"] == hashlib.sha256(A.tobytes()).hexdigest() and receipt["num_bytes"] == 24
+    assert (receipt["sha256"], receipt["num_bytes"]) == (whole["sha256"], 24)
+    assert receipt["arrays"][0]["name"] == "(its layout is gone)" and receipt["arrays"][0]["l2_norm"] == 7.416
+    assert receipt["values"] == {"about": {}, "figures": {"num_tokens": 64}}
 
 
 def test_rounds_and_bytes_of_a_run_are_counted_from_its_lines(tmp_path: Path) -> None:
