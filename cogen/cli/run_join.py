@@ -119,7 +119,7 @@ class JoinNarrator:
         if self.first[0] == 0.0 or step <= self.first[1]:
             self.first = (now, step)
         done = step - self.first[1]
-        left = duration((now - self.first[0]) / done * (total - step)) if done else "?"
+        left = duration((now - self.first[0]) / max(done, 1) * (total - step)) if done or step == total else "?"
         rate = f"{event['tokens_per_second']:.0f} tok/s"
         text = f"round {event['round']} · step {step}/{total} · loss {event['loss_nats']:.2f} · {rate} · {left} left"
         if self.live:
