@@ -59,6 +59,7 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
         http=timed_protocol(gateway.limits.header_seconds),
         ws="none",
         lifespan="on",
+        loop="asyncio",  # uvloop takes up to 8 MB of an answer before it can be told to wait
         ssl_context_factory=tls,
         log_config=None,
         access_log=False,

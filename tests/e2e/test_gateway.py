@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from anyio._backends._asyncio import StreamProtocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cogen.errors import FederationError
@@ -345,6 +346,22 @@ def test_a_question_for_an_object_is_held_while_it_is_on_its_way(door: Gate, key
     assert ask() == b"\x08\x01"
     assert 3 < len(door.upstream.objects) < 1000
     door.upstream.objects = []
+
+
+def test_a_large_answer_goes_through_in_pieces(door: Gate, key: NodeKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red: an event loop that reads on and on while nobody takes what it has read, as uvloop does."""
+    held, take = [0], StreamProtocol.data_received
+
+    def counted(self: StreamProtocol, data: bytes) -> None:
+        take(self, data)
+        held.append(sum(map(len, self.read_queue)))
+
+    monkeypatch.setattr(StreamProtocol, "data_received", counted)
+    door.upstream.objects.append(b"x" * 64_000_000)
+    with door.client(timeout=60.0) as client:
+        answer = client.post("/v1/fleet/pull-object", content=b"which", headers=key.headers())
+    assert len(answer.content) == 64_000_000 and len(held) > 100
+    assert max(held) < 1_000_000
 
 
 def test_nothing_is_asked_for_a_client_that_has_left(door: Gate, key: NodeKey) -> None:
