@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -79,13 +81,18 @@ def disk(place: Path) -> dict[str, float]:
     """Bytes [MB] below the coordinator's folder and below the domains', run folders and ledgers apart."""
     kinds = ("coordinator's runs", "coordinator, rest", "domains")
     parts = {**dict.fromkeys(kinds, 0), **{f"{kind}: ledgers": 0 for kind in kinds}}
-    for path in _files(place):
+    for path, size in _sizes(place):
         inside = path.relative_to(place).parts
         kind = "domains" if inside[0] != "coordinator" else "coordinator, rest"
         kind = "coordinator's runs" if inside[:3] == ("coordinator", "federation", "runs") else kind
-        parts[f"{kind}: ledgers" if path.name.startswith(LEDGERS) else kind] += path.stat().st_size
+        parts[f"{kind}: ledgers" if path.name.startswith(LEDGERS) else kind] += size
     return {kind: round(size / 1e6, 3) for kind, size in parts.items()}
 
 
-def _files(place: Path) -> Iterable[Path]:
-    return (path for path in place.rglob("*") if path.is_file() and not path.is_symlink())
+def _sizes(place: Path) -> Iterator[tuple[Path, int]]:
+    """Every file and its bytes; what goes while it is looked at, as older rounds do, is passed over."""
+    for folder, _, names in os.walk(place):
+        for path in (Path(folder, name) for name in names):
+            with suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink():
+                    yield path, path.stat().st_size
