@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 RUN = "0123456789abcdef"
 
 
+def some_member() -> Member:
+    """What a domain `grid` might have joined; nothing of it is there."""
+    about = {"federation": "f", "domain": "grid", "address": "localhost:1", "data": "d", "base_name": "b", "base": "b"}
+    return Member.model_validate(about | dict.fromkeys(("weights", "tokenizer", "modules", "app_sha256"), "0" * 64))
+
+
 def make_home(folder: Path, base: Path, data: Path, domain: str = "grid") -> NodeHome:
     """A folder as `cogen join` leaves it."""
     home = NodeHome(folder)

@@ -34,6 +34,7 @@ from tests.conftest import SEEDS
 from tests.grid import InProcessGrid
 from tests.letters import frame_of, header_of
 from tests.member import RUN, ask, grid_of, make_home, request, service, some_factors, start_service
+from tests.receipts import assert_is_receipt
 
 CORPUS_NAME = "ward-seven-notes"
 
@@ -116,16 +117,8 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
         ("evaluate", RUN, 1),
     ]
     for line, reply in zip(lines, (said, trained, scored), strict=True):
-        assert line["values"] == frame_of(reply).header
-        arrays = {f"factors/{n}": a for n, a in frame_of(reply).arrays.items()}
-        assert {a["name"] for a in line["arrays"]} == set(arrays)  # type: ignore[attr-defined]
-        for about in line["arrays"]:  # type: ignore[attr-defined]
-            array = arrays[about["name"]]
-            assert (about["shape"], about["dtype"]) == (list(array.shape), str(array.dtype))
-            assert about["l2_norm"] == pytest.approx(float(np.linalg.norm(array.astype(np.float64))), rel=1e-3)
+        assert_is_receipt(line, reply, frame_of(reply))
         assert {k: dict(r) for k, r in reply.content.items()} == to_records(frame_of(reply))  # not a byte besides
-        content = b"".join(piece for r in reply.content.values() for piece in dict(r).values())
-        assert line["sha256"] == hashlib.sha256(content).hexdigest()
         assert_nothing_private(all_text(reply), home)
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
     assert set(header_of(said)["about"]) == {"domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}

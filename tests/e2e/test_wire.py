@@ -12,15 +12,12 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization as s
-from flwr.app import Message
 from flwr.proto import fleet_pb2, message_pb2
 
 from clients.launch import HOME_VARIABLE
@@ -31,11 +28,11 @@ from cogen.federation.folder import FederationFolder
 from cogen.federation.shipped import shipped_root
 from cogen.federation.superlink import free_port
 from cogen.node.receipt import read_receipts
-from cogen.node.wire import Frame
 from cogen.runs import RunFolder
 from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events
 from tests.gate import wait_until
+from tests.receipts import assert_is_receipt
 from tests.spoken import FLEET, assert_is_flowers, assert_is_joining, pushed, signed_by
 from tests.tap import Said, Tap, tapped
 from tests.town import DOMAINS, PATIENCE_SECONDS, Town, config_for, town, weights
@@ -77,21 +74,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
 
 
 # The receipts, and nothing besides
-
-
-def assert_is_receipt(line: Mapping[str, Any], message: Message, frame: Frame) -> None:
-    """Names, shapes, types, hashes and values of a receipt are those of the reply."""
-    assert line["kind"] == message.metadata.message_type.partition(".")[0]
-    assert line["values"] == frame.header
-    arrays = {f"factors/{name}": array for name, array in frame.arrays.items()}
-    assert sorted(a["name"] for a in line["arrays"]) == sorted(arrays)
-    content = b"".join(piece for record in message.content.config_records.values() for piece in record.values())
-    assert line["sha256"] == hashlib.sha256(content).hexdigest()
-    for about in line["arrays"]:
-        array = arrays[about["name"]]
-        assert about["l2_norm"] == pytest.approx(float(np.linalg.norm(array.astype(np.float64))), rel=1e-3)
-        assert (about["shape"], about["dtype"]) == (list(array.shape), str(array.dtype))
-    assert line["num_bytes"] == sum(a.nbytes for a in arrays.values())
 
 
 def private_text(made: Town) -> set[bytes]:

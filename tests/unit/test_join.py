@@ -28,6 +28,7 @@ from cogen.node.home import Member, NodeHome
 from cogen.node.receipt import Reply, record
 from tests.conftest import SEEDS
 from tests.gateway import Gateway, serving
+from tests.member import some_member
 from tests.shell import Cogen, refused
 
 DATA = str(SEEDS / "grid.jsonl")
@@ -237,9 +238,6 @@ def test_receipts_of_a_member_are_printed(cogen: Cogen, home: NodeHome, invite: 
 def test_a_key_that_is_still_held_is_not_a_refusal(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red: every death before the connection counts, and a node whose SuperNode was killed gives up."""
     said = "[code: 2004] Failed to activate SuperNode.\nThe SuperNode could not establish a connection.\n"
-    about = {"federation": "f", "domain": "d", "address": "localhost:1", "data": "x", "base_name": "b", "base": "b"}
-    hashes = dict.fromkeys(("weights", "tokenizer", "modules", "app_sha256"), "0" * 64)
-    member = Member(**about, **hashes)
     home.make()
     home.ca.write_text("its authority")
     monkeypatch.setattr("cogen.federation.join.greet", lambda *args: None)
@@ -247,9 +245,9 @@ def test_a_key_that_is_still_held_is_not_a_refusal(home: NodeHome, monkeypatch: 
     log.parent.mkdir(parents=True, exist_ok=True)
     told: list[str] = []
     log.write_text(said)
-    assert not was_refused(member, home, told.append)
+    assert not was_refused(some_member(), home, told.append)
     log.write_text(said + "x" * 600 + "\nClient error '401 Unauthorized'\n")
-    assert was_refused(member, home, told.append)
+    assert was_refused(some_member(), home, told.append)
     assert not told
 
 

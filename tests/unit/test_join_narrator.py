@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cogen.cli.run_join import JoinNarrator
-from cogen.node.home import Member
-
-ABOUT = {"federation": "f", "domain": "d", "address": "localhost:1", "data": "x", "base_name": "b", "base": "b"}
-HASHES = dict.fromkeys(("weights", "tokenizer", "modules", "app_sha256"), "0" * 64)
+from tests.member import some_member
 
 
 @pytest.mark.parametrize(
@@ -18,7 +15,7 @@ def test_the_last_step_leaves_no_time(
     steps: list[tuple[int, int]], left: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Red: a round of one step that never says when it ends."""
-    narrator = JoinNarrator(Member.model_validate(ABOUT | HASHES))
+    narrator = JoinNarrator(some_member())
     narrator.printed = float("-inf")  # a line for each step
     for step, total in steps:
         event = {"round": 3, "step": step, "num_steps": total, "loss_nats": 2.0, "tokens_per_second": 40.0}

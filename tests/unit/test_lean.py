@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cogen.federation.lean import LEAN_MEMORY
 from cogen.federation.node_programs import programs_of
-from cogen.node.home import Member, NodeHome
+from cogen.node.home import NodeHome
+from tests.member import some_member
 
 LEFT = """
 import gc, time, weakref
@@ -37,11 +38,6 @@ def test_only_the_programs_of_flower_are_kept_lean(tmp_path: Path) -> None:
     """Red: a trainer that gives its pages back after every step."""
     home = NodeHome(tmp_path)
     home.make()
-    digest = "0" * 64
-    names = ("weights", "tokenizer", "modules", "app_sha256")
-    member = Member(
-        federation="f", domain="grid", address="a:1", data="d", base_name="b", base="b", **dict.fromkeys(names, digest)
-    )
-    trainer, *flower = programs_of(home, member, 0, print)
+    trainer, *flower = programs_of(home, some_member(), 0, print)
     assert trainer.name == "the trainer" and not set(LEAN_MEMORY) & (set(trainer.environment) - set(os.environ))
     assert all(LEAN_MEMORY.items() <= dict(program.environment).items() for program in flower)
