@@ -13,7 +13,9 @@ def receipts(
         str | None, typer.Argument(help="A domain that joined from here; not needed for one alone.")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="The member's folder, if --folder named one to join.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, with every array and its sha256.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, with every array, and each message's sha256.")
+    ] = False,
 ) -> None:
     """Print what left this domain: every message, its arrays, bytes and numbers.
 

@@ -5,7 +5,7 @@ l2 norm, and every number and text that goes with them, so that an administrator
 without keeping a copy of it.
 
 What is the same in every round, names, shapes, dtypes, bytes and texts, is a line of its own, a layout, written once
-before the first receipt that names it: a message of 420 arrays takes 4 kB in place of 87. `read_receipts` puts both
+before the first receipt that names it: a message of 420 arrays takes 3.3 kB in place of 87. `read_receipts` puts both
 together.
 """
 
@@ -75,7 +75,7 @@ def _has_layout(path: Path, layout: str) -> bool:
 
 
 def read_receipts(path: Path) -> list[dict[str, Any]]:
-    """All receipts of a file in full, of either format; torn lines are passed over, a missing file has none."""
+    """All receipts of a file in full, of any format; torn lines are passed over, a missing file has none."""
     layouts: dict[str, dict[str, Any]] = {}
     found = []
     for line in read_lines(path):
@@ -122,13 +122,12 @@ def describe(run: str, round_number: int, kind: str, reply: Reply) -> dict[str, 
 def _of(name: str, array: NDArray[Any]) -> dict[str, Any]:
     import numpy as np
 
-    whole = np.ascontiguousarray(array)
-    norm = math.sqrt(float(np.sum(np.square(whole, dtype=np.float64))))
+    norm = math.sqrt(float(np.sum(np.square(array, dtype=np.float64))))
     return {
         "name": name,
         "shape": list(array.shape),
         "dtype": str(array.dtype),
-        "num_bytes": int(whole.nbytes),
+        "num_bytes": int(array.nbytes),
         "l2_norm": float(f"{norm:.{NORM_DIGITS}g}") if math.isfinite(norm) else str(norm),
     }
 
