@@ -32,7 +32,7 @@ from typing import Any
 
 from footprint import cpu_seconds, disk, growth, is_watched, memory
 
-from cogen.federation.superlink import free_port
+from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder, read_lines
 from cogen.versions import versions
 

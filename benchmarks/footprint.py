@@ -11,15 +11,15 @@ from statistics import median
 import psutil
 
 KINDS = {  # words of a command line to what it is called in the result
-    "server.superlink": "superlink",
+    "cogen.flower.superlink_process": "superlink",
     "gateway_process": "gateway",
     "flwr-serverapp": "server app",
     "flower-superexec": "superexec",
-    "clients.supernode": "supernode",
+    "cogen.flower.supernode_process": "supernode",
     "cogen.node.service": "trainer",
-    "clients.launch": "launcher",
+    "cogen.flower.clientapp_process": "launcher",
 }
-GUARD = "cogen.federation.guard"
+GUARD = "cogen.flower.supervisor"
 LEDGERS = ("receipts.jsonl", "work.jsonl", "train.jsonl", "rounds.jsonl", "events.jsonl", "gateway.log")
 EARLY, NUM_LATE = range(6, 16), 10
 

@@ -28,8 +28,8 @@ from cogen.config import Domain, RunConfig, load_config
 from cogen.errors import CogenError
 from cogen.files import write_file
 from cogen.merge import compress, leading, revive, stack
-from cogen.node.request import Site, settings_for
 from cogen.node.trainer import Trainer
+from cogen.protocol.settings import Site, settings_for
 from cogen.runs import RunFolder
 from cogen.train.lora import module_seed
 from cogen.train.memory import keep_pages

@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cogen.federation.control import Control
-from cogen.federation.superlink import free_port, superlink
+from cogen.flower.superlink import free_port, superlink
+from cogen.flower.superlink_client import Control
 from cogen.versions import versions
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.toml"

@@ -15,9 +15,9 @@ from flwr.clientapp import ClientApp
 
 from clients.domain import Caller, Deployed, answered
 from cogen.config import load_config
-from cogen.node.request import Site
 from cogen.node.resident import ResidentTrainer
-from cogen.node.wire import Frame
+from cogen.protocol.settings import Site
+from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
 
 app = ClientApp()

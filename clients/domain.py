@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from cogen.errors import CogenError, FederationError
 from cogen.node.ask import ask
 from cogen.node.receipt import Reply, record
-from cogen.node.wire import Frame, from_records, to_records
+from cogen.protocol.wire import Frame, from_records, to_records
 from cogen.runs import append_line
 
 FAILED = 2  # Flower's code for a ClientApp that raised

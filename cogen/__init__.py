@@ -25,7 +25,7 @@ _HOMES = {
     "merge_adapters": "cogen.merge",
     "prepare_corpus": "cogen.train.corpus",
     "read_corpus": "cogen.data",
-    "simulate": "cogen.federation.simulate",
+    "simulate": "cogen.flower.simulate",
     "train_adapter": "cogen.train.single",
 }
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Contract, layout_of
+from cogen.distributed import launched
 from cogen.errors import BaseModelError, ContractMismatch
 from cogen.files import write_file, write_folder
 from cogen.four_bit import four_bit_options
-from cogen.launched import launched
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ import torch
 from cogen.adapter import Factors
 from cogen.base import BaseInfo
 from cogen.config import RunConfig
+from cogen.merge.client_updates import Trained, increments
 from cogen.merge.factored import energy_of, revive
-from cogen.merge.increments import Trained, increments
 from cogen.merge.procrustes import turn
 from cogen.merge.robust import Robust, Weighed, inner_products, weigh
 from cogen.merge.rule import Rule

@@ -12,7 +12,7 @@ import torch
 from cogen.adapter import Contract, Factors
 from cogen.errors import ReplyError
 from cogen.merge.factored import leading, stack
-from cogen.node.wire import Frame
+from cogen.protocol.wire import Frame
 
 REFUSED = "It is left out of this round."
 

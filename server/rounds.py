@@ -16,19 +16,19 @@ from cogen.adapter import Adapter, Factors
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.errors import FederationError, ReplyError
-from cogen.node.wire import Frame
+from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated, aggregate, first_global
-from server.asking import Asked, no_reply, num_bytes, reply_from, request_for, to_arrays
 from server.checkpoint import forget_rounds, save_final, save_round, save_start
+from server.client_registry import Members, Roster
 from server.costs import announce_costs
-from server.given_up import GivenUp
-from server.post import Answer, Post
+from server.lost_nodes import GivenUp
 from server.replies import Reply
-from server.roster import Members, Roster
+from server.requests import Asked, no_reply, num_bytes, reply_from, request_for, to_arrays
 from server.sampling import choose, draw, sample_size
 from server.scoring import score_everywhere
 from server.state import load_states
+from server.transport import Answer, Post
 from server.validation import Validation
 
 if TYPE_CHECKING:

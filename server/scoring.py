@@ -10,11 +10,11 @@ from cogen.config import RunConfig
 from cogen.errors import FederationError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.files import write_file
-from cogen.node.wire import Frame
+from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
-from server.asking import request_for, to_arrays
-from server.post import Answer, Post
-from server.roster import Client, Roster
+from server.client_registry import Client, Roster
+from server.requests import request_for, to_arrays
+from server.transport import Answer, Post
 
 
 def score_everywhere(run: RunFolder, config: RunConfig, post: Post, roster: Roster, final: Adapter) -> None:

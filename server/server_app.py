@@ -10,12 +10,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from cogen.config import load_config
+from cogen.deploy.members import read_members
 from cogen.errors import CogenError
-from cogen.federation.members import read_members
-from cogen.federation.shipped import shipped_config, shipped_root
 from cogen.runs import RunFolder
-from server.post import look_soon
+from cogen.shipped_files import shipped_config, shipped_root
 from server.rounds import Coordinator
+from server.transport import look_soon
 
 FEDERATION = "COGEN_FEDERATION"  # the coordinator's folder, in the environment of a deployment
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.app import Message
 
-from cogen.node.wire import Frame
+from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
 from tests.grid import Fault, InProcessGrid
 from tests.letters import frame_of, header_of, rewrite

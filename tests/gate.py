@@ -19,14 +19,14 @@ from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cogen.adapter import Contract
-from cogen.federation.certificates import ensure_certificate, ensure_link_certificate
-from cogen.federation.enrol import Terms
-from cogen.federation.folder import FederationFolder
-from cogen.federation.gateway import Gateway
-from cogen.federation.gateway_process import server_of
-from cogen.federation.invites import Invite, InviteContract, make_invite
-from cogen.federation.limits import Limits
-from cogen.federation.superlink import free_port
+from cogen.deploy.certificates import ensure_certificate, ensure_link_certificate
+from cogen.deploy.enrolment import Terms
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.gateway import Gateway
+from cogen.deploy.gateway_process import server_of
+from cogen.deploy.invites import Invite, InviteContract, make_invite
+from cogen.deploy.limits import Limits
+from cogen.flower.superlink import free_port
 
 CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
 APP = "d" * 64

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cogen.adapter import Contract
-from cogen.federation.certificates import ensure_certificate
-from cogen.federation.folder import FederationFolder
-from cogen.federation.invites import Invite, make_invite
-from cogen.node.asked_round import AskedRound
+from cogen.deploy.certificates import ensure_certificate
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.invites import Invite, make_invite
+from cogen.node.round_spec import AskedRound
 
 
 class Gateway:

@@ -7,7 +7,7 @@ from typing import Any
 from flwr.app import Message
 
 from clients.domain import sealed
-from cogen.node.wire import Frame, from_records
+from cogen.protocol.wire import Frame, from_records
 
 
 def frame_of(message: Message) -> Frame:

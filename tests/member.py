@@ -17,8 +17,8 @@ from cogen.adapter import Factors
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.node.home import Member, NodeHome
-from cogen.node.request import settings_for
-from cogen.node.wire import Frame
+from cogen.protocol.settings import settings_for
+from cogen.protocol.wire import Frame
 from tests.grid import InProcessGrid
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from cogen.federation.superlink import free_port
+from cogen.flower.superlink import free_port
 
 TUNSETIFF, TAP, PLAIN_FRAMES = 0x400454CA, 0x0002, 0x1000
 FRAME_BYTES = 65536

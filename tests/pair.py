@@ -16,7 +16,7 @@ from typing import Any
 
 from cogen.base import Base, load_base
 from cogen.config import Train
-from cogen.launched import launched
+from cogen.distributed import launched
 from cogen.train.loop import Step
 from cogen.train.single import Trained, train_adapter
 

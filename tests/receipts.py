@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from cogen.node.wire import Frame
+from cogen.protocol.wire import Frame
 
 
 def assert_is_receipt(line: Mapping[str, Any], message: Message, frame: Frame) -> None:

@@ -14,7 +14,7 @@ from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from cogen.node.wire import Frame, from_records, to_records
+from cogen.protocol.wire import Frame, from_records, to_records
 from tests.gate import NodeKey
 from tests.tap import Said
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogen.federation.folder import FederationFolder
+from cogen.deploy.folder import FederationFolder
 from tests.cable import GATEWAY, NODES
 
 END = b"\r\n\r\n"

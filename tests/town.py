@@ -14,7 +14,7 @@ from typing import Protocol
 
 import psutil
 
-from cogen.federation.superlink import free_port
+from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder
 from tests.conftest import SEEDS
 from tests.gate import wait_until
@@ -27,12 +27,12 @@ SETTINGS = (
 )
 PATIENCE_SECONDS = 600.0
 VICTIMS = {  # who can be killed, and the words by which to find it
-    "superlink": "server.superlink",
+    "superlink": "cogen.flower.superlink_process",
     "gateway": "gateway_process",
     "server app": "flwr-serverapp",
-    "supernode": "clients.supernode",
+    "supernode": "cogen.flower.supernode_process",
     "trainer": "cogen.node.service",
-    "launcher": "clients.launch",
+    "launcher": "cogen.flower.clientapp_process",
 }
 
 
@@ -131,7 +131,7 @@ class Town:
                 line = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if VICTIMS[kind] in line and "cogen.federation.guard" not in line:
+            if VICTIMS[kind] in line and "cogen.flower.supervisor" not in line:
                 found.append(process)
         return found
 

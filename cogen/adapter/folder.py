@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter.contract import Contract
 from cogen.adapter.factors import Factors, Gram, factor_digest, layout_of
+from cogen.adapter.fingerprint import Contract
 from cogen.adapter.grams import GRAM_NAME, gram_bytes, gram_digest, open_grams
 from cogen.adapter.peft_config import CONFIG_NAME, WEIGHTS_NAME, config_json, malformed, read_config
 from cogen.adapter.stored import StoredFactors

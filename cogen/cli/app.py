@@ -27,8 +27,8 @@ from cogen.cli import (
     train,
     watch,
 )
+from cogen.distributed import launched
 from cogen.errors import CogenError, ConfigError
-from cogen.launched import launched
 
 app = typer.Typer(
     help="Federated continual pretraining of small language models by domain experts.",

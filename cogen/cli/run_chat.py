@@ -13,7 +13,7 @@ from cogen.cli.run_generate import speaking
 from cogen.cli.show import named_paths
 from cogen.errors import ConfigError
 from cogen.evaluate.generate import stream
-from cogen.evaluate.voices import Voices, find_voices
+from cogen.evaluate.models import Voices, find_voices
 
 HELP = """\
 text                 is continued (with --template: answered)

@@ -9,10 +9,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from cogen.adapter import Adapter
+from cogen.analysis.contributions import (
+    Shapley,
+    check_permutations,
+    evaluations_needed,
+    leave_one_out,
+    shapley,
+    to_json,
+)
 from cogen.cli.scoring import Bench, aligned, make_bench, read_validation, require_several, trial_bar
 from cogen.files import write_file
 from cogen.merge.combine import merge_adapters
-from cogen.merge.contributions import Shapley, check_permutations, evaluations_needed, leave_one_out, shapley, to_json
 from cogen.merge.factored import checked_weights, normalise_weights
 from cogen.merge.rule import Rule
 

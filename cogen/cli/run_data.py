@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cogen.base import Base, load_base
-from cogen.cli.given import given_config
+from cogen.cli.cli_config import given_config
 from cogen.cli.show import byte_bar, print_json
 from cogen.config import Train
 from cogen.data import Prepared
@@ -17,8 +17,8 @@ from cogen.files import write_file
 from cogen.report.card import card_page, card_text
 from cogen.train.corpus import prepare_corpus
 from cogen.train.cost import card_cost, training_cost
-from cogen.train.probe import measure_rate
 from cogen.train.start import require_context
+from cogen.train.throughput import measure_rate
 
 
 def run_data(

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cogen.adapter import Adapter
+from cogen.analysis.diagnose import diagnose
+from cogen.analysis.diagnosis import Diagnosis, Finding
+from cogen.analysis.diagnosis_text import format_diagnosis
 from cogen.cli.show import print_json
 from cogen.errors import AdapterError, MergeError
 from cogen.files import write_file
-from cogen.merge.diagnose import diagnose
-from cogen.merge.diagnosis import Diagnosis, Finding
-from cogen.merge.diagnosis_text import format_diagnosis
 from cogen.report.diagnosis import diagnosis_page
 
 

@@ -14,11 +14,10 @@ from cogen.cli.run_data import cost_at, measured_cost
 from cogen.cli.show import byte_bar, print_json
 from cogen.config import Domain, RunConfig, Train, load_config
 from cogen.data import Prepared
+from cogen.deploy.admission import greet
+from cogen.deploy.invites import Invite, read_invite
 from cogen.errors import CogenError
-from cogen.federation.admission import greet
-from cogen.federation.app_hash import installed_app_sha256
-from cogen.federation.invites import Invite, read_invite
-from cogen.node.asked_round import AskedRound, asked_round, default_round
+from cogen.flower.bundle import installed_app_sha256
 from cogen.node.doctor import (
     Check,
     Proposal,
@@ -34,6 +33,7 @@ from cogen.node.doctor import (
 )
 from cogen.node.home import NodeHome, default_home
 from cogen.node.policy import Policy, read_policy, within
+from cogen.node.round_spec import AskedRound, asked_round, default_round
 from cogen.settings import read_toml
 from cogen.train.corpus import prepare_corpus
 from cogen.versions import versions

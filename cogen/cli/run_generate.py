@@ -11,7 +11,7 @@ from cogen.base import Base, load_base
 from cogen.cli.show import named_paths, print_json
 from cogen.errors import ConfigError
 from cogen.evaluate.generate import generate
-from cogen.evaluate.voices import Voices, find_voices
+from cogen.evaluate.models import Voices, find_voices
 from cogen.train.lora import attached
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from cogen.base import describe_base
 from cogen.config import load_config
+from cogen.deploy.about import read_about
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.invites import make_invite
+from cogen.deploy.members import all_members, require_free
 from cogen.errors import ConfigError
-from cogen.federation.about import read_about
-from cogen.federation.app_hash import installed_app_sha256
-from cogen.federation.folder import FederationFolder
-from cogen.federation.invites import make_invite
-from cogen.federation.members import all_members, require_free
-from cogen.node.asked_round import asked_round
+from cogen.flower.bundle import installed_app_sha256
+from cogen.node.round_spec import asked_round
 
 
 def run_invite(domain: str, days: int, place: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from cogen.base import describe_base
 from cogen.cli.show import byte_bar, duration
+from cogen.deploy.invites import Invite, read_invite
+from cogen.deploy.join import join, member_of, prepare_data, require_same, sole, stay
 from cogen.errors import ConfigError
-from cogen.federation.invites import Invite, read_invite
-from cogen.federation.join import join, member_of, prepare_data, require_same, sole, stay
 from cogen.node.home import Member, NodeHome, default_home
 from cogen.node.policy import read_policy
 from cogen.node.preview import preview_text

@@ -20,7 +20,7 @@ from cogen.merge_folder import without as left_out
 from cogen.recipe import RECIPE_NAME, AdapterTable, Recipe, RuleTable, load_recipe
 
 if TYPE_CHECKING:
-    from cogen.merge.trials import SearchResult
+    from cogen.analysis.trials import SearchResult
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def _check_modes(look: Look, out: Path | None) -> None:
 
 def _contributions(recipe: Recipe, scoring: Scoring, out: Path | None, as_json: bool) -> None:
     """Print, and write into `out`, what each adapter does for each domain."""
+    from cogen.analysis.contributions import to_json
     from cogen.cli.run_contributions import run_contributions
-    from cogen.merge.contributions import to_json
 
     _no_overrides(recipe, "--contributions")
     place = None if out is None else out / "contributions.json"
@@ -134,8 +134,8 @@ def _check_search(recipe: Recipe, settings: dict[str, Any]) -> None:
 
 def _search(recipe: Recipe, opened: Opened, scoring: Scoring, as_json: bool) -> tuple[Recipe, SearchResult]:
     """The recipe with the method, scale and weights that did best on validation text."""
+    from cogen.analysis.proposals import DEFAULT_METHODS
     from cogen.cli.run_search import run_search
-    from cogen.merge.proposals import DEFAULT_METHODS
 
     methods = scoring.candidates.split(",") if scoring.candidates else DEFAULT_METHODS
     rule, weights, result = run_search(

@@ -9,11 +9,11 @@ from typing import Any
 
 from cogen.cli.show import duration, print_json
 from cogen.config import load_config
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.invites import open_invites
+from cogen.deploy.members import Member, all_members, revoke_member
 from cogen.errors import FederationError
-from cogen.federation.control import Control
-from cogen.federation.folder import FederationFolder
-from cogen.federation.invites import open_invites
-from cogen.federation.members import Member, all_members, revoke_member
+from cogen.flower.superlink_client import Control
 from cogen.runs import RunFolder, read_lines
 
 FRESH_SECONDS = 60.0

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cogen.cli.narrator import Narrator
 from cogen.cli.show import print_json
+from cogen.deploy import run as deploy
+from cogen.deploy.folder import FederationFolder
 from cogen.evaluate.matrix import format_table, retained_gain
-from cogen.federation import deploy
-from cogen.federation.folder import FederationFolder
-from cogen.federation.judging import read_evaluation
+from cogen.evaluate.run_scores import read_evaluation
 from cogen.report import write_report
 
 

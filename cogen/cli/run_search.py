@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from cogen.adapter import Adapter
+from cogen.analysis.proposals import DEFAULT_METHODS, label, propose
+from cogen.analysis.search import check_search, search
+from cogen.analysis.trials import Candidate, Guards, SearchResult, Trial
 from cogen.cli.scoring import Bench, aligned, make_bench, read_validation, trial_bar
 from cogen.errors import ConfigError
 from cogen.merge.combine import merge_adapters
-from cogen.merge.proposals import DEFAULT_METHODS, label, propose
 from cogen.merge.rule import Rule
-from cogen.merge.search import check_search, search
-from cogen.merge.trials import Candidate, Guards, SearchResult, Trial
 
 GENERAL = "general text"
 

@@ -7,8 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from cogen.federation.folder import FederationFolder
-from cogen.federation.serve import Door, serve
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.serve import Door, serve
 
 
 def run_serve(config: str, folder: Path, door: Door) -> None:

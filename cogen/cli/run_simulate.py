@@ -11,10 +11,10 @@ from pathlib import Path
 from cogen.cli.narrator import Narrator
 from cogen.cli.show import print_json
 from cogen.config import load_config
-from cogen.evaluate.judgement_text import format_judgement, member_lines
 from cogen.evaluate.matrix import format_table, retained_gain
-from cogen.federation.judging import judge_runs, read_evaluation
-from cogen.federation.simulate import run_folder, simulate
+from cogen.evaluate.run_scores import judge_runs, read_evaluation
+from cogen.evaluate.seed_summary_text import format_judgement, member_lines
+from cogen.flower.simulate import run_folder, simulate
 from cogen.report import write_report
 from cogen.runs import RunFolder
 

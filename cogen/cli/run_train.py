@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 
 from cogen.base import describe_base, load_base
-from cogen.cli.given import given_config
+from cogen.cli.cli_config import given_config
 from cogen.cli.run_range_test import run_range_test
 from cogen.cli.show import byte_bar, named_paths, print_json, token_bar
 from cogen.config import RunConfig
 from cogen.data.walk import corpus_root
+from cogen.distributed import launched
 from cogen.errors import ConfigError, RunError
-from cogen.launched import launched
 from cogen.report.track import Tracking
 from cogen.train.cost import Cost
+from cogen.train.distributed import come_together, part
 from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
 from cogen.train.single import Trained, train_adapter
-from cogen.train.together import come_together, part
 
 GRAM_TOKENS = 8192
 TABLES = ("train", "data", "track", "base.precision")  # that --set may change

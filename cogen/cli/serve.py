@@ -28,6 +28,6 @@ def serve(
     Example: cogen serve federation.toml --public-address fed.example.org:9443
     """
     from cogen.cli.run_serve import run_serve
-    from cogen.federation.serve import Door
+    from cogen.deploy.serve import Door
 
     run_serve(config, folder, Door(public_address, bind, certificate, key, ca))

@@ -7,28 +7,28 @@ package stays cheap.
 
 from __future__ import annotations
 
+from cogen.analysis.contributions import Shapley, leave_one_out, shapley
+from cogen.analysis.diagnose import diagnose
+from cogen.analysis.diagnosis import Diagnosis
+from cogen.analysis.proposals import propose
+from cogen.analysis.search import search
+from cogen.analysis.trials import Candidate, Guards, SearchResult
+from cogen.merge.checksum import SelfCheck, self_check, sketch
+from cogen.merge.client_updates import Trained, aggregate_increments
 from cogen.merge.combine import Merged, merge_adapters
-from cogen.merge.contributions import Shapley, leave_one_out, shapley
 from cogen.merge.core import SharedSpace, core_space, from_core, knots_space
 from cogen.merge.dare import dare
-from cogen.merge.diagnose import diagnose
-from cogen.merge.diagnosis import Diagnosis
 from cogen.merge.factored import Compressed, compress, leading, normalise_weights, revive, stack
-from cogen.merge.increments import Trained, aggregate_increments
 from cogen.merge.iso import iso
 from cogen.merge.mean import mean
 from cogen.merge.pico import calibrate, restore
 from cogen.merge.plan import Override
 from cogen.merge.procrustes import turn
-from cogen.merge.proposals import propose
 from cogen.merge.regmean import regmean
 from cogen.merge.robust import Robust, Weighed, inner_products, weigh
 from cogen.merge.rule import METHODS, Rule, combine
-from cogen.merge.search import search
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
-from cogen.merge.sketch import SelfCheck, self_check, sketch
 from cogen.merge.ties import ties
-from cogen.merge.trials import Candidate, Guards, SearchResult
 from cogen.merge.tsv import tsv
 
 __all__ = [

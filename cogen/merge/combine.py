@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Factors
 from cogen.adapter.grams import gram_digest
+from cogen.merge.checksum import sketch
 from cogen.merge.factored import normalise_weights
 from cogen.merge.plan import Override, Plan, check_grams, names_for, plan_modules, shared_contract
 from cogen.merge.rule import Rule, combine, refused
-from cogen.merge.sketch import sketch
 from cogen.parallel import in_parallel
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Merged:
         adapter: scaling 1 in every module, factors balanced and sorted.
         energy_cut_frac: by module, the discarded part of the sum of sigma^2, in [0, 1].
         energy: by module, the sum of sigma^2 before the cut, which is the squared norm of delta_W.
-        sketches: by module, of what was meant (`cogen.merge.sketch`).
+        sketches: by module, of what was meant (`cogen.merge.checksum`).
     """
 
     adapter: Adapter

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cogen.adapter import Factors
+from cogen.merge.client_updates import Given, aggregate_increments, increments, mean_increment
 from cogen.merge.factored import Compressed, compress, norm, normalise_weights, stack
-from cogen.merge.increments import Given, aggregate_increments, increments, mean_increment
 from cogen.merge.rule import Rule, combine
 
 Kind = Literal["none", "momentum", "nesterov", "adam"]

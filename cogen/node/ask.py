@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.errors import FederationError
 from cogen.node.channel import connect_to
-from cogen.node.wire import Frame, receive, send
+from cogen.protocol.wire import Frame, receive, send
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

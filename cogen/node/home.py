@@ -23,7 +23,7 @@ from cogen.adapter import Contract
 from cogen.config import DOMAIN_PATTERN
 from cogen.errors import PolicyError, RunError
 from cogen.files import cannot_write, write_file
-from cogen.node.asked_round import AskedRound
+from cogen.node.round_spec import AskedRound
 from cogen.settings import Table, read_toml, validated
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

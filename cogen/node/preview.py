@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cogen.base import BaseInfo
-from cogen.node.asked_round import default_round
 from cogen.node.home import Member
 from cogen.node.policy import Policy, within
+from cogen.node.round_spec import default_round
 from cogen.train.start import target_modules
 
 FIGURES = ("num_tokens", "seconds")

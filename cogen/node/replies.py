@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from cogen.files import write_folder
-from cogen.node.wire import Frame
+from cogen.protocol.wire import Frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,7 +2,7 @@
 
 Flower starts ClientApps afresh and often; a model must not be loaded for each. The caller's side
 (`ResidentTrainer`) needs no torch. If the process dies, that call fails with its reason and the next
-call starts a new one: a fork of a warm one where that is there (`cogen.node.warm`), else its own.
+call starts a new one: a fork of a warm one where that is there (`cogen.node.prefork`), else its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.errors import CogenError, FederationError, log_error
 from cogen.node.channel import connect_to
-from cogen.node.request import Site
-from cogen.node.wire import Frame, receive, send
+from cogen.protocol.settings import Site
+from cogen.protocol.wire import Frame, receive, send
 from cogen.train.memory import keep_pages
 
 if TYPE_CHECKING:

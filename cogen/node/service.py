@@ -19,9 +19,9 @@ from cogen.node.home import NodeHome
 from cogen.node.policy import allow, allow_round, read_policy, refused
 from cogen.node.receipt import sent_in_run
 from cogen.node.replies import keep_reply, load_reply, request_key
-from cogen.node.request import Site, config_from
 from cogen.node.resident import answer_with
-from cogen.node.wire import Frame, receive, send
+from cogen.protocol.settings import Site, config_from
+from cogen.protocol.wire import Frame, receive, send
 from cogen.runs import append_line
 from cogen.train.memory import keep_pages
 from cogen.versions import versions

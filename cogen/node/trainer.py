@@ -20,7 +20,7 @@ from cogen.data.pack import Stream
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import score_windows
 from cogen.merge.factored import leading
-from cogen.node.request import Site, config_from
+from cogen.protocol.settings import Site, config_from
 from cogen.runs import append_line
 from cogen.train.attention import use_segment_attention
 from cogen.train.fast.training import fast_training

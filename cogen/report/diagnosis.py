@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from cogen.merge.diagnosis import Diagnosis, Pair
-from cogen.merge.diagnosis_text import above_chance, advice
+from cogen.analysis.diagnosis import Diagnosis, Pair
+from cogen.analysis.diagnosis_text import above_chance, advice
 from cogen.report import units
 from cogen.report.charts import NARROW, WIDE, Chart
 from cogen.report.heat import HeatCell, HeatRow, colour

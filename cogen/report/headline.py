@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, retained_gain
-from cogen.report.judged import forgotten
 from cogen.report.record import Record
+from cogen.report.seeds import forgotten
 from cogen.report.units import decimals, moment, percent
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cogen.evaluate.matrix import BASE, Cell, Evaluation
-from cogen.report.beside_live import LiveControls, Seed, judging_section
+from cogen.report.artifacts_live import LiveControls, Seed, judging_section
 from cogen.report.charts import round_points
 from cogen.report.curve import Curve
 from cogen.report.heat import heat_rows

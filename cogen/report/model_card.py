@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
 from cogen.report.headline import forgetting, headline
-from cogen.report.judged import verdict
 from cogen.report.record import Record
+from cogen.report.seeds import verdict
 from cogen.report.units import count, decimals, percent
 
 S = TypeVar("S", ProbeScore, QuestionScore, TaskScore)

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from cogen.evaluate.judgement_text import joining_lines
+from cogen.analysis.diagnosis_text import advice
 from cogen.evaluate.matrix import Evaluation
+from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.files import write_file
-from cogen.merge.diagnosis_text import advice
 from cogen.report import units
-from cogen.report.beside import Contributions
+from cogen.report.artifacts import Contributions
 from cogen.report.charts import gain_chart, loss_chart, round_chart
 from cogen.report.clients import client_rows
 from cogen.report.headline import forgetting, headline, warning, working_seconds
 from cogen.report.heat import heat_rows, legend
-from cogen.report.judged import forgotten, verdict
 from cogen.report.model_card import card_path, model_card
 from cogen.report.record import Record, Reply, read_run
+from cogen.report.seeds import forgotten, verdict
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cogen.errors import RunError
 from cogen.evaluate.matrix import Evaluation
-from cogen.report.beside import Beside, read_beside
+from cogen.report.artifacts import Beside, read_beside
 
 T = TypeVar("T")
 State = Literal["finished", "failed", "unfinished"]

@@ -10,7 +10,7 @@ from cogen.config import Data
 from cogen.data import Prepared
 from cogen.data.prepare import prepare
 from cogen.data.spool import Progress
-from cogen.train.judge import WINDOW_TOKENS, judge
+from cogen.train.perplexity import WINDOW_TOKENS, judge
 
 if TYPE_CHECKING:
     from cogen.base import Base

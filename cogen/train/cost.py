@@ -13,9 +13,9 @@ from cogen.base import BaseInfo, compute_dtype
 from cogen.config import Domain, RunConfig, Train
 from cogen.data import card
 from cogen.train.fast.training import can_be_fast
-from cogen.train.probe import blocks_at_once, live_blocks
 from cogen.train.schedule import Plan, plan_round
 from cogen.train.start import start_layouts
+from cogen.train.throughput import blocks_at_once, live_blocks
 
 if TYPE_CHECKING:
     from torch import dtype

@@ -14,13 +14,13 @@ from cogen.config import Train
 from cogen.data.pack import Batch, Stream, step_batches
 from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
+from cogen.train.distributed import ALONE, Together, come_together
 from cogen.train.early_stop import better, is_due, is_over
 from cogen.train.fast.training import FastTraining, fast_training
+from cogen.train.gradient_checkpointing import recomputed
 from cogen.train.lora import attached, read_back, tables
-from cogen.train.recompute import recomputed
 from cogen.train.schedule import Plan, learning_rate
 from cogen.train.state import Best, TrainState
-from cogen.train.together import ALONE, Together, come_together
 
 if TYPE_CHECKING:
     from torch import Tensor

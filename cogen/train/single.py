@@ -14,6 +14,7 @@ from cogen.data import heldout_windows
 from cogen.data.spool import Progress
 from cogen.errors import ConfigError
 from cogen.train.cost import Cost, training_cost
+from cogen.train.distributed import come_together
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
@@ -21,7 +22,6 @@ from cogen.train.mixture import MIXED, Mixture, make_stream, read_mixture, state
 from cogen.train.schedule import plan_round
 from cogen.train.start import require_context, start_factors
 from cogen.train.state import Best, TrainState
-from cogen.train.together import come_together
 from cogen.versions import versions
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cogen.config import load_config
+from cogen.deploy.serve import check_settings
 from cogen.errors import ConfigError
-from cogen.federation.serve import check_settings
 from tests.conftest import DOMAINS, SEEDS
 from tests.shell import Cogen, refused
 

@@ -13,7 +13,7 @@ from cogen.adapter import Adapter, Factors
 from cogen.base import Base
 from cogen.config import load_config
 from cogen.evaluate.generate import generate
-from cogen.evaluate.voices import find_voices, newest_run
+from cogen.evaluate.models import find_voices, newest_run
 from cogen.runs import RunFolder
 from cogen.train.lora import attached, init_factors
 from tests.shell import Cogen, refused

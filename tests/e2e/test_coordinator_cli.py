@@ -9,12 +9,12 @@ import pytest
 
 from cogen.base import describe_base
 from cogen.config import load_config
-from cogen.federation.about import About, write_about
-from cogen.federation.app_hash import installed_app_sha256
-from cogen.federation.certificates import ensure_certificate
-from cogen.federation.folder import FederationFolder
-from cogen.federation.invites import find_issued, read_invite
-from cogen.federation.members import Member, add_member, read_members
+from cogen.deploy.about import About, write_about
+from cogen.deploy.certificates import ensure_certificate
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.invites import find_issued, read_invite
+from cogen.deploy.members import Member, add_member, read_members
+from cogen.flower.bundle import installed_app_sha256
 from tests.shell import Cogen, refused
 
 LONG_AGO = "2026-01-01T00:00:00+00:00"

@@ -15,8 +15,8 @@ from cogen.data import Document
 from cogen.data.card import DataCard
 from cogen.data.pack import heldout_windows
 from cogen.evaluate.score import score_windows
-from cogen.train.judge import judge
-from cogen.train.probe import measure_rate, rate_between
+from cogen.train.perplexity import judge
+from cogen.train.throughput import measure_rate, rate_between
 from tests.conftest import SEEDS
 from tests.shell import Cogen
 

@@ -27,9 +27,9 @@ from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
 from cogen.node.receipt import read_receipts
 from cogen.node.watch import HomeWatcher
-from cogen.node.wire import Frame, receive, send, to_records
+from cogen.protocol.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
-from server.asking import to_arrays
+from server.requests import to_arrays
 from tests.conftest import SEEDS
 from tests.grid import InProcessGrid
 from tests.letters import frame_of, header_of

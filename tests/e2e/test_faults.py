@@ -21,7 +21,7 @@ from flwr.app import Context, RecordDict
 from cogen.config import load_config
 from cogen.node.channel import connect_to, listen_at
 from cogen.node.receipt import read_receipts
-from cogen.node.wire import Frame, receive, send
+from cogen.protocol.wire import Frame, receive, send
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
 from tests.conftest import SEEDS

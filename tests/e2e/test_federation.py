@@ -20,7 +20,7 @@ from clients import client_app
 from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
 from cogen.errors import FederationError
-from cogen.node.wire import Frame
+from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
 from server.server_app import app as server_app

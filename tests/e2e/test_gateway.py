@@ -15,9 +15,9 @@ import pytest
 from anyio._backends._asyncio import StreamProtocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cogen.deploy.limits import Limits
+from cogen.deploy.members import all_members, read_members, revoke_member
 from cogen.errors import FederationError
-from cogen.federation.limits import Limits
-from cogen.federation.members import all_members, read_members, revoke_member
 from tests.gate import APP, CONTRACT, Gate, NodeKey, gate, in_background, wait_until
 
 LIMITS = Limits(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cogen.federation.limits import Limits
+from cogen.deploy.limits import Limits
 from tests.gate import Gate, NodeKey, gate, wait_until
 
 SECRET = "serum-lactate-7731"

@@ -22,10 +22,10 @@ from cogen.adapter import Adapter, factor_digest
 from cogen.base import Base
 from cogen.config import RunConfig, load_config
 from cogen.errors import DataError, RunError
+from cogen.evaluate.baselines import controls_of, train_controls
 from cogen.evaluate.matrix import Evaluation
-from cogen.federation.controls import controls_of, train_controls
-from cogen.federation.judging import judge_seed, read_evaluation
-from cogen.federation.simulate import simulate
+from cogen.evaluate.run_scores import judge_seed, read_evaluation
+from cogen.flower.simulate import simulate
 from cogen.report.feed import Feed
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines

@@ -16,13 +16,13 @@ import pytest
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from flwr.supernode.runtime import run_clientapp
 
-from clients import launch
 from cogen.errors import FederationError
-from cogen.federation.app_hash import build_app
-from cogen.federation.launcher import write_launcher
-from cogen.federation.shipped import shipped_root
+from cogen.flower import clientapp_process as launch
+from cogen.flower.bundle import build_app
+from cogen.flower.launcher import write_launcher
 from cogen.node.home import NodeHome
 from cogen.runs import read_lines
+from cogen.shipped_files import shipped_root
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_it_does_not_run_where_the_place_to_check_is_gone(monkeypatch: pytest.Mo
 @pytest.fixture
 def warm(home: NodeHome) -> Iterator[subprocess.Popen[bytes]]:
     """The process that has imported Flower, listening."""
-    command = [sys.executable, "-m", "clients.launch", "--serve", str(home.launcher_socket)]
+    command = [sys.executable, "-m", "cogen.flower.clientapp_process", "--serve", str(home.launcher_socket)]
     with open(home.logs / "clientapp.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -146,7 +146,7 @@ def test_the_warm_process_forks_for_each_message_and_hands_its_exit_code_on(
 def test_what_runs_for_a_message_imports_no_torch() -> None:
     """It asks the trainer that has. Red: an import of torch at the top of a module that the ClientApp needs."""
     heavy = "{'torch', 'transformers', 'peft', 'numba'} & sys.modules.keys()"
-    code = f"import sys, clients.client_app, clients.launch, clients.supernode; print({heavy} or 'none')"
+    code = f"import sys, clients.client_app, cogen.flower.clientapp_process, cogen.flower.supernode_process; print({heavy} or 'none')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "none\n"
 

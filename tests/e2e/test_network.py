@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cogen.federation.superlink import free_port
+from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder, read_lines
 from tests.cable import Cable, laid
 from tests.gate import wait_until

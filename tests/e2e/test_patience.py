@@ -29,12 +29,13 @@ from flwr.superlink.grid import http_grid
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
-from clients import launch
-from clients.supernode import SEAM, Naps, be_patient, be_prompt
+from cogen.deploy.certificates import ensure_certificate
+from cogen.deploy.folder import FederationFolder
 from cogen.errors import FederationError
-from cogen.federation.certificates import ensure_certificate
-from cogen.federation.folder import FederationFolder
-from server import post, superlink
+from cogen.flower import clientapp_process as launch
+from cogen.flower.supernode_process import SEAM, Naps, be_patient, be_prompt
+from server import superlink
+from server import transport as post
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwhole"
 
@@ -119,7 +120,7 @@ def gives_up():
     raise RuntimeError("gave up")
 
 cli.flower_supernode = gives_up
-from clients.supernode import main
+from cogen.flower.supernode_process import main
 main()
 """
 

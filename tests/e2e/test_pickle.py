@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from cogen.config import load_config
 from cogen.node.home import NodeHome
-from cogen.node.wire import PIECE, SIZES
+from cogen.protocol.wire import PIECE, SIZES
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
 from tests.conftest import SEEDS

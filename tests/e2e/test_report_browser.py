@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cogen.evaluate.judgement import judge
 from cogen.evaluate.matrix import Cell, Evaluation
+from cogen.evaluate.seed_summary import judge
 from cogen.report import write_report
 from cogen.report.watch import make_server, open_place
 from tests.e2e.test_watch_browser import Ears, browser, pytestmark  # noqa: F401 - a fixture and a mark

@@ -262,7 +262,7 @@ def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
 
     Red: its error is taken for its answer. Red: a round that has enough waits for it.
     """
-    monkeypatch.setattr("server.given_up.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("server.lost_nodes.LOOK_SECONDS", 0.05)
     grids: list[DeployedGrid] = []
 
     def give_up(message: Message, reply: Message) -> Message:

@@ -19,16 +19,16 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives import serialization as s
 
+from cogen.deploy.about import Serving, read_serving, write_serving
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.invites import read_invite
+from cogen.deploy.members import Member, add_member, read_members, revoke_member
+from cogen.deploy.run import end_others
 from cogen.errors import FederationError
-from cogen.federation.about import Serving, read_serving, write_serving
-from cogen.federation.control import Control
-from cogen.federation.deploy import end_others
-from cogen.federation.folder import FederationFolder
-from cogen.federation.invites import read_invite
-from cogen.federation.members import Member, add_member, read_members, revoke_member
-from cogen.federation.shipped import shipped_app
-from cogen.federation.superlink import flower_environment, free_port
+from cogen.flower.superlink import flower_environment, free_port
+from cogen.flower.superlink_client import Control
 from cogen.runs import RunFolder, read_lines
+from cogen.shipped_files import shipped_app
 from tests.gate import NodeKey, wait_until
 from tests.shell import Cogen, refused
 
@@ -198,7 +198,7 @@ def _a_run_that_nobody_follows_is_ended(served: Served, control: Control, run: R
 
 
 def _superlink(pid: int) -> psutil.Process:
-    return _below(pid, "server.superlink")[-1]
+    return _below(pid, "cogen.flower.superlink_process")[-1]
 
 
 def _server_apps(pid: int) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from cogen.config import load_config
-from cogen.node.warm import can_fork
+from cogen.node.prefork import can_fork
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
@@ -95,7 +95,9 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
     started.append(second)
     wait_for(run, {"event": "round_started", "round": 2}, second)
     relatives = family(second)
-    warm = [p for p in relatives if "cogen.node.warm" in p.cmdline() and "cogen.federation.guard" not in p.cmdline()]
+    warm = [
+        p for p in relatives if "cogen.node.prefork" in p.cmdline() and "cogen.flower.supervisor" not in p.cmdline()
+    ]
     assert len(warm) == 1 + 2 or not can_fork()
     wait_for(run, {"event": "client_replied", "round": 2}, second)
     second.kill()

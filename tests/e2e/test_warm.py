@@ -13,11 +13,11 @@ import pytest
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.errors import FederationError
-from cogen.node.request import Site, settings_for
+from cogen.node.prefork import can_fork, warm_argv
 from cogen.node.resident import WARM, ResidentTrainer
 from cogen.node.trainer import to_arrays
-from cogen.node.warm import can_fork, warm_argv
-from cogen.node.wire import Frame
+from cogen.protocol.settings import Site, settings_for
+from cogen.protocol.wire import Frame
 from server.aggregate import first_global
 from tests.gate import wait_until
 

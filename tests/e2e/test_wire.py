@@ -20,15 +20,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization as s
 from flwr.proto import fleet_pb2, message_pb2
 
-from clients.launch import HOME_VARIABLE
 from cogen.config import load_config
-from cogen.federation.app_hash import build_app
-from cogen.federation.control import Control
-from cogen.federation.folder import FederationFolder
-from cogen.federation.shipped import shipped_root
-from cogen.federation.superlink import free_port
+from cogen.deploy.folder import FederationFolder
+from cogen.flower.bundle import build_app
+from cogen.flower.clientapp_process import HOME_VARIABLE
+from cogen.flower.superlink import free_port
+from cogen.flower.superlink_client import Control
 from cogen.node.receipt import read_receipts
 from cogen.runs import RunFolder
+from cogen.shipped_files import shipped_root
 from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events
 from tests.gate import wait_until

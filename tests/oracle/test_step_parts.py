@@ -17,8 +17,8 @@ from cogen.data.pack import IGNORE, Batch
 from cogen.errors import BaseModelError
 from cogen.train import loop
 from cogen.train.attention import use_segment_attention
+from cogen.train.gradient_checkpointing import recomputed
 from cogen.train.lora import attached
-from cogen.train.recompute import recomputed
 
 SETTINGS = Train(block_tokens=8, rank=3)
 LENGTHS = ((40, 8), (5, 3, 20, 20), (1, 1, 2, 44), (24, 24))

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cogen.adapter import Adapter, Factors
-from cogen.merge.diagnose import diagnose
-from cogen.merge.diagnosis import Diagnosis
+from cogen.analysis.diagnose import diagnose
+from cogen.analysis.diagnosis import Diagnosis
 
 RELATIONS = (
     "output_overlap",

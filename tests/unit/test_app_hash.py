@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from cogen.errors import FederationError
-from cogen.federation import app_hash
-from cogen.federation.app_hash import build_app, installed_app_sha256
-from cogen.federation.shipped import shipped_app
+from cogen.flower import bundle as app_hash
+from cogen.flower.bundle import build_app, installed_app_sha256
+from cogen.shipped_files import shipped_app
 
 ROOT = Path(__file__).resolve().parents[2]
 

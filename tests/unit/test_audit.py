@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from cogen.adapter import Adapter, Contract, Factors
-from cogen.merge.audit import audit
-from cogen.merge.diagnose import diagnose
-from cogen.merge.diagnosis import Finding
-from cogen.merge.outliers import concentration, judge
+from cogen.analysis.adapter_checks import audit
+from cogen.analysis.diagnose import diagnose
+from cogen.analysis.diagnosis import Finding
+from cogen.analysis.outliers import concentration, judge
 
 NAMES = ["clinical", "grid", "materials", "education", "construction"]
 SHAPES = {"q_proj": (32, 32), "v_proj": (16, 32), "up_proj": (48, 32), "down_proj": (32, 48)}

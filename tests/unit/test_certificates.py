@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from cogen.deploy import certificates
+from cogen.deploy.certificates import ensure_certificate, ensure_link_certificate, take_certificate
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.members import Member, add_member
 from cogen.errors import FederationError
-from cogen.federation import certificates
-from cogen.federation.certificates import ensure_certificate, ensure_link_certificate, take_certificate
-from cogen.federation.folder import FederationFolder
-from cogen.federation.members import Member, add_member
 
 STRICT = ssl.VERIFY_X509_STRICT
 

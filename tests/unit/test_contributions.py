@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from cogen.analysis.contributions import evaluations_needed, leave_one_out, shapley, t_quantile, to_json
 from cogen.errors import MergeError
-from cogen.merge.contributions import evaluations_needed, leave_one_out, shapley, t_quantile, to_json
 
 NAMES = ("a", "b", "c")
 Value = Callable[[frozenset[str]], Mapping[str, float]]

@@ -17,11 +17,11 @@ from cogen.base import Base, load_base
 from cogen.cli.narrator import Narrator
 from cogen.config import Train, load_config
 from cogen.runs import RunFolder, read_lines
-from cogen.train import probe
+from cogen.train import throughput as probe
 from cogen.train.cost import Cost, Held, card_cost, cost_of, num_weights, training_cost
-from cogen.train.probe import measure_rate
 from cogen.train.schedule import plan_round
 from cogen.train.start import start_factors, start_layouts
+from cogen.train.throughput import measure_rate
 from server.costs import announce_costs
 from tests.conftest import SEEDS
 from tests.shell import Cogen

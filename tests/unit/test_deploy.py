@@ -13,7 +13,7 @@ import yaml
 from typer.main import get_command
 
 from cogen.cli.app import app
-from cogen.federation.about import DEFAULT_PORT
+from cogen.deploy.about import DEFAULT_PORT
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "docs" / "deploy"

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from cogen.adapter import Adapter, Factors, Layout
+from cogen.analysis.diagnose import diagnose
+from cogen.analysis.diagnosis import AdapterSummary, Diagnosis, EnergyAtRank, Family, Finding, Pair
+from cogen.analysis.diagnosis_text import MOST_PAIRS, advice, format_diagnosis
 from cogen.errors import MergeError, RunError
-from cogen.merge.diagnose import diagnose
-from cogen.merge.diagnosis import AdapterSummary, Diagnosis, EnergyAtRank, Family, Finding, Pair
-from cogen.merge.diagnosis_text import MOST_PAIRS, advice, format_diagnosis
-from cogen.merge.tally import family_of
+from cogen.merge.module_stats import family_of
 
 
 def rank_one(out: list[float], into: list[float], scaling: float = 1.0) -> Factors:

@@ -12,8 +12,7 @@ import pytest
 from cogen.base import describe_base
 from cogen.config import Train, load_config
 from cogen.data.card import Cost
-from cogen.federation.app_hash import installed_app_sha256
-from cogen.node.asked_round import AskedRound, asked_round, default_round
+from cogen.flower.bundle import installed_app_sha256
 from cogen.node.doctor import (
     Check,
     Proposal,
@@ -27,6 +26,7 @@ from cogen.node.doctor import (
     propose,
     worst,
 )
+from cogen.node.round_spec import AskedRound, asked_round, default_round
 from tests.conftest import SEEDS
 from tests.gateway import Gateway, serving
 from tests.shell import Cogen

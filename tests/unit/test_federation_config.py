@@ -8,7 +8,7 @@ import pytest
 
 from cogen.config import load_config
 from cogen.errors import ConfigError
-from cogen.node.request import Site, config_from, settings_for
+from cogen.protocol.settings import Site, config_from, settings_for
 
 
 def refusal(path: Path, *overrides: str) -> str:

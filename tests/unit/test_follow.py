@@ -12,8 +12,8 @@ import pytest
 
 from cogen.config import load_config
 from cogen.errors import ConfigError, FederationError, RunError
-from cogen.federation import follow
-from cogen.federation.follow import Watcher, begin_run, follow_run, open_run
+from cogen.flower import run_events as follow
+from cogen.flower.run_events import Watcher, begin_run, follow_run, open_run
 from cogen.runs import RunFolder, append_line
 
 

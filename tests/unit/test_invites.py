@@ -14,12 +14,12 @@ import tomli_w
 
 from cogen.adapter import Contract
 from cogen.config import BaseTable, Domain, Federation, RunConfig, Train
+from cogen.deploy.about import split_address
+from cogen.deploy.certificates import ensure_certificate
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.invites import Invite, find_issued, make_invite, mark_used, open_invites, read_invite
 from cogen.errors import ConfigError, FederationError
-from cogen.federation.about import split_address
-from cogen.federation.certificates import ensure_certificate
-from cogen.federation.folder import FederationFolder
-from cogen.federation.invites import Invite, find_issued, make_invite, mark_used, open_invites, read_invite
-from cogen.node.asked_round import asked_round
+from cogen.node.round_spec import asked_round
 
 CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
 CONFIG = RunConfig(

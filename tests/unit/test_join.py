@@ -15,17 +15,17 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 
 from cogen.adapter import Contract
 from cogen.base import describe_base
+from cogen.deploy.admission import ClocksApart, greet
+from cogen.deploy.certificates import ensure_certificate
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.invites import Invite, read_invite
+from cogen.deploy.join import join, member_of, sole, was_refused
 from cogen.errors import BaseModelError, ContractMismatch, DataError, FederationError, RunError
-from cogen.federation.admission import ClocksApart, greet
-from cogen.federation.app_hash import installed_app_sha256
-from cogen.federation.certificates import ensure_certificate
-from cogen.federation.folder import FederationFolder
-from cogen.federation.invites import Invite, read_invite
-from cogen.federation.join import join, member_of, sole, was_refused
-from cogen.federation.node_programs import programs_of
-from cogen.node.asked_round import AskedRound, default_round
+from cogen.flower.bundle import installed_app_sha256
+from cogen.flower.node_programs import programs_of
 from cogen.node.home import Member, NodeHome
 from cogen.node.receipt import Reply, record
+from cogen.node.round_spec import AskedRound, default_round
 from tests.conftest import SEEDS
 from tests.gateway import Gateway, serving
 from tests.member import some_member
@@ -240,7 +240,7 @@ def test_a_key_that_is_still_held_is_not_a_refusal(home: NodeHome, monkeypatch: 
     said = "[code: 2004] Failed to activate SuperNode.\nThe SuperNode could not establish a connection.\n"
     home.make()
     home.ca.write_text("its authority")
-    monkeypatch.setattr("cogen.federation.join.greet", lambda *args: None)
+    monkeypatch.setattr("cogen.deploy.join.greet", lambda *args: None)
     log = home.logs / "supernode.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     told: list[str] = []

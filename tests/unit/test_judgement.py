@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from cogen.evaluate.judgement import Spread, judge
-from cogen.evaluate.judgement_text import format_judgement, member_lines
 from cogen.evaluate.matrix import Cell, Evaluation, format_table
+from cogen.evaluate.seed_summary import Spread, judge
+from cogen.evaluate.seed_summary_text import format_judgement, member_lines
 
 DOMAINS = ("grid", "clinical")
 

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cogen.federation.lean import LEAN_MEMORY
-from cogen.federation.node_programs import programs_of
+from cogen.flower.memory import LEAN_MEMORY
+from cogen.flower.node_programs import programs_of
 from cogen.node.home import NodeHome
 from tests.member import some_member
 
 LEFT = """
 import gc, time, weakref
-from cogen.federation.lean import collect_often
+from cogen.flower.memory import collect_often
 class Message: pass
 kept = Message()
 collect_often(0.05)

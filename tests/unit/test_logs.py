@@ -12,8 +12,8 @@ from typing import NoReturn
 import pytest
 from flwr.common.logger import FLOWER_LOGGER, console_handler
 
-from clients.supernode import be_brief
-from cogen.federation import gateway_process
+from cogen.deploy import gateway_process
+from cogen.flower.supernode_process import be_brief
 
 
 def written(path: Path, first: int, last: int) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.members import Member, add_member, all_members, mark_seen, read_members, revoke_member
 from cogen.errors import FederationError
-from cogen.federation.folder import FederationFolder
-from cogen.federation.members import Member, add_member, all_members, mark_seen, read_members, revoke_member
 
 
 def member(domain: str, node_id: int = 7) -> Member:

@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 from cogen.errors import FederationError
-from cogen.federation.guard import _runs_server_app
-from cogen.federation.prepared import PROGRAM, can_prepare, prepared, write_programs
-from cogen.federation.superlink import flower_environment, free_port, superlink
+from cogen.flower.prefork import _answer, _call_itself, _ended
+from cogen.flower.prefork_programs import PROGRAM, can_prepare, prepared, write_programs
+from cogen.flower.prefork_ray import EarlyActors
+from cogen.flower.superlink import flower_environment, free_port, superlink
+from cogen.flower.supervisor import _runs_server_app
 from cogen.node.channel import listen_at
-from server.early import EarlyActors
-from server.launch import _answer, _call_itself, _ended
 from tests.gate import wait_until
 
 pytestmark = pytest.mark.skipif(not can_prepare(), reason="forks are for Linux")

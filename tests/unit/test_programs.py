@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cogen.federation import programs
-from cogen.federation.limits import Buckets
-from cogen.federation.programs import Kept, bound_log, order_end, start_guarded, stop_guarded
+from cogen.deploy.limits import Buckets
+from cogen.flower import programs
+from cogen.flower.programs import Kept, bound_log, order_end, start_guarded, stop_guarded
 from tests.gate import wait_until
 
 

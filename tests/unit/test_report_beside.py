@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from cogen.errors import RunError
-from cogen.evaluate.judgement import Judgement, Member, Spread, judge
-from cogen.evaluate.judgement_read import read_judgement
-from cogen.evaluate.judgement_text import joining_lines
 from cogen.evaluate.matrix import Cell, Evaluation
+from cogen.evaluate.seed_summary import Judgement, Member, Spread, judge
+from cogen.evaluate.seed_summary_read import read_judgement
+from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.report.clients import client_rows
-from cogen.report.judged import forgotten, verdict
 from cogen.report.record import read_run
+from cogen.report.seeds import forgotten, verdict
 from tests.unit.test_report import event, finished, page, replied, started, whole_run, words, write_run, write_scores
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from cogen.config import load_config
 from cogen.errors import ConfigError
-from cogen.node import wire
-from cogen.node.request import Site, config_from, settings_for
-from cogen.node.wire import PIECE, Frame, from_records, to_records
+from cogen.protocol import wire
+from cogen.protocol.settings import Site, config_from, settings_for
+from cogen.protocol.wire import PIECE, Frame, from_records, to_records
 
 
 def test_a_domain_gets_every_setting_that_training_needs(config_file: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from cogen.federation.node_programs import running
-from cogen.federation.programs import FIRST_PAUSE_SECONDS, Kept
+from cogen.flower.node_programs import running
+from cogen.flower.programs import FIRST_PAUSE_SECONDS, Kept
 
 SCRIPT = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"
 

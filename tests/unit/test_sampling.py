@@ -10,9 +10,9 @@ from flwr.app import Error, Message, RecordDict
 
 from cogen.config import RunConfig, load_config
 from cogen.errors import ReplyError
-from server.post import reason_of
-from server.roster import client_of
+from server.client_registry import client_of
 from server.sampling import choose, draw, sample_size
+from server.transport import reason_of
 from tests.grid import InProcessGrid
 
 NAMES = [f"d{i}" for i in range(8)]

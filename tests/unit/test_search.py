@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from cogen.analysis.proposals import DEFAULT_METHODS, label, propose, start_scale
+from cogen.analysis.search import search
+from cogen.analysis.trials import Candidate, Guards, SearchResult, pareto_front
 from cogen.errors import MergeError, RankError
-from cogen.merge.proposals import DEFAULT_METHODS, label, propose, start_scale
 from cogen.merge.rule import Rule
-from cogen.merge.search import search
-from cogen.merge.trials import Candidate, Guards, SearchResult, pareto_front
 
 BASE = {"grid": 1.2, "clinical": 0.8}
 NAMES = ("grid", "clinical", "materials", "education")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cogen.base import default_device
+from cogen.distributed import Launched, launched
 from cogen.errors import ConfigError
-from cogen.launched import Launched, launched
-from cogen.train.together import Together, come_together
+from cogen.train.distributed import Together, come_together
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Looking at adapters rather than combining them: diagnosis, search, contributions."""

@@ -1,0 +1,148 @@
+"""Each adapter before a merge: contract, modules, finite numbers, norms and spectra beside the others'."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Adapter, Factors, layout_of
+from cogen.adapter.factors import is_finite
+from cogen.analysis.diagnosis import Finding
+from cogen.analysis.outliers import Spectrum, judge
+from cogen.errors import AdapterError
+from cogen.merge.factored import compress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = tuple[int, int, bool]  # d_out, d_in, and whether it is an embedding
+Broken = list[dict[str, str]]  # by adapter, module to why it cannot be used
+
+
+def audit(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
+    """What stands against each adapter, or is worth a look, in one pass over the factors.
+
+    `problem`: another contract, other shapes, NaN or infinity: a merge would refuse it or go wrong.
+    `hint`: a norm or a spectrum far from those of the others (`cogen.analysis.outliers`).
+    `note`: no contract, modules that it lacks, no cohort to compare with.
+
+    Args:
+        adapters: from `Adapter.open` or in memory. names: one each, for the findings.
+    """
+    plan = plan_modules(adapters)
+    spectra: list[dict[str, Spectrum]] = [{} for _ in adapters]
+    broken: Broken = [{} for _ in adapters]
+    for module, users in plan.items():
+        for i, f in read_parts(adapters, module, users, broken).items():
+            spectra[i][module] = spectrum_of(compress(f, None).singular_values)
+    return findings_of(adapters, names, spectra, broken)
+
+
+def findings_of(
+    adapters: Sequence[Adapter], names: Sequence[str], spectra: Sequence[Mapping[str, Spectrum]], broken: Broken
+) -> list[Finding]:
+    """All findings on adapters whose factors have been read; problems first."""
+    found = [*_contracts(adapters, names), *_modules(adapters, names), *_shapes(adapters, names)]
+    found += [_unreadable(name, reasons) for name, reasons in zip(names, broken, strict=True) if reasons]
+    found += judge(spectra, names)
+    return sorted(found, key=lambda f: ("problem", "hint", "note").index(f.level))
+
+
+def plan_modules(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
+    """Every module, sorted, and which adapters have it in the shape that most of them have."""
+    kinds = [_kinds(adapter) for adapter in adapters]
+    usual = _usual(kinds)
+    return {m: [i for i, mine in enumerate(kinds) if mine.get(m) == usual[m]] for m in sorted(usual)}
+
+
+def read_parts(adapters: Sequence[Adapter], module: str, users: Sequence[int], broken: Broken) -> dict[int, Factors]:
+    """One module's factors by adapter, each read once; those that are not finite go into `broken`."""
+    parts = {}
+    for i in users:
+        try:
+            f = adapters[i].factors[module]
+        except AdapterError as error:  # from a folder whose factors are checked when they are read
+            broken[i][module] = str(error)
+            continue
+        if is_finite(f.a) and is_finite(f.b):
+            parts[i] = f
+        else:
+            broken[i][module] = f"NaN or infinity in {module}."
+    return parts
+
+
+def spectrum_of(singular_values: Tensor) -> Spectrum:
+    """sigma^2, falling."""
+    return tuple(singular_values.double().square().tolist())
+
+
+def _kinds(adapter: Adapter) -> dict[str, Kind]:
+    return {m: (*layout.shape, m in adapter.embeddings) for m, layout in layout_of(adapter.factors).items()}
+
+
+def _usual(kinds: Sequence[Mapping[str, Kind]]) -> dict[str, Kind]:
+    """By module, the shape of most adapters; of the first one among equals."""
+    seen: dict[str, Counter[Kind]] = {}
+    for mine in kinds:
+        for module, kind in mine.items():
+            seen.setdefault(module, Counter())[kind] += 1
+    return {module: counts.most_common(1)[0][0] for module, counts in seen.items()}
+
+
+def _contracts(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
+    """Adapters without a contract, and those with another one than most have."""
+    signed = [a.contract for a in adapters if a.contract is not None]
+    unsigned = "no contract (no cogen.json made here), so that nothing vouches for the base it was made for."
+    if not signed:
+        return [Finding("", "contract", "note", "", f"Each has {unsigned}")]
+    usual = Counter(signed).most_common(1)[0][0]
+    found = []
+    for adapter, name in zip(adapters, names, strict=True):
+        if adapter.contract is None:
+            found.append(Finding(name, "contract", "note", "", f"It has {unsigned}"))
+        elif adapter.contract != usual:
+            differing = [k for k, v in vars(usual).items() if vars(adapter.contract)[k] != v]
+            text = f"It was made for another base: {' and '.join(differing)} differ from those of most. A merge refuses it."
+            found.append(Finding(name, "contract", "problem", "", text))
+    return found
+
+
+def _modules(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
+    """Adapters that lack modules; a merge takes that only where every contract vouches for one base."""
+    every = set().union(*(a.factors for a in adapters))
+    is_signed = all(a.contract is not None for a in adapters)
+    found = []
+    for adapter, name in zip(adapters, names, strict=True):
+        if lacking := sorted(every - set(adapter.factors)):
+            then = "There it counts as zero." if is_signed else "A merge refuses that where a contract is missing."
+            text = f"It lacks {len(lacking)} of the {len(every)} modules, {lacking[0]} for one. {then}"
+            found.append(Finding(name, "modules", "note" if is_signed else "problem", lacking[0], text))
+    return found
+
+
+def _shapes(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
+    """Adapters with modules of another shape than most have; those are left out of all numbers."""
+    kinds = [_kinds(adapter) for adapter in adapters]
+    usual = _usual(kinds)
+    found = []
+    for mine, name in zip(kinds, names, strict=True):
+        if odd := sorted(m for m, kind in mine.items() if kind != usual[m]):
+            got, expected = _described(mine[odd[0]]), _described(usual[odd[0]])
+            where = f"{len(odd)} of its modules are" if len(odd) > 1 else "One of its modules is"
+            text = (
+                f"{where} of another shape than those of most: {odd[0]} is {got}, not {expected}. A merge refuses it."
+            )
+            found.append(Finding(name, "shape", "problem", odd[0], text))
+    return found
+
+
+def _described(kind: Kind) -> str:
+    d_out, d_in, is_embedding = kind
+    return f"({d_out}, {d_in})" + (" of an embedding" if is_embedding else "")
+
+
+def _unreadable(name: str, reasons: Mapping[str, str]) -> Finding:
+    first = min(reasons)
+    count = f"{len(reasons)} modules" if len(reasons) > 1 else "One module"
+    return Finding(name, "unreadable", "problem", first, f"{count} cannot be used. {reasons[first]}")

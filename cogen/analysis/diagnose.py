@@ -1,0 +1,210 @@
+"""How adapters lie to each other before they are merged: overlap, conflict, what is shared, what a rank keeps.
+
+Shapes: `K` adapters, `r_i` the rank of one in a module, `R = sum_i r_i`; nothing is larger than
+`(d_out + d_in, R)` or `(K, R, R)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Adapter, Factors
+from cogen.analysis.adapter_checks import Broken, findings_of, plan_modules, read_parts, spectrum_of
+from cogen.analysis.diagnosis import Diagnosis
+from cogen.analysis.outliers import Spectrum
+from cogen.errors import MergeError
+from cogen.merge.core import core_space
+from cogen.merge.factored import NULL_LEVEL, Compressed, compress, norm, numerical_rank, stack
+from cogen.merge.module_stats import Tally, diagnosis_of, family_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHANCE_MARGIN = 1.1
+WHOLE = 0.999
+
+
+def diagnose(
+    adapters: Sequence[Adapter], names: Sequence[str], progress: Callable[[str], None] | None = None
+) -> Diagnosis:
+    """Look at adapters before they are merged; one pass, each module read once.
+
+    Of each module every update is brought to its SVD, delta_i = U_i S_i V_i^T, null directions dropped. By pair:
+
+    - output_overlap = |U_i^T U_j|_F^2 / min(r_i, r_j): 1 where one subspace holds the other, and by chance
+      output_chance = max(r_i, r_j) / d_out. input_*: the same of V and d_in. Means over the modules, weighted
+      by |delta_i| |delta_j|.
+    - cosine = <delta_i, delta_j> / (|delta_i| |delta_j|), sums over all modules.
+    - In the shared space of all K (`core_space`), x and y the cores of the two:
+      meeting_frac = sum |x y| / (|delta_i| |delta_j|), how far they use the same entries, and
+      sign_conflict_frac = the part of sum |x y| at entries of unlike sign; unrelated updates have 1/2. So
+      cosine = meeting_frac * (1 - 2 sign_conflict_frac).
+    - norm_ratio = |delta_first| / |delta_second|, all modules.
+
+    Overall:
+
+    - num_shared_directions of num_directions: `shared_directions`, summed over the modules;
+      shared_energy_frac is the part of sum_i |delta_i|^2 that lies in them.
+    - energy_by_rank: of the equal-weight mean, the part of sum sigma^2 that the best cut of every module to
+      that rank keeps; rank_for_90, rank_for_99: the smallest rank that keeps so much.
+    - factor_average_error = |mean(s B) mean(A) - mean(delta)| / |mean(delta)|, scalings s taken into B; None,
+      with a reason, unless all have the same ranks. It belongs to these factors: (B G, G^-1 A) is the
+      same update and has another one. No other number here depends on that choice.
+
+    A module that an adapter lacks counts as zero; one that is not finite, or of another shape than most have,
+    is a finding and is left out.
+
+    Args:
+        adapters: at least two, from `Adapter.open` or in memory. names: one each, all different.
+        progress: called with each module's name once it is done.
+    Raises:
+        MergeError: fewer than two adapters, one without modules, or names that do not fit.
+    """
+    _check(adapters, names)
+    spectra: list[dict[str, Spectrum]] = [{} for _ in adapters]
+    broken: Broken = [{} for _ in adapters]
+    families: dict[str, Tally] = {}
+    for module, users in plan_modules(adapters).items():
+        parts = read_parts(adapters, module, users, broken)
+        forms = {i: compress(f, None) for i, f in parts.items()}
+        for i, form in forms.items():
+            spectra[i][module] = spectrum_of(form.singular_values)
+        tally, family = _measure(module, parts, forms, len(adapters)), family_of(module)
+        families[family] = families[family] + tally if family in families else tally
+        if progress is not None:
+            progress(module)
+    return diagnosis_of(adapters, names, families, findings_of(adapters, names, spectra, broken))
+
+
+def shared_directions(gram: Tensor, ranks: Sequence[int], dimension: int) -> tuple[Tensor, Tensor, int]:
+    """Directions that more than half of the adapters have a part in, by eigenvalues of sum_i U_i U_i^T.
+
+    The eigenvalue lambda of a direction is the sum over the adapters of the squared cosine between it and their
+    subspace: 1 if it is one adapter's own, K if all have it. It counts as shared where lambda > K / 2.
+    Random subspaces share directions too, all the more if there are few of them: for K random ones of t = r / n
+    the largest eigenvalue tends to 1 + (K - 2) t + 2 sqrt((K - 1) t (1 - t)), and what is below 1.1 times that
+    does not count, short of a direction that all have.
+
+    Args:
+        gram: `(R, R)` of [U_1 ... U_K], float64; has the same eigenvalues other than 0.
+        ranks: K ranks, 0 for an adapter without a part. dimension: n.
+    Returns: eigenvalues `(k,)` and eigenvectors `(R, k)` of those that are shared, and the number of all
+        eigenvalues other than 0.
+    Source: the edge of the Kesten-McKay law, the spectrum of a sum of random projections.
+    """
+    import torch
+
+    values, vectors = torch.linalg.eigh(gram)
+    count, t = len(ranks), max(ranks) / dimension
+    edge = 1 + (count - 2) * t + 2 * math.sqrt((count - 1) * t * (1 - t))
+    is_shared = values > min(max(count / 2, CHANCE_MARGIN * edge), WHOLE * count)
+    # Bases in float32 are orthonormal to about 1e-6, whatever the dtype of the Gram matrix.
+    num_directions = int((values > NULL_LEVEL * values[-1]).sum())
+    return values[is_shared], vectors[:, is_shared], num_directions
+
+
+def factor_average_error(parts: Sequence[Factors]) -> float:
+    """|mean(s B) mean(A) - mean(delta)|_F of K updates of one rank, which averages A and B apart.
+
+    Equals |sum_{i<j} (s_i B_i - s_j B_j) (A_i - A_j)| / K^2.
+    """
+    import torch
+
+    b = torch.stack([f.scaling * f.b for f in parts]).mean(dim=0)
+    a = torch.stack([f.a for f in parts]).mean(dim=0)
+    return norm(stack([Factors(a, b, 1.0), *parts], [1.0, *[-1.0 / len(parts)] * len(parts)]))
+
+
+@dataclass(frozen=True)
+class _Bases:
+    """All live updates of a module side by side: `u (d_out, R)`, `v (d_in, R)`, sigma `(R,)`, whose each is."""
+
+    u: Tensor
+    v: Tensor
+    values: Tensor
+    owner: Tensor
+    ranks: list[int]
+
+
+def _bases(forms: Mapping[int, Compressed], count: int) -> _Bases:
+    import torch
+
+    ranks = [numerical_rank(forms[i].singular_values) if i in forms else 0 for i in range(count)]
+    us = [f.factors.b[:, : ranks[i]] for i, f in forms.items()]
+    vs = [f.factors.a[: ranks[i]].T for i, f in forms.items()]
+    u, v = torch.cat(us, dim=1), torch.cat(vs, dim=1)
+    values = torch.cat([f.singular_values[: ranks[i]] for i, f in forms.items()]).double()
+    owner = torch.eye(count, dtype=torch.float64).repeat_interleave(torch.tensor(ranks), dim=0)
+    return _Bases(u / u.norm(dim=0), v / v.norm(dim=0), values, owner, ranks)
+
+
+def _measure(module: str, parts: Mapping[int, Factors], forms: Mapping[int, Compressed], count: int) -> Tally:
+    """Everything about one module, as sums that add up over modules."""
+    import torch
+
+    averaging = _averaging(module, parts, count)
+    live = {i: form for i, form in forms.items() if float(form.singular_values[0]) > 0}
+    if not live:
+        zeros = torch.zeros(7, count, count, dtype=torch.float64)
+        return Tally(zeros, zeros[0, 0], zeros[0, 0, :1], averaging)
+    d_out, d_in = next(iter(parts.values())).shape
+    bases = _bases(live, count)
+    gram_out, gram_in = (bases.u.T @ bases.u).double(), (bases.v.T @ bases.v).double()
+    energy = bases.owner.T @ bases.values.square()
+    weight = energy.sqrt()[:, None] * energy.sqrt()[None, :]
+    inner, meeting, mean_values = _cores([f.factors for f in live.values()], list(live), count)
+    overlaps = [*_overlaps(gram_out, bases, d_out), *_overlaps(gram_in, bases, d_in)]
+    sums = torch.stack([inner, meeting, weight, *(weight * x for x in overlaps)])
+    shared, vectors, num_directions = shared_directions(gram_out, bases.ranks, d_out)
+    shared_energy = float((shared * (vectors * bases.values[:, None]).square().sum(dim=0)).sum())
+    return Tally(sums, energy, mean_values.square(), averaging, num_directions, len(shared), shared_energy)
+
+
+def _overlaps(gram: Tensor, bases: _Bases, dimension: int) -> tuple[Tensor, Tensor]:
+    """Overlap of every pair of subspaces, and what chance gives, `(K, K)` each."""
+    ranks = bases.owner.sum(dim=0)
+    smaller = ranks[:, None].minimum(ranks[None, :]).clamp_min(1)
+    chance = ranks[:, None].maximum(ranks[None, :]) / dimension
+    return (bases.owner.T @ gram.square() @ bases.owner) / smaller, chance
+
+
+def _cores(live: Sequence[Factors], places: Sequence[int], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """sum x y and sum |x y| of every pair in the shared space, `(K, K)` each; sigma of the mean over all K."""
+    import torch
+
+    cores = core_space(live).cores
+    values = torch.linalg.svdvals(cores.sum(dim=0) / count)
+    flat = cores.flatten(1)
+    inner, meeting = torch.zeros(2, count, count, dtype=torch.float64)
+    at = torch.tensor(list(places))
+    inner[at[:, None], at] = (flat @ flat.T).double()
+    flat = flat.abs()
+    meeting[at[:, None], at] = (flat @ flat.T).double()
+    return inner, meeting, values[: numerical_rank(values)].double()
+
+
+def _averaging(module: str, parts: Mapping[int, Factors], count: int) -> float | str:
+    """The squared error of averaging the factors apart, or why it has no value."""
+    if len(parts) < count:
+        return f"not every adapter has {module}"
+    ranks = sorted({f.rank for f in parts.values()})
+    if len(ranks) > 1:
+        return f"the ranks differ: {' and '.join(map(str, ranks))} in {module}"
+    return factor_average_error(list(parts.values())) ** 2
+
+
+def _check(adapters: Sequence[Adapter], names: Sequence[str]) -> None:
+    """Two adapters at least, none of them empty, and as many names, all different."""
+    doubled = sorted({name for name in names if list(names).count(name) > 1})
+    is_enough = len(adapters) >= 2 and all(a.factors for a in adapters)
+    if not is_enough or doubled or len(names) != len(adapters):
+        got = f"{doubled[0]!r} twice" if doubled else f"{len(names)} names for {len(adapters)} adapters"
+        raise MergeError(
+            "cannot diagnose",
+            expected="two adapters or more, with modules, each with a name of its own",
+            got=got if is_enough or doubled else f"{len([a for a in adapters if a.factors])} with modules",
+            fix="Name them apart, as in first=FOLDER second=FOLDER.",
+        )

@@ -1,0 +1,167 @@
+"""The search for method, scale and weights of a merge, over numbers alone.
+
+Who scores is none of its business: `score` may merge and evaluate in this process, or send the
+candidate to clients who return bits per byte and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+
+from cogen.analysis.scales import next_scale, promise, tidy
+from cogen.analysis.trials import Candidate, Guards, SearchResult, Trial, conclude, judge
+from cogen.errors import MergeError
+from cogen.merge.rule import Rule
+
+GRID = (2**-0.5, 2**0.5)
+MAX_SCALE_STEPS = 5
+WEIGHT_STEP, LEAST_WEIGHT_STEP = 1.5, 1.1
+
+Course = Generator[tuple[str, Candidate], Trial, None]
+
+
+def search(
+    proposals: Sequence[Rule],
+    names: Sequence[str],
+    base: Mapping[str, float],
+    score: Callable[[Candidate], Mapping[str, float]],
+    *,
+    budget: int,
+    general: str | None = None,
+    guards: Guards | None = None,
+) -> SearchResult:
+    """The candidate of least mean over domains of bpb / bpb base that keeps the guards.
+
+    1. Every method at two scales, a factor 2 apart, around that of its proposal.
+    2. The better half of the methods gets one more scale each, again and again; the last one up to
+       five more, until the best scale moves by less than 5 per cent.
+    3. From the best so far, one weight at a time by 1.5 or 1/1.5, kept where it helps; then by smaller steps.
+
+    The course does not depend on the budget: a larger one only goes on further. No candidate is
+    scored twice. Bits per byte against scale being close to a parabola, and the base being every
+    method's value at scale 0, two scales already tell where to look (see `next_scale`).
+
+    Args:
+        proposals: methods, each with its settings and the scale to begin around (`propose`).
+        names: of the K adapters. base: bits per byte by column: the domains, and general text.
+        score: the same columns for a candidate; called at most `budget` times.
+        general: the column of general text, which is guarded but not part of the mean.
+    Raises:
+        MergeError: fewer than two adapters, no method, a budget below stage 1, columns that differ.
+    """
+    check_search(proposals, names, budget)
+    guards = Guards() if guards is None else guards
+    _check_base(base, general, guards)
+    found: dict[Candidate, Trial] = {}
+    course = _course(proposals, len(names))
+    stage, candidate = next(course)
+    while True:
+        key = _key(candidate)
+        if key not in found:
+            if len(found) == budget:
+                break
+            found[key] = judge(candidate, stage, score(candidate), base, general, guards)
+        try:
+            stage, candidate = course.send(found[key])
+        except StopIteration:
+            break
+    return conclude(list(found.values()), names, base, general, guards)
+
+
+def check_search(proposals: Sequence[Rule], names: Sequence[str], budget: int) -> None:
+    """Raise MergeError unless there is something to search and the budget covers the first stage."""
+    if len(names) < 2 or len(set(names)) < len(names):
+        doubled = len(set(names)) < len(names)
+        got = "a name twice" if doubled else str(len(names))
+        fix = "Name them apart." if doubled else "One adapter needs no merge."
+        raise MergeError("cannot search", expected="two or more adapters, each with a name", got=got, fix=fix)
+    if not proposals:
+        raise MergeError("cannot search", expected="at least one method", got="none", fix="Name some.")
+    for rule in proposals:
+        rule.check()
+        if rule.scale <= 0:
+            fix = "The search goes up and down from there by factors."
+            raise MergeError("cannot search", expected="a scale above 0", got=f"{rule.scale:g}", fix=fix)
+    least = len(GRID) * len(proposals)
+    if budget < least:
+        raise MergeError(
+            "cannot search",
+            expected=f"a budget of at least {least} trials, {len(GRID)} scales for each of {len(proposals)} methods",
+            got=str(budget),
+            fix="Raise the budget or name fewer methods.",
+        )
+
+
+def _check_base(base: Mapping[str, float], general: str | None, guards: Guards) -> None:
+    domains = [name for name in base if name != general]
+    if not domains or (general is not None and general not in base):
+        expected = "a domain" if not domains else f"general text as {general!r}"
+        got = ", ".join(base) or "nothing"
+        raise MergeError("cannot search", expected=f"{expected} among the base's scores", got=got, fix="Score it.")
+    for name, value in base.items():
+        if not (math.isfinite(value) and value > 0):
+            fix = "Check the base and the text."
+            got = f"{value:g}"
+            raise MergeError("cannot search", expected="bits per byte above 0", got=got, where=name, fix=fix)
+    if math.isnan(guards.max_worst_rise) or math.isnan(guards.max_general_rise):
+        raise MergeError("cannot search", expected="numbers as guards", got="nan", fix="Set them to 0 or more.")
+
+
+def _course(proposals: Sequence[Rule], count: int) -> Course:
+    """Yields stage and candidate, is sent its trial; see `search`."""
+    methods: list[list[Trial]] = []
+    for rule in proposals:
+        tried: list[Trial] = []
+        for factor in GRID:
+            candidate = Candidate(replace(rule, scale=tidy(rule.scale * factor)), _equal(rule, count))
+            tried.append((yield "grid", candidate))
+        methods.append(tried)
+    alive = methods
+    while len(alive) > 1:
+        alive = sorted(alive, key=promise)[: (len(alive) + 1) // 2]
+        for tried in alive:
+            yield from _rescale(tried, 1)
+    yield from _rescale(alive[0], MAX_SCALE_STEPS)
+    yield from _reweigh(min((t for tried in methods for t in tried), key=lambda t: t.standing))
+
+
+def _rescale(tried: list[Trial], num_steps: int) -> Course:
+    """Up to `num_steps` further scales of one method, added to `tried`."""
+    for _ in range(num_steps):
+        scale = next_scale(tried)
+        if scale is None:
+            return
+        first = tried[0].candidate
+        tried.append((yield "scale", replace(first, rule=replace(first.rule, scale=scale))))
+
+
+def _reweigh(best: Trial) -> Course:
+    """Coordinate steps on the weights, smaller ones once no step of a size helps."""
+    step = WEIGHT_STEP
+    while step > LEAST_WEIGHT_STEP:
+        before = best
+        for which in range(len(best.candidate.weights)):
+            for factor in (step, 1.0 / step):
+                trial = yield "weights", _reweighted(best.candidate, which, factor)
+                if trial.standing < best.standing:
+                    best = trial
+                    break
+        if best is before:
+            step = math.sqrt(step)
+
+
+def _equal(rule: Rule, count: int) -> tuple[float, ...]:
+    return (1.0 / count if rule.is_normalised else 1.0,) * count
+
+
+def _reweighted(candidate: Candidate, which: int, factor: float) -> Candidate:
+    weights = [w * factor if i == which else w for i, w in enumerate(candidate.weights)]
+    total = math.fsum(weights) if candidate.rule.is_normalised else 1.0
+    return replace(candidate, weights=tuple(w / total for w in weights))
+
+
+def _key(candidate: Candidate) -> Candidate:
+    """The same for candidates that differ by rounding alone."""
+    return replace(candidate, weights=tuple(round(w, 9) for w in candidate.weights))

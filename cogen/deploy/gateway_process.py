@@ -1,0 +1,110 @@
+"""The gateway as a process of its own: `python -m cogen.deploy.gateway_process FOLDER BIND PORT`.
+
+BIND is the public address and port, PORT is SuperLink's on loopback. Its requests are in `logs/gateway.log`, older
+ones packed beside it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import shutil
+import ssl
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogen.deploy.about import read_about, split_address
+from cogen.deploy.enrolment import Terms
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.gateway import Gateway
+from cogen.deploy.invites import InviteContract
+from cogen.deploy.limits import Limits, timed_protocol
+from cogen.flower.bundle import installed_app_sha256
+from cogen.flower.superlink_client import Control
+
+if TYPE_CHECKING:
+    import uvicorn
+
+LOG_BYTES, LOG_FILES = 100_000, 200  # a packed one takes a twelfth
+
+
+def terms_of(folder: FederationFolder) -> Terms:
+    """What a domain must hold to join the federation in `folder`."""
+    from cogen.base import describe_base
+    from cogen.config import load_config
+
+    base = describe_base(load_config(folder.config).base.name)
+    control = Control(folder.flwr_home, folder.logs)
+    contract = InviteContract(**vars(base.contract))
+    return Terms(read_about(folder).name, installed_app_sha256(), contract, control.register)
+
+
+def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
+    """uvicorn with TLS 1.2 or later, no header that a peer could forge its address with, and limits."""
+    import uvicorn
+
+    def tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(gateway.folder.server, gateway.folder.server_key)
+        return context
+
+    config = uvicorn.Config(
+        gateway,
+        host=host,
+        port=port,
+        http=timed_protocol(gateway.limits.header_seconds),
+        ws="none",
+        lifespan="on",
+        loop="asyncio",  # uvloop takes up to 8 MB of an answer before it can be told to wait
+        ssl_context_factory=tls,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=gateway.limits.max_connections,
+        timeout_graceful_shutdown=3,
+    )
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            gateway.stopping.set()  # lets go of the nodes that wait for work
+            super().handle_exit(sig, frame)
+
+    return Server(config)
+
+
+def packed_log(path: Path) -> RotatingFileHandler:
+    """A handler that writes to `path`; what is older goes to `<path>.1.gz`, `<path>.2.gz` ..., up to LOG_FILES of them."""
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    handler.namer, handler.rotator = lambda name: f"{name}.gz", _pack
+    return handler
+
+
+def _pack(source: str, packed: str) -> None:
+    """Where there is no room to pack, the old log gets the name as it is (`zcat -f` reads both)."""
+    try:
+        with open(source, "rb") as old, open(packed, "xb") as file, gzip.open(file, "wb") as new:
+            shutil.copyfileobj(old, new)
+        Path(source).unlink()
+    except OSError:
+        os.replace(source, packed)
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    place, bind, port = sys.argv[1:]
+    folder = FederationFolder(place)
+    handler = packed_log(folder.logs / "gateway.log")
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    gateway = Gateway(folder, f"https://127.0.0.1:{port}", terms_of(folder), Limits())
+    server_of(gateway, *split_address(bind)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Invites: one TOML file for one domain, used once, until a day; the coordinator keeps the hash of its token alone.
+
+Whoever holds an invite can join as its domain, so it travels by a way that both sides trust. What it says is bound
+to its token twice: the coordinator keeps domain and last day beside the token's hash, and `check` lets the domain
+see that no field was altered on the way.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cogen.adapter import Contract
+from cogen.config import DOMAIN_PATTERN
+from cogen.deploy.folder import FederationFolder, locked, utc_now
+from cogen.errors import EnrolmentError, FederationError
+from cogen.node.round_spec import AskedRound
+from cogen.settings import Table, read_toml, validated
+
+FORMAT: Literal[1] = 1
+TOKEN_BYTES = 32
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class InviteContract(Table):
+    """The base that a domain must hold."""
+
+    weights: Digest
+    tokenizer: Digest
+    modules: Digest
+
+
+class Invite(Table):
+    """What one invite says; `check` is HMAC-SHA256 over all the rest with the token as its key."""
+
+    format: Literal[1]
+    federation: Annotated[str, Field(min_length=1, max_length=64)]
+    address: str
+    domain: str = Field(pattern=DOMAIN_PATTERN)
+    base: Annotated[str, Field(min_length=1)]
+    app_sha256: Digest
+    expires: datetime
+    token: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
+    check: Digest
+    ca: str
+    contract: InviteContract
+    round: AskedRound | None = None
+    """What a round asks of the domain; an invite of an earlier version does not say."""
+
+    @property
+    def base_contract(self) -> Contract:
+        """The contract of the base, to compare with that of the base at hand."""
+        return Contract(**self.contract.model_dump())
+
+    def require_current(self) -> None:
+        """Raise EnrolmentError when its last day is over."""
+        if datetime.now(UTC) > self.expires:
+            raise _refused("an invite that is still open", f"one that ended {self.expires.isoformat()}")
+
+    def to_toml(self) -> str:
+        """The file as it is sent."""
+        import tomli_w
+
+        return tomli_w.dumps(_plain(self), multiline_strings=True)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What the coordinator keeps of an invite.
+
+    Args:
+        sha256: of the token.
+        state: "void" once a later invite of the same domain was made.
+    """
+
+    sha256: str
+    domain: str
+    made: str
+    expires: str
+    state: Literal["open", "used", "void"] = "open"
+
+
+def make_invite(
+    folder: FederationFolder,
+    *,
+    federation: str,
+    address: str,
+    domain: str,
+    base: str,
+    contract: Contract,
+    app_sha256: str,
+    days: float,
+    round: AskedRound | None = None,
+) -> Invite:
+    """Issue an invite; earlier open ones of the domain become void."""
+    token = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
+    expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
+    blank = Invite(
+        format=FORMAT,
+        federation=federation,
+        address=address,
+        domain=domain,
+        base=base,
+        app_sha256=app_sha256,
+        expires=expires,
+        token=token,
+        check="0" * 64,
+        ca=folder.ca.read_text("utf-8"),
+        contract=InviteContract(**vars(contract)),
+        round=round,
+    )
+    with locked(folder.invites):
+        earlier = [replace(i, state="void") if _same_open(i, domain) else i for i in _read(folder)]
+        _write(folder, [*earlier, Issued(_digest(token), domain, utc_now(), expires.isoformat())])
+    return blank.model_copy(update={"check": _check(blank)})
+
+
+def read_invite(path: str | Path) -> Invite:
+    """Read an invite and see that no field was altered; whether it is still open is `require_current`.
+
+    Raises:
+        ConfigError: no such file, not TOML, or not the fields of an invite.
+        EnrolmentError: altered since it was made.
+    """
+    invite = validated(Invite, read_toml(Path(path)), str(path))
+    if not hmac.compare_digest(invite.check, _check(invite)):
+        raise _refused("the invite as the coordinator made it", "one that was altered", str(path))
+    return invite
+
+
+def find_issued(folder: FederationFolder, token: str, *, used: bool = False) -> Issued:
+    """The open invite of `token`; every hash that is kept is compared, each in constant time.
+
+    Args:
+        used: give one that was used as well.
+    Raises:
+        EnrolmentError: not known, used, void or over.
+    """
+    digest, found = _digest(token), None
+    for issued in _read(folder):
+        if hmac.compare_digest(issued.sha256, digest):
+            found = issued
+    if found is None:
+        raise _refused("an invite of this federation", "one that is not known here")
+    if used and found.state == "used":
+        return found
+    if found.state != "open":
+        got = {"used": "one that was used", "void": "one that a later invite replaced"}[found.state]
+        raise _refused("an invite that is still open", got)
+    if datetime.now(UTC) > datetime.fromisoformat(found.expires):
+        raise _refused("an invite that is still open", f"one that ended {found.expires}")
+    return found
+
+
+def mark_used(folder: FederationFolder, issued: Issued) -> None:
+    """Enter that it was used; the caller holds the lock on `folder.invites`."""
+    _write(folder, [replace(i, state="used") if i.sha256 == issued.sha256 else i for i in _read(folder)])
+
+
+def open_invites(folder: FederationFolder) -> dict[str, Issued]:
+    """Open invites by domain."""
+    now = datetime.now(UTC)
+    return {i.domain: i for i in _read(folder) if i.state == "open" and now <= datetime.fromisoformat(i.expires)}
+
+
+def _same_open(issued: Issued, domain: str) -> bool:
+    return issued.domain == domain and issued.state == "open"
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _plain(invite: Invite) -> dict[str, object]:
+    return {**invite.model_dump(exclude_none=True), "expires": invite.expires.isoformat()}
+
+
+def _check(invite: Invite) -> str:
+    fields = {k: v for k, v in _plain(invite).items() if k not in ("token", "check")}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hmac.new(invite.token.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _read(folder: FederationFolder) -> list[Issued]:
+    try:
+        values = json.loads(folder.invites.read_text("utf-8"))
+        if values["format"] == FORMAT:
+            return [Issued(**i) for i in values["invites"]]
+        got = f"format {values['format']!r}"
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        got = f"{type(error).__name__}: {error}"
+    raise FederationError(
+        "cannot read the invites",
+        expected=f"invites.json of format {FORMAT}",
+        got=got,
+        where=str(folder.invites),
+        fix="Use the version of cogen that wrote it, or restore it from a backup.",
+    )
+
+
+def _write(folder: FederationFolder, issued: list[Issued]) -> None:
+    rows = [asdict(i) for i in issued]
+    folder.write(folder.invites, json.dumps({"format": FORMAT, "invites": rows}, indent=1) + "\n")
+
+
+def _refused(expected: str, got: str, where: str = "") -> EnrolmentError:
+    return EnrolmentError(
+        "cannot use the invite",
+        expected=expected,
+        got=got,
+        where=where,
+        fix="Ask the coordinator for a new one (`cogen invite DOMAIN`).",
+    )

@@ -1,0 +1,238 @@
+"""A domain's side of a real federation: joined once by an invite, then kept connected until it is told to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cogen.base import describe_base, load_tokenizer
+from cogen.config import Data, Evaluate
+from cogen.data.prepare import prepare
+from cogen.data.spool import Progress
+from cogen.data.store import Prepared
+from cogen.data.walk import corpus_root
+from cogen.deploy.admission import ClocksApart, Refused, enrol, greet, make_key
+from cogen.deploy.invites import Invite
+from cogen.errors import BaseModelError, ContractMismatch, FederationError, RunError
+from cogen.flower.bundle import installed_app_sha256
+from cogen.flower.node_programs import programs_of, running
+from cogen.node.home import Member, NodeHome, write_private
+from cogen.node.policy import read_policy
+from cogen.node.watch import HomeWatcher
+
+POLL_SECONDS = 0.2
+GREET_SECONDS = 5.0
+MAX_REFUSALS = 3
+HELD = b"[code: 2004]"  # as Flower says that it cannot activate a node
+LAST_WORDS_BYTES = 600
+
+Follow = Callable[[dict[str, Any]], None]
+
+
+def member_of(invite: Invite, data: str, base: str | None = None) -> Member:
+    """What the member's folder will say, once base and app have been found to be those of the invite.
+
+    Raises:
+        ContractMismatch: the base at hand is another.
+        FederationError: this installation has another app.
+        DataError: no corpus at `data`.
+    """
+    corpus_root(data)
+    member = Member(
+        federation=invite.federation,
+        domain=invite.domain,
+        address=invite.address,
+        data=data if data.startswith("hf://") else str(Path(data).expanduser().resolve()),
+        base_name=invite.base,
+        base=base or invite.base,
+        **invite.contract.model_dump(),
+        app_sha256=invite.app_sha256,
+        invite_sha256=invite_sha256(invite),
+        round=invite.round,
+    )
+    require_same(member)
+    return member
+
+
+def require_same(member: Member) -> None:
+    """Raise unless the base and the app at hand are those that the federation named."""
+    require_base(member)
+    app = installed_app_sha256()
+    if app != member.app_sha256:
+        raise FederationError(
+            "another app is installed",
+            expected=f"the Flower app of sha256 {member.app_sha256[:12]}",
+            got=app[:12],
+            where=f"federation {member.federation!r}",
+            fix="Install the version of cogen-ai that the coordinator has.",
+        )
+
+
+def require_base(member: Member) -> None:
+    """Raise ContractMismatch unless the base at hand is the federation's, BaseModelError when none is at hand."""
+    try:
+        found = describe_base(member.base).contract
+    except BaseModelError as error:
+        if member.base != member.base_name:
+            raise
+        raise BaseModelError(
+            "the federation's base model is not here",
+            expected=f"a base model {member.base_name!r}",
+            got=error.reason,
+            fix="Name where this machine has it with --base.",
+        ) from None
+    for part, mine in vars(found).items():
+        theirs = getattr(member, part)
+        if mine != theirs:
+            raise ContractMismatch(
+                "another base model",
+                expected=f"{part} {theirs[:12]} of federation {member.federation!r}",
+                got=mine[:12],
+                where=member.base,
+                fix="Name the right one with --base.",
+            )
+
+
+def invite_sha256(invite: Invite) -> str:
+    """By which a folder knows the invite that it joined with; the token itself is not kept."""
+    return hashlib.sha256(invite.token.encode()).hexdigest()
+
+
+def join(invite: Invite, member: Member, home: NodeHome) -> None:
+    """Enrol with the coordinator, unless this folder did so with this very invite.
+
+    A key is made before the coordinator is asked, and kept if the answer is lost: asked again with the
+    same invite, this folder goes on with it.
+
+    Raises:
+        FederationError: the invite is over, the coordinator refuses or cannot be reached.
+    """
+    same = home.member.is_file() and home.read_member().invite_sha256 == member.invite_sha256
+    if same and home.enrolled.is_file():
+        home.write_member(member)
+        return
+    invite.require_current()
+    greet(invite.address, invite.ca)
+    if not (same and home.key.is_file()):
+        make_key(home)
+    home.enrolled.unlink(missing_ok=True)
+    write_private(home.ca, invite.ca.encode())
+    home.write_member(member)
+    try:
+        enrol(invite, home, member.app_sha256)
+    except Refused:
+        if not same:
+            home.member.unlink()
+            raise
+        # An earlier attempt of this folder sent this key and lost the answer: the node finds out whether it counts.
+    write_private(home.enrolled, b"")
+
+
+def prepare_data(member: Member, progress: Progress | None = None) -> Prepared:
+    """The corpus as a run with default `[data]` needs it; other settings prepare it again in the first round."""
+    base = describe_base(member.base)
+    held = Evaluate().heldout_frac
+    load, digest = partial(load_tokenizer, base), base.contract.tokenizer
+    return prepare(member.data, load, Data(), held, tokenizer_hash=digest, base=base.name, progress=progress)
+
+
+def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: int | None = None) -> None:
+    """Keep the programs running and tell what happens, until an exception (Ctrl-C, SIGTERM) ends it.
+
+    Args:
+        handle: of the folder's lock, held by the programs too.
+    Raises:
+        FederationError: the coordinator does not know this key (any more).
+    """
+    read_policy(home.policy)
+    watcher, seen, refusals = HomeWatcher(home), 0, 0
+
+    def say(text: str) -> None:
+        follow({"event": "restarted", "text": text})
+
+    programs = programs_of(home, member, handle, say, threads)
+    node = programs[-1]
+    with running(programs):
+        follow({"event": "starting"})
+        while True:
+            for event in watcher.new():
+                refusals = 0 if event["event"] == "connected" else refusals
+                follow(event)
+            for program in programs:
+                program.keep()
+            if node.num_deaths > seen:
+                seen, refusals = node.num_deaths, refusals + was_refused(member, home, say)
+            if refusals >= MAX_REFUSALS:
+                raise _unknown_key(member)
+            time.sleep(POLL_SECONDS)
+
+
+def was_refused(member: Member, home: NodeHome, say: Callable[[str], None]) -> bool:
+    """Whether a node that ended before it was connected is no member (any more): then the gateway is there, and says so.
+
+    A clock that is off is refused by the same status; then `say` is told so, for that can be mended.
+
+    A key that the gateway lets through and SuperLink refuses is one that it still holds for connected: it does so
+    for up to a minute after a node was killed.
+    """
+    log = home.logs / "supernode.log"
+    if log.is_file() and HELD in log.read_bytes()[-LAST_WORDS_BYTES:]:
+        return False
+    try:
+        greet(member.address, home.ca.read_text("utf-8"), GREET_SECONDS)
+    except ClocksApart as error:
+        say(str(error).removeprefix("cannot join: "))
+        return False
+    except FederationError:
+        return False
+    return True
+
+
+@contextmanager
+def sole(home: NodeHome, wait_seconds: float = 20.0) -> Iterator[int]:
+    """Hold the folder for this process and the programs that inherit the yielded descriptor.
+
+    Raises:
+        RunError: another `cogen join` holds it for longer than `wait_seconds`.
+    """
+    handle = os.open(home.path / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        until = time.monotonic() + wait_seconds
+        while not _locked(handle):
+            if time.monotonic() > until:
+                raise RunError(
+                    "cannot use this folder",
+                    expected="no other cogen join in it",
+                    got="one that is running",
+                    where=str(home.path),
+                    fix="Stop that one, or name another --folder.",
+                )
+            time.sleep(POLL_SECONDS)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unknown_key(member: Member) -> FederationError:
+    return FederationError(
+        "the coordinator refuses this node",
+        expected=f"the key of domain {member.domain!r} to be known",
+        got="an unknown or revoked one",
+        where=member.address,
+        fix="Ask the coordinator for a new invite.",
+    )

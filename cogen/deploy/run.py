@@ -1,0 +1,137 @@
+"""A run in a real federation: submitted to the SuperLink that `cogen serve` keeps, followed, stopped, resumed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from cogen.base import describe_base
+from cogen.config import RunConfig, load_config
+from cogen.deploy.about import Serving, read_serving
+from cogen.deploy.folder import FederationFolder
+from cogen.deploy.members import read_members
+from cogen.deploy.serve import check_settings
+from cogen.errors import CogenError, ConfigError, FederationError
+from cogen.evaluate.baselines import Follow
+from cogen.flower.bundle import installed_app_sha256
+from cogen.flower.run_events import begin_run, follow_run, open_run
+from cogen.flower.superlink import READY_SECONDS
+from cogen.flower.superlink_client import Control
+from cogen.runs import RunFolder
+from cogen.shipped_files import shipped_app, shipped_config
+
+END_SECONDS = 5.0
+
+
+def run_rounds(
+    config: str | Path,
+    folder: FederationFolder,
+    *,
+    overrides: Iterable[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    follow: Follow | None = None,
+) -> RunFolder:
+    """Run a federation's rounds on the nodes that have joined; the run folder is `runs/<name of the config>`.
+
+    Stopped by Ctrl-C, the run can be resumed from its last complete round.
+
+    Raises:
+        CogenError: nobody serves, bad input; or a run that failed and can be resumed.
+    """
+    serving = read_serving(folder)
+    source = shipped_config(str(config))
+    run = folder.run(_plain_name(source.stem))
+    settings = open_run(run, source, list(overrides), resume=resume, overwrite=overwrite, command="run")
+    check_settings(settings)
+    _require_members(folder, settings)
+    if serving.app_sha256 != installed_app_sha256():
+        raise FederationError(
+            "cannot run",
+            expected=f"the app that the federation serves, {serving.app_sha256[:12]}",
+            got="another version of it",
+            fix="Start `cogen serve` again with this version; the domains need it too.",
+        )
+    show = follow or (lambda event: None)
+    control = Control(folder.flwr_home, folder.logs)
+    with folder.run_lock():
+        end_others(control, serving)
+        seen = begin_run(run, settings, resume=resume, overwrite=overwrite)
+        show({"event": "starting"})
+        with shipped_app() as app:
+            run_id = control.submit(app, run.path.name)
+        try:
+            follow_run(seen, show, folder.is_served, lambda: control.status(run_id))
+        except BaseException:
+            with suppress(CogenError):  # it may have ended by itself, or SuperLink is what failed
+                end_others(control, serving)
+            raise
+    return run
+
+
+def end_others(control: Control, serving: Serving) -> None:
+    """Stop what still runs, of a `cogen run` that was killed too: a run folder has one writer.
+
+    A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here.
+    """
+    import psutil
+
+    _stop_runs(control, serving)
+    apps = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(serving.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(word.endswith("flwr-serverapp") for word in process.cmdline()):
+                    apps.append(process)
+    for app in apps:
+        with suppress(psutil.NoSuchProcess):
+            app.terminate()
+    for app in psutil.wait_procs(apps, timeout=END_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            app.kill()
+
+
+def _stop_runs(control: Control, serving: Serving) -> None:
+    """Through SuperLink; one that has died is started again by `cogen serve`, and waited for."""
+    import psutil
+
+    until = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            for run_id in control.unfinished():
+                control.stop(run_id)
+            return
+        except FederationError:
+            if time.monotonic() > until or not psutil.pid_exists(serving.pid):
+                raise
+            time.sleep(1.0)
+
+
+def _plain_name(name: str) -> str:
+    """A run's name goes to Flower as text in a setting: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "run"
+
+
+def _require_members(folder: FederationFolder, settings: RunConfig) -> None:
+    """Enough domains of this config have joined, with its base."""
+    known, asked = (describe_base(c.base.name).contract for c in (load_config(folder.config), settings))
+    if known != asked:
+        raise ConfigError(
+            "cannot run",
+            expected="the base with which the domains joined",
+            got=repr(settings.base.name),
+            where=str(folder.config),
+            fix="Use the config that the federation serves, or serve another folder with another base.",
+        )
+    joined = [d.name for d in settings.domains if d.name in read_members(folder.path)]
+    if len(joined) < settings.min_valid_clients:
+        missing = [d.name for d in settings.domains if d.name not in joined]
+        raise FederationError(
+            "cannot run",
+            expected=f"at least {settings.min_valid_clients} of the {len(settings.domains)} domains to have joined",
+            got=", ".join(joined) or "none",
+            fix=f"Invite {', '.join(missing)} (`cogen invite`), or set federation.min_valid_clients.",
+        )

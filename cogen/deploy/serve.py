@@ -1,0 +1,213 @@
+"""The coordinator's side that is always on: Flower's SuperLink on loopback, and the gateway before it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogen.base import describe_base
+from cogen.config import RunConfig, load_config
+from cogen.deploy.about import About, Serving, read_about, split_address, write_about, write_serving
+from cogen.deploy.certificates import ensure_certificate, ensure_link_certificate, take_certificate
+from cogen.deploy.folder import FederationFolder, locked
+from cogen.deploy.members import read_members
+from cogen.errors import ConfigError, FederationError
+from cogen.flower.bundle import installed_app_sha256
+from cogen.flower.memory import LEAN_MEMORY
+from cogen.flower.programs import Kept, order_end, stop_guarded
+from cogen.flower.superlink import connect, flower_environment, free_port, wait_ready
+from cogen.flower.superlink_client import Control
+from cogen.shipped_files import shipped_config
+from cogen.train.start import require_context, target_modules
+
+LOOK_SECONDS, GATEWAY_SECONDS = 0.5, 60.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where the gateway listens, and with what.
+
+    Args:
+        public_address: HOST:PORT as domains reach it; None takes the one of the last start.
+        bind: address of this machine to listen on.
+        certificate, key, ca: the operator's own, PEM; None is one of the federation's authority.
+    """
+
+    public_address: str | None = None
+    bind: str = "0.0.0.0"
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+
+
+def serve(config: str, folder: FederationFolder, door: Door, say: Say, stop: threading.Event) -> None:
+    """Serve a federation until `stop`; a program that dies is started again.
+
+    Raises:
+        CogenError: bad input, before anything is started; or a program that does not come up.
+    """
+    source = shipped_config(config)
+    settings = load_config(source)
+    check_settings(settings)
+    folder.create()
+    with folder.lock() as handle:
+        about = _prepare(folder, settings, source.stem, door)
+        app = installed_app_sha256()
+        host, port = split_address(about.public_address)
+        listen = f"[{door.bind}]:{port}" if ":" in door.bind else f"{door.bind}:{port}"
+        below = free_port(None)
+        connect(folder.flwr_home, below, folder.link / "ca.pem")
+        with _kept(folder, below, listen, handle, say) as programs:
+            _forget_strangers(folder)
+            write_serving(folder, Serving(os.getpid(), below, listen, app))
+            say(f"serving {about.name} on {listen}, for {host}:{port}")
+            for line in next_steps(folder, settings, config):
+                say(line)
+            while not stop.wait(LOOK_SECONDS):
+                for program in programs:
+                    program.keep()
+            say("stopping")
+
+
+def check_settings(settings: RunConfig) -> None:
+    """Fail before anything is started, on what no domain could train with.
+
+    Raises:
+        ConfigError: settings for one domain alone, or text that only this machine has.
+        BaseModelError: the base is not at hand.
+    """
+    settings.require_rounds()
+    for key in ("replay", "end_phase"):
+        path = getattr(settings.train, key)
+        if path is not None and not path.startswith("hf://"):
+            raise ConfigError(
+                "cannot serve",
+                expected=f"train.{key} that every domain can read, such as hf://datasets/OWNER/NAME",
+                got=path,
+                fix="Publish the text, or take the key out of the config.",
+            )
+    base = describe_base(settings.base.name)
+    target_modules(base.modules, settings.train)
+    require_context(base, settings.train)
+
+
+def next_steps(folder: FederationFolder, settings: RunConfig, config: str) -> Iterator[str]:
+    """What the coordinator does next: invite who is not in yet, then run."""
+    joined = read_members(folder.path)
+    missing = [d.name for d in settings.domains if d.name not in joined]
+    if joined:
+        yield f"joined: {', '.join(joined)}"
+    if missing:
+        yield f"next: cogen invite {missing[0]} > {missing[0]}.invite   (not in yet: {', '.join(missing)})"
+    else:
+        yield f"next: cogen run {config}"
+
+
+def _prepare(folder: FederationFolder, settings: RunConfig, name: str, door: Door) -> About:
+    """Settings, name, address and certificates, in the folder."""
+    before = read_about(folder) if folder.about.is_file() and folder.config.is_file() else None
+    if before is not None and read_members(folder.path):
+        _same_base(load_config(folder.config), settings, folder)
+    address = door.public_address or (before.public_address if before else None)
+    if address is None:
+        raise ConfigError(
+            "cannot serve",
+            expected="--public-address HOST:PORT",
+            got="none",
+            fix="Give the address by which the domains reach this machine; it is remembered.",
+        )
+    host, port = split_address(address)
+    if door.certificate is not None and door.key is not None:
+        take_certificate(folder, host, door.certificate, door.key, door.ca)
+    elif door.certificate or door.key or door.ca:
+        raise ConfigError(
+            "cannot serve", expected="--certificate and --key together", got="one of them", fix="Give both, or neither."
+        )
+    else:
+        ensure_certificate(folder, host)
+    ensure_link_certificate(folder)
+    folder.write(folder.config, settings.to_toml())
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    about = About(before.name if before else name[:64], shown)
+    write_about(folder, about)
+    return about
+
+
+def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> None:
+    known, asked = (describe_base(c.base.name).contract for c in (before, now))
+    if known != asked:
+        raise FederationError(
+            "cannot serve",
+            expected=f"base {before.base.name!r}, with which the members joined",
+            got=repr(now.base.name),
+            where=str(folder.path),
+            fix="Name another folder with --folder for another base.",
+        )
+
+
+@contextmanager
+def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[Kept]]:
+    """SuperLink and gateway, up; ended together at the end of the block."""
+    environment = {**flower_environment(folder.flwr_home), **LEAN_MEMORY, "COGEN_FEDERATION": str(folder.path)}
+    # -P: a package `server` in the folder that the command is started in is another
+    flower = [sys.executable, "-P", "-m", "cogen.flower.superlink_process", "--host", "127.0.0.1", "--port", str(below)]
+    flower += ["--ssl-ca-certfile", str(folder.link / "ca.pem"), "--ssl-certfile", str(folder.link / "server.pem")]
+    flower += ["--ssl-keyfile", str(folder.link / "server.key"), "--enable-supernode-auth"]
+    flower += ["--database", str(folder.database)]
+    gateway = [sys.executable, "-m", "cogen.deploy.gateway_process", str(folder.path), listen, str(below)]
+    link = Kept("SuperLink", flower, folder.logs / "superlink.log", environment, handle, say)
+    door = Kept("the gateway", gateway, folder.logs / "gateway.out.log", environment, handle, say)
+    programs = [door, link]
+    before = os.umask(0o077)  # the database and the logs too
+    try:
+        for program in programs:
+            program.start()
+        wait_ready(below, folder.logs, link.alive)
+        _wait_gateway(door, split_address(listen))
+        yield programs
+    finally:
+        os.umask(before)
+        folder.serving.unlink(missing_ok=True)
+        guards = [p.guard for p in programs if p.guard is not None]
+        for guard in guards:
+            order_end(guard)
+        for guard in guards:
+            stop_guarded(guard)
+
+
+def _forget_strangers(folder: FederationFolder) -> None:
+    """Nodes that Flower knows and `members.json` does not: revoked while nobody served, or cut off while enrolling."""
+    control = Control(folder.flwr_home, folder.logs)
+    with locked(folder.invites):
+        known = {member.node_id for member in read_members(folder.path).values()}
+        for node_id, state in control.nodes().items():
+            if node_id not in known and state != "unregistered":
+                control.unregister(node_id)
+
+
+def _wait_gateway(door: Kept, listen: tuple[str, int]) -> None:
+    import socket
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen[0], listen[0])
+    until = time.monotonic() + GATEWAY_SECONDS
+    while time.monotonic() < until and door.alive():
+        try:
+            socket.create_connection((host, listen[1]), timeout=1.0).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise FederationError(
+        "cannot start the gateway",
+        expected=f"it to listen on {listen[0]} port {listen[1]}",
+        got="no answer" if door.alive() else "it ended",
+        where=str(door.log),
+        fix="See its log; the port may be taken, or the address not this machine's (--bind).",
+    )

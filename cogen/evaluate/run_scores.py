@@ -1,0 +1,115 @@
+"""After the rounds: train the controls that are missing, score what is not scored, put the seeds together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogen.adapter import Adapter
+from cogen.base import load_base
+from cogen.config import RunConfig
+from cogen.data import Window, heldout_windows
+from cogen.evaluate.baselines import Control, Follow, controls_of, train_controls
+from cogen.evaluate.general import general_windows
+from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, GENERAL, Evaluation
+from cogen.evaluate.score import score_row
+from cogen.evaluate.seed_summary import Judgement, judge
+from cogen.files import write_file
+from cogen.runs import RunFolder
+from cogen.train.corpus import prepare_corpus
+
+if TYPE_CHECKING:
+    from cogen.base import Base
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A row of the matrix, its adapter (None for the base), and the columns that it lacks."""
+
+    row: str
+    folder: Path | None
+    columns: tuple[str, ...]
+
+
+def judge_seed(run: RunFolder, config: RunConfig, folder: Path, show: Follow) -> None:
+    """Train and score what `config.evaluate` asks for beside the finished `run`; what is there already stays.
+
+    Args:
+        run: of one seed. config: with that seed. folder: for its controls.
+    Raises:
+        CogenError: general text or held-out text cannot be read.
+    """
+    controls = controls_of(run, config, folder) if config.evaluate.controls else []
+    if all(c.folder.is_dir() for c in controls) and not unscored(run, config, controls):
+        return
+    base = load_base(config.base.name, precision=config.base.precision)
+    train_controls(base, run, config, controls, show)
+    _score(base, run, config, unscored(run, config, controls), show)
+
+
+def unscored(run: RunFolder, config: RunConfig, controls: Iterable[Control]) -> list[Unscored]:
+    """What is missing in the matrix: controls on every domain that was scored, every row on general text."""
+    found = read_evaluation(run)
+    rows: dict[str, Path | None] = {BASE: None}
+    rows |= {row: run.expert(row.removeprefix(EXPERT_PREFIX)) for row in found.models if row.startswith(EXPERT_PREFIX)}
+    rows |= {COMBINED: run.merged}
+    made = {c.row: c.folder for c in controls if c.folder.is_dir()}
+    missing = []
+    for row, folder in {**rows, **made}.items():
+        columns = [d for d in found.domains if row in made and found.bits_per_byte(row, d) is None]
+        if config.evaluate.general is not None and found.general_bits_per_byte(row) is None:
+            columns.append(GENERAL)
+        missing += [Unscored(row, folder, tuple(columns))] if columns else []
+    return missing
+
+
+def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored], show: Follow) -> None:
+    """Row by row into `evaluation.json`, so that one cut off loses no more than a row."""
+    windows = _windows(base, config, {column for job in missing for column in job.columns})
+    left = sum(len(w.tokens) for job in missing for column in job.columns for w in windows[column])
+    total, began, done = left, time.monotonic(), 0
+
+    def progress(row: str, column: str, num_tokens: int) -> None:
+        nonlocal done
+        done += num_tokens
+        rate = done / max(time.monotonic() - began, 1e-9)
+        show(
+            {"event": "score_step", "model": row, "num_tokens": done, "total_tokens": total, "tokens_per_second": rate}
+        )
+
+    for job in missing:
+        factors = None if job.folder is None else Adapter.load(job.folder).factors
+        asked = {column: windows[column] for column in job.columns}
+        cells = score_row(base, factors, asked, job.row, progress)
+        found = read_evaluation(run)
+        domains = tuple(c for c in cells if c.domain != GENERAL)
+        general = tuple(c for c in cells if c.domain == GENERAL)
+        found = replace(found, cells=found.cells + domains, general=found.general + general)
+        write_file(run.evaluation, found.to_json().encode())
+        show({"event": "evaluated", "num_cells": len(cells), "model": job.row})
+
+
+def _windows(base: Base, config: RunConfig, columns: set[str]) -> dict[str, list[Window]]:
+    """Those that the domains themselves scored, and all of the general text."""
+    evaluate, block_tokens = config.evaluate, config.train.block_tokens
+    windows = {}
+    for domain in [d for d in config.corpora if d in columns]:
+        heldout = prepare_corpus(base, config.corpora[domain], config.data, evaluate.heldout_frac).heldout
+        windows[domain] = heldout_windows(heldout, base.tokenizer, block_tokens, evaluate.max_heldout_tokens)
+    if evaluate.general is not None and GENERAL in columns:
+        windows[GENERAL] = general_windows(base, evaluate.general, block_tokens)
+    return windows
+
+
+def judge_runs(run: RunFolder, seeds: Iterable[int]) -> Judgement:
+    """The finished runs of these seeds together; the first is `run` itself, the others are in `seeds/`."""
+    runs = {seed: run.seed(seed) if i else run for i, seed in enumerate(seeds)}
+    return judge({seed: read_evaluation(one) for seed, one in runs.items()})
+
+
+def read_evaluation(run: RunFolder) -> Evaluation:
+    """The matrix of a finished run."""
+    return Evaluation.from_json(run.evaluation.read_text("utf-8"), str(run.evaluation))

@@ -1,0 +1,84 @@
+"""A judgement as plain text: the matrix with its spread, and a line for every member."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cogen.evaluate.matrix import COMBINED, GENERAL, NOTHING, align
+from cogen.evaluate.seed_summary import Judgement, Member, Spread
+
+OTHERS = "others'"
+
+
+def format_judgement(judgement: Judgement) -> str:
+    """Models by domains in bits per byte, mean and standard deviation over the seeds, `*` at the lowest of a column.
+
+    Below it the retained gain, and on general text what the combined model forgot.
+    """
+    models, domains = judgement.models, judgement.domains
+    columns = [[judgement.rows.get((m, d)) for m in models] for d in domains]
+    columns.append([judgement.means[m] for m in models])
+    header, gains = ["bits per byte", *domains, "mean"], [judgement.retained_gain[d] for d in domains]
+    kept: list[str] = ["retained gain", *(_percent(gain) for gain in gains), NOTHING]
+    if judgement.general:
+        header.append(GENERAL)
+        kept.append(NOTHING)
+        columns.append([judgement.general.get(m) for m in models])
+    written = [_mark_lowest(column) for column in columns]
+    rows = [header, *([m, *(column[i] for column in written)] for i, m in enumerate(models))]
+    if any(gain.known for gain in gains):
+        rows.append(kept)
+    return align(rows)
+
+
+def joining_lines(judgement: Judgement) -> Iterator[str]:
+    """What joining gave each domain over training alone."""
+    for domain, member in judgement.members.items():
+        if member.own.mean is not None:
+            yield f"{domain}: {_member(member)}"
+
+
+def member_lines(judgement: Judgement) -> Iterator[str]:
+    """What joining gave each domain over training alone, then what was forgotten."""
+    yield from joining_lines(judgement)
+    forgotten = judgement.forgetting.get(COMBINED)
+    if forgotten is not None and forgotten.mean is not None:
+        yield f"general text: the combined model reads it {_change(forgotten)} bits per byte than the base"
+    if len(judgement.seeds) < 2:
+        yield "one seed: these figures have no spread (--seeds 3)"
+
+
+def _member(member: Member) -> str:
+    text = f"joining {_gain('your own held-out text', member.own)} bits per byte over training alone"
+    return text if member.others.mean is None else f"{text}, and {_gain(OTHERS, member.others)}"
+
+
+def _gain(whose: str, gain: Spread) -> str:
+    mean = gain.mean or 0.0
+    return f"{'improved' if mean >= 0 else 'worsened'} {whose} by {_written(abs(mean), gain.sd)}"
+
+
+def _change(change: Spread) -> str:
+    mean = change.mean or 0.0
+    return f"{'worse' if mean > 0 else 'better'} by {_written(abs(mean), change.sd)}"
+
+
+def _written(mean: float, sd: float | None) -> str:
+    return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
+
+
+def _percent(gain: Spread) -> str:
+    if gain.mean is None:
+        return NOTHING
+    return f"{gain.mean:.1%}" if gain.sd is None else f"{100 * gain.mean:.1f} ± {100 * gain.sd:.1f}%"
+
+
+def _mark_lowest(column: Sequence[Spread | None]) -> list[str]:
+    means = [None if spread is None else spread.mean for spread in column]
+    known = [mean for mean in means if mean is not None]
+    lowest = min(known) if len(known) > 1 else None
+    marks = ["*" if mean is not None and mean == lowest else " " for mean in means]
+    return [
+        NOTHING if spread is None or spread.mean is None else _written(spread.mean, spread.sd) + mark
+        for spread, mark in zip(column, marks, strict=True)
+    ]

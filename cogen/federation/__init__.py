@@ -1,1 +1,0 @@
-"""Flower as a program to start: where the app lies, and how a simulation of it is run."""

@@ -1,0 +1,121 @@
+"""Following a run that Flower runs: new events as they come, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cogen.config import RunConfig, load_config
+from cogen.errors import ConfigError, FederationError, RunError
+from cogen.evaluate.baselines import Follow
+from cogen.runs import RunFolder, read_lines
+
+POLL_SECONDS = 0.5
+# Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
+FIRST_STATUS_SECONDS, STATUS_SECONDS = 10.0, 60.0
+
+
+class Watcher:
+    """New lines of `events.jsonl` and of the nodes' training logs, in order of arrival."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self._seen: dict[Path, int] = {}
+
+    def skip(self) -> None:
+        """Pass over what is there already."""
+        for _ in self.new():
+            pass
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Events and steps since the last call; a step carries `event = "step"` and its domain."""
+        for path in sorted(self.run.path.glob("nodes/*/train.jsonl")):
+            for line in self._lines(path):
+                yield {**line, "event": "step", "domain": path.parent.name}
+        yield from self._lines(self.run.events_path)
+
+    def _lines(self, path: Path) -> list[dict[str, Any]]:
+        lines = read_lines(path)
+        before, self._seen[path] = self._seen.get(path, 0), len(lines)
+        return lines[before:]
+
+
+def follow_run(seen: Watcher, show: Follow, alive: Callable[[], bool], status: Callable[[], str]) -> None:
+    """Show new events until the run is over.
+
+    Args:
+        alive: whether what runs it is still there.
+        status: the run's state as Flower has it; asked now and then, for a server that ends without a word.
+    Raises:
+        FederationError: the run failed; it can be resumed.
+    """
+    asked, pause = time.monotonic(), FIRST_STATUS_SECONDS
+    while True:
+        gone = None if alive() else "Flower's SuperLink ended"
+        if gone is None and time.monotonic() - asked > pause:
+            asked, said = time.monotonic(), status()
+            gone = f"Flower ended it as {said!r}" if said.startswith("finished") else None
+        for event in seen.new():
+            pause = STATUS_SECONDS
+            show(event)
+            if event["event"] == "run_finished":
+                return
+            if event["event"] == "run_failed":
+                raise run_failed(seen.run, str(event["reason"]))
+        if gone is not None:
+            raise run_failed(seen.run, gone)
+        time.sleep(POLL_SECONDS)
+
+
+def open_run(
+    run: RunFolder, source: Path, overrides: list[str], *, resume: bool, overwrite: bool, command: str
+) -> RunConfig:
+    """The settings that a run is started or resumed with.
+
+    Raises:
+        ConfigError: both ways at once, or settings that are wrong.
+        RunError: nothing to resume.
+    """
+    if resume and overwrite:
+        raise ConfigError(
+            f"cannot {command}", expected="--resume or --overwrite", got="both", fix="Leave one of them out."
+        )
+    if not resume:
+        return load_config(source, overrides)
+    run.require_resumable()
+    return load_config(run.config, overrides)
+
+
+def begin_run(run: RunFolder, settings: RunConfig, *, resume: bool, overwrite: bool) -> Watcher:
+    """Make the run's folder, or see that it goes on as it began; the caller holds its lock.
+
+    Raises:
+        RunError: another run is in the way, or a resumed one has other settings.
+    """
+    seen = Watcher(run)
+    if not resume:
+        run.create(settings.to_toml(), overwrite=overwrite)
+        return seen
+    if settings != load_config(run.config):
+        raise RunError(
+            "cannot resume",
+            expected="the settings that the run began with",
+            got="others",
+            where=str(run.config),
+            fix="Leave --set out, or start a new run with --out.",
+        )
+    seen.skip()
+    return seen
+
+
+def run_failed(run: RunFolder, reason: str) -> FederationError:
+    """The one line for a run that ended before its last round."""
+    return FederationError(
+        "the run failed",
+        expected="every round to end",
+        got=reason,
+        where=str(run.path),
+        fix="See events.jsonl and logs/ there, mend the cause, and continue with --resume.",
+    )

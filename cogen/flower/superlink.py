@@ -1,0 +1,138 @@
+"""Flower's own SuperLink in simulation mode: started on a free port with a private home, ended by us."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from cogen.errors import FederationError
+from cogen.files import write_file
+from cogen.flower.prefork_programs import programs_of
+from cogen.flower.programs import start_guarded, stop_guarded
+
+CONNECTION = "cogen"
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """A running SuperLink: where it listens, and its guard."""
+
+    port: int
+    guard: subprocess.Popen[bytes]
+
+    def alive(self) -> bool:
+        return self.guard.poll() is None
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """For every child: nothing calls home, nothing is installed at run time, a private FLWR_HOME."""
+    return {
+        **os.environ,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",  # it goes on polling while the clients train
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",  # Ray would start workers that Flower's settings then make it end
+        "RAY_worker_niceness": "0",  # Ray would hand its workers' 15 down to the trainer
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray hides the GPU from the trainer, which is not Ray's
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+
+
+@contextmanager
+def superlink(
+    home: Path,
+    logs: Path,
+    port: int,
+    inherit: int,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    launcher: Sequence[str] = (),
+) -> Iterator[SuperLink]:
+    """Start a SuperLink; end it and all that it started, whatever happens in the block.
+
+    Args:
+        port: on loopback.
+        environment: more for it and what it starts.
+        inherit: descriptor of the run folder's lock, held by the guard for as long as it lives.
+        launcher: a program that becomes the SuperLink whose command line follows.
+    Raises:
+        FederationError: the SuperLink does not come up.
+    """
+    connect(home, port)
+    program = [*launcher, str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
+    program += ["--host", "127.0.0.1", "--port", str(port)]
+    known = {**flower_environment(home), **environment}
+    known["PATH"] = f"{programs_of(home)}{os.pathsep}{known['PATH']}"  # where there are any that are prepared
+    guard = start_guarded(program, logs / "superlink.log", known, inherit)
+    link = SuperLink(port, guard)
+    try:
+        wait_ready(port, logs, link.alive)
+        yield link
+    finally:
+        stop_guarded(guard)
+
+
+def connect(home: Path, port: int, ca: Path | None = None) -> None:
+    """Enter the SuperLink on loopback into the private home, for Flower's own programs.
+
+    Args:
+        ca: PEM of the authority that signed its certificate; None speaks plainly.
+    """
+    how = "insecure = true" if ca is None else f"root-certificates = {json.dumps(str(ca))}"
+    head = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+    write_file(home / "config.toml", f'{head}address = "127.0.0.1:{port}"\n{how}\n'.encode(), private=True)
+
+
+def free_port(port: int | None) -> int:
+    """`port` itself, or a free one for None.
+
+    Raises:
+        FederationError: the port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port or 0))
+        except OSError as error:
+            raise FederationError(
+                "cannot start Flower's SuperLink",
+                expected=f"port {port} to be free",
+                got=error.strerror or str(error),
+                where="127.0.0.1",
+                fix="Leave --port out to take a free one.",
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def wait_ready(port: int, logs: Path, alive: Callable[[], bool]) -> None:
+    """Until the SuperLink listens.
+
+    Raises:
+        FederationError: it has ended, or does not come up in time.
+    """
+    until = time.monotonic() + READY_SECONDS
+    while time.monotonic() < until and alive():
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise FederationError(
+        "cannot start Flower's SuperLink",
+        expected=f"it to listen on port {port}",
+        got="no answer" if alive() else "it ended",
+        where=str(logs / "superlink.log"),
+        fix="See its log.",
+    )

@@ -1,0 +1,85 @@
+"""A trainer that is warm before anybody asks: `python -m cogen.node.prefork SOCKET NUM_THREADS BASE ...`.
+
+It imports what training needs, loads the base and gets it ready, once; whoever connects speaks with a fork of it, which
+shares the base's memory with the others. `cogen simulate` starts it while Flower and Ray start.
+
+A fork must not inherit a pool of threads, whose threads it would not have: until it forks, this process
+computes with one. The same goes for a GPU, which a fork cannot use after its parent; there, and where
+forking is not safe at all (`can_fork`), every trainer is a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from cogen.errors import log_error
+from cogen.node.channel import is_same_user, listen_at
+from cogen.node.resident import end_with, serve
+from cogen.train.memory import keep_pages
+
+
+def can_fork() -> bool:
+    """Linux without a GPU."""
+    return sys.platform.startswith("linux") and not any((*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("kfd")))
+
+
+def warm_argv(path: Path, num_threads: int, base: str, precision: str, cpu_kernels: str) -> list[str]:
+    """The program's command line.
+
+    Args:
+        num_threads: that each trainer computes with.
+        base: by name, and how the run's settings want it loaded.
+    """
+    return [sys.executable, "-m", "cogen.node.prefork", str(path), str(num_threads), base, precision, cpu_kernels]
+
+
+def main() -> None:
+    """Listen, get warm, fork for each that connects."""
+    path, num_threads, *base = sys.argv[1:]
+    keep_pages()
+    with listen_at(Path(path)) as listener:  # whoever comes early waits
+        _get_warm(*base)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a fork has ended
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if is_same_user(connection) and not os.fork():
+                    listener.close()
+                    _serve(connection, int(num_threads))
+
+
+def _get_warm(*base: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        from cogen.node.trainer import preload
+
+        preload(*base)
+    except Exception:  # noqa: BLE001 - whoever asks for work tries again, and is told
+        log_error()
+
+
+def _serve(connection: socket.socket, num_threads: int) -> None:
+    """The fork's whole life."""
+    import torch
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    code = 1
+    try:
+        torch.set_num_threads(num_threads)
+        end_with(connection)
+        serve(connection)
+        code = 0
+    except BaseException:  # noqa: BLE001 - nothing of the parent's may run here
+        log_error()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

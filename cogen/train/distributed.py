@@ -1,0 +1,144 @@
+"""Several processes that train one adapter, each on its share of the blocks of every step.
+
+Each holds the whole model and all factors; gradients are added up before they are clipped, so all of them take
+the same step. `accelerate launch` or torchrun starts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cogen.distributed import launched
+from cogen.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+Value = TypeVar("Value")
+PATIENCE = timedelta(hours=12)  # the others wait while the first one prepares a corpus
+
+
+@dataclass(frozen=True)
+class Together:
+    """This process among `count`; alone, every method gives back what it was given."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one writes files, scores, and shows progress."""
+        return self.index == 0
+
+    def share(self, first: int, num_blocks: int) -> tuple[int, int]:
+        """First block and number of blocks of this process; shares differ by a block at most, and may be empty."""
+        begin, end = (num_blocks * k // self.count for k in (self.index, self.index + 1))
+        return first + begin, end - begin
+
+    def sum(self, value: float) -> float:
+        """Over all processes, in their order: the same bits everywhere."""
+        values: list[float] = self._gathered(value)
+        return sum(values)
+
+    def sum_gradients(self, parameters: Sequence[Parameter]) -> None:
+        """Replace each gradient by its sum over all processes, in one pass; none counts as zero."""
+        if self.count == 1:
+            return
+        import torch
+
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        torch.distributed.all_reduce(flat)
+        parts = torch.split(flat, [p.numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def from_main(self, ask: Callable[[], Value]) -> Value:
+        """What `ask` gives in the main process, in all of them; the others wait and do not ask."""
+        value: Value = self._gathered(ask() if self.is_main else None)[0]
+        return value
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process runs the block, then the others do, and find its files in the cache."""
+        if not self.is_main:
+            self._gathered(None)
+        try:
+            yield
+        finally:
+            if self.is_main:
+                self._gathered(None)
+
+    def require_same(self, about: str) -> None:
+        """Refuse processes that would not train the same.
+
+        Args:
+            about: what must be equal everywhere.
+        Raises:
+            TrainingError: it is not.
+        """
+        if len(set(self._gathered(about))) > 1:
+            raise TrainingError(
+                "cannot train in several processes",
+                expected="the same base, data, settings and saved state in each",
+                got="others",
+                where=f"process {self.index} of {self.count}",
+                fix="Put them where all machines read the same files.",
+            )
+
+    def _gathered(self, value: Any) -> list[Any]:
+        """The value of every process."""
+        if self.count == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
+
+
+ALONE = Together()
+
+
+def come_together(batch_blocks: int) -> Together:
+    """Join the processes that were launched with this one; once, later calls find them joined.
+
+    Args:
+        batch_blocks: blocks of a step, of which each process needs one.
+    Raises:
+        ConfigError: more processes than blocks of a step, or than accelerators on this machine.
+    """
+    import torch
+
+    here = launched()
+    if here.count == 1:
+        return ALONE
+    if here.count > batch_blocks:
+        fix = "Raise train.batch_blocks, or start fewer processes."
+        raise _too_many(f"{here.count} or more blocks of a step", f"train.batch_blocks = {batch_blocks}", fix)
+    has_cuda = torch.cuda.is_available()
+    if has_cuda and here.local_index >= torch.cuda.device_count():
+        expected, got = f"{here.local_index + 1} GPUs or more on this machine", str(torch.cuda.device_count())
+        raise _too_many(expected, got, "Start as many processes as there are GPUs.")
+    if has_cuda:
+        torch.cuda.set_device(here.local_index)
+    if not torch.distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    return Together(here.index, here.count)
+
+
+def part() -> None:
+    """Leave the others, at the very end; a process that failed leaves it to the launcher."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _too_many(expected: str, got: str, fix: str) -> ConfigError:
+    where = f"{launched().count} processes"
+    return ConfigError("cannot train in several processes", expected=expected, got=got, where=where, fix=fix)

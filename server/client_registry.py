@@ -1,0 +1,195 @@
+"""Who answers for which domain, and what its own policy allows: read anew before each round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cogen.config import Domain, RunConfig
+from cogen.errors import ReplyError
+from cogen.protocol.wire import Frame
+from cogen.runs import RunFolder
+from server.transport import MAX_POLL_SECONDS, POLL_SECONDS, Answer, Post
+
+Members = Callable[[], Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class Client:
+    """A domain's node, and what it trains in a round: what the config asks, within what the node allows.
+
+    Args:
+        evaluates: whether its held-out numbers may leave.
+    """
+
+    node: int
+    domain: Domain
+    rank: int
+    tokens_per_round: int
+    evaluates: bool = True
+    version: str = ""
+
+    @property
+    def asked(self) -> Domain:
+        """The domain as the node is to see it."""
+        return self.domain.model_copy(update={"rank": self.rank, "tokens_per_round": self.tokens_per_round})
+
+
+class Roster:
+    """The nodes that have said hello in this start, by domain.
+
+    Args:
+        members: node to domain, as enrolled; None in a simulation, where a node is believed.
+        hello_seconds: how long a node's hello is waited for.
+    Attributes:
+        missing: why a domain is not among the clients, where more is known than that.
+        silent: domains whose node is connected but has not answered in the last update.
+        aside: domains that are not to be asked any more.
+    """
+
+    def __init__(
+        self, post: Post, run: RunFolder, config: RunConfig, members: Members | None, hello_seconds: float
+    ) -> None:
+        self.clients: dict[str, Client] = {}
+        self.missing: dict[str, str] = {}
+        self.silent: set[str] = set()
+        self.aside: set[str] = set()
+        self.run, self.config = run, config
+        self.run_name = run.read_id() if members else str(run.path)
+        self._post, self._members, self._hello_seconds = post, members, hello_seconds
+        self._open: dict[str, int] = {}
+        self._strangers: set[int] = set()
+        self._told: dict[str, object] = {}
+
+    def update(self, want: int, seconds: float) -> None:
+        """Drop who is gone or revoked, greet who is new, until `want` domains are there or the time is over.
+
+        A node that has not answered after `hello_seconds` is greeted again at the next update.
+        """
+        until, pause = time.monotonic() + seconds, POLL_SECONDS
+        longest = MAX_POLL_SECONDS if self._members else POLL_SECONDS  # a simulation's messages lie in this process
+        greeted: dict[int, float] = {}
+        self.missing, self.silent = {}, set()
+        while True:
+            nodes = self.connected()
+            self._forget(nodes)
+            new = nodes.keys() - greeted.keys() - {c.node for c in self.clients.values()}
+            greeted |= dict.fromkeys(sorted(new), time.monotonic() + self._hello_seconds)
+            self._greet(sorted(new))
+            self._hear(nodes)
+            open_nodes = set(self._open.values())
+            waiting = [n for n, end in greeted.items() if n in nodes and n in open_nodes and time.monotonic() < end]
+            if len(self.clients) >= want or (time.monotonic() >= until and not waiting):
+                break
+            time.sleep(pause)
+            pause = min(1.5 * pause, longest)
+        for node in sorted(greeted.keys() & nodes.keys() & set(self._open.values())):
+            self._leave_out(node, nodes[node], f"its node has not answered within {self._hello_seconds:g} s")
+        self._tell()
+
+    def owns(self, node: int, domain: str) -> bool:
+        """Whether `node` still speaks for `domain`, connected or not."""
+        return self._members is None or self._members().get(node) == domain
+
+    def connected(self) -> dict[int, str]:
+        """Connected nodes that may take part, and their domains where the members say so, else ""."""
+        connected = [n for n in self._post.grid.get_node_ids() if n not in self._strangers]
+        if self._members is None:
+            return dict.fromkeys(connected, "")
+        members, wanted = self._members(), {d.name for d in self.config.domains} - self.aside
+        return {n: members[n] for n in connected if members.get(n) in wanted}
+
+    def why_missing(self, domain: str) -> str:
+        """Why `domain` is not among the clients."""
+        if self._members is not None and domain not in self._members().values():
+            return "no member of the federation, or revoked"
+        return self.missing.get(domain, "its node is not connected")
+
+    def _forget(self, nodes: Mapping[int, str]) -> None:
+        for domain, client in list(self.clients.items()):
+            if nodes.get(client.node) not in ("", domain):
+                del self.clients[domain]
+
+    def _greet(self, nodes: Sequence[int]) -> None:
+        frame = Frame({"request": {"run": self.run_name}})
+        self._open |= self._post.send("query.hello", dict.fromkeys(nodes, frame), self._hello_seconds)
+
+    def _hear(self, nodes: Mapping[int, str]) -> None:
+        """Take in the answers that are there; those to an earlier greeting count too."""
+        asked = dict(self._open)
+        for number, answer in self._post.answers(self._open, 0.0):
+            if (node := asked[number]) not in nodes:
+                continue
+            try:
+                self._enter(node, nodes[node], answer)
+            except (ReplyError, KeyError, ValueError, TypeError) as error:
+                self._leave_out(node, nodes[node], f"hello: {error}")
+        heard = {c.node for c in self.clients.values()} | self._strangers
+        self._open = {i: n for i, n in self._open.items() if n in nodes and n not in heard}
+
+    def _enter(self, node: int, domain: str, answer: Answer) -> None:
+        """A member's domain is what the members say; a client's own word counts in a simulation alone."""
+        if answer.frame is None:
+            raise ValueError(answer.error)
+        about = answer.frame.header["about"]
+        name = domain or str(about["domain"])
+        known = {d.name: d for d in self.config.domains}
+        if name not in known or name in self.clients:
+            self._strangers.add(node)
+            return
+        self.clients[name] = client_of(self.config, known[name], node, about)
+
+    def _leave_out(self, node: int, domain: str, reason: str) -> None:
+        if domain:
+            self.missing[domain] = reason
+            self.silent.add(domain)
+        else:
+            self.run.append_event("client_left_out", round=0, domain=f"node {node}", reason=reason)
+
+    def _tell(self) -> None:
+        """An event whenever the roster has changed."""
+        rows = [
+            {
+                "domain": name,
+                "rank": c.rank,
+                "tokens_per_round": c.tokens_per_round,
+                "evaluates": c.evaluates,
+                "version": c.version,
+            }
+            for name, c in sorted(self.clients.items())
+        ]
+        missing = {d.name: self.why_missing(d.name) for d in self.config.domains if d.name not in self.clients}
+        told: dict[str, object] = {"clients": rows, "missing": missing}
+        if told != self._told:
+            self._told = told
+            self.run.append_event("roster", **told)
+
+
+def client_of(config: RunConfig, domain: Domain, node: int, about: Mapping[str, Any]) -> Client:
+    """What `domain` trains: the config's rank and tokens, cut to what the node allows, in whole blocks.
+
+    Args:
+        about: of its hello: `max_rank`, `max_tokens_per_round` (0 is no limit), `evaluates`.
+    Raises:
+        ReplyError: a limit is no whole number of 0 or more, or below one block.
+    """
+    limits = [about.get(key, 0) for key in ("max_rank", "max_tokens_per_round")]
+    for value in limits:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise _unfit("limits of 0 or more", repr(value), domain)
+    rank, tokens = config.rank_of(domain), config.tokens_of(domain)
+    if limits[0]:
+        rank = min(rank, limits[0])
+    block = config.train.block_tokens
+    if limits[1] and limits[1] < -(-tokens // block) * block:  # tokens are rounded up to whole blocks
+        tokens = limits[1] // block * block
+    if tokens == 0:
+        raise _unfit(f"a limit of at least one block, {block} tokens", f"{limits[1]} tokens a round", domain)
+    return Client(node, domain, rank, tokens, bool(about.get("evaluates", True)), str(about.get("version", ""))[:40])
+
+
+def _unfit(expected: str, got: str, domain: Domain) -> ReplyError:
+    where = f"domain {domain.name!r}"
+    return ReplyError("cannot take part", expected=expected, got=got, where=where, fix="It is not asked.")
