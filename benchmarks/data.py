@@ -105,7 +105,7 @@ def measure(folder: Path, num_bytes: int, base: str) -> dict[str, object]:
     def note(what: str, done: int, total: int) -> None:
         stages[what] = round(time.monotonic() - began, 1)
 
-    options = {"tokenizer_hash": info.contract.tokenizer, "cache_dir": folder / "cache"}
+    options = {"tokenizer_hash": info.fingerprint.tokenizer, "cache_dir": folder / "cache"}
     time.sleep(2.5)  # a file just written is not known again by its time
     began = time.monotonic()
     with PeakMemory() as peak:

@@ -173,12 +173,12 @@ def _arguments() -> argparse.Namespace:
     add("--json", type=Path, metavar="PATH", help="write every single run to a file")
     add("--smoke", action="store_true", help="tiny sizes, to see that everything works")
     args = parser.parse_args()
-    beside = shutil.which("mergekit-yaml", path=str(Path(sys.executable).parent))
-    args.mergekit = args.mergekit or beside or shutil.which("mergekit-yaml")
+    artifacts = shutil.which("mergekit-yaml", path=str(Path(sys.executable).parent))
+    args.mergekit = args.mergekit or artifacts or shutil.which("mergekit-yaml")
     if "mergekit" not in args.tools:
         args.mergekit = None
     elif args.mergekit is None:
-        say("mergekit is not installed: left out")
+        say("mergekit is not installed: dropped")
     return args
 
 

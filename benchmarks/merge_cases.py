@@ -84,7 +84,7 @@ ALL = tuple(METHODS)
 def cases(smoke: bool) -> dict[str, Case]:
     """Every case by name; with `smoke` the same ones in tiny sizes.
 
-    PEFT is left out at 7B: it wants the base in memory (27 GB in float32) and a dense SVD of 224 matrices.
+    PEFT is dropped at 7B: it wants the base in memory (27 GB in float32) and a dense SVD of 224 matrices.
     """
     if smoke:
         found = (

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from cogen.adapter import Adapter, Factors
+from cogen.analysis import Candidate, propose, search
 from cogen.cli.scoring import Bench, make_bench, open_adapters, read_validation
 from cogen.cli.show import named_paths
 from cogen.data import heldout_windows, read_corpus, split_documents
 from cogen.errors import CogenError
 from cogen.files import write_file
-from cogen.merge import Candidate, Rule, merge_adapters, propose, search
-from cogen.train.memory import keep_pages
+from cogen.merge import Rule, merge_adapters
+from cogen.train.memory import tune_allocator
 from cogen.versions import versions
 
 METHODS = ("mean", "mean+pico", "ties:0.5", "ties:0.5+knots", "dare:0.5", "tsv_m", "tsv_m+pico", "iso_c")
@@ -36,7 +37,7 @@ Made = Mapping[str, Factors]
 def main() -> int:
     """Search, score, print; 2 for the user's mistake."""
     args = _arguments()
-    keep_pages()
+    tune_allocator()
     try:
         measure(args)
     except CogenError as error:
@@ -50,7 +51,7 @@ def measure(args: argparse.Namespace) -> None:
     folders, data = named_paths(args.expert, "--expert"), named_paths(args.data, "--data")
     adapters = open_adapters(folders)
     documents = read_validation(data, args.heldout_frac, args.validation_frac)
-    bench = make_bench(args.base, adapters, documents, args.search_tokens, args.block_tokens)
+    bench = make_bench(args.base, adapters, documents, args.search_tokens, args.sequence_length)
     base = bench.score(None)
     found: dict[str, dict[str, Any]] = {
         MEAN: {"scale": 1.0, "factors": merged(bench, Candidate(Rule(), _equal(bench)))}
@@ -109,7 +110,7 @@ def scored(
     windows = {}
     for name, path in data.items():
         heldout = split_documents(read_corpus(path).documents, args.heldout_frac, path).heldout
-        windows[name] = heldout_windows(heldout, bench.base.tokenizer, args.block_tokens, args.heldout_tokens)
+        windows[name] = heldout_windows(heldout, bench.base.tokenizer, args.sequence_length, args.heldout_tokens)
     test = replace(bench, windows=windows)
     base = test.score(None)
     own = {d: replace(test, windows={d: windows[d]}).score(_factors(bench.adapters[d]))[d] for d in data}

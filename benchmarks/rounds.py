@@ -32,17 +32,17 @@ from cogen.node.trainer import Trainer
 from cogen.protocol.settings import Site, settings_for
 from cogen.runs import RunFolder
 from cogen.train.lora import module_seed
-from cogen.train.memory import keep_pages
+from cogen.train.memory import tune_allocator
 from cogen.versions import versions
 from server.aggregate import aggregate, first_global
-from server.replies import Reply
+from server.replies import ClientUpdate
 
-UNTURNED = "federation.turn_factors=false"
+UNTURNED = "federation.align_factors=false"
 MOMENTUM = ("federation.server_optimizer=momentum", "federation.server_momentum=0.5")
 NESTEROV = (
     "federation.server_optimizer=nesterov",
     "federation.server_momentum=0.9",
-    "federation.server_scale=0.7",
+    "federation.server_learning_rate=0.7",
 )
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "keep": (UNTURNED,),
@@ -61,7 +61,7 @@ Globals = dict[str, Factors]
 def main() -> int:
     """Run every variant, print the table; 2 for the user's mistake."""
     args = _arguments()
-    keep_pages()
+    tune_allocator()
     try:
         data = named_paths(args.data, "--data")
         with tempfile.TemporaryDirectory(prefix="cogen-rounds-") as work:
@@ -106,14 +106,14 @@ def _trainer(config: RunConfig, domain: Domain, run: RunFolder) -> Trainer:
     return Trainer(settings_for(config, domain), Site(domain.name, str(domain.data), run.node(domain.name)))
 
 
-def _reply(trainer: Trainer, variant: str, domain: str, number: int, now: Globals, rank: int) -> Reply:
+def _reply(trainer: Trainer, variant: str, domain: str, number: int, now: Globals, rank: int) -> ClientUpdate:
     start = {n: leading(f, rank)[0] for n, f in now.items()} if variant == "whole" else now
     made = trainer.train(number, start)
     before, after = made.bits_per_byte_before, made.bits_per_byte_after
-    return Reply(domain, made.factors, made.num_tokens, before, after, made.seconds, 0)
+    return ClientUpdate(domain, made.factors, made.num_tokens, before, after, made.seconds, 0)
 
 
-def averaged(now: Globals, replies: list[Reply], config: RunConfig, number: int) -> Globals:
+def averaged(now: Globals, replies: list[ClientUpdate], config: RunConfig, number: int) -> Globals:
     """The mean of whole adapters, cut to the server's rank (FlexLoRA, arXiv 2402.11505)."""
     import torch
 
@@ -161,7 +161,7 @@ def _toml(data: Mapping[str, str], args: argparse.Namespace) -> str:
         "[train]",
         f"tokens_per_round = {args.tokens}",
     ]
-    lines += [f"rank = {max(ranks)}", f"block_tokens = {args.block_tokens}", f"batch_blocks = {args.batch_blocks}"]
+    lines += [f"rank = {max(ranks)}", f"sequence_length = {args.sequence_length}", f"batch_size = {args.batch_size}"]
     lines += [f"seed = {args.seed}", "[federation]", f"num_rounds = {args.rounds}"]
     lines += ["[evaluate]", "round_heldout_tokens = 0", f"max_heldout_tokens = {args.heldout_tokens}"]
     for (name, path), rank in zip(data.items(), ranks, strict=True):

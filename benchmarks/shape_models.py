@@ -19,7 +19,7 @@ def random_base(shape: str, device: Any) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from cogen.adapter import Contract
+    from cogen.adapter import Fingerprint
     from cogen.base import Base, BaseInfo, compute_dtype
 
     sizes = SHAPES[shape]
@@ -40,7 +40,7 @@ def random_base(shape: str, device: Any) -> Any:
         for n, m in model.named_modules()
         if isinstance(m, torch.nn.Linear) and m is not head
     }
-    info = BaseInfo(shape, Path(shape), Contract(weights=shape, tokenizer=shape, modules=shape), modules)
+    info = BaseInfo(shape, Path(shape), Fingerprint(weights=shape, tokenizer=shape, modules=shape), modules)
     return Base(info, model, None)  # type: ignore[arg-type]
 
 
@@ -56,12 +56,12 @@ def random_documents(num_tokens: int, vocabulary: int) -> list[Any]:
     return documents
 
 
-def mean_context(documents: list[Any], block_tokens: int) -> float:
+def mean_context(documents: list[Any], sequence_length: int) -> float:
     """Tokens that a token looks at, itself included, where segments end with a document or a block."""
     from cogen.data import PackedStream
 
-    num_blocks = max(1, sum(map(len, documents)) // block_tokens)
-    stream = PackedStream(documents, block_tokens, 0)
+    num_blocks = max(1, sum(map(len, documents)) // sequence_length)
+    stream = PackedStream(documents, sequence_length, 0)
     lengths = [len(p) for block in range(num_blocks) for p in stream.segments(block)]
     return sum(n * (n + 1) / 2 for n in lengths) / sum(lengths)
 

@@ -50,8 +50,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     args.tools = args.tools or ["ours", "trainer"]
     if not set(args.tools) <= set(TOOLS):
         parser.error(f"--tools: expected some of {','.join(TOOLS)} with --shape")
-    if args.tokens < 2 * args.block_tokens * args.batch_blocks:
-        parser.error(f"--tokens: expected two steps of {args.block_tokens * args.batch_blocks} or more")
+    if args.tokens < 2 * args.sequence_length * args.batch_size:
+        parser.error(f"--tokens: expected two steps of {args.sequence_length * args.batch_size} or more")
     import torch
 
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
@@ -83,8 +83,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "shape": args.shape,
         **{k: v for k, v in ceiling.items() if k != "tool"},
         "tokens": args.tokens,
-        "block_tokens": args.block_tokens,
-        "batch_blocks": args.batch_blocks,
+        "sequence_length": args.sequence_length,
+        "batch_size": args.batch_size,
         "flop_per_token": flop,
         "tokens_per_second": {t: [round(min(v), 1), round(middle[t], 1), round(max(v), 1)] for t, v in rates.items()},
         "peak_mb": {tool: max(r["peak_mb"] for r in found if r["tool"] == tool) for tool in args.tools},
@@ -114,7 +114,7 @@ def job(tool: str, args: argparse.Namespace) -> dict[str, Any]:
         peak = torch.cuda.max_memory_allocated(device) / 1e6
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    flop = flop_per_token(args.shape, mean_context(documents, args.block_tokens))
+    flop = flop_per_token(args.shape, mean_context(documents, args.sequence_length))
     rate = (total - skipped) / (last - first)
     return {"tokens_per_second": rate, "num_tokens": total, "peak_mb": round(peak), "flop_per_token": flop}
 
@@ -127,13 +127,13 @@ def _ours(tool: str, base: Any, documents: list[Any], args: argparse.Namespace) 
     from cogen.train.lora import init_factors
     from cogen.train.schedule import plan_round
 
-    sizes = {"block_tokens": args.block_tokens, "batch_blocks": args.batch_blocks, "rank": RANK}
+    sizes = {"sequence_length": args.sequence_length, "batch_size": args.batch_size, "rank": RANK}
     settings = Train(tokens_per_round=args.tokens, learning_rate=RATE, **sizes)
     ends: Ends = []
     train_round(
         base,
         init_factors(base.info.modules, RANK, settings.scaling, settings.seed),
-        PackedStream(documents, args.block_tokens, settings.seed),
+        PackedStream(documents, args.sequence_length, settings.seed),
         plan_round(settings, 1, 1),
         settings,
         on_step=lambda step: ends.append((step.num_tokens, time.perf_counter())),
@@ -149,12 +149,12 @@ def _trainer(tool: str, base: Any, documents: list[Any], args: argparse.Namespac
     from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
     flat = np.concatenate(documents)
-    starts = range(0, len(flat) - args.block_tokens + 1, args.block_tokens)
-    blocks = [flat[i : i + args.block_tokens].tolist() for i in starts]
-    step_tokens, is_cpu, ends = args.block_tokens * args.batch_blocks, base.model.device.type == "cpu", []
+    starts = range(0, len(flat) - args.sequence_length + 1, args.sequence_length)
+    blocks = [flat[i : i + args.sequence_length].tolist() for i in starts]
+    step_tokens, is_cpu, ends = args.sequence_length * args.batch_size, base.model.device.type == "cpu", []
 
     class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, given: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, given: Any, state: Any, baseline: Any, **_: Any) -> None:
             if not is_cpu and state.global_step in (1, state.max_steps):
                 torch.cuda.synchronize()
             ends.append((state.global_step * step_tokens, time.perf_counter()))
@@ -163,7 +163,7 @@ def _trainer(tool: str, base: Any, documents: list[Any], args: argparse.Namespac
     with tempfile.TemporaryDirectory() as folder:
         given = TrainingArguments(
             output_dir=folder,
-            per_device_train_batch_size=args.batch_blocks,
+            per_device_train_batch_size=args.batch_size,
             max_steps=-(-args.tokens // step_tokens),
             learning_rate=RATE,
             optim="adamw_torch_fused",

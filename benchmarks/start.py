@@ -22,12 +22,12 @@ from statistics import median
 from typing import Any
 
 from cogen.flower.superlink import free_port, superlink
-from cogen.flower.superlink_client import Control
+from cogen.flower.superlink_client import SuperLinkClient
 from cogen.versions import versions
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.toml"
 PATIENCE_SECONDS = 300.0
-SMALL = ("train.block_tokens=64", "train.tokens_per_round=64", "evaluate.round_heldout_tokens=0")
+SMALL = ("train.sequence_length=64", "train.tokens_per_round=64", "evaluate.round_heldout_tokens=0")
 RAY = """
 import ray
 ray.init(include_dashboard=False, logging_level="ERROR")
@@ -113,7 +113,7 @@ def flower_seconds() -> float:
             open(place / "lock", "w") as lock,
             superlink(place / "home", place / "logs", free_port(None), lock.fileno()),
         ):
-            Control(place / "home", place / "logs").submit(place / "app", str(place / "trained"), nodes)
+            SuperLinkClient(place / "home", place / "logs").submit(place / "app", str(place / "trained"), nodes)
             while not (place / "trained").exists():
                 if time.monotonic() - began > PATIENCE_SECONDS:
                     raise SystemExit("Flower trained nothing in time")

@@ -90,10 +90,10 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _job(tool: str, base_name: str, data: str, num_tokens: int, num_threads: int) -> dict[str, Any]:
-    from cogen.train.memory import keep_pages
+    from cogen.train.memory import tune_allocator
 
     if tool in OURS:  # the other side runs as its users run it
-        keep_pages()
+        tune_allocator()
     import torch
 
     torch.set_num_threads(num_threads)
@@ -131,7 +131,7 @@ def _ours(
     from cogen.train.schedule import plan_round
 
     values = {"tokens_per_round": num_tokens, "cpu_kernels": OURS[tool], "rank": RANK, "learning_rate": RATE}
-    settings = Train(**values, block_tokens=BLOCK_TOKENS, batch_blocks=BATCH)  # type: ignore[arg-type]
+    settings = Train(**values, sequence_length=BLOCK_TOKENS, batch_size=BATCH)  # type: ignore[arg-type]
     ends: list[tuple[int, float]] = []
     made = train_round(
         base,
@@ -160,7 +160,7 @@ def _trainer(
     collate = DataCollatorForLanguageModeling(base.tokenizer, mlm=False)
 
     class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, baseline: Any, **_: Any) -> None:
             ends.append((seen[0], time.perf_counter()))
 
     class Counted(Trainer):  # type: ignore[misc]

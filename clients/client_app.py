@@ -65,12 +65,12 @@ def hello(asked: Frame, context: Context) -> Frame:
     return Frame({"about": dict(_caller(asked, context).ask("describe").header)})
 
 
-@app.query("set_aside")
+@app.query("suspend")
 @answered
-def set_aside(asked: Frame, context: Context) -> Frame:
+def suspend(asked: Frame, context: Context) -> Frame:
     """This domain is asked no more in this start of the run; `cogen join` shows it."""
     caller = _caller(asked, context)
-    caller.note("set_aside")
+    caller.note("suspend")
     return Frame({"about": {"domain": caller.domain}})
 
 
@@ -80,8 +80,8 @@ def train(asked: Frame, context: Context) -> Frame:
     """Train a round from the global factors; reply with factors and figures."""
     caller = _caller(asked, context)
     answer = caller.ask("train", asked.arrays)
-    figures = {k: v for k, v in answer.header.items() if k != "contract" and v is not None}
-    about = {"domain": caller.domain, **answer.header["contract"]}
+    figures = {k: v for k, v in answer.header.items() if k != "fingerprint" and v is not None}
+    about = {"domain": caller.domain, **answer.header["fingerprint"]}
     return Frame({"figures": figures, "about": about}, answer.arrays)
 
 

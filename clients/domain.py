@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from cogen.errors import CogenError, FederationError
 from cogen.node.ask import ask
-from cogen.node.receipt import Reply, record
+from cogen.node.receipt import SentMessage, record
 from cogen.protocol.wire import Frame, from_records, to_records
 from cogen.runs import append_line
 
@@ -42,7 +42,7 @@ class Deployed:
     def ask(self, action: str, arrays: Mapping[str, Any] | None = None, **more: Any) -> Frame:
         answer = ask(self.socket, action, arrays, **self.request, **more)
         if "error" in answer.header:
-            raise Refused(str(answer.header["error"]))
+            raise TrainerRefusal(str(answer.header["error"]))
         return answer
 
     def note(self, action: str) -> None:
@@ -50,7 +50,7 @@ class Deployed:
         append_line(self.socket.with_name("work.jsonl"), {"action": action, **told})
 
 
-class Refused(FederationError):
+class TrainerRefusal(FederationError):
     """The line that the trainer made for the coordinator."""
 
     leaves = True
@@ -87,7 +87,7 @@ def answered(handler: Handler) -> Callable[[Message, Context], Message]:
 def _refusal(message: Message, request: Mapping[str, Any], context: Context, reason: str) -> Message:
     """An error reply with its receipt; without one, the fixed line that says just this."""
     try:
-        _write_receipt(message, request, context, Reply(error=reason))
+        _write_receipt(message, request, context, SentMessage(error=reason))
     except Exception:
         logging.getLogger(__name__).exception("no receipt")
         reason = "the domain could not write a receipt, and so sends nothing"
@@ -111,13 +111,13 @@ def sealed(frame: Frame) -> RecordDict:
     return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
 
 
-def plain(frame: Frame, content: RecordDict) -> Reply:
+def plain(frame: Frame, content: RecordDict) -> SentMessage:
     """All that a reply holds: its arrays, numbers and texts, and the bytes that Flower gets."""
     pieces = [p for record in content.config_records.values() for p in record.values() if isinstance(p, bytes)]
-    return Reply({"factors": frame.arrays} if frame.arrays else {}, frame.header, content=pieces)
+    return SentMessage({"factors": frame.arrays} if frame.arrays else {}, frame.header, content=pieces)
 
 
-def _write_receipt(message: Message, request: Mapping[str, Any], context: Context, reply: Reply) -> None:
+def _write_receipt(message: Message, request: Mapping[str, Any], context: Context, reply: SentMessage) -> None:
     number = request.get("round", 0)
     path = Path(str(context.node_config["socket"])).with_name("receipts.jsonl")
     kind = message.metadata.message_type.partition(".")[0]

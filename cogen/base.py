@@ -1,4 +1,4 @@
-"""Base models: find one by name, convert it once to safetensors, know its contract.
+"""Base models: find one by name, convert it once to safetensors, know its fingerprint.
 
 A base is a local folder, a hub id such as `HuggingFaceTB/SmolLM2-360M`, or one of `KNOWN_BASES`.
 """
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter import Adapter, Contract, layout_of
-from cogen.distributed import launched
-from cogen.errors import BaseModelError, ContractMismatch
+from cogen.adapter import Adapter, Fingerprint, layout_of
+from cogen.distributed import process_rank
+from cogen.errors import BaseModelError, FingerprintMismatch
 from cogen.files import write_file, write_folder
 from cogen.four_bit import four_bit_options
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CONTRACT_FORMAT = 3
+FINGERPRINT_FORMAT = 3
 PROBE = "Naive cafe: 3.14 kV at 25 deg C;\n\tthe patient's SpO2 fell to 88%. \u00e9\u4e2d\u2192"
 
 
@@ -59,7 +59,7 @@ class BaseInfo:
     Args:
         name: as the user wrote it.
         folder: holds config, tokenizer and safetensors.
-        contract: what an adapter must agree with.
+        fingerprint: what an adapter must agree with.
         modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`; the head is not one.
         embeddings: the table of input embeddings, likewise; its d_in is the size of the vocabulary.
         max_tokens: of its context (`max_position_embeddings`); None where the architecture has no limit.
@@ -67,22 +67,22 @@ class BaseInfo:
 
     name: str
     folder: Path
-    contract: Contract
+    fingerprint: Fingerprint
     modules: Mapping[str, tuple[int, int]]
     embeddings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     max_tokens: int | None = None
 
     def require(self, adapter: Adapter, where: str) -> None:
-        """Raise ContractMismatch unless `adapter` fits this base.
+        """Raise FingerprintMismatch unless `adapter` fits this base.
 
-        An adapter without a contract (PEFT's own) must at least name modules and shapes of the base.
+        An adapter without a fingerprint (PEFT's own) must at least name modules and shapes of the base.
         """
-        if adapter.contract is not None:
-            self.contract.require(adapter.contract, where)
+        if adapter.fingerprint is not None:
+            self.fingerprint.require(adapter.fingerprint, where)
         for name, layout in layout_of(adapter.factors).items():
             known = self.embeddings if name in adapter.embeddings else self.modules
             if known.get(name) != layout.shape:
-                raise ContractMismatch(
+                raise FingerprintMismatch(
                     "adapter mismatch",
                     expected=f"{name} {known.get(name, 'absent')} of base {self.name}",
                     got=str(layout.shape),
@@ -133,7 +133,7 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
         BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
 
     >>> base = load_base("smollm2-135m")  # doctest: +SKIP
-    >>> base.info.contract.weights[:12]   # doctest: +SKIP
+    >>> base.info.fingerprint.weights[:12]   # doctest: +SKIP
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -156,7 +156,7 @@ def default_device() -> str:
 
     if not torch.cuda.is_available():
         return "cpu"
-    here = launched()
+    here = process_rank()
     return "cuda" if here.count == 1 else f"cuda:{here.local_index}"
 
 
@@ -187,7 +187,7 @@ def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def describe_base(name: str) -> BaseInfo:
-    """Find a base model (fetching and converting it when needed) and read or compute its contract.
+    """Find a base model (fetching and converting it when needed) and read or compute its fingerprint.
 
     Raises:
         BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
@@ -199,23 +199,23 @@ def describe_base(name: str) -> BaseInfo:
     about = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".txt", ".model"})
     stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in about]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:24]
-    cached = cache_folder() / "contracts" / f"{key}.json"
+    cached = cache_folder() / "fingerprints" / f"{key}.json"
     if cached.is_file():
         values = json.loads(cached.read_text("utf-8"))
-        if values.get("format") == CONTRACT_FORMAT:
+        if values.get("format") == FINGERPRINT_FORMAT:
             found = ({n: (s[0], s[1]) for n, s in values[kind].items()} for kind in ("modules", "embeddings"))
             return BaseInfo(
-                name, folder, Contract(**values["contract"]), next(found), next(found), values["max_tokens"]
+                name, folder, Fingerprint(**values["fingerprint"]), next(found), next(found), values["max_tokens"]
             )
     modules, embeddings, max_tokens = _layers(name, folder)
-    contract = Contract(
+    fingerprint = Fingerprint(
         weights=_weights_digest(name, weights),
         tokenizer=_tokenizer_digest(name, folder),
         modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
     )
     layers = {"modules": modules, "embeddings": embeddings, "max_tokens": max_tokens}
-    write_file(cached, json.dumps({"format": CONTRACT_FORMAT, "contract": vars(contract), **layers}).encode())
-    return BaseInfo(name, folder, contract, modules, embeddings, max_tokens)
+    write_file(cached, json.dumps({"format": FINGERPRINT_FORMAT, "fingerprint": vars(fingerprint), **layers}).encode())
+    return BaseInfo(name, folder, fingerprint, modules, embeddings, max_tokens)
 
 
 def _resolve(name: str) -> Path:

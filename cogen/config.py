@@ -52,24 +52,24 @@ class Train(Table):
 
     tokens_per_round: Count = 20_000
     """Tokens that each client trains in a round, rounded up to whole blocks."""
-    block_tokens: Annotated[int, Field(ge=8, le=131_072)] = 512
+    sequence_length: Annotated[int, Field(ge=8, le=131_072)] = 512
     """T, the tokens of a block."""
-    batch_blocks: Count = 4
+    batch_size: Count = 4
     """B, the blocks of an optimiser step."""
-    accumulate: Count = 1
+    gradient_accumulation_steps: Count = 1
     """Parts that a step's blocks are worked through in, one after the other: less memory, the same gradient."""
-    checkpoint_activations: bool = False
+    gradient_checkpointing: bool = False
     """Compute activations anew in the backward pass instead of keeping them: less memory, half as slow again."""
     replay: Annotated[str, Field(min_length=1)] | None = None
     """A file or folder of general text that is mixed in; relative to the config file; None replays nothing."""
     replay_frac: Share = 0.05
-    """Share of tokens that come from `replay`, of all those that do not come from `end_phase`."""
-    end_phase: Annotated[str, Field(min_length=1)] | None = None
+    """Share of tokens that come from `replay`, of all those that do not come from `annealing`."""
+    annealing: Annotated[str, Field(min_length=1)] | None = None
     """A file or folder of the text to end on; relative to the config file; None has no end phase."""
-    end_phase_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    annealing_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Share of all tokens of all rounds, at their end, that is the end phase."""
-    end_phase_mix: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Share of the end phase's tokens that come from `end_phase`."""
+    annealing_mix: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of the end phase's tokens that come from `annealing`."""
     cpu_kernels: CpuKernels = "auto"
     """Fused layers on the CPU, products with frozen weights in int8 (auto: where the CPU has VNNI) or in the base's own
     precision (fused); off leaves the layers as the library has them."""
@@ -81,7 +81,7 @@ class Train(Table):
     """After the warm-up: half a cosine to the end, or level ("stable") and then down over the last `decay_frac`."""
     decay_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     """Of all steps of all rounds; for wsd."""
-    final_learning_rate_frac: Fraction = 0.1
+    min_lr_ratio: Fraction = 0.1
     """Of the peak, at the last step of the last round."""
     rank: Count = 16
     """LoRA rank r."""
@@ -93,12 +93,12 @@ class Train(Table):
     """Rank of the modules that a pattern such as `layers.0-9.mlp` picks; the first that fits wins."""
     alpha_pattern: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(default={})
     """alpha by pattern, likewise."""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Patterns of the linear layers that are adapted; None is all but the head."""
     train_embeddings: bool = False
     """Adapt the input embeddings too, at a tenth of the rate; the head keeps the base's, tied or not."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest l2 norm of a step's gradient."""
     head_chunk_tokens: Count = 256
     """Tokens whose logits exist at a time; the fused loss chooses for itself."""
@@ -118,8 +118,10 @@ class Train(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.accumulate > self.batch_blocks:
-            raise ValueError(f"train.accumulate = {self.accumulate} parts of train.batch_blocks = {self.batch_blocks}")
+        if self.gradient_accumulation_steps > self.batch_size:
+            raise ValueError(
+                f"train.gradient_accumulation_steps = {self.gradient_accumulation_steps} parts of train.batch_size = {self.batch_size}"
+            )
         if self.schedule == "wsd" and self.warmup_frac + self.decay_frac > 1.0 + 1e-9:
             raise ValueError("train.warmup_frac and train.decay_frac that add up to more than 1")
         return self
@@ -144,15 +146,15 @@ class Federation(Table):
     """A round with fewer valid replies ends the run; None is more than half of the domains."""
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 6 * 3600.0
     """How long a round, and the scoring, waits for replies."""
-    roster_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 60.0
+    connect_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 60.0
     """How long the start waits for all domains, and scoring for those of the last round; then it goes on without."""
     min_connected_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 600.0
     """How long a round waits for min_valid_clients to be connected, or back, before it ends the run."""
-    late: Literal["drop", "next"] = "drop"
-    """What becomes of a reply after the deadline: it is left out, or enters the next round."""
-    late_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    stragglers: Literal["drop", "next"] = "drop"
+    """What becomes of a reply after the deadline: it is dropped, or enters the next round."""
+    straggler_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Factor on the weight of a reply that enters the next round."""
-    sample_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    fraction_train: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the domains that a round asks, at least min_valid_clients; drawn anew by train.seed in each round."""
     max_failures: Count = 3
     """Rounds in a row without a valid reply after which a domain is not asked again in this start of the run."""
@@ -162,18 +164,18 @@ class Federation(Table):
     """Clients that train at the same time in a simulation, each with its share of the cores and memory of its own."""
     server_rank: Count | None = None
     """Rank of the global adapter; None is the largest client rank."""
-    server_scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
-    """Factor on the clients' mean increment: the server's learning rate."""
+    server_learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    """Factor on the clients' mean update: the server's learning rate."""
     server_optimizer: Literal["none", "momentum", "nesterov", "adam"] = "none"
-    """What the server makes of the mean increments of several rounds."""
+    """What the server makes of the mean client updates of several rounds."""
     server_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Of the server's optimiser."""
     server_second_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     """beta2 of the server's adam."""
-    turn_factors: bool = True
+    align_factors: bool = True
     """Turn the new global factors to lie closest to the old ones, for the sake of the clients' Adam moments."""
     method: Literal["mean", "ties", "dare", "tsv_m", "iso_c"] = "mean"
-    """How the clients' increments are combined."""
+    """How the clients' updates are combined."""
     density: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of entries that ties and dare keep."""
     space: Literal["core", "knots"] = "core"
@@ -183,21 +185,21 @@ class Federation(Table):
     weighting: Literal["tokens", "equal"] = "tokens"
     optimizer_across_rounds: Literal["keep", "reset"] = "keep"
     """Whether a client's Adam moments live on into the next round."""
-    max_increment_norm: Annotated[float, Field(gt=0.0)] = 1000.0
-    """Largest Frobenius norm of a reply's increment over all modules."""
+    max_update_norm: Annotated[float, Field(gt=0.0)] = 1000.0
+    """Largest Frobenius norm of a reply's client update over all modules."""
     robust: Literal["none", "clip", "median", "krum"] = "none"
-    """What keeps a bad increment from steering the mean: norms clipped, geometric median, or Multi-Krum."""
+    """What keeps a bad client update from steering the mean: norms clipped, geometric median, or Multi-Krum."""
     robust_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
-    """clip: largest norm of an increment, in median norms of the round."""
-    robust_f: Annotated[int, Field(ge=0)] = 1
+    """clip: largest norm of a client update, in median norms of the round."""
+    num_byzantine: Annotated[int, Field(ge=0)] = 1
     """krum: bad clients that are reckoned with; a round needs 2 f + 3 valid replies."""
     validation: Annotated[str, Field(min_length=1)] | None = None
-    """A file or folder of public text on the server's machine, on which every increment is scored before it enters;
+    """A file or folder of public text on the server's machine, on which every client update is scored before it enters;
     relative to the config file; None scores none."""
     validation_tokens: Count = 4096
     """Tokens of it that are scored."""
     validation_max_worse_bpb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.05
-    """Bits per byte by which an increment may make it worse."""
+    """Bits per byte by which a client update may make it worse."""
 
 
 class Evaluate(Table):
@@ -211,22 +213,22 @@ class Evaluate(Table):
     """Per domain before and after each round; 0 leaves both out."""
     general: Annotated[str, Field(min_length=1)] | None = None
     """Text that nobody trains on, scored whole after a simulation; relative to the config file; None scores none."""
-    controls: bool = False
+    baselines: bool = False
     """After a simulation, train every domain alone and one adapter on all text, for the same tokens."""
     num_seeds: Count = 1
     """Times that a simulation is run: with train.seed, train.seed + 1, ..."""
 
     @property
-    def is_judged(self) -> bool:
+    def has_summary(self) -> bool:
         """Whether anything is measured beside the run."""
-        return self.controls or self.general is not None or self.num_seeds > 1
+        return self.baselines or self.general is not None or self.num_seeds > 1
 
 
 class Data(Table):
     """`[data]`: what is done to documents before they are split and tokenised."""
 
     strict: bool = False
-    """Stop at the first file or line that cannot be read, instead of leaving it out with its reason."""
+    """Stop at the first file or line that cannot be read, instead of skipping it with its reason."""
     unicode: bool = True
     """NFC, one kind of line end, no control characters."""
     boilerplate: bool = True
@@ -290,13 +292,13 @@ class RunConfig(Table):
             raise ValueError(f"federation.min_valid_clients is above the number of domains, {len(names)}")
         if self._krum_needs > min(len(names), self.federation.min_valid_clients or len(names)):
             asked = "federation.min_valid_clients or the number of domains"
-            raise ValueError(f"federation.robust_f needs {self._krum_needs} valid replies, above {asked}")
+            raise ValueError(f"federation.num_byzantine needs {self._krum_needs} valid replies, above {asked}")
         return self
 
     @property
     def _krum_needs(self) -> int:
         """2 f + 3 with krum, else 0."""
-        return 2 * self.federation.robust_f + 3 if self.federation.robust == "krum" else 0
+        return 2 * self.federation.num_byzantine + 3 if self.federation.robust == "krum" else 0
 
     @property
     def min_valid_clients(self) -> int:
@@ -395,7 +397,7 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
         return path if path.startswith("hf://") else str((folder / Path(path).expanduser()).resolve())
 
     domains = [d if d.data is None else d.model_copy(update={"data": resolved(d.data)}) for d in config.domains]
-    mixed = {k: resolved(p) for k in ("replay", "end_phase") if (p := getattr(config.train, k)) is not None}
+    mixed = {k: resolved(p) for k in ("replay", "annealing") if (p := getattr(config.train, k)) is not None}
     general = {} if config.evaluate.general is None else {"general": resolved(config.evaluate.general)}
     local = folder / Path(config.base.name).expanduser()
     base = config.base.model_copy(update={"name": str(local.resolve())}) if local.is_dir() else config.base

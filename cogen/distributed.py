@@ -9,7 +9,7 @@ KEYS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 @dataclass(frozen=True)
-class Launched:
+class ProcessRank:
     """This process among those that were started together.
 
     Args:
@@ -28,8 +28,8 @@ class Launched:
         return self.index == 0
 
 
-def launched() -> Launched:
+def process_rank() -> ProcessRank:
     """As the launcher's environment has it; a process started by hand is alone."""
     if not all(os.environ.get(key, "").isdigit() for key in KEYS):
-        return Launched()
-    return Launched(*(int(os.environ[key]) for key in KEYS))
+        return ProcessRank()
+    return ProcessRank(*(int(os.environ[key]) for key in KEYS))

@@ -5,7 +5,7 @@ CogenError
 ├── BaseModelError         a base model cannot be found, fetched or loaded
 ├── DataError              a corpus is missing, unreadable, empty or too small
 ├── AdapterError           an adapter folder is missing, pickled or malformed
-│   └── ContractMismatch   an adapter meets a base or an adapter it was not made for
+│   └── FingerprintMismatch   an adapter meets a base or an adapter it was not made for
 ├── MergeError             adapters cannot be combined as asked
 │   ├── WeightError        the weights are negative, not finite or sum to 0
 │   └── RankError          the rank asked for is not one the inputs can give
@@ -30,7 +30,7 @@ class CogenError(Exception):
         what: what failed, in a few words.
         expected: what would have been right.
         got: what was there instead.
-        where: path, key, module or domain; left out when there is none.
+        where: path, key, module or domain; dropped when there is none.
         fix: one sentence that says what to do.
     """
 
@@ -61,7 +61,7 @@ class AdapterError(CogenError):
     """An adapter folder is missing, pickled or malformed."""
 
 
-class ContractMismatch(AdapterError):
+class FingerprintMismatch(AdapterError):
     """An adapter meets a base or another adapter that it was not made for."""
 
 

@@ -115,7 +115,7 @@ def save_checked(merged: Merged, out: Path, files: Mapping[str, bytes] | None = 
     """
     with building_folder(out) as aside:
         merged.adapter.save(aside)
-        found = self_check(Adapter.open(aside).factors, merged.sketches, merged.mean_energy_cut_frac)
+        found = self_check(Adapter.open(aside).factors, merged.checksums, merged.mean_energy_cut_frac)
         if not found.has_passed:
             raise MergeError(
                 "merge failed its own check",
@@ -166,16 +166,16 @@ def recipe_of(folder: Path) -> Recipe:
     )
 
 
-def without(recipe: Recipe, names: Sequence[str], left_out: Sequence[str]) -> Recipe:
+def without(recipe: Recipe, names: Sequence[str], dropped: Sequence[str]) -> Recipe:
     """The recipe without some of its adapters, as if they had never been in it.
 
     Args:
-        names: of the recipe's adapters, in order. left_out: some of them.
+        names: of the recipe's adapters, in order. dropped: some of them.
     Raises:
         MergeError: no such adapter, or none would be left.
     """
-    unknown = sorted(set(left_out) - set(names))
-    kept = [entry for entry, name in zip(recipe.adapters, names, strict=True) if name not in left_out]
+    unknown = sorted(set(dropped) - set(names))
+    kept = [entry for entry, name in zip(recipe.adapters, names, strict=True) if name not in dropped]
     if unknown or not kept:
         raise MergeError(
             "cannot leave an adapter out",
@@ -183,7 +183,7 @@ def without(recipe: Recipe, names: Sequence[str], left_out: Sequence[str]) -> Re
             got=repr(unknown[0]) if unknown else "all of them",
             fix="Name those that shall go.",
         )
-    gone = set(left_out)
+    gone = set(dropped)
     overrides = [
         o.model_copy(update={"weights": {n: w for n, w in o.weights.items() if n not in gone} or None})
         if o.weights

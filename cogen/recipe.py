@@ -35,7 +35,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RuleTable(Table):
-    """Settings of `cogen.merge.Rule`; what is left out keeps its default."""
+    """Settings of `cogen.merge.Rule`; what is dropped keeps its default."""
 
     method: str | None = None
     """mean, task_arithmetic, stack, ties, dare, tsv_m, regmean or iso_c."""

@@ -1,7 +1,7 @@
 """The run folder: layout, events, rounds, lock.
 
 config.toml          resolved settings
-about.json           of a simulation: versions, how much text each domain has
+run_metadata.json    of a simulation: versions, how much text each domain has
 run.json             format, and the run's id, by which its domains know it again
 events.jsonl         the truth: one JSON object a line, appended and flushed
 rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
@@ -9,11 +9,11 @@ nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
 experts/<domain>/    with one round, each client's reply
 merged/              the last global adapter
 evaluation.json      bits per byte, model by domain
-controls/<seed>/     local/<domain>/ and pooled/: adapters trained beside the run, to compare it with
+baselines/<seed>/    local/<domain>/ and centralized/: adapters trained beside the run, to compare it with
 seeds/<seed>/        the same run with another seed, a run folder of its own
-judgement.json       all seeds and their controls together
+seed_summary.json    all seeds and their baselines together
 report.html          `cogen report`; merged/MODEL_CARD.md with it
-logs/                output of Flower's programs and of the trainers; controls.jsonl: the controls' steps
+logs/                output of Flower's programs and of the trainers; baselines.jsonl: the baselines' steps
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from cogen.errors import RunError
 from cogen.files import cannot_write, holding, write_file
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
-JUDGEMENT, RUN, ABOUT = "judgement.json", "run.json", "about.json"
+SEED_SUMMARY, RUN, RUN_METADATA = "seed_summary.json", "run.json", "run_metadata.json"
 FORMAT = 1
 LOCK = ".lock"
-FILES = (CONFIG, RUN, ABOUT, EVENTS, EVALUATION, REPORT, JUDGEMENT)
-ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "controls", "seeds", "tracking")
+FILES = (CONFIG, RUN, RUN_METADATA, EVENTS, EVALUATION, REPORT, SEED_SUMMARY)
+ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "baselines", "seeds", "tracking")
 
 
 class RunFolder:
@@ -58,8 +58,8 @@ class RunFolder:
         return self.path / EVALUATION
 
     @property
-    def about(self) -> Path:
-        return self.path / ABOUT
+    def run_metadata(self) -> Path:
+        return self.path / RUN_METADATA
 
     @property
     def merged(self) -> Path:
@@ -70,16 +70,16 @@ class RunFolder:
         return self.path / "logs"
 
     @property
-    def judgement(self) -> Path:
-        return self.path / JUDGEMENT
+    def seed_summary(self) -> Path:
+        return self.path / SEED_SUMMARY
 
     @property
-    def control_steps(self) -> Path:
-        """Every step of the controls' training."""
-        return self.logs / "controls.jsonl"
+    def baseline_steps(self) -> Path:
+        """Every step of the baselines' training."""
+        return self.logs / "baselines.jsonl"
 
-    def controls(self, seed: int) -> Path:
-        return self.path / "controls" / str(seed)
+    def baselines(self, seed: int) -> Path:
+        return self.path / "baselines" / str(seed)
 
     def seed(self, seed: int) -> RunFolder:
         return RunFolder(self.path / "seeds" / str(seed))

@@ -13,7 +13,7 @@ from cogen.errors import ConfigError
 
 def shipped_root() -> Path:
     """The folder with pyproject.toml, clients, server, configs and seeds."""
-    package = Path(__file__).resolve().parent.parent
+    package = Path(__file__).resolve().parent
     inside = package / "shipped"
     return inside if inside.is_dir() else package.parent
 

@@ -1,4 +1,4 @@
-"""From valid replies to the new global factors: the weighted mean of increments, exact until it is cut."""
+"""From valid replies to the new global factors: the weighted mean of client updates, exact until it is cut."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from cogen.adapter import Factors
 from cogen.base import BaseInfo
 from cogen.config import RunConfig
-from cogen.merge.client_updates import Trained, increments
+from cogen.merge.client_updates import TrainedFactors, updates
 from cogen.merge.factored import energy_of, revive
-from cogen.merge.procrustes import turn
+from cogen.merge.procrustes import procrustes_align
 from cogen.merge.robust import Robust, Weighed, inner_products, weigh
 from cogen.merge.rule import Rule
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
 from cogen.parallel import in_parallel
 from cogen.train.lora import init_factors, module_seed
-from cogen.train.start import target_modules
-from server.replies import Reply
+from cogen.train.start import select_modules
+from server.replies import ClientUpdate
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Aggregated:
     """New global factors, and how they came about.
 
     Args:
-        weights: of each reply's increment; 0 is left out, and the sum is 1 unless increments were clipped.
+        weights: of each reply's client update; 0 is dropped, and the sum is 1 unless client updates were clipped.
         energy_cut_frac: what the cut lost. states: the optimiser's.
-        norms: of the increments, where a robust rule measured them.
+        norms: of the client updates, where a robust rule measured them.
     """
 
     factors: dict[str, Factors]
@@ -41,18 +41,18 @@ class Aggregated:
 
 def first_global(base: BaseInfo, config: RunConfig) -> dict[str, Factors]:
     """The shared starting point: it changes nothing yet, and every client can train it."""
-    modules = target_modules(base.modules, config.train)
+    modules = select_modules(base.modules, config.train)
     return init_factors(modules, config.server_rank, config.train.scaling, config.train.seed)
 
 
 def aggregate(
     config: RunConfig,
     current: Mapping[str, Factors],
-    replies: Sequence[Reply],
+    replies: Sequence[ClientUpdate],
     round_number: int,
     states: Mapping[str, ServerState] | None = None,
 ) -> Aggregated:
-    """The server's step on the replies' mean increment, cut to the server's rank.
+    """The server's step on the replies' mean client update, cut to the server's rank.
 
     Directions that carry nothing are drawn afresh (A random, B zero), so that every client can train
     all of them in the next round.
@@ -71,7 +71,7 @@ def aggregate(
         borders = [*asked_ranks, *(r.factors[name].rank for r in replies)]
         made, next_state = server_step(now, trained, weights, rank, optimizer, state, rule, seed)
         fresh = revive(made.factors, rank, torch.Generator().manual_seed(seed))
-        turned = turn(fresh, now, borders) if config.federation.turn_factors else fresh
+        turned = procrustes_align(fresh, now, borders) if config.federation.align_factors else fresh
         return turned, next_state, made.energy_cut_frac, energy_of(made.singular_values)
 
     factors: dict[str, Factors] = {}
@@ -84,31 +84,31 @@ def aggregate(
     return Aggregated(factors, effective, cut / total if total > 0 else 0.0, after, weighed.norms)
 
 
-def _given(reply: Reply, name: str, scale: float) -> Factors | Trained:
+def _given(reply: ClientUpdate, name: str, scale: float) -> Factors | TrainedFactors:
     if reply.start is None and scale == 1.0:
         return reply.factors[name]
-    return Trained(reply.factors[name], None if reply.start is None else reply.start[name], scale)
+    return TrainedFactors(reply.factors[name], None if reply.start is None else reply.start[name], scale)
 
 
-def _weighed(config: RunConfig, current: Mapping[str, Factors], replies: Sequence[Reply]) -> Weighed:
+def _weighed(config: RunConfig, current: Mapping[str, Factors], replies: Sequence[ClientUpdate]) -> Weighed:
     """What the robust rule makes of the replies; without one, their weights and no norms."""
     weights, asked = _weights(config, replies), config.federation
     if asked.robust == "none":
         return Weighed(weights, [1.0] * len(replies), [])
 
     def products(name: str) -> torch.Tensor:
-        return inner_products(increments(current[name], [_given(r, name, 1.0) for r in replies]))
+        return inner_products(updates(current[name], [_given(r, name, 1.0) for r in replies]))
 
     gram = torch.zeros(len(replies), len(replies), dtype=torch.float64)
     for some in in_parallel(products, list(current)):
         gram += some
-    return weigh(gram, weights, Robust(asked.robust, asked.robust_clip, asked.robust_f))
+    return weigh(gram, weights, Robust(asked.robust, asked.robust_clip, asked.num_byzantine))
 
 
 def _optimizer(config: RunConfig) -> ServerOptimizer:
     asked = config.federation
     return ServerOptimizer(
-        asked.server_optimizer, asked.server_scale, asked.server_momentum, asked.server_second_momentum
+        asked.server_optimizer, asked.server_learning_rate, asked.server_momentum, asked.server_second_momentum
     )
 
 
@@ -117,12 +117,12 @@ def _rule(config: RunConfig) -> Rule:
     return Rule(asked.method, 1.0, asked.space, asked.density, asked.calibrate)
 
 
-def _weights(config: RunConfig, replies: Sequence[Reply]) -> list[float]:
+def _weights(config: RunConfig, replies: Sequence[ClientUpdate]) -> list[float]:
     """Tokens trained, one for all, or what the config says of a domain, less for a late one; normalised to sum 1."""
     fixed = {d.name: d.weight for d in config.domains}
     raw = []
     for reply in replies:
         counted = float(reply.num_tokens) if config.federation.weighting == "tokens" else 1.0
         weight = fixed[reply.domain]
-        raw.append((counted if weight is None else weight) * config.federation.late_weight**reply.rounds_late)
+        raw.append((counted if weight is None else weight) * config.federation.straggler_weight**reply.rounds_late)
     return [w / sum(raw) for w in raw]

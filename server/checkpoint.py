@@ -14,7 +14,7 @@ from cogen.base import BaseInfo
 from cogen.files import write_file
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated
-from server.replies import Reply
+from server.replies import ClientUpdate
 from server.state import NAME as STATES
 from server.state import save_states
 
@@ -22,11 +22,11 @@ from server.state import save_states
 def save_start(run: RunFolder, base: BaseInfo, factors: Mapping[str, Factors]) -> None:
     """Round 0: what everybody starts from."""
     with run.building_round(0) as folder:
-        Adapter(factors, base.name, base.contract, {"kind": "start"}).save(folder / "global")
+        Adapter(factors, base.name, base.fingerprint, {"kind": "start"}).save(folder / "global")
 
 
 def save_round(
-    run: RunFolder, base: BaseInfo, number: int, replies: Sequence[Reply], result: Aggregated, *, is_only: bool
+    run: RunFolder, base: BaseInfo, number: int, replies: Sequence[ClientUpdate], result: Aggregated, *, is_only: bool
 ) -> None:
     """The folder of round `number`, whole.
 
@@ -40,7 +40,7 @@ def save_round(
     about = {"kind": "global", "round": number, "num_tokens": sum(r.num_tokens for r in replies)}
     about |= {"energy_cut_frac": result.energy_cut_frac, "parents": parents}
     with run.building_round(number) as folder:
-        Adapter(result.factors, base.name, base.contract, about).save(folder / "global")
+        Adapter(result.factors, base.name, base.fingerprint, about).save(folder / "global")
         for reply in replies:
             manifest: dict[str, object] = {
                 "kind": "expert" if is_only else "reply",
@@ -49,7 +49,7 @@ def save_round(
                 "num_tokens": reply.num_tokens,
                 "parents": [],
             }
-            Adapter(reply.factors, base.name, base.contract, manifest).save(folder / "clients" / reply.domain)
+            Adapter(reply.factors, base.name, base.fingerprint, manifest).save(folder / "clients" / reply.domain)
         save_states(folder, result.states)
         write_file(folder / "round.json", json.dumps({"format": 1, **about}, sort_keys=True).encode())
 

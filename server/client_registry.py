@@ -11,7 +11,7 @@ from cogen.config import Domain, RunConfig
 from cogen.errors import ReplyError
 from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
-from server.transport import MAX_POLL_SECONDS, POLL_SECONDS, Answer, Post
+from server.transport import MAX_POLL_SECONDS, POLL_SECONDS, Answer, Transport
 
 Members = Callable[[], Mapping[int, str]]
 
@@ -37,7 +37,7 @@ class Client:
         return self.domain.model_copy(update={"rank": self.rank, "tokens_per_round": self.tokens_per_round})
 
 
-class Roster:
+class ClientRegistry:
     """The nodes that have said hello in this start, by domain.
 
     Args:
@@ -46,19 +46,19 @@ class Roster:
     Attributes:
         missing: why a domain is not among the clients, where more is known than that.
         silent: domains whose node is connected but has not answered in the last update.
-        aside: domains that are not to be asked any more.
+        suspended: domains that are not to be asked any more.
     """
 
     def __init__(
-        self, post: Post, run: RunFolder, config: RunConfig, members: Members | None, hello_seconds: float
+        self, transport: Transport, run: RunFolder, config: RunConfig, members: Members | None, hello_seconds: float
     ) -> None:
         self.clients: dict[str, Client] = {}
         self.missing: dict[str, str] = {}
         self.silent: set[str] = set()
-        self.aside: set[str] = set()
+        self.suspended: set[str] = set()
         self.run, self.config = run, config
         self.run_name = run.read_id() if members else str(run.path)
-        self._post, self._members, self._hello_seconds = post, members, hello_seconds
+        self._transport, self._members, self._hello_seconds = transport, members, hello_seconds
         self._open: dict[str, int] = {}
         self._strangers: set[int] = set()
         self._told: dict[str, object] = {}
@@ -86,7 +86,7 @@ class Roster:
             time.sleep(pause)
             pause = min(1.5 * pause, longest)
         for node in sorted(greeted.keys() & nodes.keys() & set(self._open.values())):
-            self._leave_out(node, nodes[node], f"its node has not answered within {self._hello_seconds:g} s")
+            self._drop(node, nodes[node], f"its node has not answered within {self._hello_seconds:g} s")
         self._tell()
 
     def owns(self, node: int, domain: str) -> bool:
@@ -95,10 +95,10 @@ class Roster:
 
     def connected(self) -> dict[int, str]:
         """Connected nodes that may take part, and their domains where the members say so, else ""."""
-        connected = [n for n in self._post.grid.get_node_ids() if n not in self._strangers]
+        connected = [n for n in self._transport.grid.get_node_ids() if n not in self._strangers]
         if self._members is None:
             return dict.fromkeys(connected, "")
-        members, wanted = self._members(), {d.name for d in self.config.domains} - self.aside
+        members, wanted = self._members(), {d.name for d in self.config.domains} - self.suspended
         return {n: members[n] for n in connected if members.get(n) in wanted}
 
     def why_missing(self, domain: str) -> str:
@@ -114,18 +114,18 @@ class Roster:
 
     def _greet(self, nodes: Sequence[int]) -> None:
         frame = Frame({"request": {"run": self.run_name}})
-        self._open |= self._post.send("query.hello", dict.fromkeys(nodes, frame), self._hello_seconds)
+        self._open |= self._transport.send("query.hello", dict.fromkeys(nodes, frame), self._hello_seconds)
 
     def _hear(self, nodes: Mapping[int, str]) -> None:
         """Take in the answers that are there; those to an earlier greeting count too."""
         asked = dict(self._open)
-        for number, answer in self._post.answers(self._open, 0.0):
+        for number, answer in self._transport.answers(self._open, 0.0):
             if (node := asked[number]) not in nodes:
                 continue
             try:
                 self._enter(node, nodes[node], answer)
             except (ReplyError, KeyError, ValueError, TypeError) as error:
-                self._leave_out(node, nodes[node], f"hello: {error}")
+                self._drop(node, nodes[node], f"hello: {error}")
         heard = {c.node for c in self.clients.values()} | self._strangers
         self._open = {i: n for i, n in self._open.items() if n in nodes and n not in heard}
 
@@ -141,15 +141,15 @@ class Roster:
             return
         self.clients[name] = client_of(self.config, known[name], node, about)
 
-    def _leave_out(self, node: int, domain: str, reason: str) -> None:
+    def _drop(self, node: int, domain: str, reason: str) -> None:
         if domain:
             self.missing[domain] = reason
             self.silent.add(domain)
         else:
-            self.run.append_event("client_left_out", round=0, domain=f"node {node}", reason=reason)
+            self.run.append_event("client_dropped", round=0, domain=f"node {node}", reason=reason)
 
     def _tell(self) -> None:
-        """An event whenever the roster has changed."""
+        """An event whenever the registry has changed."""
         rows = [
             {
                 "domain": name,
@@ -164,7 +164,7 @@ class Roster:
         told: dict[str, object] = {"clients": rows, "missing": missing}
         if told != self._told:
             self._told = told
-            self.run.append_event("roster", **told)
+            self.run.append_event("client_registry", **told)
 
 
 def client_of(config: RunConfig, domain: Domain, node: int, about: Mapping[str, Any]) -> Client:
@@ -182,7 +182,7 @@ def client_of(config: RunConfig, domain: Domain, node: int, about: Mapping[str, 
     rank, tokens = config.rank_of(domain), config.tokens_of(domain)
     if limits[0]:
         rank = min(rank, limits[0])
-    block = config.train.block_tokens
+    block = config.train.sequence_length
     if limits[1] and limits[1] < -(-tokens // block) * block:  # tokens are rounded up to whole blocks
         tokens = limits[1] // block * block
     if tokens == 0:

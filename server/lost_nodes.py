@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from server.requests import Asked
+from server.requests import OpenRequest
 from server.transport import Answer
 
 LOOK_SECONDS = 1.0
 
 
-class GivenUp:
+class LostNodes:
     """Flower gives a node up after a minute without a heartbeat, and takes nothing that it sends for a request then.
 
     The node has kept its reply, if it had one, and gives it at once when it is asked again.
@@ -22,7 +22,7 @@ class GivenUp:
     """
 
     def __init__(self, connected: Callable[[], Mapping[int, str]], patience_seconds: float) -> None:
-        self.requests: dict[Asked, Answer] = {}
+        self.requests: dict[OpenRequest, Answer] = {}
         self._connected, self._patience_seconds = connected, patience_seconds
         self._looked = self._waited = 0.0
 
@@ -34,7 +34,7 @@ class GivenUp:
         self._looked = now
         return bool(self.back())
 
-    def back(self) -> dict[int, Asked]:
+    def back(self) -> dict[int, OpenRequest]:
         """Requests whose node is back, by node."""
         if not self.requests:
             return {}

@@ -1,4 +1,4 @@
-"""A reply is checked before it can touch the global model; what fails is named, and left out."""
+"""A reply is checked before it can touch the global model; what fails is named, and dropped."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from cogen.adapter import Contract, Factors
+from cogen.adapter import Factors, Fingerprint
 from cogen.errors import ReplyError
 from cogen.merge.factored import leading, stack
 from cogen.protocol.wire import Frame
 
-REFUSED = "It is left out of this round."
+REFUSED = "It is dropped of this round."
 
 
 @dataclass(frozen=True)
-class Reply:
+class ClientUpdate:
     """One client's valid reply.
 
     Args:
@@ -47,17 +47,17 @@ class Expected:
 
     domain: str
     rank: int
-    contract: Contract
+    fingerprint: Fingerprint
     current: Mapping[str, Factors]
-    max_increment_norm: float
+    max_update_norm: float
     max_tokens: int
 
 
-def check_reply(frame: Frame, expected: Expected) -> Reply:
+def check_reply(frame: Frame, expected: Expected) -> ClientUpdate:
     """Turn what a client answered into a Reply.
 
-    Checks, in this order: tables, domain, contract, names, dtype, shapes and rank, finite values,
-    tokens, norm of the increment.
+    Checks, in this order: tables, domain, fingerprint, names, dtype, shapes and rank, finite values,
+    tokens, norm of the client update.
 
     Raises:
         ReplyError: says what was expected and what came.
@@ -68,16 +68,16 @@ def check_reply(frame: Frame, expected: Expected) -> Reply:
         raise _refuse("readable tables", f"{type(error).__name__}: {error}", expected) from None
 
 
-def _check(frame: Frame, expected: Expected) -> Reply:
+def _check(frame: Frame, expected: Expected) -> ClientUpdate:
     for kind in ("figures", "about"):
         if kind not in frame.header:
             raise _refuse(f"a table {kind!r}", "none", expected)
     about, arrays = frame.header["about"], frame.arrays
     if about.get("domain") != expected.domain:
         raise _refuse(f"domain {expected.domain!r}", repr(about.get("domain")), expected)
-    got = Contract(*(str(about.get(k, "")) for k in ("weights", "tokenizer", "modules")))
-    if got != expected.contract:
-        raise _refuse("the contract of the run's base", "another", expected)
+    got = Fingerprint(*(str(about.get(k, "")) for k in ("weights", "tokenizer", "modules")))
+    if got != expected.fingerprint:
+        raise _refuse("the fingerprint of the run's base", "another", expected)
     _check_arrays(arrays, expected)
     factors = {
         name: Factors(torch.from_numpy(arrays[f"{name}.a"]), torch.from_numpy(arrays[f"{name}.b"]), f.scaling)
@@ -85,7 +85,7 @@ def _check(frame: Frame, expected: Expected) -> Reply:
     }
     figures = _check_figures(frame.header["figures"], expected)
     _check_norm(factors, expected)
-    return Reply(expected.domain, factors, bytes_up=sum(a.nbytes for a in arrays.values()), **figures)
+    return ClientUpdate(expected.domain, factors, bytes_up=sum(a.nbytes for a in arrays.values()), **figures)
 
 
 def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
@@ -125,15 +125,15 @@ def _check_figures(figures: Mapping[str, Any], expected: Expected) -> dict[str, 
 
 
 def _check_norm(factors: Mapping[str, Factors], expected: Expected) -> None:
-    """Frobenius norm of the increment over all modules, from Gram matrices of the factors alone."""
+    """Frobenius norm of the client update over all modules, from Gram matrices of the factors alone."""
     total = 0.0
     for name, f in factors.items():
         start, _ = leading(expected.current[name], min(f.rank, expected.current[name].rank))
         both = stack([f, start], [1.0, -1.0])
         gram = (both.b.T.double() @ both.b.double()) * (both.a.double() @ both.a.T.double())
         total += max(float(gram.sum()), 0.0)
-    if total**0.5 > expected.max_increment_norm:
-        bound = f"an increment of norm up to {expected.max_increment_norm:g}"
+    if total**0.5 > expected.max_update_norm:
+        bound = f"a client update of norm up to {expected.max_update_norm:g}"
         raise _refuse(bound, f"{total**0.5:.4g}", expected)
 
 

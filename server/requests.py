@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter import Contract, Factors
+from cogen.adapter import Factors, Fingerprint
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
 from cogen.protocol.settings import settings_for
 from cogen.train.schedule import plan_round
 from server.client_registry import Client
-from server.replies import Expected, Reply, check_reply
+from server.replies import ClientUpdate, Expected, check_reply
 from server.transport import Answer
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class OpenRequest:
     """One request: to whom, in which round, from which global factors on."""
 
     client: Client
@@ -39,7 +39,9 @@ def request_for(config: RunConfig, client: Client, run_name: str, number: int) -
     return {"run": run_name, "round": number, "scaling": config.train.scaling, "settings": settings}
 
 
-def reply_from(config: RunConfig, contract: Contract, asked: Asked, answer: Answer, number: int) -> Reply:
+def reply_from(
+    config: RunConfig, fingerprint: Fingerprint, asked: OpenRequest, answer: Answer, number: int
+) -> ClientUpdate:
     """The checked reply that `answer` is in round `number`; one to an older round keeps what it started from.
 
     Raises:
@@ -48,9 +50,9 @@ def reply_from(config: RunConfig, contract: Contract, asked: Asked, answer: Answ
     if answer.frame is None:
         raise no_reply("a reply", answer.error, asked.domain)
     settings = config.train.model_copy(update={"tokens_per_round": asked.client.tokens_per_round})
-    tokens = plan_round(settings, 1, config.federation.num_rounds).num_blocks * settings.block_tokens
-    bound = config.federation.max_increment_norm
-    expected = Expected(asked.domain, asked.client.rank, contract, asked.start, bound, tokens)
+    tokens = plan_round(settings, 1, config.federation.num_rounds).num_blocks * settings.sequence_length
+    bound = config.federation.max_update_norm
+    expected = Expected(asked.domain, asked.client.rank, fingerprint, asked.start, bound, tokens)
     reply = check_reply(answer.frame, expected)
     if asked.round == number:
         return reply
@@ -60,7 +62,7 @@ def reply_from(config: RunConfig, contract: Contract, asked: Asked, answer: Answ
 def no_reply(expected: str, got: str, domain: str) -> ReplyError:
     """The error for a domain that did not answer, or with an error."""
     return ReplyError(
-        "no reply", expected=expected, got=got, where=f"domain {domain!r}", fix="It is left out of this round."
+        "no reply", expected=expected, got=got, where=f"domain {domain!r}", fix="It is dropped of this round."
     )
 
 

@@ -16,7 +16,7 @@ def draw(domains: Sequence[str], seed: int, number: int) -> list[str]:
 
 def sample_size(config: RunConfig) -> int:
     """Domains that a round asks: their share rounded up, and at least as many as must answer."""
-    share = math.ceil(config.federation.sample_frac * len(config.domains) - 1e-9)
+    share = math.ceil(config.federation.fraction_train * len(config.domains) - 1e-9)
     return max(share, config.min_valid_clients)
 
 

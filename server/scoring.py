@@ -12,12 +12,14 @@ from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.files import write_file
 from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
-from server.client_registry import Client, Roster
+from server.client_registry import Client, ClientRegistry
 from server.requests import request_for, to_arrays
-from server.transport import Answer, Post
+from server.transport import Answer, Transport
 
 
-def score_everywhere(run: RunFolder, config: RunConfig, post: Post, roster: Roster, final: Adapter) -> None:
+def score_everywhere(
+    run: RunFolder, config: RunConfig, transport: Transport, registry: ClientRegistry, final: Adapter
+) -> None:
     """Write `evaluation.json` with the cells of all domains that may send theirs.
 
     Raises:
@@ -28,16 +30,16 @@ def score_everywhere(run: RunFolder, config: RunConfig, post: Post, roster: Rost
     factors["combined"] = final.factors
     arrays = {key: a for name, f in factors.items() for key, a in to_arrays(f, f"{name}/").items()}
     shared = Frame({"models": dict.fromkeys(factors, config.train.scaling)}, arrays)
-    clients = _willing(run, domains, roster)
-    if not clients and roster.clients:
+    clients = _willing(run, domains, registry)
+    if not clients and registry.clients:
         run.append_event("evaluated", num_cells=0)
         return
     rows, found = ["base", *factors], dict[tuple[str, str], Cell]()
-    for domain, answer in _answers(config, post, roster.run_name, clients, shared):
+    for domain, answer in _answers(config, transport, registry.run_name, clients, shared):
         try:
             found |= {(cell.model, domain): cell for cell in _cells(answer, rows, domain)}
         except (KeyError, ValueError, TypeError) as error:
-            _leave_out(run, domain, f"{error}" if answer is None or answer.frame is None else _kind(error))
+            _drop(run, domain, f"{error}" if answer is None or answer.frame is None else _kind(error))
     cells = tuple(found[m, d] for m in rows for d in domains if (m, d) in found)
     if not cells:
         raise FederationError(
@@ -51,17 +53,17 @@ def score_everywhere(run: RunFolder, config: RunConfig, post: Post, roster: Rost
     run.append_event("evaluated", num_cells=len(cells))
 
 
-def _willing(run: RunFolder, domains: Sequence[str], roster: Roster) -> list[Client]:
+def _willing(run: RunFolder, domains: Sequence[str], registry: ClientRegistry) -> list[Client]:
     """The clients to ask; the reason of every other domain is in the events."""
     willing = []
     for domain in domains:
-        client = roster.clients.get(domain)
+        client = registry.clients.get(domain)
         if client is None:
-            _leave_out(run, domain, roster.why_missing(domain))
-        elif domain in roster.aside:
-            _leave_out(run, domain, "it was set aside")
+            _drop(run, domain, registry.why_missing(domain))
+        elif domain in registry.suspended:
+            _drop(run, domain, "it was suspended")
         elif not client.evaluates:
-            _leave_out(run, domain, "its policy keeps held-out numbers at the domain")
+            _drop(run, domain, "its policy keeps held-out numbers at the domain")
         else:
             willing.append(client)
     return willing
@@ -69,7 +71,7 @@ def _willing(run: RunFolder, domains: Sequence[str], roster: Roster) -> list[Cli
 
 def _answers(
     config: RunConfig,
-    post: Post,
+    transport: Transport,
     run_name: str,
     clients: Sequence[Client],
     shared: Frame,
@@ -78,10 +80,10 @@ def _answers(
     names = {c.node: c.domain.name for c in clients}
     headers = {c.node: {**shared.header, "request": request_for(config, c, run_name, number)} for c in clients}
     frames = {node: Frame(header, shared.arrays) for node, header in headers.items()}
-    waiting = post.send("evaluate", frames, seconds)
+    waiting = transport.send("evaluate", frames, seconds)
     asked = dict(waiting)
     found: dict[str, Answer | None] = dict.fromkeys(names.values())
-    found |= {names[asked[i]]: answer for i, answer in post.answers(waiting, seconds)}
+    found |= {names[asked[i]]: answer for i, answer in transport.answers(waiting, seconds)}
     return list(found.items())
 
 
@@ -107,5 +109,5 @@ def _kind(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _leave_out(run: RunFolder, domain: str, reason: str) -> None:
-    run.append_event("client_left_out", round=0, domain=domain, reason=f"scores: {reason}")
+def _drop(run: RunFolder, domain: str, reason: str) -> None:
+    run.append_event("client_dropped", round=0, domain=domain, reason=f"scores: {reason}")

@@ -53,7 +53,7 @@ class Answer:
     is_gone: bool = False
 
 
-class Post:
+class Transport:
     """Sends and collects over Flower's grid.
 
     Args:

@@ -1,4 +1,4 @@
-"""Public text on the server's machine: an increment that makes it worse does not enter."""
+"""Public text on the server's machine: a client update that makes it worse does not enter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cogen.errors import ReplyError
 from cogen.evaluate.score import score_windows
 from cogen.merge.factored import leading, stack
 from cogen.train.lora import attached
-from server.replies import REFUSED, Reply
+from server.replies import REFUSED, ClientUpdate
 
 
 class Validation:
@@ -23,8 +23,8 @@ class Validation:
         self.config = config
         self._scored: tuple[Mapping[str, Factors], float] | None = None
 
-    def check(self, current: Mapping[str, Factors], reply: Reply) -> None:
-        """Compare current + increment with the current global factors.
+    def check(self, current: Mapping[str, Factors], reply: ClientUpdate) -> None:
+        """Compare current + client update with the current global factors.
 
         Raises:
             ReplyError: more bits per byte than `validation_max_worse_bpb` are added.
@@ -59,11 +59,11 @@ class Validation:
     @cached_property
     def _windows(self) -> list[Window]:
         documents = read_corpus(str(self.config.federation.validation)).documents
-        limits = self.config.train.block_tokens, self.config.federation.validation_tokens
+        limits = self.config.train.sequence_length, self.config.federation.validation_tokens
         return heldout_windows(documents, self._base.tokenizer, *limits)
 
 
-def _with_increment(current: Mapping[str, Factors], reply: Reply) -> dict[str, Factors]:
+def _with_increment(current: Mapping[str, Factors], reply: ClientUpdate) -> dict[str, Factors]:
     """current + (trained - start), exactly, at the rank that this takes."""
     began = current if reply.start is None else reply.start
     return {

@@ -18,17 +18,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cogen.adapter import Contract
+from cogen.adapter import Fingerprint
 from cogen.deploy.certificates import ensure_certificate, ensure_link_certificate
 from cogen.deploy.enrolment import Terms
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.gateway import Gateway
 from cogen.deploy.gateway_process import server_of
-from cogen.deploy.invites import Invite, InviteContract, make_invite
+from cogen.deploy.invites import Invite, InviteFingerprint, make_invite
 from cogen.deploy.limits import Limits
 from cogen.flower.superlink import free_port
 
-CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
+FINGERPRINT = Fingerprint("a" * 64, "b" * 64, "c" * 64)
 APP = "d" * 64
 
 
@@ -102,7 +102,7 @@ class Gate:
             address=f"127.0.0.1:{self.port}",
             domain=domain,
             base="tiny",
-            contract=CONTRACT,
+            fingerprint=FINGERPRINT,
             app_sha256=APP,
             days=days,
         )
@@ -110,7 +110,7 @@ class Gate:
     def enrol(self, invite: Invite, key: NodeKey, **changed: object) -> httpx.Response:
         asked = {"token": invite.token, "domain": invite.domain, "public_key": key.line, "app_sha256": APP}
         with self.client(timeout=30.0) as client:
-            return client.post("/enrol", json={**asked, "contract": vars(CONTRACT), **changed})
+            return client.post("/enrol", json={**asked, "fingerprint": vars(FINGERPRINT), **changed})
 
     def member(self, domain: str) -> NodeKey:
         """Somebody who has joined."""
@@ -160,7 +160,7 @@ def gate(place: Path, limits: Limits, register: Callable[[str], int] | None = No
         ssl_certfile=folder.link / "server.pem",
         ssl_keyfile=folder.link / "server.key",
     )
-    terms = Terms("care", APP, InviteContract(**vars(CONTRACT)), register or take)
+    terms = Terms("care", APP, InviteFingerprint(**vars(FINGERPRINT)), register or take)
     gateway = Gateway(folder, f"https://127.0.0.1:{below}", terms, limits)
     with serving(uvicorn.Server(link)), serving(server_of(gateway, "127.0.0.1", port)):
         yield Gate(folder, port, upstream, gateway, registered)

@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from cogen.adapter import Contract
+from cogen.adapter import Fingerprint
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import Invite, make_invite
-from cogen.node.round_spec import AskedRound
+from cogen.node.round_spec import RoundSpec
 
 
 class Gateway:
@@ -32,10 +32,10 @@ class Gateway:
         self.address = ""
 
     def invite(
-        self, base: str, contract: Contract, app_sha256: str, days: float = 7.0, round: AskedRound | None = None
+        self, base: str, fingerprint: Fingerprint, app_sha256: str, days: float = 7.0, round: RoundSpec | None = None
     ) -> Invite:
         about = {"federation": "care", "address": self.address, "domain": "grid", "base": base}
-        return make_invite(self.folder, **about, contract=contract, app_sha256=app_sha256, days=days, round=round)
+        return make_invite(self.folder, **about, fingerprint=fingerprint, app_sha256=app_sha256, days=days, round=round)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from clients.domain import sealed
 from cogen.adapter import Factors
 from cogen.base import describe_base
 from cogen.config import load_config
-from cogen.node.home import Member, NodeHome
+from cogen.node.home import Membership, NodeHome
 from cogen.protocol.settings import settings_for
 from cogen.protocol.wire import Frame
 from tests.grid import InProcessGrid
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 RUN = "0123456789abcdef"
 
 
-def some_member() -> Member:
+def some_member() -> Membership:
     """What a domain `grid` might have joined; nothing of it is there."""
     about = {"federation": "f", "domain": "grid", "address": "localhost:1", "data": "d", "base_name": "b", "base": "b"}
-    return Member.model_validate(about | dict.fromkeys(("weights", "tokenizer", "modules", "app_sha256"), "0" * 64))
+    return Membership.model_validate(about | dict.fromkeys(("weights", "tokenizer", "modules", "app_sha256"), "0" * 64))
 
 
 def make_home(folder: Path, base: Path, data: Path, domain: str = "grid") -> NodeHome:
     """A folder as `cogen join` leaves it."""
     home = NodeHome(folder)
     home.make()
-    contract = vars(describe_base(str(base)).contract)
+    fingerprint = vars(describe_base(str(base)).fingerprint)
     about = {
         "federation": "test",
         "domain": domain,
@@ -47,7 +47,7 @@ def make_home(folder: Path, base: Path, data: Path, domain: str = "grid") -> Nod
         "base_name": "tiny",
         "base": str(base),
     }
-    home.write_member(Member(**about, **contract, app_sha256="0" * 64))
+    home.write_member(Membership(**about, **fingerprint, app_sha256="0" * 64))
     return home
 
 

@@ -16,20 +16,20 @@ from typing import Any
 
 from cogen.base import Base, load_base
 from cogen.config import Train
-from cogen.distributed import launched
+from cogen.distributed import process_rank
 from cogen.train.loop import Step
-from cogen.train.single import Trained, train_adapter
+from cogen.train.single import TrainedAdapter, train_adapter
 
 ROOT = Path(__file__).parent.parent
 SEEDS = ROOT / "seeds"
 # Seven blocks in steps of three: shares of one and two blocks, and none and one in the last step.
 SHORT = Train(
     tokens_per_round=448,
-    block_tokens=64,
-    batch_blocks=3,
+    sequence_length=64,
+    batch_size=3,
     learning_rate=0.01,
     rank=4,
-    clip_norm=0.1,  # below the gradient of any step, so that clipping acts
+    max_grad_norm=0.1,  # below the gradient of any step, so that clipping acts
     cpu_kernels="off",
     checkpoint_seconds=1e-9,
 )
@@ -65,7 +65,7 @@ def launch(*arguments: object) -> list[tuple[int, str, str]]:
     return [(child.returncode, *texts) for child, texts in zip(children, said, strict=True)]
 
 
-def train(base: Base, settings: Train, **options: Any) -> Trained:
+def train(base: Base, settings: Train, **options: Any) -> TrainedAdapter:
     """As the test trains it alone."""
     return train_adapter(base, {"grid": SEEDS / "grid.jsonl"}, settings, domain="grid", heldout_frac=0.15, **options)
 
@@ -76,7 +76,7 @@ def main(base_name: str, out: Path, device: str) -> None:
     Args:
         device: "cpu", or "own": the process's own accelerator.
     """
-    index = launched().index
+    index = process_rank().index
     base = load_base(base_name, device=None if device == "own" else device, precision="float32")
     state, copies = out / "state", (out / "state-of-step-1", out / "state-to-resume")
     called: list[int] = []
@@ -95,7 +95,7 @@ def main(base_name: str, out: Path, device: str) -> None:
     (out / f"said-{index}.json").write_text(json.dumps({**said, "called": called}))
 
 
-def _kept(made: Trained, folder: Path) -> dict[str, Any]:
+def _kept(made: TrainedAdapter, folder: Path) -> dict[str, Any]:
     made.adapter.save(folder)
     best = made.result.best
     return {"loss_nats": made.result.loss_nats, "best": None if best is None else [best.step, best.bits_per_byte]}

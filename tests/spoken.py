@@ -34,7 +34,7 @@ BODIES: dict[str, Any] = {
 HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"}
 HEADERS |= {f"flwr-{w}" for w in ("package-name", "package-version", "component-name", "public-key")}
 HEADERS |= {"flwr-timestamp", "flwr-signature"}
-ENROLMENT = {"token", "domain", "public_key", "app_sha256", "contract"}
+ENROLMENT = {"token", "domain", "public_key", "app_sha256", "fingerprint"}
 
 
 def pushed(requests: list[Said]) -> list[tuple[Message, Frame]]:

@@ -105,7 +105,7 @@ async def _one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, k
 
 
 def parsed(stream: bytes) -> Iterator[Said]:
-    """The requests of one connection; one that was cut off at its end is left out."""
+    """The requests of one connection; one that was cut off at its end is dropped."""
     while END in stream:
         head, _, rest = stream.partition(END)
         first, *lines = head.decode("latin-1").split("\r\n")

@@ -6,8 +6,8 @@ Shapes: `a (r, d_in)`, `b (d_out, r)`, `delta_W = scaling * b @ a (d_out, d_in)`
 from __future__ import annotations
 
 from cogen.adapter.factors import Factors, Gram, Layout, factor_digest, layout_of
-from cogen.adapter.fingerprint import Contract
+from cogen.adapter.fingerprint import Fingerprint
 from cogen.adapter.folder import Adapter
 from cogen.adapter.peft_config import lora_config
 
-__all__ = ["Adapter", "Contract", "Factors", "Gram", "Layout", "factor_digest", "layout_of", "lora_config"]
+__all__ = ["Adapter", "Factors", "Fingerprint", "Gram", "Layout", "factor_digest", "layout_of", "lora_config"]

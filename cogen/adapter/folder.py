@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter.factors import Factors, Gram, factor_digest, layout_of
-from cogen.adapter.fingerprint import Contract
+from cogen.adapter.fingerprint import Fingerprint
 from cogen.adapter.grams import GRAM_NAME, gram_bytes, gram_digest, open_grams
 from cogen.adapter.peft_config import CONFIG_NAME, WEIGHTS_NAME, config_json, malformed, read_config
 from cogen.adapter.stored import StoredFactors
@@ -31,7 +31,7 @@ class Adapter:
     Args:
         factors: module name (as in `model.named_modules()`) to its factors.
         base_name: what the base was called when the adapter was made.
-        contract: of the base; None for an adapter that was not made here.
+        fingerprint: of the base; None for an adapter that was not made here.
         manifest: the rest of `cogen.json` (domain, tokens trained, metrics, parents, ...).
         embeddings: those of the modules that are embeddings rather than linear layers.
         grams: second moments of the modules' inputs, for `regmean`; None where none were taken.
@@ -42,7 +42,7 @@ class Adapter:
 
     factors: Mapping[str, Factors]
     base_name: str
-    contract: Contract | None = None
+    fingerprint: Fingerprint | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
     embeddings: frozenset[str] = frozenset()
     grams: Mapping[str, Gram] | None = None
@@ -76,7 +76,7 @@ class Adapter:
             **self.manifest,
             "format": FORMAT,
             "base": self.base_name,
-            "contract": None if self.contract is None else vars(self.contract),
+            "fingerprint": None if self.fingerprint is None else vars(self.fingerprint),
             "factors_sha256": self.digest,
             **({} if self.grams is None else {"gram_sha256": gram_digest(self.grams)}),
         }
@@ -103,11 +103,11 @@ class Adapter:
 def _read(kind: type[Adapter], folder: Path, keep: bool) -> Adapter:
     config = read_config(folder)
     stored = StoredFactors(folder, config)
-    manifest, contract = _read_manifest(folder)
+    manifest, fingerprint = _read_manifest(folder)
     said, grams_said = manifest.pop("factors_sha256", None), manifest.pop("gram_sha256", None)
     base_name = str(manifest.pop("base", None) or config.get("base_model_name_or_path") or "")
     grams = open_grams(folder)
-    adapter = kind(dict(stored) if keep else stored, base_name, contract, manifest, stored.embeddings, grams)
+    adapter = kind(dict(stored) if keep else stored, base_name, fingerprint, manifest, stored.embeddings, grams)
     if adapter.digest != (said or adapter.digest):  # half-copied or edited
         raise malformed(folder, f"factors with sha256 {str(said)[:12]}", adapter.digest[:12])
     if grams_said is not None and grams_said != (found := "none" if grams is None else gram_digest(grams)):
@@ -129,16 +129,16 @@ def _to_peft(factors: Mapping[str, Factors], embeddings: frozenset[str]) -> dict
     return tensors
 
 
-def _read_manifest(folder: Path) -> tuple[dict[str, Any], Contract | None]:
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], Fingerprint | None]:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         return {}, None
     try:
         values = json.loads(path.read_text("utf-8"))
-        found = values.pop("contract", None)
-        contract = None if found is None else Contract(**found)
+        found = values.pop("fingerprint", None)
+        fingerprint = None if found is None else Fingerprint(**found)
     except (ValueError, TypeError, AttributeError) as error:
         raise malformed(folder, f"a {MANIFEST_NAME} of format {FORMAT}", str(error)) from None
     if values.pop("format", FORMAT) != FORMAT:
         raise malformed(folder, f"{MANIFEST_NAME} of format {FORMAT}", "another format")
-    return values, contract
+    return values, fingerprint

@@ -24,7 +24,7 @@ SIZES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorLocation:
     """Where a tensor lies in a file."""
 
     dtype: str
@@ -66,8 +66,8 @@ class StoredFactors(Mapping[str, Factors]):
             raise malformed(self.path.parent, "finite factors", f"NaN or infinity in {name}")
         return Factors(a=a, b=b, scaling=self._scalings[name])
 
-    def _modules(self, header: Mapping[str, Place]) -> dict[str, dict[str, Place]]:
-        found: dict[str, dict[str, Place]] = {}
+    def _modules(self, header: Mapping[str, TensorLocation]) -> dict[str, dict[str, TensorLocation]]:
+        found: dict[str, dict[str, TensorLocation]] = {}
         tables = set()
         for key, place in header.items():
             match = KEY.match(key)
@@ -82,7 +82,7 @@ class StoredFactors(Mapping[str, Factors]):
         self.embeddings = frozenset(tables)
         return dict(sorted(found.items()))
 
-    def _check(self, name: str, ab: Mapping[str, Place]) -> Layout:
+    def _check(self, name: str, ab: Mapping[str, TensorLocation]) -> Layout:
         folder = self.path.parent
         if set(ab) != {"A", "B"}:
             raise malformed(folder, f"lora_A and lora_B of {name}", f"lora_{''.join(sorted(ab))} alone")
@@ -104,7 +104,7 @@ def _weights_path(folder: Path) -> Path:
     return path
 
 
-def header_of(path: Path) -> dict[str, Place]:
+def header_of(path: Path) -> dict[str, TensorLocation]:
     """Where each tensor lies; the library checks that the file is whole and its header consistent."""
     from safetensors import SafetensorError, safe_open
 
@@ -119,12 +119,12 @@ def header_of(path: Path) -> dict[str, Place]:
     entries.pop("__metadata__", None)
     start = 8 + length
     return {
-        key: Place(e["dtype"], tuple(e["shape"]), start + e["data_offsets"][0], start + e["data_offsets"][1])
+        key: TensorLocation(e["dtype"], tuple(e["shape"]), start + e["data_offsets"][0], start + e["data_offsets"][1])
         for key, e in entries.items()
     }
 
 
-def read_tensor(file: Any, place: Place) -> Tensor:
+def read_tensor(file: Any, place: TensorLocation) -> Tensor:
     """The tensor at `place` of an open file, as float32."""
     import torch
 

@@ -1,1 +1,21 @@
 """Looking at adapters rather than combining them: diagnosis, search, contributions."""
+
+from cogen.analysis.contributions import Shapley, leave_one_out, shapley
+from cogen.analysis.diagnose import diagnose
+from cogen.analysis.diagnosis import Diagnosis
+from cogen.analysis.proposals import propose
+from cogen.analysis.search import search
+from cogen.analysis.trials import Candidate, Guards, SearchResult
+
+__all__ = [
+    "Candidate",
+    "Diagnosis",
+    "Guards",
+    "SearchResult",
+    "Shapley",
+    "diagnose",
+    "leave_one_out",
+    "propose",
+    "search",
+    "shapley",
+]

@@ -1,4 +1,4 @@
-"""Each adapter before a merge: contract, modules, finite numbers, norms and spectra beside the others'."""
+"""Each adapter before a merge: fingerprint, modules, finite numbers, norms and spectra beside the others'."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cogen.adapter import Adapter, Factors, layout_of
 from cogen.adapter.factors import is_finite
 from cogen.analysis.diagnosis import Finding
-from cogen.analysis.outliers import Spectrum, judge
+from cogen.analysis.outliers import Spectrum, find_outliers
 from cogen.errors import AdapterError
 from cogen.merge.factored import compress
 
@@ -23,9 +23,9 @@ Broken = list[dict[str, str]]  # by adapter, module to why it cannot be used
 def audit(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
     """What stands against each adapter, or is worth a look, in one pass over the factors.
 
-    `problem`: another contract, other shapes, NaN or infinity: a merge would refuse it or go wrong.
+    `problem`: another fingerprint, other shapes, NaN or infinity: a merge would refuse it or go wrong.
     `hint`: a norm or a spectrum far from those of the others (`cogen.analysis.outliers`).
-    `note`: no contract, modules that it lacks, no cohort to compare with.
+    `note`: no fingerprint, modules that it lacks, no cohort to compare with.
 
     Args:
         adapters: from `Adapter.open` or in memory. names: one each, for the findings.
@@ -43,9 +43,9 @@ def findings_of(
     adapters: Sequence[Adapter], names: Sequence[str], spectra: Sequence[Mapping[str, Spectrum]], broken: Broken
 ) -> list[Finding]:
     """All findings on adapters whose factors have been read; problems first."""
-    found = [*_contracts(adapters, names), *_modules(adapters, names), *_shapes(adapters, names)]
+    found = [*_fingerprints(adapters, names), *_modules(adapters, names), *_shapes(adapters, names)]
     found += [_unreadable(name, reasons) for name, reasons in zip(names, broken, strict=True) if reasons]
-    found += judge(spectra, names)
+    found += find_outliers(spectra, names)
     return sorted(found, key=lambda f: ("problem", "hint", "note").index(f.level))
 
 
@@ -90,39 +90,39 @@ def _usual(kinds: Sequence[Mapping[str, Kind]]) -> dict[str, Kind]:
     return {module: counts.most_common(1)[0][0] for module, counts in seen.items()}
 
 
-def _contracts(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
-    """Adapters without a contract, and those with another one than most have."""
-    signed = [a.contract for a in adapters if a.contract is not None]
-    unsigned = "no contract (no cogen.json made here), so that nothing vouches for the base it was made for."
+def _fingerprints(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
+    """Adapters without a fingerprint, and those with another one than most have."""
+    signed = [a.fingerprint for a in adapters if a.fingerprint is not None]
+    unsigned = "no fingerprint (no cogen.json made here), so that nothing vouches for the base it was made for."
     if not signed:
-        return [Finding("", "contract", "note", "", f"Each has {unsigned}")]
+        return [Finding("", "fingerprint", "note", "", f"Each has {unsigned}")]
     usual = Counter(signed).most_common(1)[0][0]
     found = []
     for adapter, name in zip(adapters, names, strict=True):
-        if adapter.contract is None:
-            found.append(Finding(name, "contract", "note", "", f"It has {unsigned}"))
-        elif adapter.contract != usual:
-            differing = [k for k, v in vars(usual).items() if vars(adapter.contract)[k] != v]
+        if adapter.fingerprint is None:
+            found.append(Finding(name, "fingerprint", "note", "", f"It has {unsigned}"))
+        elif adapter.fingerprint != usual:
+            differing = [k for k, v in vars(usual).items() if vars(adapter.fingerprint)[k] != v]
             text = f"It was made for another base: {' and '.join(differing)} differ from those of most. A merge refuses it."
-            found.append(Finding(name, "contract", "problem", "", text))
+            found.append(Finding(name, "fingerprint", "problem", "", text))
     return found
 
 
 def _modules(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
-    """Adapters that lack modules; a merge takes that only where every contract vouches for one base."""
+    """Adapters that lack modules; a merge takes that only where every fingerprint vouches for one base."""
     every = set().union(*(a.factors for a in adapters))
-    is_signed = all(a.contract is not None for a in adapters)
+    is_signed = all(a.fingerprint is not None for a in adapters)
     found = []
     for adapter, name in zip(adapters, names, strict=True):
         if lacking := sorted(every - set(adapter.factors)):
-            then = "There it counts as zero." if is_signed else "A merge refuses that where a contract is missing."
+            then = "There it counts as zero." if is_signed else "A merge refuses that where a fingerprint is missing."
             text = f"It lacks {len(lacking)} of the {len(every)} modules, {lacking[0]} for one. {then}"
             found.append(Finding(name, "modules", "note" if is_signed else "problem", lacking[0], text))
     return found
 
 
 def _shapes(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
-    """Adapters with modules of another shape than most have; those are left out of all numbers."""
+    """Adapters with modules of another shape than most have; those are dropped of all numbers."""
     kinds = [_kinds(adapter) for adapter in adapters]
     usual = _usual(kinds)
     found = []

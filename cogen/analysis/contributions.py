@@ -24,7 +24,7 @@ Value = Callable[[frozenset[str]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Share:
+class ShapleyShare:
     """One adapter's part in one domain, in bits per byte; `low` to `high` covers it in 95% of draws."""
 
     value: float
@@ -44,7 +44,7 @@ class Shapley:
         num_permutations: drawn, reverses included; 0 where exact.
     """
 
-    shares: Mapping[str, Mapping[str, Share]]
+    shares: Mapping[str, Mapping[str, ShapleyShare]]
     total: Mapping[str, float]
     is_exact: bool
     num_permutations: int
@@ -132,7 +132,7 @@ def to_json(alone: Mapping[str, Mapping[str, float]], found: Shapley) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _exact(names: Sequence[str], ask: Value, domains: list[str]) -> dict[str, dict[str, Share]]:
+def _exact(names: Sequence[str], ask: Value, domains: list[str]) -> dict[str, dict[str, ShapleyShare]]:
     count = len(names)
     shares = {}
     for name in names:
@@ -143,13 +143,13 @@ def _exact(names: Sequence[str], ask: Value, domains: list[str]) -> dict[str, di
             for some in map(frozenset, itertools.combinations(others, size)):
                 terms.append((weight, _gain(ask, some, name)))
         values = {d: math.fsum(w * gain[d] for w, gain in terms) for d in domains}
-        shares[name] = {d: Share(v, 0.0, v, v) for d, v in values.items()}
+        shares[name] = {d: ShapleyShare(v, 0.0, v, v) for d, v in values.items()}
     return shares
 
 
 def _sampled(
     names: Sequence[str], ask: Value, domains: list[str], num_pairs: int, seed: int
-) -> dict[str, dict[str, Share]]:
+) -> dict[str, dict[str, ShapleyShare]]:
     chance = random.Random(seed)
     seen: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     for _ in range(num_pairs):
@@ -170,12 +170,12 @@ def _gain(ask: Value, some: frozenset[str], name: str) -> dict[str, float]:
     return {domain: before[domain] - after[domain] for domain in before}
 
 
-def _share(observed: Sequence[float]) -> Share:
+def _share(observed: Sequence[float]) -> ShapleyShare:
     count = len(observed)
     mean = math.fsum(observed) / count
     error = math.sqrt(math.fsum((x - mean) ** 2 for x in observed) / (count - 1) / count)
     reach = t_quantile(count - 1) * error
-    return Share(mean, error, mean - reach, mean + reach)
+    return ShapleyShare(mean, error, mean - reach, mean + reach)
 
 
 def t_quantile(degrees: int) -> float:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from cogen.adapter import Adapter, Factors
 from cogen.analysis.adapter_checks import Broken, findings_of, plan_modules, read_parts, spectrum_of
 from cogen.analysis.diagnosis import Diagnosis
+from cogen.analysis.module_stats import ModuleStats, diagnosis_of, family_of
 from cogen.analysis.outliers import Spectrum
 from cogen.errors import MergeError
 from cogen.merge.core import core_space
 from cogen.merge.factored import NULL_LEVEL, Compressed, compress, norm, numerical_rank, stack
-from cogen.merge.module_stats import Tally, diagnosis_of, family_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def diagnose(
       same update and has another one. No other number here depends on that choice.
 
     A module that an adapter lacks counts as zero; one that is not finite, or of another shape than most have,
-    is a finding and is left out.
+    is a finding and is dropped.
 
     Args:
         adapters: at least two, from `Adapter.open` or in memory. names: one each, all different.
@@ -66,7 +66,7 @@ def diagnose(
     _check(adapters, names)
     spectra: list[dict[str, Spectrum]] = [{} for _ in adapters]
     broken: Broken = [{} for _ in adapters]
-    families: dict[str, Tally] = {}
+    families: dict[str, ModuleStats] = {}
     for module, users in plan_modules(adapters).items():
         parts = read_parts(adapters, module, users, broken)
         forms = {i: compress(f, None) for i, f in parts.items()}
@@ -141,7 +141,7 @@ def _bases(forms: Mapping[int, Compressed], count: int) -> _Bases:
     return _Bases(u / u.norm(dim=0), v / v.norm(dim=0), values, owner, ranks)
 
 
-def _measure(module: str, parts: Mapping[int, Factors], forms: Mapping[int, Compressed], count: int) -> Tally:
+def _measure(module: str, parts: Mapping[int, Factors], forms: Mapping[int, Compressed], count: int) -> ModuleStats:
     """Everything about one module, as sums that add up over modules."""
     import torch
 
@@ -149,7 +149,7 @@ def _measure(module: str, parts: Mapping[int, Factors], forms: Mapping[int, Comp
     live = {i: form for i, form in forms.items() if float(form.singular_values[0]) > 0}
     if not live:
         zeros = torch.zeros(7, count, count, dtype=torch.float64)
-        return Tally(zeros, zeros[0, 0], zeros[0, 0, :1], averaging)
+        return ModuleStats(zeros, zeros[0, 0], zeros[0, 0, :1], averaging)
     d_out, d_in = next(iter(parts.values())).shape
     bases = _bases(live, count)
     gram_out, gram_in = (bases.u.T @ bases.u).double(), (bases.v.T @ bases.v).double()
@@ -160,7 +160,7 @@ def _measure(module: str, parts: Mapping[int, Factors], forms: Mapping[int, Comp
     sums = torch.stack([inner, meeting, weight, *(weight * x for x in overlaps)])
     shared, vectors, num_directions = shared_directions(gram_out, bases.ranks, d_out)
     shared_energy = float((shared * (vectors * bases.values[:, None]).square().sum(dim=0)).sum())
-    return Tally(sums, energy, mean_values.square(), averaging, num_directions, len(shared), shared_energy)
+    return ModuleStats(sums, energy, mean_values.square(), averaging, num_directions, len(shared), shared_energy)
 
 
 def _overlaps(gram: Tensor, bases: _Bases, dimension: int) -> tuple[Tensor, Tensor]:

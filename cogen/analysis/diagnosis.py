@@ -21,7 +21,7 @@ class Finding:
 
     Args:
         adapter: its name; empty where it is about all of them.
-        kind: refused, contract, modules, shape, unreadable, norm, module norm, spectrum or cohort.
+        kind: refused, fingerprint, modules, shape, unreadable, norm, module norm, spectrum or cohort.
         level: "problem" (a merge would refuse it or go wrong), "hint" (look at it) or "note".
         module: the one it shows most in; empty where that makes no sense.
         text: one or two sentences.

@@ -22,7 +22,7 @@ MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 NOTHING = math.log(1e-30)
 
 
-def judge(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str]) -> list[Finding]:
+def find_outliers(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str]) -> list[Finding]:
     """Hints on adapters whose norms or spectra are far from those of the others.
 
     Far is a distance from the median of the others of more than FAR times their spread

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 from cogen.analysis.scales import next_scale, promise, tidy
-from cogen.analysis.trials import Candidate, Guards, SearchResult, Trial, conclude, judge
+from cogen.analysis.trials import Candidate, Guards, SearchResult, Trial, conclude, score_trial
 from cogen.errors import MergeError
 from cogen.merge.rule import Rule
 
@@ -62,7 +62,7 @@ def search(
         if key not in found:
             if len(found) == budget:
                 break
-            found[key] = judge(candidate, stage, score(candidate), base, general, guards)
+            found[key] = score_trial(candidate, stage, score(candidate), base, general, guards)
         try:
             stage, candidate = course.send(found[key])
         except StopIteration:

@@ -113,7 +113,7 @@ class SearchResult:
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def judge(
+def score_trial(
     candidate: Candidate,
     stage: str,
     scores: Mapping[str, float],

@@ -27,7 +27,7 @@ from cogen.cli import (
     train,
     watch,
 )
-from cogen.distributed import launched
+from cogen.distributed import process_rank
 from cogen.errors import CogenError, ConfigError
 
 app = typer.Typer(
@@ -73,9 +73,9 @@ def common(
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise typer.Exit
-    if launched().count > 1 and context.invoked_subcommand != "train":
+    if process_rank().count > 1 and context.invoked_subcommand != "train":
         fix = "Start this command without accelerate launch or torchrun; only cogen train works in several."
-        got = f"{launched().count} processes"
+        got = f"{process_rank().count} processes"
         raise ConfigError(f"cannot run cogen {context.invoked_subcommand}", expected="one process", got=got, fix=fix)
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     except CogenError as error:
         if debug:
             raise
-        if launched().local_index == 0:  # a mistake is one line on a machine, however many processes meet it
+        if process_rank().local_index == 0:  # a mistake is one line on a machine, however many processes meet it
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from cogen.errors import ConfigError
 from cogen.settings import apply_overrides
 
 
-def given_config(
+def cli_config(
     domain: str, path: str, heldout_frac: float, overrides: Sequence[str], tables: Sequence[str]
 ) -> RunConfig:
     """Through the config's own checks, so that bounds and unknown keys read the same everywhere.

@@ -32,9 +32,9 @@ def data(
 
     Example: cogen data seeds/clinical.jsonl --base smollm2-135m
     """
-    from cogen.train.memory import keep_pages
+    from cogen.train.memory import tune_allocator
 
-    keep_pages()
+    tune_allocator()
     from cogen.cli.run_data import run_data
 
     flags = {"strict": strict, "redact": redact, "perplexity_filter": perplexity_filter}

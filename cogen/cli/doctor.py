@@ -23,9 +23,9 @@ def doctor(
 
     Example: cogen doctor clinical.invite --data ./notes
     """
-    from cogen.train.memory import keep_pages
+    from cogen.train.memory import tune_allocator
 
-    keep_pages()
+    tune_allocator()
     from cogen.cli.run_doctor import run_doctor
 
     run_doctor(source, data, base, folder, as_json=as_json)

@@ -20,19 +20,19 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="evaluation.json to write.")] = None,
     heldout_frac: Annotated[float, typer.Option(help="As in training; 1 reads everything.")] = 0.05,
     max_heldout_tokens: Annotated[int, typer.Option(help="Per corpus.")] = 8192,
-    block_tokens: Annotated[int, typer.Option(help="Window that a long document is cut into.")] = 512,
+    sequence_length: Annotated[int, typer.Option(help="Window that a long document is cut into.")] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Score the base and adapters: bits per byte on held-out text, probes, made-up answers, tasks.
 
     Example: cogen evaluate --adapter combined=runs/quickstart/merged --data grid=seeds/grid.jsonl
     """
-    from cogen.train.memory import keep_pages
+    from cogen.train.memory import tune_allocator
 
-    keep_pages()
+    tune_allocator()
     from cogen.cli.run_evaluate import Asked, Heldout, run_evaluate
 
     names = tuple(name.strip() for name in tasks.split(",") if name.strip())
-    heldout = Heldout(tuple(data), heldout_frac, max_heldout_tokens, block_tokens)
+    heldout = Heldout(tuple(data), heldout_frac, max_heldout_tokens, sequence_length)
     asked = Asked(heldout, tuple(probes), tuple(questions), names, task_folder, task_limit)
     run_evaluate(base, adapter, asked, out, as_json=as_json)

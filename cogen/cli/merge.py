@@ -48,7 +48,7 @@ def merge(
     heldout_frac: Annotated[float, typer.Option(help="As in training; this part is not looked at.")] = 0.05,
     validation_frac: Annotated[float, typer.Option(help="Share of documents next to it to score on.")] = 0.1,
     max_tokens: Annotated[int, typer.Option(help="Scored of each corpus.")] = 2048,
-    block_tokens: Annotated[int, typer.Option(help="Window that a long document is cut into.")] = 512,
+    sequence_length: Annotated[int, typer.Option(help="Window that a long document is cut into.")] = 512,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adapter that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -57,9 +57,9 @@ def merge(
     Example: cogen merge adapters/grid adapters/clinical --out merged --rank 32
     """
     if search or contributions:
-        from cogen.train.memory import keep_pages
+        from cogen.train.memory import tune_allocator
 
-        keep_pages()
+        tune_allocator()
     from cogen.cli.run_merge import Look, Scoring, run_merge
 
     given = {"method": method, "scale": scale, "rank": rank, "energy": energy, "density": density}
@@ -67,6 +67,15 @@ def merge(
     settings = {name: value for name, value in given.items() if value is not None}
     look = Look(diagnose, search, contributions)
     scoring = Scoring(
-        base, data, general, budget, candidates, permutations, heldout_frac, validation_frac, max_tokens, block_tokens
+        base,
+        data,
+        general,
+        budget,
+        candidates,
+        permutations,
+        heldout_frac,
+        validation_frac,
+        max_tokens,
+        sequence_length,
     )
     run_merge(inputs, out, weights, settings, without, look, scoring, overwrite=overwrite, as_json=as_json)

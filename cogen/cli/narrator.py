@@ -43,7 +43,7 @@ class Narrator:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def follow(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         """Show one event."""
         show = getattr(self, f"_{event['event']}", None)
         if show is not None:
@@ -64,10 +64,10 @@ class Narrator:
         self._say(f"{how} · base {event['base']} · {self.num_clients} clients · {self.num_rounds} round(s)")
 
     def _round_costs(self, event: dict[str, Any]) -> None:
-        from cogen.train.cost import Cost
+        from cogen.train.cost import TrainingCost
 
         for domain, cost in event["domains"].items():
-            self._say(f"{domain} · a round takes {Cost(**cost)}")
+            self._say(f"{domain} · a round takes {TrainingCost(**cost)}")
 
     def _round_started(self, event: dict[str, Any]) -> None:
         self.round, self.heard, self.losses, self.steps = event["round"], 0, {}, 0
@@ -94,13 +94,13 @@ class Narrator:
 
     def _client_left_out(self, event: dict[str, Any]) -> None:
         self._end_bar(self._title(event["domain"]))
-        self._say(f"round {event['round']} · {event['domain']} left out: {event['reason']}")
+        self._say(f"round {event['round']} · {event['domain']} dropped: {event['reason']}")
 
     def _client_asked_again(self, event: dict[str, Any]) -> None:
         self._say(f"round {event['round']} · {event['domain']} asked again: its node is back")
 
     def _client_set_aside(self, event: dict[str, Any]) -> None:
-        self._say(f"round {event['round']} · {event['domain']} set aside: {event['reason']}")
+        self._say(f"round {event['round']} · {event['domain']} suspended: {event['reason']}")
 
     def _answer_refused(self, event: dict[str, Any]) -> None:
         self._say(f"refused {event['reason']}")
@@ -135,22 +135,22 @@ class Narrator:
             left = duration(event["seconds"] * num_left)
             self._say(f"seed {event['seed']} done in {duration(event['seconds'])} · about {left} left")
 
-    def _control_started(self, event: dict[str, Any]) -> None:
+    def _baseline_started(self, event: dict[str, Any]) -> None:
         self.num_left_tokens = event["num_left_tokens"]
-        self._say(f"training {event['control']}, to compare with · {self.num_left_tokens} tokens of controls left")
+        self._say(f"training {event['baseline']}, to compare with · {self.num_left_tokens} tokens of baselines left")
 
-    def _control_step(self, event: dict[str, Any]) -> None:
+    def _baseline_step(self, event: dict[str, Any]) -> None:
         rate = max(event["tokens_per_second"], 1e-9)
         left = duration((self.num_left_tokens - event["num_tokens"]) / rate)
         note = f"loss {event['loss_nats']:.2f} · {rate:.0f} tok/s · {left} left"
-        self._advance(event["control"], "step", event["step"], event["num_steps"], note)
+        self._advance(event["baseline"], "step", event["step"], event["num_steps"], note)
 
-    def _control_trained(self, event: dict[str, Any]) -> None:
-        self._end_bar(event["control"])
+    def _baseline_trained(self, event: dict[str, Any]) -> None:
+        self._end_bar(event["baseline"])
 
-    def _control_left_out(self, event: dict[str, Any]) -> None:
-        self._end_bar(event["control"])
-        self._say(f"{event['control']} left out: {event['reason']}")
+    def _baseline_failed(self, event: dict[str, Any]) -> None:
+        self._end_bar(event["baseline"])
+        self._say(f"{event['baseline']} dropped: {event['reason']}")
 
     def _score_step(self, event: dict[str, Any]) -> None:
         rate = max(event["tokens_per_second"], 1e-9)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cogen.base import Base, load_base
-from cogen.cli.run_generate import speaking
+from cogen.cli.run_generate import with_model
 from cogen.cli.show import named_paths
 from cogen.errors import ConfigError
 from cogen.evaluate.generate import stream
-from cogen.evaluate.models import Voices, find_voices
+from cogen.evaluate.models import ModelSet, find_models
 
 HELP = """\
 text                 is continued (with --template: answered)
@@ -38,10 +38,10 @@ def run_chat(
     seed: int,
 ) -> None:
     """Load the base, then answer line by line until the end of input."""
-    voices = find_voices(source, named_paths(adapters, "--adapter"), base_name)
-    first = model or voices.names[0]
-    voices.load(first)
-    base = load_base(voices.base, precision=voices.precision)
+    model_set = find_models(source, named_paths(adapters, "--adapter"), base_name)
+    first = model or model_set.names[0]
+    model_set.load(first)
+    base = load_base(model_set.base, precision=model_set.precision)
     if template and base.tokenizer.chat_template is None:
         raise ConfigError(
             "cannot use option",
@@ -50,9 +50,9 @@ def run_chat(
             where="--template",
             fix="Leave it out.",
         )
-    session = Session(base, voices, None if side_by_side else first, template, max_tokens, temperature, seed)
+    session = Session(base, model_set, None if side_by_side else first, template, max_tokens, temperature, seed)
     with session:
-        print(f"{voices.base} · {', '.join(voices.names)} · /help", file=sys.stderr)
+        print(f"{model_set.base} · {', '.join(model_set.names)} · /help", file=sys.stderr)
         for line in _lines():
             if not session.take(line):
                 return
@@ -68,7 +68,7 @@ class Session:
     """
 
     base: Base
-    voices: Voices
+    model_set: ModelSet
     model: str | None
     template: bool
     max_tokens: int
@@ -105,7 +105,7 @@ class Session:
 
     def _command(self, word: str, rest: str) -> None:
         if word == "use":
-            self.voices.load(rest)
+            self.model_set.load(rest)
             self.model = rest
         elif word == "all":
             self.model = None
@@ -119,7 +119,7 @@ class Session:
             self.turns.clear()
         elif word != "help":
             raise ValueError(f"/{word} is not known")
-        said = HELP.format(names=", ".join(self.voices.names)) if word == "help" else self._state()
+        said = HELP.format(names=", ".join(self.model_set.names)) if word == "help" else self._state()
         print(said, file=sys.stderr)
 
     def _state(self) -> str:
@@ -146,7 +146,7 @@ class Session:
         from rich.table import Table
         from rich.text import Text
 
-        said = dict.fromkeys(self.voices.names, "")
+        said = dict.fromkeys(self.model_set.names, "")
 
         def table() -> Table:
             columns = Table(*said, expand=True)
@@ -159,12 +159,12 @@ class Session:
                     said[name] += piece
                     live.update(table(), refresh=live.console.is_terminal)
             live.update(table(), refresh=True)
-        return said[self.voices.names[0]]
+        return said[self.model_set.names[0]]
 
     def _reply(self, name: str, line: str) -> Iterator[str]:
         if name != self._speaker:
             self._attached.close()
-            self._attached.enter_context(speaking(self.base, self.voices, name))
+            self._attached.enter_context(with_model(self.base, self.model_set, name))
             self._speaker = name
         seed = self.seed + len(self.turns)
         yield from stream(self.base, self._prompt(line), self.max_tokens, self.temperature, seed)

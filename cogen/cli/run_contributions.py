@@ -40,7 +40,7 @@ def run_contributions(
     heldout_frac: float,
     validation_frac: float,
     max_tokens: int,
-    block_tokens: int,
+    sequence_length: int,
     num_permutations: int,
     seed: int,
     as_json: bool = False,
@@ -65,7 +65,7 @@ def run_contributions(
     require_several(adapters)
     shares = dict(zip(adapters, _shares(rule, weights, len(adapters)), strict=True))
     documents = read_validation(data, heldout_frac, validation_frac)
-    bench = make_bench(base_name, adapters, documents, max_tokens, block_tokens)
+    bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
     alone, found = _valued(bench, rule, shares, num_permutations, seed)
     if out is not None:
         write_file(out, to_json(alone, found).encode())

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cogen.base import Base, load_base
-from cogen.cli.cli_config import given_config
+from cogen.cli.cli_config import cli_config
 from cogen.cli.show import byte_bar, print_json
 from cogen.config import Train
 from cogen.data import Prepared
-from cogen.data.card import Cost
+from cogen.data.card import CorpusCost
 from cogen.files import write_file
 from cogen.report.card import card_page, card_text
 from cogen.train.corpus import prepare_corpus
@@ -32,7 +32,7 @@ def run_data(
     as_json: bool,
 ) -> None:
     """Prepare the corpus with a bar, write the card and its page, print it."""
-    config = given_config("data", path, heldout_frac, overrides, ("data", "train"))
+    config = cli_config("data", path, heldout_frac, overrides, ("data", "train"))
     base = load_base(base_name)
     if with_cost:
         require_context(base.info, config.train)
@@ -48,12 +48,12 @@ def run_data(
         print(f"{card_text(card)}\n\n{folder / 'card.html'}")
 
 
-def measured_cost(base: Base, prepared: Prepared, settings: Train) -> Cost:
+def measured_cost(base: Base, prepared: Prepared, settings: Train) -> CorpusCost:
     """What a round takes here, by a few real training steps."""
     print("timing a few training steps", file=sys.stderr)
     return cost_at(base, prepared, settings, measure_rate(base, prepared.train, settings))
 
 
-def cost_at(base: Base, prepared: Prepared, settings: Train, rate: float) -> Cost:
+def cost_at(base: Base, prepared: Prepared, settings: Train, rate: float) -> CorpusCost:
     """What a round takes at `rate` tokens a second."""
     return card_cost(training_cost(base, settings), prepared.num_train_tokens, rate)

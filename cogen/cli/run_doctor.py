@@ -33,7 +33,7 @@ from cogen.node.doctor import (
 )
 from cogen.node.home import NodeHome, default_home
 from cogen.node.policy import Policy, read_policy, within
-from cogen.node.round_spec import AskedRound, asked_round, default_round
+from cogen.node.round_spec import RoundSpec, default_round_spec, round_spec
 from cogen.settings import read_toml
 from cogen.train.corpus import prepare_corpus
 from cogen.versions import versions
@@ -50,13 +50,13 @@ class Asked:
 
     base: str
     settings: Train
-    round: AskedRound | None
+    round: RoundSpec | None
     invite: Invite | None = None
     config: RunConfig | None = None
 
     @property
     def deadline_seconds(self) -> float:
-        return (self.round or default_round()).round_deadline_seconds
+        return (self.round or default_round_spec()).round_deadline_seconds
 
 
 def run_doctor(source: Path, data: str | None, base: str | None, folder: Path | None, *, as_json: bool) -> None:
@@ -89,15 +89,19 @@ def run_doctor(source: Path, data: str | None, base: str | None, folder: Path | 
 def _asked(source: Path, invite: Invite | None, home: NodeHome) -> Asked:
     policy = read_policy(home.policy) if home.policy.is_file() else Policy()
     if invite is not None:
-        return Asked(invite.base, within(policy, (invite.round or default_round()).train), invite.round, invite=invite)
+        return Asked(
+            invite.base, within(policy, (invite.round or default_round_spec()).train), invite.round, invite=invite
+        )
     config = load_config(source)
-    return Asked(config.base.name, within(policy, config.train), asked_round(config, Domain(name="any")), config=config)
+    return Asked(config.base.name, within(policy, config.train), round_spec(config, Domain(name="any")), config=config)
 
 
 def _asks(asked: Asked) -> Check:
     """What is measured below."""
     asks = asked.settings
-    text = f"rank {asks.rank}, {asks.tokens_per_round} tokens, {asks.batch_blocks} blocks of {asks.block_tokens} a step"
+    text = (
+        f"rank {asks.rank}, {asks.tokens_per_round} tokens, {asks.batch_size} blocks of {asks.sequence_length} a step"
+    )
     if asked.round is None:
         fix = "The invite does not say what a round asks; these are the defaults. Ask for a new one."
         return Check("round", "warning", text, fix)
@@ -137,12 +141,12 @@ def _training(asked: Asked, name: str, data: str | None, say: Any) -> Proposal |
     try:
         info = describe_base(name)
         if asked.invite is not None:
-            asked.invite.base_contract.require(info.contract, name)
-        say(Check("base", "ok", f"{name}, {info.contract.weights[:12]}"))
+            asked.invite.base_fingerprint.require(info.fingerprint, name)
+        say(Check("base", "ok", f"{name}, {info.fingerprint.weights[:12]}"))
         if data is None:
             say(Check("corpus", "warning", "not looked at", "Name it with --data."))
             return None
-        base = load_base(name, precision=(asked.round or default_round()).precision)
+        base = load_base(name, precision=(asked.round or default_round_spec()).precision)
         settings = asked.config.data if asked.config else None
         with byte_bar("data") as bar:
             prepared = prepare_corpus(base, data, settings, progress=bar.update)

@@ -31,7 +31,7 @@ class Heldout:
     data: tuple[str, ...]
     heldout_frac: float
     max_tokens: int
-    block_tokens: int
+    sequence_length: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _windows(base: Base, paths: Mapping[str, str], heldout: Heldout) -> dict[str
     with byte_bar("data") as bar:
         documents = {name: _heldout(base, path, heldout.heldout_frac, bar.update) for name, path in paths.items()}
     return {
-        name: heldout_windows(some, base.tokenizer, heldout.block_tokens, heldout.max_tokens)
+        name: heldout_windows(some, base.tokenizer, heldout.sequence_length, heldout.max_tokens)
         for name, some in documents.items()
     }
 

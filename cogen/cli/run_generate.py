@@ -11,7 +11,7 @@ from cogen.base import Base, load_base
 from cogen.cli.show import named_paths, print_json
 from cogen.errors import ConfigError
 from cogen.evaluate.generate import generate
-from cogen.evaluate.models import Voices, find_voices
+from cogen.evaluate.models import ModelSet, find_models
 from cogen.train.lora import attached
 
 
@@ -30,13 +30,13 @@ def run_generate(
 ) -> None:
     """Continue every prompt with every model; each model is attached once."""
     texts = _texts(prompts)
-    voices = find_voices(source, named_paths(adapters, "--adapter"), base_name)
-    chosen = models or [voices.names[0]]
+    model_set = find_models(source, named_paths(adapters, "--adapter"), base_name)
+    chosen = models or [model_set.names[0]]
     for name in chosen:
-        voices.load(name)  # fails before the base is loaded
-    base = load_base(voices.base, precision=voices.precision)
+        model_set.load(name)  # fails before the base is loaded
+    base = load_base(model_set.base, precision=model_set.precision)
     for name in chosen:
-        with speaking(base, voices, name):
+        with with_model(base, model_set, name):
             replies = generate(base, texts, max_tokens, temperature, seed, stop=stop)
         for prompt, reply in zip(texts, replies, strict=True):
             if as_json:
@@ -47,13 +47,13 @@ def run_generate(
 
 
 @contextmanager
-def speaking(base: Base, voices: Voices, name: str) -> Iterator[None]:
+def with_model(base: Base, model_set: ModelSet, name: str) -> Iterator[None]:
     """The base with the adapter of a row attached, while the block runs.
 
     Raises:
-        ContractMismatch: the adapter was made for another base.
+        FingerprintMismatch: the adapter was made for another base.
     """
-    adapter = voices.load(name)
+    adapter = model_set.load(name)
     if adapter is None:
         yield
         return

@@ -14,7 +14,7 @@ from cogen.deploy.invites import make_invite
 from cogen.deploy.members import all_members, require_free
 from cogen.errors import ConfigError
 from cogen.flower.bundle import installed_app_sha256
-from cogen.node.round_spec import asked_round
+from cogen.node.round_spec import round_spec
 
 
 def run_invite(domain: str, days: int, place: Path) -> None:
@@ -39,10 +39,10 @@ def run_invite(domain: str, days: int, place: Path) -> None:
         address=about.public_address,
         domain=domain,
         base=Path(base.name).name if Path(base.name).is_dir() else base.name,  # no path of this machine
-        contract=base.contract,
+        fingerprint=base.fingerprint,
         app_sha256=installed_app_sha256(),
         days=days,
-        round=asked_round(settings, settings.domains[names.index(domain)]),
+        round=round_spec(settings, settings.domains[names.index(domain)]),
     )
     print(invite.to_toml(), end="")
     print(f"an invite for {domain}, open until {invite.expires:%Y-%m-%d %H:%M} UTC, to be used once", file=sys.stderr)

@@ -13,7 +13,7 @@ from cogen.cli.show import byte_bar, duration
 from cogen.deploy.invites import Invite, read_invite
 from cogen.deploy.join import join, member_of, prepare_data, require_same, sole, stay
 from cogen.errors import ConfigError
-from cogen.node.home import Member, NodeHome, default_home
+from cogen.node.home import Membership, NodeHome, default_home
 from cogen.node.policy import read_policy
 from cogen.node.preview import preview_text
 
@@ -46,7 +46,7 @@ def run_join(
         else:
             join(invite, member, home)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        stay(home, member, handle, JoinNarrator(member).follow, threads)
+        stay(home, member, handle, JoinNarrator(member).on_event, threads)
 
 
 def _home(invite: Invite | None, folder: Path | None) -> NodeHome:
@@ -58,7 +58,7 @@ def _home(invite: Invite | None, folder: Path | None) -> NodeHome:
     return NodeHome(default_home(invite.federation, invite.domain))
 
 
-def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str | None) -> Member:
+def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str | None) -> Membership:
     """Of the invite, or of the folder that joined before; checked against the base and the app at hand."""
     before = home.read_member() if home.member.is_file() or invite is None else None
     data = data or (before.data if before else None)
@@ -74,7 +74,7 @@ def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str |
     return member
 
 
-def _show_preview(member: Member, home: NodeHome) -> None:
+def _show_preview(member: Membership, home: NodeHome) -> None:
     with byte_bar("data") as bar:
         prepared = prepare_data(member, bar.update)
     policy = read_policy(home.policy) if home.policy.is_file() else None
@@ -84,12 +84,12 @@ def _show_preview(member: Member, home: NodeHome) -> None:
 class JoinNarrator:
     """What a member's programs do, on stderr: one line an event, one that changes in place while it trains."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Membership) -> None:
         self.member, self.printed, self.first = member, 0.0, (0.0, 0)
         self.live = sys.stderr.isatty()
         self.open = False
 
-    def follow(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         """Show one event."""
         getattr(self, f"_{event['event']}")(event)
 
@@ -106,9 +106,9 @@ class JoinNarrator:
         self._line(str(event["text"]))
 
     def _work(self, event: dict[str, Any]) -> None:
-        if event["action"] == "set_aside":
+        if event["action"] == "suspend":
             failed = f"{event['num_failures']} rounds in a row without a valid reply"
-            self._line(f"round {event['round']} · set aside after {failed} · asked again when the run is resumed")
+            self._line(f"round {event['round']} · suspended after {failed} · asked again when the run is resumed")
             return
         self.first = (0.0, 0)
         what = "training" if event["action"] == "train" else "scoring models"

@@ -16,7 +16,7 @@ from cogen.cli.show import named_paths, print_json
 from cogen.errors import ConfigError, RunError, WeightError
 from cogen.merge import Merged, Rule, SelfCheck
 from cogen.merge_folder import Opened, folders_of, merge_recipe, names_of, open_all, recipe_of, save_checked, signed
-from cogen.merge_folder import without as left_out
+from cogen.merge_folder import without as dropped
 from cogen.recipe import RECIPE_NAME, AdapterTable, Recipe, RuleTable, load_recipe
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Scoring:
     heldout_frac: float
     validation_frac: float
     max_tokens: int
-    block_tokens: int
+    sequence_length: int
 
     def windows(self) -> dict[str, Any]:
         """What search and contributions share."""
@@ -53,7 +53,7 @@ class Scoring:
             "heldout_frac": self.heldout_frac,
             "validation_frac": self.validation_frac,
             "max_tokens": self.max_tokens,
-            "block_tokens": self.block_tokens,
+            "sequence_length": self.sequence_length,
         }
 
 
@@ -73,7 +73,7 @@ def run_merge(
     _check_modes(look, out)
     recipe = _recipe(inputs, weights, settings, bool(without))
     if without:
-        recipe = left_out(recipe, names_of(recipe), without)
+        recipe = dropped(recipe, names_of(recipe), without)
     if look.diagnose:
         from cogen.cli.run_diagnose import run_diagnose
 

@@ -13,7 +13,7 @@ from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import open_invites
 from cogen.deploy.members import Member, all_members, revoke_member
 from cogen.errors import FederationError
-from cogen.flower.superlink_client import Control
+from cogen.flower.superlink_client import SuperLinkClient
 from cogen.runs import RunFolder, read_lines
 
 FRESH_SECONDS = 60.0
@@ -44,7 +44,7 @@ def run_revoke(domain: str, place: Path) -> None:
     print(f"revoked {domain}: its key is refused from now on", file=sys.stderr)
     if folder.is_served():
         try:
-            Control(folder.flwr_home, folder.logs).unregister(member.node_id)
+            SuperLinkClient(folder.flwr_home, folder.logs).unregister(member.node_id)
         except FederationError as error:
             print(f"Flower keeps node {member.node_id}, which cannot reach it: {error}", file=sys.stderr)
 
@@ -89,8 +89,8 @@ def _last_did(folder: FederationFolder) -> dict[str, str]:
         where = f"{newest.path.name}, round {event.get('round', 0)}"
         if event["event"] == "client_replied":
             found[event["domain"]] = f"{where}: trained {event['num_tokens']} tokens"
-        elif event["event"] == "client_left_out":
-            found[event["domain"]] = f"{where}: left out, {event['reason']}"
+        elif event["event"] == "client_dropped":
+            found[event["domain"]] = f"{where}: dropped, {event['reason']}"
     return found
 
 

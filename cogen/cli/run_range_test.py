@@ -9,13 +9,13 @@ from typing import Any
 from cogen.base import Base
 from cogen.cli.show import print_json, token_bar
 from cogen.config import RunConfig
-from cogen.train.range_test import NUM_STEPS, RATES, Trial, range_test, stable_trials
+from cogen.train.range_test import NUM_STEPS, RATES, RateTrial, range_test, stable_trials
 
 
 def run_range_test(base: Base, corpora: Mapping[str, str], config: RunConfig, as_json: bool) -> None:
     """Try the rates with a bar, print a table and the rate to take."""
     settings, heldout_frac = config.train, config.evaluate.heldout_frac
-    total = len(RATES) * NUM_STEPS * settings.batch_blocks * settings.block_tokens
+    total = len(RATES) * NUM_STEPS * settings.batch_size * settings.sequence_length
     with token_bar("range test", total) as bar:
         before, trials = range_test(
             base, corpora, settings, heldout_frac=heldout_frac, data=config.data, on_step=bar.update
@@ -31,7 +31,7 @@ def run_range_test(base: Base, corpora: Mapping[str, str], config: RunConfig, as
     print(f"take --set train.learning_rate={best:g}" if best else "no rate is stable: the data or the base is at fault")
 
 
-def _row(trial: Trial, stable: Sequence[Trial]) -> dict[str, Any]:
+def _row(trial: RateTrial, stable: Sequence[RateTrial]) -> dict[str, Any]:
     """Infinity is no JSON: a loss that is not finite is null."""
     after = trial.nats_after if math.isfinite(trial.nats_after) else None
     return {"learning_rate": trial.learning_rate, "nats_after": after, "stable": trial in stable}

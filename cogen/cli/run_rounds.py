@@ -27,7 +27,7 @@ def run_rounds(
             overrides=overrides,
             resume=resume,
             overwrite=overwrite,
-            follow=narrator.follow,
+            on_event=narrator.on_event,
         )
     page, evaluation = write_report(run.path), read_evaluation(run)
     if as_json:

@@ -28,7 +28,7 @@ def run_search(
     heldout_frac: float,
     validation_frac: float,
     max_tokens: int,
-    block_tokens: int,
+    sequence_length: int,
     methods: Sequence[str] = DEFAULT_METHODS,
     rank: int | None = None,
     energy: float | None = None,
@@ -53,7 +53,7 @@ def run_search(
     proposals = [propose(text, len(names), rank=rank, energy=energy) for text in methods]
     check_search(proposals, names, budget)
     documents = read_validation(_columns(data, general), heldout_frac, validation_frac)
-    bench = make_bench(base_name, adapters, documents, max_tokens, block_tokens)
+    bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
     result = _searched(bench, proposals, budget, general is not None, guards)
     if result.warning:
         print(f"warning: {result.warning}", file=sys.stderr)

@@ -12,19 +12,19 @@ from cogen.cli.narrator import Narrator
 from cogen.cli.show import print_json
 from cogen.config import load_config
 from cogen.evaluate.matrix import format_table, retained_gain
-from cogen.evaluate.run_scores import judge_runs, read_evaluation
-from cogen.evaluate.seed_summary_text import format_judgement, member_lines
+from cogen.evaluate.run_scores import read_evaluation, summarize_runs
+from cogen.evaluate.seed_summary_text import format_seed_summary, member_lines
 from cogen.flower.simulate import run_folder, simulate
 from cogen.report import write_report
 from cogen.runs import RunFolder
 
 
-def judging(controls: bool, seeds: int | None, general: str | None) -> list[str]:
+def summary_settings(baselines: bool, seeds: int | None, general: str | None) -> list[str]:
     """The options as settings, whose bounds and words for errors they share; a path is one from here."""
     if general is not None and not general.startswith("hf://"):
         general = str(Path(general).expanduser().resolve())
     given = {
-        "controls": "true" if controls else None,
+        "baselines": "true" if baselines else None,
         "num_seeds": seeds,
         "general": general and json.dumps(general, ensure_ascii=False),
     }
@@ -45,21 +45,27 @@ def run_simulate(
     """Run it, then print the matrix and where everything lies."""
     with _page_of(run_folder(config, out), watch), Narrator() as narrator:
         run = simulate(
-            config, out=out, overrides=overrides, resume=resume, overwrite=overwrite, port=port, follow=narrator.follow
+            config,
+            out=out,
+            overrides=overrides,
+            resume=resume,
+            overwrite=overwrite,
+            port=port,
+            on_event=narrator.on_event,
         )
         page = write_report(run.path)
     evaluation, settings = read_evaluation(run), load_config(run.config)
-    judgement = judge_runs(run, settings.seeds) if settings.evaluate.is_judged else None
+    seed_summary = summarize_runs(run, settings.seeds) if settings.evaluate.has_summary else None
     if as_json:
         found = {"run": str(run.path), "retained_gain": retained_gain(evaluation), **json.loads(evaluation.to_json())}
-        print_json(found if judgement is None else {**found, "judgement": judgement.to_dict()})
+        print_json(found if seed_summary is None else {**found, "seed_summary": seed_summary.to_dict()})
         return
     print("bits per byte on held-out text (lower is better)\n")
-    if judgement is None:
+    if seed_summary is None:
         print(format_table(evaluation))
     else:
-        print(format_judgement(judgement))
-        print("\n".join(member_lines(judgement)))
+        print(format_seed_summary(seed_summary))
+        print("\n".join(member_lines(seed_summary)))
     print(f"\ncombined adapter: {run.merged}\nreport: {page}")
 
 

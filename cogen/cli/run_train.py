@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 
 from cogen.base import describe_base, load_base
-from cogen.cli.cli_config import given_config
+from cogen.cli.cli_config import cli_config
 from cogen.cli.run_range_test import run_range_test
 from cogen.cli.show import byte_bar, named_paths, print_json, token_bar
 from cogen.config import RunConfig
 from cogen.data.walk import corpus_root
-from cogen.distributed import launched
+from cogen.distributed import process_rank
 from cogen.errors import ConfigError, RunError
 from cogen.report.track import Tracking
-from cogen.train.cost import Cost
-from cogen.train.distributed import come_together, part
+from cogen.train.cost import TrainingCost
+from cogen.train.distributed import join_process_group, part
 from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
-from cogen.train.single import Trained, train_adapter
+from cogen.train.single import TrainedAdapter, train_adapter
 
 GRAM_TOKENS = 8192
 TABLES = ("train", "data", "track", "base.precision")  # that --set may change
@@ -51,10 +51,10 @@ def run_train(
     out = _checked_out(paths, domain, out, replaced=resume or overwrite)
     config = _config(domain, paths, heldout_frac, overrides)
     state = out.parent / f".{out.name}.training"
-    together = come_together(config.train.batch_blocks)
-    if resume and together.is_main and not state.is_file():
+    group = join_process_group(config.train.batch_size)
+    if resume and group.is_main and not state.is_file():
         print(f"nothing to resume at {state}: starting afresh", file=sys.stderr)
-    with together.main_first():
+    with group.main_first():
         describe_base(base_name)
     base = load_base(base_name, precision=config.base.precision)
     train = partial(
@@ -69,7 +69,7 @@ def run_train(
         resume=resume,
         gram_tokens=GRAM_TOKENS if gram else 0,
     )
-    if together.is_main:
+    if group.is_main:
         made = _shown(train, config, out)
         made.adapter.save(out)
         state.unlink(missing_ok=True)
@@ -79,10 +79,10 @@ def run_train(
     part()
 
 
-def _shown(train: Callable[..., Trained], config: RunConfig, out: Path) -> Trained:
+def _shown(train: Callable[..., TrainedAdapter], config: RunConfig, out: Path) -> TrainedAdapter:
     """Train with bars, and with what `[track]` names."""
     settings, domain = config.train, config.domains[0].name
-    num_tokens = plan_round(settings, 1, 1).num_blocks * settings.block_tokens
+    num_tokens = plan_round(settings, 1, 1).num_blocks * settings.sequence_length
     with Tracking(config, out.parent, out.name) as tracking, TrainingBars(domain, num_tokens) as bars:
 
         def on_step(step: Step) -> None:
@@ -100,7 +100,7 @@ class TrainingBars(ExitStack):
         self.title, self.num_tokens = title, num_tokens
         self.read = self.enter_context(byte_bar("data")).update
 
-    def start(self, cost: Cost) -> None:
+    def start(self, cost: TrainingCost) -> None:
         self.close()
         print(f"{self.title}: {cost}", file=sys.stderr)
         self.bar = self.enter_context(token_bar(self.title, self.num_tokens))
@@ -125,19 +125,19 @@ def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replac
 
 
 def _require_alone() -> None:
-    if (count := launched().count) > 1:
+    if (count := process_rank().count) > 1:
         fix = "Start it without accelerate launch or torchrun."
         raise ConfigError("cannot test learning rates", expected="one process", got=f"{count} processes", fix=fix)
 
 
 def _config(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> RunConfig:
-    config = given_config(domain, next(iter(paths.values())), heldout_frac, overrides, TABLES)
+    config = cli_config(domain, next(iter(paths.values())), heldout_frac, overrides, TABLES)
     for path in paths.values():
         corpus_root(path)  # fails before the base is loaded
     return config
 
 
-def _say(made: Trained, out: Path, as_json: bool) -> None:
+def _say(made: TrainedAdapter, out: Path, as_json: bool) -> None:
     result = made.result
     rate = result.num_tokens / max(result.seconds, 1e-9)
     if as_json:

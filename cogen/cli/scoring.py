@@ -74,21 +74,21 @@ def make_bench(
     adapters: Mapping[str, Adapter],
     documents: Mapping[str, Sequence[Document]],
     max_tokens: int,
-    block_tokens: int,
+    sequence_length: int,
 ) -> Bench:
     """Load the base, once, and cut up to `max_tokens` of every column into windows.
 
     Raises:
-        ContractMismatch: an adapter was made for another base.
+        FingerprintMismatch: an adapter was made for another base.
     """
-    if min(max_tokens, block_tokens) < 1:
-        got = f"{max_tokens} and {block_tokens}"
+    if min(max_tokens, sequence_length) < 1:
+        got = f"{max_tokens} and {sequence_length}"
         expected = "tokens to score and a window of 1 token or more"
         raise ConfigError("cannot score merges", expected=expected, got=got, fix="Raise them.")
     base = load_base(base_name)
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
-    windows = {n: heldout_windows(d, base.tokenizer, block_tokens, max_tokens) for n, d in documents.items()}
+    windows = {n: heldout_windows(d, base.tokenizer, sequence_length, max_tokens) for n, d in documents.items()}
     return Bench(base, adapters, windows)
 
 

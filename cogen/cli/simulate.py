@@ -12,8 +12,8 @@ def simulate(
     config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped one (quickstart).")],
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name of the config> without it.")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="table.key=value, for example train.rank=8.")] = [],  # noqa: B006
-    controls: Annotated[
-        bool, typer.Option("--controls", help="Train every domain alone and one adapter on all text, to compare with.")
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Train every domain alone and one adapter on all text, to compare with.")
     ] = False,
     seeds: Annotated[int | None, typer.Option(help="Run it this many times, each with a seed of its own.")] = None,
     general: Annotated[
@@ -31,10 +31,10 @@ def simulate(
 
     Example: cogen simulate configs/quickstart.toml
     """
-    from cogen.train.memory import keep_pages
+    from cogen.train.memory import tune_allocator
 
-    keep_pages()
-    from cogen.cli.run_simulate import judging, run_simulate
+    tune_allocator()
+    from cogen.cli.run_simulate import run_simulate, summary_settings
 
-    overrides = [*settings, *judging(controls, seeds, general)]
+    overrides = [*settings, *summary_settings(baselines, seeds, general)]
     run_simulate(config, out, overrides, resume=resume, overwrite=overwrite, port=port, watch=watch, as_json=as_json)

@@ -17,7 +17,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens to train; short for --set train.tokens_per_round.")] = None,
     replay: Annotated[str | None, typer.Option(help="General text to mix in; short for --set train.replay.")] = None,
-    end_phase: Annotated[str | None, typer.Option(help="Text to end on; short for --set train.end_phase.")] = None,
+    annealing: Annotated[str | None, typer.Option(help="Text to end on; short for --set train.annealing.")] = None,
     heldout_frac: Annotated[float, typer.Option(help="Share of documents never trained on.")] = 0.05,
     settings: Annotated[
         list[str],
@@ -38,15 +38,15 @@ def train(
 
     Example: cogen train --base smollm2-135m --data seeds/grid.jsonl --domain grid --out adapters/grid
     """
-    from cogen.train.memory import keep_pages
+    from cogen.train.memory import tune_allocator
 
-    keep_pages()
+    tune_allocator()
     from cogen.cli.run_train import run_train
 
     short = {
         "tokens_per_round": tokens,
         "replay": replay and f"'{replay}'",
-        "end_phase": end_phase and f"'{end_phase}'",
+        "annealing": annealing and f"'{annealing}'",
     }
     extra = [f"train.{key}={value}" for key, value in short.items() if value is not None]
     run_train(

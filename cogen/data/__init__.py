@@ -1,6 +1,6 @@
 """Documents, their split, and the token blocks made of them."""
 
-from cogen.data.document import Document, LeftOut
+from cogen.data.document import Document, Skipped
 from cogen.data.pack import Batch, PackedStream, Window, heldout_windows, tokenize, window_batch
 from cogen.data.read import Corpus, iter_corpus, read_corpus
 from cogen.data.split import Split, split_documents
@@ -10,9 +10,9 @@ __all__ = [
     "Batch",
     "Corpus",
     "Document",
-    "LeftOut",
     "PackedStream",
     "Prepared",
+    "Skipped",
     "Split",
     "Window",
     "heldout_windows",

@@ -28,7 +28,7 @@ from cogen.data.clean import (
     strip_boilerplate,
 )
 from cogen.data.document import Document
-from cogen.data.spool import Batch
+from cogen.data.spool import SpoolBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Cleaned:
     num_boilerplate_lines: int = 0
     language: str = ""
     personal: Counter[str] = field(default_factory=Counter)
-    sketch: NDArray[np.uint8] | None = None
+    checksum: NDArray[np.uint8] | None = None
     tokens: NDArray[np.int32] | None = None
 
 
@@ -80,7 +80,7 @@ def write_job(
     path.write_text(json.dumps(values))
 
 
-def count_batch(batch: Batch, unicode: bool) -> BoilerplateCounter:
+def count_batch(batch: SpoolBatch, unicode: bool) -> BoilerplateCounter:
     """The lines on the edges of the batch's documents."""
     counter = BoilerplateCounter()
     for document in batch.read():
@@ -88,7 +88,7 @@ def count_batch(batch: Batch, unicode: bool) -> BoilerplateCounter:
     return counter
 
 
-def clean_batch(batch: Batch, job_path: Path, is_heldout: bool) -> list[Cleaned]:
+def clean_batch(batch: SpoolBatch, job_path: Path, is_heldout: bool) -> list[Cleaned]:
     """The batch's documents in order, cleaned and tokenised."""
     job = _job(job_path)
     cleaned = [_clean(document, job) for document in batch.read()]
@@ -139,7 +139,7 @@ def _clean(document: Document, job: _Job) -> Cleaned:
     fault = quality_fault(text) if settings.quality else None
     if fault is not None:
         return Cleaned(document, num_read_bytes, f"quality: {fault.rule}", exact)
-    sketch = signature(text) if settings.near_duplicates or settings.leakage else None
+    checksum = signature(text) if settings.near_duplicates or settings.leakage else None
     language = detect_language(text)
     text, personal = redact(text) if settings.redact else (text, personal_data(text))
     return Cleaned(
@@ -152,7 +152,7 @@ def _clean(document: Document, job: _Job) -> Cleaned:
         num_boilerplate_lines=num_lines,
         language=language,
         personal=personal,
-        sketch=sketch,
+        checksum=checksum,
     )
 
 

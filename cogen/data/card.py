@@ -1,6 +1,6 @@
 """The data card: what a corpus held, what was made of it and why, and what training on it takes.
 
-Numbers only: neither a document's text nor a personal value stands in it, though names of files left out do.
+Numbers only: neither a document's text nor a personal value stands in it, though names of files skipped do.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class LeftOutFile:
+class SkippedFile:
     """A file or line that was not read, and why."""
 
     file: str
@@ -80,7 +80,7 @@ class LeftOutFile:
 
 
 @dataclass(frozen=True)
-class Cost:
+class CorpusCost:
     """What training on the data takes here, with given settings; all but the adapter's size are estimates.
 
     Args:
@@ -107,7 +107,7 @@ class DataCard:
         num_leaked: training documents near a held-out one, dropped or (with data.leakage off) not.
         personal_data: values found by kind, redacted or (with data.redact off) not.
         sha256: of the prepared content.
-        left_out: the first thousand of `num_left_out` files and lines.
+        skipped: the first thousand of `num_skipped` files and lines.
         special_per_document: tokens of a document beside its text: EOS, and BOS where the tokenizer puts one.
     """
 
@@ -123,8 +123,8 @@ class DataCard:
     general_tokens_per_word: float
     lengths: Lengths
     sha256: str
-    left_out: tuple[LeftOutFile, ...] = ()
-    num_left_out: int = 0
+    skipped: tuple[SkippedFile, ...] = ()
+    num_skipped: int = 0
     dropped: Mapping[str, Amount] = field(default_factory=dict)
     num_control_characters: int = 0
     num_boilerplate_lines: int = 0
@@ -132,7 +132,7 @@ class DataCard:
     personal_data: Mapping[str, int] = field(default_factory=dict)
     num_leaked: int = 0
     special_per_document: int = 1
-    cost: Cost | None = None
+    cost: CorpusCost | None = None
     format_version: int = FORMAT_VERSION
 
     @property

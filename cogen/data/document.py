@@ -1,4 +1,4 @@
-"""A document, what was left out in its place, and how a record with `text` becomes one."""
+"""A document, what was skipped in its place, and how a record with `text` becomes one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Skipped:
     """A file, or a line of one, that gave no document, and why."""
 
     file: str
@@ -34,7 +34,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLocation:
     """A file that is being read.
 
     Args:

@@ -50,13 +50,13 @@ class PackedStream:
 
     Args:
         documents: token ids `(n_i,)` each, the last of them EOS.
-        block_tokens: T.
+        sequence_length: T.
         seed: of the order of documents, which differs by epoch.
     """
 
-    def __init__(self, documents: Sequence[NDArray[np.int32]], block_tokens: int, seed: int) -> None:
+    def __init__(self, documents: Sequence[NDArray[np.int32]], sequence_length: int, seed: int) -> None:
         self.documents = documents
-        self.block_tokens = block_tokens
+        self.sequence_length = sequence_length
         self.seed = seed
         self.lengths = _lengths(documents)
         self.epoch_tokens = int(self.lengths.sum())
@@ -64,7 +64,7 @@ class PackedStream:
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
         """The pieces of documents in block `index`, in order; their lengths add up to T."""
-        position, end = index * self.block_tokens, (index + 1) * self.block_tokens
+        position, end = index * self.sequence_length, (index + 1) * self.sequence_length
         pieces: list[NDArray[np.int32]] = []
         while position < end:
             epoch, offset = divmod(position, self.epoch_tokens)
@@ -96,7 +96,7 @@ class InterleavedStream:
 
     def __init__(self, streams: Sequence[PackedStream]) -> None:
         self.streams = streams
-        self.block_tokens = streams[0].block_tokens
+        self.sequence_length = streams[0].sequence_length
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
         """The pieces of documents in block `index`."""
@@ -107,13 +107,13 @@ class InterleavedStream:
 class Stream(Protocol):
     """Blocks of T tokens by index."""
 
-    block_tokens: int
+    sequence_length: int
 
     def segments(self, index: int) -> list[NDArray[np.int32]]: ...
 
 
 class MixedStream:
-    """`main` with blocks of `other` spread evenly among its own; both are read in order, none is left out.
+    """`main` with blocks of `other` spread evenly among its own; both are read in order, none is skipped.
 
     Of the first n blocks from `first_block` on, round(n * share) are of `other`: no coin is tossed, so
     every stretch has its share to within one block, and each block's origin follows from its index alone.
@@ -128,7 +128,7 @@ class MixedStream:
         self.main, self.other = main, other
         self.share = Fraction(repr(share))  # 0.05 as it is written: rounded binary shares drift
         self.first_block = first_block
-        self.block_tokens = main.block_tokens
+        self.sequence_length = main.sequence_length
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
         """The pieces of documents in block `index`."""
@@ -177,14 +177,14 @@ def tokenize(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) 
 
 
 def heldout_windows(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, max_tokens: int
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, sequence_length: int, max_tokens: int
 ) -> list[Window]:
     """Windows of the held-out documents, first windows first, until `max_tokens` is reached.
 
     All documents give their first window before any gives its second, so that a small budget
     still reads from as many documents as it can.
     """
-    by_document = [_windows(d.text, tokenizer, block_tokens) for d in documents]
+    by_document = [_windows(d.text, tokenizer, sequence_length) for d in documents]
     chosen: list[Window] = []
     left = max_tokens
     for turn in range(max((len(w) for w in by_document), default=0)):
@@ -209,13 +209,13 @@ def window_batch(windows: Sequence[Window], start_id: int) -> Batch:
     )
 
 
-def _windows(text: str, tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> list[Window]:
+def _windows(text: str, tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> list[Window]:
     """Cut after T tokens, or before where a character would be torn apart; bytes add up to the text's."""
     encoded = tokenizer(text, **PLAIN, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     cuts = [0]
     while cuts[-1] < len(ids):
-        cut = min(cuts[-1] + block_tokens, len(ids))
+        cut = min(cuts[-1] + sequence_length, len(ids))
         while cut < len(ids) and cut > cuts[-1] + 1 and offsets[cut][0] < offsets[cut - 1][1]:
             cut -= 1
         cuts.append(cut)

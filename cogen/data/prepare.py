@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from cogen.base import cache_folder, leading_id
 from cogen.config import Data
 from cogen.data.batch import Cleaned, clean_batch, count_batch, write_job
-from cogen.data.card import DataCard, LeftOutFile, Part, describe_lengths, general_tokens_per_word
+from cogen.data.card import DataCard, Part, SkippedFile, describe_lengths, general_tokens_per_word
 from cogen.data.clean import BoilerplateCounter
-from cogen.data.document import Document, LeftOut
+from cogen.data.document import Document, Skipped
 from cogen.data.read import iter_corpus, no_documents
-from cogen.data.select import Selection, Tally
+from cogen.data.select import DropCounts, Selection
 from cogen.data.split import heldout_order, is_heldout, require_both, validation_documents
 from cogen.data.spool import Progress, Spool, write_spool
 from cogen.data.store import Prepared, StoreWriter, keep_folder, open_store, private_folder, write_synced
@@ -41,7 +41,7 @@ FORMAT = 2
 # A file changed this shortly ago may change again without its time telling so.
 SETTLED_SECONDS = 2.0
 
-Judge = Callable[[Sequence[Document]], Sequence[float]]
+DocumentScorer = Callable[[Sequence[Document]], Sequence[float]]
 """Bits per byte of documents under the base."""
 
 
@@ -54,8 +54,8 @@ def prepare(
     tokenizer_hash: str,
     validation_frac: float = 0.0,
     base: str = "",
-    judge: Judge | None = None,
-    judge_hash: str = "",
+    scorer: DocumentScorer | None = None,
+    scorer_hash: str = "",
     progress: Progress | None = None,
     cache_dir: Path | None = None,
 ) -> Prepared:
@@ -67,25 +67,25 @@ def prepare(
         load_tokenizer: called only where there is something to tokenise.
         heldout_frac: a document's side depends on its id alone; 1 holds everything out.
         validation_frac: of all documents, taken from the training ones and kept apart beside the held-out ones.
-        tokenizer_hash: that of the base's contract.
+        tokenizer_hash: that of the base's fingerprint.
         base: its name, for the card.
-        judge: what `settings.perplexity_filter` needs, and with `judge_hash` what it depends on.
+        scorer: what `settings.perplexity_filter` needs, and with `scorer_hash` what it depends on.
         cache_dir: where prepared corpora lie, `data` in the cache when None.
     Raises:
         DataError: no such path, no documents, too few to hold anything out; with strict settings, a bad file or line.
         RunError: the cache cannot be written.
     """
-    if settings.perplexity_filter and judge is None:
+    if settings.perplexity_filter and scorer is None:
         fix = "Name a base, or switch data.perplexity_filter off."
         raise ConfigError("cannot filter by perplexity", expected="a base", got="none", where=str(path), fix=fix)
     root, cache = corpus_root(path), cache_dir or cache_folder() / "data"
-    about = [FORMAT, settings.model_dump(), heldout_frac, validation_frac, tokenizer_hash, judge_hash]
+    about = [FORMAT, settings.model_dump(), heldout_frac, validation_frac, tokenizer_hash, scorer_hash]
     began, stamp = time.time(), _Stamp.of(root)
     link = cache / "index" / _sha256([*about, str(root.resolve()), stamp.files])
     made = open_store(cache / link.read_text("utf-8")) if link.is_file() else None
     if made is None:
         fracs = (heldout_frac, validation_frac)
-        task = _Task(root, load_tokenizer(), settings, *fracs, base, judge, progress, len(stamp.files))
+        task = _Task(root, load_tokenizer(), settings, *fracs, base, scorer, progress, len(stamp.files))
         name, made = _find_or_make(task, cache, about)
         if stamp.newest < began - SETTLED_SECONDS and _Stamp.of(root) == stamp:
             write_file(link, name.encode())
@@ -102,7 +102,7 @@ class _Task:
     heldout_frac: float
     validation_frac: float
     base: str
-    judge: Judge | None
+    scorer: DocumentScorer | None
     progress: Progress | None
     num_files: int
 
@@ -135,7 +135,7 @@ def _known_by(found: Found) -> tuple[list[str | int], float]:
         about = found.path.stat()
     except OSError as error:
         return [found.name, error.errno or 0], 0.0
-    # The mode too: a file left out for its permissions may be read next time, and keeps its time.
+    # The mode too: a file skipped for its permissions may be read next time, and keeps its time.
     return [found.name, about.st_size, about.st_mtime_ns, about.st_mode], about.st_mtime
 
 
@@ -144,7 +144,7 @@ def _find_or_make(task: _Task, cache: Path, about: list[Any]) -> tuple[str, Prep
     with private_folder(cache) as aside:
         spool = write_spool(aside, _reading(task), task.aside_frac, task.progress)
         if not spool.num_documents:
-            raise no_documents(task.root, spool.left_out, spool.num_left_out)
+            raise no_documents(task.root, spool.skipped, spool.num_skipped)
         name = _sha256([*about, spool.sha256])
         found = open_store(cache / name)
         if found is None:
@@ -157,7 +157,7 @@ def _find_or_make(task: _Task, cache: Path, about: list[Any]) -> tuple[str, Prep
     return name, found
 
 
-def _reading(task: _Task) -> Iterator[Document | LeftOut]:
+def _reading(task: _Task) -> Iterator[Document | Skipped]:
     return iter_corpus(task.root, task.settings.strict)
 
 
@@ -166,7 +166,7 @@ def _make(task: _Task, spool: Spool, aside: Path, folder: Path) -> None:
     job = aside / "job.json"
     repeated = _repeated_lines(task, spool)
     write_job(job, task.settings, task.tokenizer, repeated, keep_text=task.settings.perplexity_filter)
-    selection, tally = Selection(task.settings), Tally()
+    selection, tally = Selection(task.settings), DropCounts()
     writer = StoreWriter(folder, len(task.tokenizer))
     aside_documents: list[Document] = []
     total = sum(b.end for b in (spool.heldout[-1:] + spool.train[-1:]))
@@ -197,12 +197,12 @@ def _require_parts(task: _Task, aside: Sequence[Document], num_train: int, lost:
         require_both(num_train, num_heldout, task.heldout_frac, where, lost)
 
 
-def _lost(spool: Spool, tally: Tally) -> str:
+def _lost(spool: Spool, tally: DropCounts) -> str:
     """What was not read or not kept, where that leaves too little: the first file and the reasons."""
     reasons = [f"{amount.num_documents} dropped ({reason})" for reason, amount in sorted(tally.dropped.items())]
-    if spool.left_out:
-        first = spool.left_out[0]
-        reasons.append(f"{spool.num_left_out} left out ({first.file}: {first.reason})")
+    if spool.skipped:
+        first = spool.skipped[0]
+        reasons.append(f"{spool.num_skipped} skipped ({first.file}: {first.reason})")
     return "".join(f", {reason}" for reason in reasons)
 
 
@@ -219,7 +219,7 @@ def _repeated_lines(task: _Task, spool: Spool) -> frozenset[int]:
 
 
 def _kept(
-    task: _Task, cleaned: Sequence[Cleaned], selection: Selection, tally: Tally, is_aside: bool
+    task: _Task, cleaned: Sequence[Cleaned], selection: Selection, tally: DropCounts, is_aside: bool
 ) -> Iterator[Cleaned]:
     """The documents of a batch that stay, each other one counted under the first reason to drop it."""
     left = []
@@ -228,23 +228,23 @@ def _kept(
             tally.drop(document, reason)
         else:
             left.append(document)
-    for document, reason in zip(left, _judged(task, left), strict=True):
+    for document, reason in zip(left, _scored(task, left), strict=True):
         if reason := reason or selection.resembles(document, is_aside):
             tally.drop(document, reason)
         else:
             yield document
 
 
-def _judged(task: _Task, cleaned: Sequence[Cleaned]) -> list[str]:
-    if not task.settings.perplexity_filter or task.judge is None:
+def _scored(task: _Task, cleaned: Sequence[Cleaned]) -> list[str]:
+    if not task.settings.perplexity_filter or task.scorer is None:
         return [""] * len(cleaned)
     low, high = task.settings.min_bits_per_byte, task.settings.max_bits_per_byte
-    scores = task.judge([c.document for c in cleaned])
+    scores = task.scorer([c.document for c in cleaned])
     return ["too predictable" if s < low else "gibberish to the base" if s > high else "" for s in scores]
 
 
 def _card(
-    task: _Task, spool: Spool, tally: Tally, selection: Selection, parts: tuple[int, int], digest: str
+    task: _Task, spool: Spool, tally: DropCounts, selection: Selection, parts: tuple[int, int], digest: str
 ) -> DataCard:
     num_train, num_heldout = parts
     return DataCard(
@@ -260,8 +260,8 @@ def _card(
         general_tokens_per_word=general_tokens_per_word(task.tokenizer),
         lengths=describe_lengths(tally.lengths),
         sha256=digest,
-        left_out=tuple(LeftOutFile(**asdict(left)) for left in spool.left_out),
-        num_left_out=spool.num_left_out,
+        skipped=tuple(SkippedFile(**asdict(left)) for left in spool.skipped),
+        num_skipped=spool.num_skipped,
         dropped=dict(sorted(tally.dropped.items())),
         num_control_characters=tally.num_control_characters,
         num_boilerplate_lines=tally.num_boilerplate_lines,

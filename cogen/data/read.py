@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogen.data.document import Document, LeftOut, bad_data, text_id
+from cogen.data.document import Document, Skipped, bad_data, text_id
 from cogen.data.formats import SUFFIXES, read_file
 from cogen.data.walk import Found, corpus_root, walk
 from cogen.errors import DataError
@@ -16,10 +16,10 @@ from cogen.errors import DataError
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, and the files and lines that were left out with the reason."""
+    """Documents in a fixed order, and the files and lines that were skipped with the reason."""
 
     documents: tuple[Document, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -52,24 +52,24 @@ def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
     32
     """
     documents: list[Document] = []
-    left_out: list[tuple[str, str]] = []
+    skipped: list[tuple[str, str]] = []
     for item in iter_corpus(path, strict):
         if isinstance(item, Document):
             documents.append(item)
         else:
-            left_out.append((item.file, item.reason))
+            skipped.append((item.file, item.reason))
     if not documents:
-        raise no_documents(path, [LeftOut(*pair) for pair in left_out[:1]], len(left_out))
-    return Corpus(tuple(documents), tuple(left_out))
+        raise no_documents(path, [Skipped(*pair) for pair in skipped[:1]], len(skipped))
+    return Corpus(tuple(documents), tuple(skipped))
 
 
-def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | LeftOut]:
-    """The documents of `path` one after another, in a fixed order, and between them what was left out and why.
+def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | Skipped]:
+    """The documents of `path` one after another, in a fixed order, and between them what was skipped and why.
 
     One text twice without an id is two documents of one id, for deduplication to count.
 
     Args:
-        strict: raise instead of leaving out what cannot be read; files of other kinds and empty ones stay left out.
+        strict: raise instead of skipping what cannot be read; files of other kinds and empty ones stay skipped.
     Raises:
         DataError: no such path; with `strict`, whatever cannot be read, or two documents of one id.
     """
@@ -80,21 +80,21 @@ def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | L
             if isinstance(document, DataError):
                 if strict:
                     raise document
-                yield LeftOut(document.where or _path(found), document.reason)
+                yield Skipped(document.where or _path(found), document.reason)
             else:
                 yield document
 
 
-def no_documents(path: str | Path, left_out: Sequence[LeftOut], num_left_out: int) -> DataError:
-    """Nothing in `path` could be read; `left_out` has at least the first, where there is one."""
+def no_documents(path: str | Path, skipped: Sequence[Skipped], num_skipped: int) -> DataError:
+    """Nothing in `path` could be read; `skipped` has at least the first, where there is one."""
     got = "none"
-    if left_out:
-        first = f"{left_out[0].file}: {left_out[0].reason}"
-        got = f"{num_left_out} files or lines that were left out, the first {first}"
+    if skipped:
+        first = f"{skipped[0].file}: {skipped[0].reason}"
+        got = f"{num_skipped} files or lines that were skipped, the first {first}"
     return bad_data(path, f"documents in {', '.join(SUFFIXES)}", got, "Put text files there or name another path.")
 
 
-def _items(found: Found | LeftOut | DataError) -> Iterator[Document | LeftOut | DataError]:
+def _items(found: Found | Skipped | DataError) -> Iterator[Document | Skipped | DataError]:
     """What a file holds, with what ends it early as its last item."""
     if not isinstance(found, Found):
         yield found
@@ -108,10 +108,10 @@ def _items(found: Found | LeftOut | DataError) -> Iterator[Document | LeftOut | 
         empty = False
         yield error
     if empty:
-        yield LeftOut(str(found.path), "it is empty")
+        yield Skipped(str(found.path), "it is empty")
 
 
-def _single(document: Document, seen: set[bytes], found: Found | LeftOut | DataError) -> Document | DataError:
+def _single(document: Document, seen: set[bytes], found: Found | Skipped | DataError) -> Document | DataError:
     """`document`, unless another one has its id."""
     key = hashlib.sha256(document.id.encode()).digest()[:8]
     if key in seen and document.id != text_id(document.text):
@@ -120,5 +120,5 @@ def _single(document: Document, seen: set[bytes], found: Found | LeftOut | DataE
     return document
 
 
-def _path(found: Found | LeftOut | DataError) -> str:
+def _path(found: Found | Skipped | DataError) -> str:
     return str(found.path) if isinstance(found, Found) else ""

@@ -37,22 +37,22 @@ class Selection:
 
     def resembles(self, cleaned: Cleaned, is_heldout: bool) -> str:
         """Why a document is dropped that nearly repeats an earlier one; empty where it does not."""
-        sketch = cleaned.sketch
-        if sketch is None:
+        checksum = cleaned.checksum
+        if checksum is None:
             return ""
         if is_heldout:
-            near = self._heldout.add(len(self._heldout), sketch) is not None
+            near = self._heldout.add(len(self._heldout), checksum) is not None
             return "near-duplicate" if near and self.settings.near_duplicates else ""
-        if self._heldout.find(sketch) is not None:
+        if self._heldout.find(checksum) is not None:
             self.num_leaked += 1
             if self.settings.leakage:
                 return LEAKED
-        if self.settings.near_duplicates and self._train.add(len(self._train), sketch) is not None:
+        if self.settings.near_duplicates and self._train.add(len(self._train), checksum) is not None:
             return "near-duplicate"
         return ""
 
 
-class Tally:
+class DropCounts:
     """Sums over documents, those dropped by reason."""
 
     def __init__(self) -> None:

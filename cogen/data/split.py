@@ -60,7 +60,7 @@ def validation_documents(
     """About `validation_frac` of the documents, for choices such as a merge's scale; never held-out ones.
 
     heldout_frac <= hash(id) < heldout_frac + validation_frac, in the order of their hash. For
-    `split_documents` these are training documents: unless experts were trained with them left out,
+    `split_documents` these are training documents: unless experts were trained with them skipped,
     they have seen them, and scores here favour experts.
 
     Args:

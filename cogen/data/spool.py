@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from cogen.data.document import Document, LeftOut
+from cogen.data.document import Document, Skipped
 from cogen.data.split import is_heldout
 
 BATCH_BYTES = 2**20
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Batch:
+class SpoolBatch:
     """Whole lines of a file of the spool, from byte `start` to byte `end`."""
 
     path: Path
@@ -48,19 +48,19 @@ class Spool:
         heldout, train: batches of either side, in order.
         sha256: of all documents, in the order of reading.
         num_bytes: of their texts in UTF-8.
-        left_out: the first MOST_LEFT_OUT of `num_left_out`.
+        skipped: the first MOST_LEFT_OUT of `num_skipped`.
     """
 
-    heldout: tuple[Batch, ...]
-    train: tuple[Batch, ...]
+    heldout: tuple[SpoolBatch, ...]
+    train: tuple[SpoolBatch, ...]
     sha256: str
     num_documents: int
     num_bytes: int
-    left_out: tuple[LeftOut, ...]
-    num_left_out: int
+    skipped: tuple[Skipped, ...]
+    num_skipped: int
 
     @property
-    def batches(self) -> tuple[Batch, ...]:
+    def batches(self) -> tuple[SpoolBatch, ...]:
         """Held-out documents first."""
         return self.heldout + self.train
 
@@ -79,24 +79,24 @@ class _Side:
         if self.end - self.edges[-1] >= BATCH_BYTES:
             self.edges.append(self.end)
 
-    def batches(self) -> tuple[Batch, ...]:
+    def batches(self) -> tuple[SpoolBatch, ...]:
         edges = self.edges if self.edges[-1] == self.end else [*self.edges, self.end]
-        return tuple(Batch(self.path, a, b) for a, b in pairwise(edges))
+        return tuple(SpoolBatch(self.path, a, b) for a, b in pairwise(edges))
 
 
 def write_spool(
-    folder: Path, items: Iterator[Document | LeftOut], heldout_frac: float, progress: Progress | None = None
+    folder: Path, items: Iterator[Document | Skipped], heldout_frac: float, progress: Progress | None = None
 ) -> Spool:
     """Put all documents on disk; memory holds one at a time."""
     digest = hashlib.sha256()
-    left_out: list[LeftOut] = []
-    num_left_out = num_documents = num_bytes = 0
+    skipped: list[Skipped] = []
+    num_skipped = num_documents = num_bytes = 0
     with ExitStack() as stack:
         heldout, train = (_Side(folder / name, stack) for name in ("spool-heldout.jsonl", "spool-train.jsonl"))
         for item in items:
-            if isinstance(item, LeftOut):
-                num_left_out += 1
-                left_out += [item] if num_left_out <= MOST_LEFT_OUT else []
+            if isinstance(item, Skipped):
+                num_skipped += 1
+                skipped += [item] if num_skipped <= MOST_LEFT_OUT else []
                 continue
             fields = [item.id, item.title, item.text, item.source]
             line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
@@ -107,4 +107,4 @@ def write_spool(
             if progress is not None and num_documents % 1000 == 0:
                 progress("reading", num_bytes, 0)
         sides = heldout.batches(), train.batches()
-    return Spool(*sides, digest.hexdigest(), num_documents, num_bytes, tuple(left_out), num_left_out)
+    return Spool(*sides, digest.hexdigest(), num_documents, num_bytes, tuple(skipped), num_skipped)

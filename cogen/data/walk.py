@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogen.data.document import LeftOut, bad_data
+from cogen.data.document import Skipped, bad_data
 from cogen.data.formats import COMPRESSED_SUFFIXES, SUFFIXES, is_readable, split_suffix
 from cogen.errors import DataError
 
@@ -41,19 +41,19 @@ def corpus_root(path: str | Path) -> Path:
     return root
 
 
-def walk(root: Path) -> Iterator[Found | LeftOut | DataError]:
-    """Files below `root` with a reader, by sorted name; what is left out with its reason; what cannot be opened.
+def walk(root: Path) -> Iterator[Found | Skipped | DataError]:
+    """Files below `root` with a reader, by sorted name; what is skipped with its reason; what cannot be opened.
 
     Hidden files are passed over. A link is followed unless it leads to a place below `root`, which is
     read itself, or to one that was read already.
     """
     if root.is_file():
-        yield _judged(root, root.name)
+        yield _checked(root, root.name)
     else:
         yield from _walk_folder(root, "", root, set())
 
 
-def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Iterator[Found | LeftOut | DataError]:
+def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Iterator[Found | Skipped | DataError]:
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError as error:
@@ -64,14 +64,14 @@ def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Ite
             continue
         path, name = folder / entry.name, prefix + entry.name
         if entry.is_symlink() and (reason := _needless(path, root, linked)):
-            yield LeftOut(str(path), reason)
+            yield Skipped(str(path), reason)
         else:
             yield from _entry(entry, path, name, root, linked)
 
 
 def _entry(
     entry: os.DirEntry[str], path: Path, name: str, root: Path, linked: set[str]
-) -> Iterator[Found | LeftOut | DataError]:
+) -> Iterator[Found | Skipped | DataError]:
     try:  # asks the folder's own list first: a folder may be readable and what is in it not to be looked at
         is_dir, is_file = entry.is_dir(), entry.is_file()
     except OSError as error:
@@ -80,7 +80,7 @@ def _entry(
     if is_dir:
         yield from _walk_folder(path, name + "/", root, linked)
     else:
-        yield _judged(path, name) if is_file else LeftOut(str(path), "it is no file")
+        yield _checked(path, name) if is_file else Skipped(str(path), "it is no file")
 
 
 def _why(error: Exception) -> str:
@@ -106,12 +106,12 @@ def _needless(link: Path, root: Path, linked: set[str]) -> str:
     return ""
 
 
-def _judged(path: Path, name: str) -> Found | LeftOut:
+def _checked(path: Path, name: str) -> Found | Skipped:
     if is_readable(path.name):
         return Found(path, name)
     _, suffix, compression = split_suffix(path.name)
     known = f"one of {', '.join(SUFFIXES)}, alone or with {' or '.join(COMPRESSED_SUFFIXES)}"
-    return LeftOut(str(path), f"{suffix + compression or 'no suffix'} is not {known}")
+    return Skipped(str(path), f"{suffix + compression or 'no suffix'} is not {known}")
 
 
 def _fetched(address: str) -> Path:

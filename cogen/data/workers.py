@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
-from cogen.data.spool import Batch
+from cogen.data.spool import SpoolBatch
 
 # Below, the work is done before the first worker has imported its libraries.
 LEAST_BYTES = 16 * 2**20
@@ -18,7 +18,7 @@ IN_FLIGHT_PER_WORKER = 3
 Result = TypeVar("Result")
 
 
-def each_batch(function: Callable[[Batch], Result], batches: Sequence[Batch]) -> Iterator[Result]:
+def each_batch(function: Callable[[SpoolBatch], Result], batches: Sequence[SpoolBatch]) -> Iterator[Result]:
     """`function` of every batch, in the batches' order; in this process where there is little to do.
 
     Args:

@@ -65,11 +65,11 @@ def enrol(invite: Invite, home: NodeHome, app_sha256: str) -> None:
         "domain": invite.domain,
         "public_key": home.public_key.read_text("utf-8").strip(),
         "app_sha256": app_sha256,
-        "contract": vars(invite.base_contract),
+        "fingerprint": vars(invite.base_fingerprint),
     }
     answer = _request("POST", invite.address, "/enrol", invite.ca, ENROL_SECONDS, json=asked)
     if answer.status_code != 200:
-        raise Refused(
+        raise EnrolmentRefused(
             "the coordinator refused",
             expected="this invite to be taken",
             got=_reason(answer),
@@ -82,7 +82,7 @@ class ClocksApart(FederationError):
     """This machine's clock and the coordinator's are too far apart."""
 
 
-class Refused(FederationError):
+class EnrolmentRefused(FederationError):
     """The coordinator answered, and said no."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cogen.deploy.folder import FederationFolder, locked, utc_now
-from cogen.deploy.invites import InviteContract, find_issued, mark_used
+from cogen.deploy.invites import InviteFingerprint, find_issued, mark_used
 from cogen.deploy.known_keys import key_line, parse_key
 from cogen.deploy.members import Member, add_member, all_members, read_members, require_free
 from cogen.errors import EnrolmentError
@@ -23,7 +23,7 @@ class Enrolment(Table):
     domain: Annotated[str, Field(max_length=64)]
     public_key: Annotated[str, Field(max_length=1024)]
     app_sha256: Annotated[str, Field(max_length=64)]
-    contract: InviteContract
+    fingerprint: InviteFingerprint
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Terms:
 
     name: str
     app_sha256: str
-    contract: InviteContract
+    fingerprint: InviteFingerprint
     register: Callable[[str], int]
 
 
@@ -59,8 +59,8 @@ def enrol(folder: FederationFolder, asked: Enrolment, terms: Terms) -> int:
         issued = find_issued(folder, asked.token)
         _require("the domain that the invite is for", issued.domain, asked.domain, "Ask the coordinator for a new one.")
         _require("app", terms.app_sha256, asked.app_sha256, "Install the coordinator's version of cogen-ai.")
-        for part, here in terms.contract.model_dump().items():
-            _require(f"base {part}", here, getattr(asked.contract, part), "Use the base that the invite names.")
+        for part, here in terms.fingerprint.model_dump().items():
+            _require(f"base {part}", here, getattr(asked.fingerprint, part), "Use the base that the invite names.")
         members = all_members(folder.path)
         require_free(members, issued.domain)
         if any(m.public_key == line for m in members.values()):

@@ -22,8 +22,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from cogen.deploy.enrolment import Enrolment, Terms, enrol
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.known_keys import KEY_HEADER, KnownKeys
-from cogen.deploy.limits import Buckets, Gone, Limits, Receive, Refused, body_of, whole_body
-from cogen.deploy.redelivery import HandedOut, Work
+from cogen.deploy.limits import Buckets, Gone, HttpRefusal, Limits, Receive, body_of, whole_body
+from cogen.deploy.redelivery import Redelivery, Work
 from cogen.errors import CogenError, ConfigError, EnrolmentError
 from cogen.settings import validated
 
@@ -60,7 +60,7 @@ class Gateway:
         self.known = KnownKeys(folder)
         self.enrols = Buckets(self.limits.enrols_per_minute)
         self.refusals = Buckets(self.limits.refusals_per_minute)
-        self.handed_out = HandedOut()
+        self.redelivery = Redelivery()
         self.num_waiting = 0
         self.stopping = asyncio.Event()
         self.client: httpx.AsyncClient
@@ -84,7 +84,7 @@ class Gateway:
         try:
             answer = await self._answer(scope, receive)
             await answer(scope, receive, counted)
-        except Refused as refused:
+        except HttpRefusal as refused:
             await Response(status_code=refused.status, headers={"connection": "close"})(scope, receive, counted)
         except Gone:
             status = 499
@@ -98,7 +98,7 @@ class Gateway:
         """By the raw path, unescaped: there is nothing to normalise, so nothing to trick."""
         peer, path, method = _peer(scope), scope["raw_path"], scope["method"]
         if self.refusals.left(peer) < 1.0:
-            raise Refused(429)
+            raise HttpRefusal(429)
         plain = not scope["query_string"]
         if plain and path == b"/health" and method == "GET":
             return JSONResponse({"status": "ok", "federation": self.terms.name})
@@ -106,26 +106,26 @@ class Gateway:
             return await self._enrol(peer, receive)
         if not (plain and path in FLEET and method == "POST"):
             self.refusals.take(peer)
-            raise Refused(404)
+            raise HttpRefusal(404)
         request = Request(scope)
         domain = self.known.domain_of(request.headers)
         if domain is None:
             self.refusals.take(peer)
-            raise Refused(401)
+            raise HttpRefusal(401)
         scope["cogen.domain"] = domain
         name = path.decode()
         headers = {k: v for k, v in request.headers.items() if k not in HOP_BY_HOP}
         if name.endswith(PULL):
             return await self._pull(name, headers, receive)
         if not name.endswith(tuple(NO_PROGRESS)):
-            self.handed_out.arrived(headers[KEY_HEADER])
+            self.redelivery.arrived(headers[KEY_HEADER])
         if name.endswith(OBJECT):
             return await self._object(name, headers, receive)
         return await self._forward(name, headers, receive)
 
     async def _enrol(self, peer: str, receive: Receive) -> Response:
         if not self.enrols.take(peer):
-            raise Refused(429)
+            raise HttpRefusal(429)
         body = await whole_body(receive, self.limits.enrol_bytes, self.limits.enrol_seconds)
         try:
             asked = validated(Enrolment, json.loads(body), "enrolment")
@@ -143,7 +143,7 @@ class Gateway:
     async def _forward(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
         """Both bodies stream through; a length that is too large by its own word is refused before the body."""
         if int(headers.get("content-length", "0")) > self.limits.fleet_bytes:
-            raise Refused(413)
+            raise HttpRefusal(413)
         body = body_of(receive, self.limits.fleet_bytes, self.limits.fleet_seconds)
         answer = await self._ask(path, headers, body)
         return StreamingResponse(_stream(answer), answer.status_code, _kept(answer))
@@ -169,7 +169,7 @@ class Gateway:
         try:
             return await self.client.send(request, stream=True)
         except httpx.TransportError:
-            raise Refused(502) from None  # Flower's nodes try again after a 502, so a restart costs them seconds.
+            raise HttpRefusal(502) from None  # Flower's nodes try again after a 502, so a restart costs them seconds.
 
     async def _pull(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
         """Hold an empty answer: a node sleeps 3 s after one. Work that may not have arrived is handed out again."""
@@ -182,11 +182,11 @@ class Gateway:
         self.num_waiting += 1
         try:
             while True:
-                if work := self.handed_out.take(node):
+                if work := self.redelivery.take(node):
                     return Response(work.content, headers=work.headers)
                 answer = await self.client.post(self.upstream + path, headers=headers, content=body)
                 if answer.status_code == 200 and answer.content:
-                    self.handed_out.add(node, Work(answer.content, _kept(answer)))
+                    self.redelivery.add(node, Work(answer.content, _kept(answer)))
                     continue
                 if answer.status_code != 200 or time.monotonic() > until or stop.done():
                     return Response(answer.content, answer.status_code, _kept(answer))
@@ -196,7 +196,7 @@ class Gateway:
                 if gone.done():
                     raise Gone
         except httpx.TransportError:
-            raise Refused(502) from None
+            raise HttpRefusal(502) from None
         finally:
             self.num_waiting -= 1
             gone.cancel()

@@ -20,10 +20,10 @@ from cogen.deploy.about import read_about, split_address
 from cogen.deploy.enrolment import Terms
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.gateway import Gateway
-from cogen.deploy.invites import InviteContract
+from cogen.deploy.invites import InviteFingerprint
 from cogen.deploy.limits import Limits, timed_protocol
 from cogen.flower.bundle import installed_app_sha256
-from cogen.flower.superlink_client import Control
+from cogen.flower.superlink_client import SuperLinkClient
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,9 +37,9 @@ def terms_of(folder: FederationFolder) -> Terms:
     from cogen.config import load_config
 
     base = describe_base(load_config(folder.config).base.name)
-    control = Control(folder.flwr_home, folder.logs)
-    contract = InviteContract(**vars(base.contract))
-    return Terms(read_about(folder).name, installed_app_sha256(), contract, control.register)
+    superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
+    fingerprint = InviteFingerprint(**vars(base.fingerprint))
+    return Terms(read_about(folder).name, installed_app_sha256(), fingerprint, superlink_client.register)
 
 
 def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:

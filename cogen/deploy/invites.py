@@ -19,11 +19,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cogen.adapter import Contract
+from cogen.adapter import Fingerprint
 from cogen.config import DOMAIN_PATTERN
 from cogen.deploy.folder import FederationFolder, locked, utc_now
 from cogen.errors import EnrolmentError, FederationError
-from cogen.node.round_spec import AskedRound
+from cogen.node.round_spec import RoundSpec
 from cogen.settings import Table, read_toml, validated
 
 FORMAT: Literal[1] = 1
@@ -31,7 +31,7 @@ TOKEN_BYTES = 32
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class InviteContract(Table):
+class InviteFingerprint(Table):
     """The base that a domain must hold."""
 
     weights: Digest
@@ -52,14 +52,14 @@ class Invite(Table):
     token: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
     check: Digest
     ca: str
-    contract: InviteContract
-    round: AskedRound | None = None
+    fingerprint: InviteFingerprint
+    round: RoundSpec | None = None
     """What a round asks of the domain; an invite of an earlier version does not say."""
 
     @property
-    def base_contract(self) -> Contract:
-        """The contract of the base, to compare with that of the base at hand."""
-        return Contract(**self.contract.model_dump())
+    def base_fingerprint(self) -> Fingerprint:
+        """The fingerprint of the base, to compare with that of the base at hand."""
+        return Fingerprint(**self.fingerprint.model_dump())
 
     def require_current(self) -> None:
         """Raise EnrolmentError when its last day is over."""
@@ -96,10 +96,10 @@ def make_invite(
     address: str,
     domain: str,
     base: str,
-    contract: Contract,
+    fingerprint: Fingerprint,
     app_sha256: str,
     days: float,
-    round: AskedRound | None = None,
+    round: RoundSpec | None = None,
 ) -> Invite:
     """Issue an invite; earlier open ones of the domain become void."""
     token = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
@@ -115,7 +115,7 @@ def make_invite(
         token=token,
         check="0" * 64,
         ca=folder.ca.read_text("utf-8"),
-        contract=InviteContract(**vars(contract)),
+        fingerprint=InviteFingerprint(**vars(fingerprint)),
         round=round,
     )
     with locked(folder.invites):

@@ -18,12 +18,12 @@ from cogen.data.prepare import prepare
 from cogen.data.spool import Progress
 from cogen.data.store import Prepared
 from cogen.data.walk import corpus_root
-from cogen.deploy.admission import ClocksApart, Refused, enrol, greet, make_key
+from cogen.deploy.admission import ClocksApart, EnrolmentRefused, enrol, greet, make_key
 from cogen.deploy.invites import Invite
-from cogen.errors import BaseModelError, ContractMismatch, FederationError, RunError
+from cogen.errors import BaseModelError, FederationError, FingerprintMismatch, RunError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of, running
-from cogen.node.home import Member, NodeHome, write_private
+from cogen.node.home import Membership, NodeHome, write_private
 from cogen.node.policy import read_policy
 from cogen.node.watch import HomeWatcher
 
@@ -33,26 +33,26 @@ MAX_REFUSALS = 3
 HELD = b"[code: 2004]"  # as Flower says that it cannot activate a node
 LAST_WORDS_BYTES = 600
 
-Follow = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[dict[str, Any]], None]
 
 
-def member_of(invite: Invite, data: str, base: str | None = None) -> Member:
+def member_of(invite: Invite, data: str, base: str | None = None) -> Membership:
     """What the member's folder will say, once base and app have been found to be those of the invite.
 
     Raises:
-        ContractMismatch: the base at hand is another.
+        FingerprintMismatch: the base at hand is another.
         FederationError: this installation has another app.
         DataError: no corpus at `data`.
     """
     corpus_root(data)
-    member = Member(
+    member = Membership(
         federation=invite.federation,
         domain=invite.domain,
         address=invite.address,
         data=data if data.startswith("hf://") else str(Path(data).expanduser().resolve()),
         base_name=invite.base,
         base=base or invite.base,
-        **invite.contract.model_dump(),
+        **invite.fingerprint.model_dump(),
         app_sha256=invite.app_sha256,
         invite_sha256=invite_sha256(invite),
         round=invite.round,
@@ -61,7 +61,7 @@ def member_of(invite: Invite, data: str, base: str | None = None) -> Member:
     return member
 
 
-def require_same(member: Member) -> None:
+def require_same(member: Membership) -> None:
     """Raise unless the base and the app at hand are those that the federation named."""
     require_base(member)
     app = installed_app_sha256()
@@ -75,10 +75,10 @@ def require_same(member: Member) -> None:
         )
 
 
-def require_base(member: Member) -> None:
-    """Raise ContractMismatch unless the base at hand is the federation's, BaseModelError when none is at hand."""
+def require_base(member: Membership) -> None:
+    """Raise FingerprintMismatch unless the base at hand is the federation's, BaseModelError when none is at hand."""
     try:
-        found = describe_base(member.base).contract
+        found = describe_base(member.base).fingerprint
     except BaseModelError as error:
         if member.base != member.base_name:
             raise
@@ -91,7 +91,7 @@ def require_base(member: Member) -> None:
     for part, mine in vars(found).items():
         theirs = getattr(member, part)
         if mine != theirs:
-            raise ContractMismatch(
+            raise FingerprintMismatch(
                 "another base model",
                 expected=f"{part} {theirs[:12]} of federation {member.federation!r}",
                 got=mine[:12],
@@ -105,7 +105,7 @@ def invite_sha256(invite: Invite) -> str:
     return hashlib.sha256(invite.token.encode()).hexdigest()
 
 
-def join(invite: Invite, member: Member, home: NodeHome) -> None:
+def join(invite: Invite, member: Membership, home: NodeHome) -> None:
     """Enrol with the coordinator, unless this folder did so with this very invite.
 
     A key is made before the coordinator is asked, and kept if the answer is lost: asked again with the
@@ -127,7 +127,7 @@ def join(invite: Invite, member: Member, home: NodeHome) -> None:
     home.write_member(member)
     try:
         enrol(invite, home, member.app_sha256)
-    except Refused:
+    except EnrolmentRefused:
         if not same:
             home.member.unlink()
             raise
@@ -135,15 +135,15 @@ def join(invite: Invite, member: Member, home: NodeHome) -> None:
     write_private(home.enrolled, b"")
 
 
-def prepare_data(member: Member, progress: Progress | None = None) -> Prepared:
+def prepare_data(member: Membership, progress: Progress | None = None) -> Prepared:
     """The corpus as a run with default `[data]` needs it; other settings prepare it again in the first round."""
     base = describe_base(member.base)
     held = Evaluate().heldout_frac
-    load, digest = partial(load_tokenizer, base), base.contract.tokenizer
+    load, digest = partial(load_tokenizer, base), base.fingerprint.tokenizer
     return prepare(member.data, load, Data(), held, tokenizer_hash=digest, base=base.name, progress=progress)
 
 
-def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: int | None = None) -> None:
+def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, threads: int | None = None) -> None:
     """Keep the programs running and tell what happens, until an exception (Ctrl-C, SIGTERM) ends it.
 
     Args:
@@ -155,16 +155,16 @@ def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: i
     watcher, seen, refusals = HomeWatcher(home), 0, 0
 
     def say(text: str) -> None:
-        follow({"event": "restarted", "text": text})
+        on_event({"event": "restarted", "text": text})
 
     programs = programs_of(home, member, handle, say, threads)
     node = programs[-1]
     with running(programs):
-        follow({"event": "starting"})
+        on_event({"event": "starting"})
         while True:
             for event in watcher.new():
                 refusals = 0 if event["event"] == "connected" else refusals
-                follow(event)
+                on_event(event)
             for program in programs:
                 program.keep()
             if node.num_deaths > seen:
@@ -174,7 +174,7 @@ def stay(home: NodeHome, member: Member, handle: int, follow: Follow, threads: i
             time.sleep(POLL_SECONDS)
 
 
-def was_refused(member: Member, home: NodeHome, say: Callable[[str], None]) -> bool:
+def was_refused(member: Membership, home: NodeHome, say: Callable[[str], None]) -> bool:
     """Whether a node that ended before it was connected is no member (any more): then the gateway is there, and says so.
 
     A clock that is off is refused by the same status; then `say` is told so, for that can be mended.
@@ -228,7 +228,7 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _unknown_key(member: Member) -> FederationError:
+def _unknown_key(member: Membership) -> FederationError:
     return FederationError(
         "the coordinator refuses this node",
         expected=f"the key of domain {member.domain!r} to be known",

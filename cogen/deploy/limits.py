@@ -42,7 +42,7 @@ class Limits:
     object_ask_seconds: float = 0.05
 
 
-class Refused(Exception):
+class HttpRefusal(Exception):
     """The request is answered with this status and nothing else."""
 
     def __init__(self, status: int) -> None:
@@ -88,13 +88,13 @@ async def body_of(receive: Receive, max_bytes: int, seconds: float) -> AsyncIter
         try:
             message = await asyncio.wait_for(receive(), until - asyncio.get_running_loop().time())
         except TimeoutError:
-            raise Refused(408) from None
+            raise HttpRefusal(408) from None
         if message["type"] != "http.request":
             raise Gone
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
-            raise Refused(413)
+            raise HttpRefusal(413)
         if chunk:
             yield chunk
         if not message.get("more_body", False):

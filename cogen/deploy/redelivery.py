@@ -18,7 +18,7 @@ class Work:
     headers: dict[str, str]
 
 
-class HandedOut:
+class Redelivery:
     """Work by node, the oldest first; more than one piece only where two questions of a node were open at once."""
 
     def __init__(self) -> None:

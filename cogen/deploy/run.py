@@ -15,11 +15,11 @@ from cogen.deploy.folder import FederationFolder
 from cogen.deploy.members import read_members
 from cogen.deploy.serve import check_settings
 from cogen.errors import CogenError, ConfigError, FederationError
-from cogen.evaluate.baselines import Follow
+from cogen.evaluate.baselines import OnEvent
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.run_events import begin_run, follow_run, open_run
 from cogen.flower.superlink import READY_SECONDS
-from cogen.flower.superlink_client import Control
+from cogen.flower.superlink_client import SuperLinkClient
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_app, shipped_config
 
@@ -33,7 +33,7 @@ def run_rounds(
     overrides: Iterable[str] = (),
     resume: bool = False,
     overwrite: bool = False,
-    follow: Follow | None = None,
+    on_event: OnEvent | None = None,
 ) -> RunFolder:
     """Run a federation's rounds on the nodes that have joined; the run folder is `runs/<name of the config>`.
 
@@ -55,31 +55,31 @@ def run_rounds(
             got="another version of it",
             fix="Start `cogen serve` again with this version; the domains need it too.",
         )
-    show = follow or (lambda event: None)
-    control = Control(folder.flwr_home, folder.logs)
+    show = on_event or (lambda event: None)
+    superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
     with folder.run_lock():
-        end_others(control, serving)
+        end_others(superlink_client, serving)
         seen = begin_run(run, settings, resume=resume, overwrite=overwrite)
         show({"event": "starting"})
         with shipped_app() as app:
-            run_id = control.submit(app, run.path.name)
+            run_id = superlink_client.submit(app, run.path.name)
         try:
-            follow_run(seen, show, folder.is_served, lambda: control.status(run_id))
+            follow_run(seen, show, folder.is_served, lambda: superlink_client.status(run_id))
         except BaseException:
             with suppress(CogenError):  # it may have ended by itself, or SuperLink is what failed
-                end_others(control, serving)
+                end_others(superlink_client, serving)
             raise
     return run
 
 
-def end_others(control: Control, serving: Serving) -> None:
+def end_others(superlink_client: SuperLinkClient, serving: Serving) -> None:
     """Stop what still runs, of a `cogen run` that was killed too: a run folder has one writer.
 
     A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here.
     """
     import psutil
 
-    _stop_runs(control, serving)
+    _stop_runs(superlink_client, serving)
     apps = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(serving.pid).children(recursive=True):
@@ -94,15 +94,15 @@ def end_others(control: Control, serving: Serving) -> None:
             app.kill()
 
 
-def _stop_runs(control: Control, serving: Serving) -> None:
+def _stop_runs(superlink_client: SuperLinkClient, serving: Serving) -> None:
     """Through SuperLink; one that has died is started again by `cogen serve`, and waited for."""
     import psutil
 
     until = time.monotonic() + READY_SECONDS
     while True:
         try:
-            for run_id in control.unfinished():
-                control.stop(run_id)
+            for run_id in superlink_client.unfinished():
+                superlink_client.stop(run_id)
             return
         except FederationError:
             if time.monotonic() > until or not psutil.pid_exists(serving.pid):
@@ -117,7 +117,7 @@ def _plain_name(name: str) -> str:
 
 def _require_members(folder: FederationFolder, settings: RunConfig) -> None:
     """Enough domains of this config have joined, with its base."""
-    known, asked = (describe_base(c.base.name).contract for c in (load_config(folder.config), settings))
+    known, asked = (describe_base(c.base.name).fingerprint for c in (load_config(folder.config), settings))
     if known != asked:
         raise ConfigError(
             "cannot run",

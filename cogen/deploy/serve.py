@@ -19,12 +19,12 @@ from cogen.deploy.folder import FederationFolder, locked
 from cogen.deploy.members import read_members
 from cogen.errors import ConfigError, FederationError
 from cogen.flower.bundle import installed_app_sha256
-from cogen.flower.memory import LEAN_MEMORY
-from cogen.flower.programs import Kept, order_end, stop_guarded
+from cogen.flower.memory import MALLOC_ENVIRONMENT
+from cogen.flower.programs import Kept, order_end, stop_supervised
 from cogen.flower.superlink import connect, flower_environment, free_port, wait_ready
-from cogen.flower.superlink_client import Control
+from cogen.flower.superlink_client import SuperLinkClient
 from cogen.shipped_files import shipped_config
-from cogen.train.start import require_context, target_modules
+from cogen.train.start import require_context, select_modules
 
 LOOK_SECONDS, GATEWAY_SECONDS = 0.5, 60.0
 Say = Callable[[str], None]
@@ -84,7 +84,7 @@ def check_settings(settings: RunConfig) -> None:
         BaseModelError: the base is not at hand.
     """
     settings.require_rounds()
-    for key in ("replay", "end_phase"):
+    for key in ("replay", "annealing"):
         path = getattr(settings.train, key)
         if path is not None and not path.startswith("hf://"):
             raise ConfigError(
@@ -94,7 +94,7 @@ def check_settings(settings: RunConfig) -> None:
                 fix="Publish the text, or take the key out of the config.",
             )
     base = describe_base(settings.base.name)
-    target_modules(base.modules, settings.train)
+    select_modules(base.modules, settings.train)
     require_context(base, settings.train)
 
 
@@ -141,7 +141,7 @@ def _prepare(folder: FederationFolder, settings: RunConfig, name: str, door: Doo
 
 
 def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> None:
-    known, asked = (describe_base(c.base.name).contract for c in (before, now))
+    known, asked = (describe_base(c.base.name).fingerprint for c in (before, now))
     if known != asked:
         raise FederationError(
             "cannot serve",
@@ -155,7 +155,7 @@ def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> N
 @contextmanager
 def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[Kept]]:
     """SuperLink and gateway, up; ended together at the end of the block."""
-    environment = {**flower_environment(folder.flwr_home), **LEAN_MEMORY, "COGEN_FEDERATION": str(folder.path)}
+    environment = {**flower_environment(folder.flwr_home), **MALLOC_ENVIRONMENT, "COGEN_FEDERATION": str(folder.path)}
     # -P: a package `server` in the folder that the command is started in is another
     flower = [sys.executable, "-P", "-m", "cogen.flower.superlink_process", "--host", "127.0.0.1", "--port", str(below)]
     flower += ["--ssl-ca-certfile", str(folder.link / "ca.pem"), "--ssl-certfile", str(folder.link / "server.pem")]
@@ -179,17 +179,17 @@ def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: S
         for guard in guards:
             order_end(guard)
         for guard in guards:
-            stop_guarded(guard)
+            stop_supervised(guard)
 
 
 def _forget_strangers(folder: FederationFolder) -> None:
     """Nodes that Flower knows and `members.json` does not: revoked while nobody served, or cut off while enrolling."""
-    control = Control(folder.flwr_home, folder.logs)
+    superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
     with locked(folder.invites):
         known = {member.node_id for member in read_members(folder.path).values()}
-        for node_id, state in control.nodes().items():
+        for node_id, state in superlink_client.nodes().items():
             if node_id not in known and state != "unregistered":
-                control.unregister(node_id)
+                superlink_client.unregister(node_id)
 
 
 def _wait_gateway(door: Kept, listen: tuple[str, int]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.config import Domain, RunConfig, Train
 from cogen.errors import CogenError
-from cogen.evaluate.matrix import LOCAL_PREFIX, POOLED
+from cogen.evaluate.matrix import CENTRALIZED, LOCAL_PREFIX
 from cogen.runs import RunFolder, append_line
 from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
@@ -20,11 +20,11 @@ from cogen.train.single import train_adapter
 if TYPE_CHECKING:
     from cogen.base import Base
 
-Follow = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Control:
+class Baseline:
     """An adapter to train beside the run, and where it goes.
 
     Args:
@@ -44,19 +44,19 @@ class Control:
         return self.folder.parent / f".{self.folder.name}.training"
 
 
-def controls_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Control]:
-    """The controls of a run: those of single domains, then the pooled one.
+def baselines_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Baseline]:
+    """The baselines of a run: those of single domains, then the centralized one.
 
-    Each domain alone gets the tokens that it trains in all rounds, under one schedule; pooled gets their sum,
-    block by block in turns. An expert of the run was trained alone already: it is its own control.
+    Each domain alone gets the tokens that it trains in all rounds, under one schedule; centralized gets their sum,
+    block by block in turns. An expert of the run was trained alone already: it is its own baseline.
 
     Args:
-        run: of one seed. config: with that seed. folder: for its controls.
+        run: of one seed. config: with that seed. folder: for its baselines.
     """
     plan = plan_round(config.train, 1, config.federation.num_rounds)
-    num_tokens = plan.total_blocks * config.train.block_tokens
+    num_tokens = plan.total_blocks * config.train.sequence_length
     made = [
-        Control(
+        Baseline(
             LOCAL_PREFIX + d.name,
             folder / "local" / d.name,
             {d.name: config.corpora[d.name]},
@@ -66,7 +66,7 @@ def controls_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Control
         if not run.expert(d.name).is_dir()
     ]
     everything = config.train.model_copy(update={"tokens_per_round": num_tokens * len(config.domains)})
-    return [*made, Control(POOLED, folder / POOLED, config.corpora, everything)]
+    return [*made, Baseline(CENTRALIZED, folder / CENTRALIZED, config.corpora, everything)]
 
 
 def _alone(config: RunConfig, domain: Domain, num_tokens: int) -> Train:
@@ -78,44 +78,46 @@ def _alone(config: RunConfig, domain: Domain, num_tokens: int) -> Train:
     return config.train.model_copy(update=changes)
 
 
-def train_controls(base: Base, run: RunFolder, config: RunConfig, controls: Iterable[Control], show: Follow) -> None:
-    """Train what is not there yet, each from where it was cut off; one that fails is said and left out."""
-    todo = [control for control in controls if not control.folder.is_dir()]
-    for i, control in enumerate(todo):
+def train_baselines(
+    base: Base, run: RunFolder, config: RunConfig, baselines: Iterable[Baseline], show: OnEvent
+) -> None:
+    """Train what is not there yet, each from where it was cut off; one that fails is said and dropped."""
+    todo = [baseline for baseline in baselines if not baseline.folder.is_dir()]
+    for i, baseline in enumerate(todo):
         left = [c.settings.tokens_per_round for c in todo[i:]]
-        tell(run, show, "control_started", control=control.row, num_left_tokens=sum(left))
+        tell(run, show, "baseline_started", baseline=baseline.row, num_left_tokens=sum(left))
         try:
-            _train(base, run, config, control, show)
+            _train(base, run, config, baseline, show)
         except (CogenError, RuntimeError, MemoryError, OSError) as error:
             reason = str(error) if isinstance(error, CogenError) else f"{type(error).__name__}: {error}"
-            tell(run, show, "control_left_out", control=control.row, reason=reason)
+            tell(run, show, "baseline_failed", baseline=baseline.row, reason=reason)
         else:
-            tell(run, show, "control_trained", control=control.row, num_tokens=control.settings.tokens_per_round)
+            tell(run, show, "baseline_trained", baseline=baseline.row, num_tokens=baseline.settings.tokens_per_round)
 
 
-def _train(base: Base, run: RunFolder, config: RunConfig, control: Control, show: Follow) -> None:
+def _train(base: Base, run: RunFolder, config: RunConfig, baseline: Baseline, show: OnEvent) -> None:
     made = train_adapter(
         base,
-        control.corpora,
-        control.settings,
-        domain=control.folder.name,
+        baseline.corpora,
+        baseline.settings,
+        domain=baseline.folder.name,
         heldout_frac=config.evaluate.heldout_frac,
         data=config.data,
-        on_step=partial(_step, run, show, control.row),
-        state_path=control.state_path,
+        on_step=partial(_step, run, show, baseline.row),
+        state_path=baseline.state_path,
         resume=True,
     )
-    made.adapter.save(control.folder)
-    control.state_path.unlink(missing_ok=True)
+    made.adapter.save(baseline.folder)
+    baseline.state_path.unlink(missing_ok=True)
 
 
-def _step(run: RunFolder, show: Follow, row: str, step: Step) -> None:
-    values = {"control": row, **vars(step)}
-    append_line(run.control_steps, values)
-    show({**values, "event": "control_step"})
+def _step(run: RunFolder, show: OnEvent, row: str, step: Step) -> None:
+    values = {"baseline": row, **vars(step)}
+    append_line(run.baseline_steps, values)
+    show({**values, "event": "baseline_step"})
 
 
-def tell(run: RunFolder, show: Follow, event: str, **values: Any) -> None:
+def tell(run: RunFolder, show: OnEvent, event: str, **values: Any) -> None:
     """Into the run's events, and on the screen."""
     run.append_event(event, **values)
     show({"event": event, **values})

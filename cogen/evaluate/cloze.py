@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cogen.data.document import Document
 from cogen.errors import DataError
 from cogen.evaluate.probes import Probe
-from cogen.evaluate.terms import Place, candidates, common_words, domain_terms, sentences
+from cogen.evaluate.terms import TermPosition, candidates, common_words, domain_terms, sentences
 
 NUM_CHOICES = 4
 NEAREST = 12
@@ -25,7 +25,7 @@ class Blank:
     """A term in a sentence of a document, as it is written there."""
 
     document: str
-    place: Place
+    place: TermPosition
 
     @property
     def term(self) -> str:

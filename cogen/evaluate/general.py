@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 
 
-def general_windows(base: Base, path: str | Path, block_tokens: int) -> list[Window]:
+def general_windows(base: Base, path: str | Path, sequence_length: int) -> list[Window]:
     """Windows of every document, up to the end of each: there is no training part to leave out.
 
     Raises:
         DataError: no such path, or no documents.
     """
-    return heldout_windows(read_corpus(path).documents, base.tokenizer, block_tokens, sys.maxsize)
+    return heldout_windows(read_corpus(path).documents, base.tokenizer, sequence_length, sys.maxsize)
 
 
 def require_unseen(general: str | Path, corpora: Mapping[str, str | Path], jaccard: float) -> None:

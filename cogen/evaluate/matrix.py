@@ -14,7 +14,7 @@ from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore, malforme
 FORMAT = 1
 BASE = "base"
 COMBINED = "combined"
-POOLED = "pooled"
+CENTRALIZED = "centralized"
 EXPERT_PREFIX = "expert:"
 LOCAL_PREFIX = "local:"
 GENERAL = "general"
@@ -109,13 +109,13 @@ class Evaluation:
 
 
 def alone(evaluation: Evaluation, domain: str) -> str:
-    """The row of the domain trained alone: `expert:<domain>`, or the control `local:<domain>` where there is none."""
+    """The row of the domain trained alone: `expert:<domain>`, or the baseline `local:<domain>` where there is none."""
     expert = EXPERT_PREFIX + domain
     return expert if expert in evaluation.models else LOCAL_PREFIX + domain
 
 
 def is_alone(model: str, domain: str) -> bool:
-    """Whether the row is that of the domain trained alone, in the run or as its control."""
+    """Whether the row is that of the domain trained alone, in the run or as its baseline."""
     return model in (EXPERT_PREFIX + domain, LOCAL_PREFIX + domain)
 
 

@@ -16,7 +16,7 @@ MANIFEST = "adapter_config.json"
 
 
 @dataclass(frozen=True)
-class Voices:
+class ModelSet:
     """A base, and what can be attached to it.
 
     Args:
@@ -49,7 +49,7 @@ class Voices:
         return Adapter.load(self.adapters[name])
 
 
-def find_voices(source: Path | None, named: Mapping[str, str], base: str | None) -> Voices:
+def find_models(source: Path | None, named: Mapping[str, str], base: str | None) -> ModelSet:
     """What `source` offers, and the adapters that were named besides.
 
     Args:
@@ -82,7 +82,7 @@ def find_voices(source: Path | None, named: Mapping[str, str], base: str | None)
                 where=str(source),
                 fix="Name a run of cogen simulate or an adapter of cogen train.",
             )
-    return Voices(base or _only(bases), precision, found)
+    return ModelSet(base or _only(bases), precision, found)
 
 
 def newest_run(folder: Path) -> Path:

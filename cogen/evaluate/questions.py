@@ -92,13 +92,13 @@ def few_shot_prompt(question: str) -> str:
     return "".join(shown) + as_prompt(question)
 
 
-def judge_reply(reply: str, answers: Sequence[str]) -> Verdict:
+def grade_reply(reply: str, answers: Sequence[str]) -> Verdict:
     """Right if an accepted answer stands in the reply, word for word; else abstained, else wrong.
 
     Case, punctuation and the width of characters do not count, nor how a last word of four letters or
     more goes on (thyristor, thyristors). A reply without words abstains.
 
-    >>> judge_reply("It is 50 Hz.", ["50 hz"]), judge_reply("150 Hz", ["50 hz"])
+    >>> grade_reply("It is 50 Hz.", ["50 hz"]), grade_reply("150 Hz", ["50 hz"])
     ('right', 'wrong')
     """
     words = _words(reply)
@@ -127,7 +127,7 @@ def score_questions(
     domain: str,
     progress: Callable[[int], None] | None = None,
 ) -> QuestionScore:
-    """Let whatever is attached to the base now reply, greedily, and judge the replies.
+    """Let whatever is attached to the base now reply, greedily, and grade the replies.
 
     A reply ends at a newline or after 32 tokens. Its confidence is the mean probability of its tokens;
     overconfidence compares it with the fraction right, over all replies that do not abstain: of
@@ -144,7 +144,7 @@ def score_questions(
 
 def sum_up(questions: Sequence[Question], replies: Sequence[Generated], model: str, domain: str) -> QuestionScore:
     """The rates of each kind of reply."""
-    verdicts = [judge_reply(r.text, q.answers) for q, r in zip(questions, replies, strict=True)]
+    verdicts = [grade_reply(r.text, q.answers) for q, r in zip(questions, replies, strict=True)]
     answerable = [v for q, v in zip(questions, verdicts, strict=True) if q.answers]
     unanswerable = [v for q, v in zip(questions, verdicts, strict=True) if not q.answers]
     said = [(r, v) for r, v in zip(replies, verdicts, strict=True) if v != "abstained"]

@@ -1,4 +1,4 @@
-"""After the rounds: train the controls that are missing, score what is not scored, put the seeds together."""
+"""After the rounds: train the baselines that are missing, score what is not scored, put the seeds together."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cogen.adapter import Adapter
 from cogen.base import load_base
 from cogen.config import RunConfig
 from cogen.data import Window, heldout_windows
-from cogen.evaluate.baselines import Control, Follow, controls_of, train_controls
+from cogen.evaluate.baselines import Baseline, OnEvent, baselines_of, train_baselines
 from cogen.evaluate.general import general_windows
 from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, GENERAL, Evaluation
 from cogen.evaluate.score import score_row
-from cogen.evaluate.seed_summary import Judgement, judge
+from cogen.evaluate.seed_summary import SeedSummary, summarize_seeds
 from cogen.files import write_file
 from cogen.runs import RunFolder
 from cogen.train.corpus import prepare_corpus
@@ -34,29 +34,29 @@ class Unscored:
     columns: tuple[str, ...]
 
 
-def judge_seed(run: RunFolder, config: RunConfig, folder: Path, show: Follow) -> None:
+def score_seed(run: RunFolder, config: RunConfig, folder: Path, show: OnEvent) -> None:
     """Train and score what `config.evaluate` asks for beside the finished `run`; what is there already stays.
 
     Args:
-        run: of one seed. config: with that seed. folder: for its controls.
+        run: of one seed. config: with that seed. folder: for its baselines.
     Raises:
         CogenError: general text or held-out text cannot be read.
     """
-    controls = controls_of(run, config, folder) if config.evaluate.controls else []
-    if all(c.folder.is_dir() for c in controls) and not unscored(run, config, controls):
+    baselines = baselines_of(run, config, folder) if config.evaluate.baselines else []
+    if all(c.folder.is_dir() for c in baselines) and not unscored(run, config, baselines):
         return
     base = load_base(config.base.name, precision=config.base.precision)
-    train_controls(base, run, config, controls, show)
-    _score(base, run, config, unscored(run, config, controls), show)
+    train_baselines(base, run, config, baselines, show)
+    _score(base, run, config, unscored(run, config, baselines), show)
 
 
-def unscored(run: RunFolder, config: RunConfig, controls: Iterable[Control]) -> list[Unscored]:
-    """What is missing in the matrix: controls on every domain that was scored, every row on general text."""
+def unscored(run: RunFolder, config: RunConfig, baselines: Iterable[Baseline]) -> list[Unscored]:
+    """What is missing in the matrix: baselines on every domain that was scored, every row on general text."""
     found = read_evaluation(run)
     rows: dict[str, Path | None] = {BASE: None}
     rows |= {row: run.expert(row.removeprefix(EXPERT_PREFIX)) for row in found.models if row.startswith(EXPERT_PREFIX)}
     rows |= {COMBINED: run.merged}
-    made = {c.row: c.folder for c in controls if c.folder.is_dir()}
+    made = {c.row: c.folder for c in baselines if c.folder.is_dir()}
     missing = []
     for row, folder in {**rows, **made}.items():
         columns = [d for d in found.domains if row in made and found.bits_per_byte(row, d) is None]
@@ -66,7 +66,7 @@ def unscored(run: RunFolder, config: RunConfig, controls: Iterable[Control]) -> 
     return missing
 
 
-def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored], show: Follow) -> None:
+def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored], show: OnEvent) -> None:
     """Row by row into `evaluation.json`, so that one cut off loses no more than a row."""
     windows = _windows(base, config, {column for job in missing for column in job.columns})
     left = sum(len(w.tokens) for job in missing for column in job.columns for w in windows[column])
@@ -94,20 +94,20 @@ def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored
 
 def _windows(base: Base, config: RunConfig, columns: set[str]) -> dict[str, list[Window]]:
     """Those that the domains themselves scored, and all of the general text."""
-    evaluate, block_tokens = config.evaluate, config.train.block_tokens
+    evaluate, sequence_length = config.evaluate, config.train.sequence_length
     windows = {}
     for domain in [d for d in config.corpora if d in columns]:
         heldout = prepare_corpus(base, config.corpora[domain], config.data, evaluate.heldout_frac).heldout
-        windows[domain] = heldout_windows(heldout, base.tokenizer, block_tokens, evaluate.max_heldout_tokens)
+        windows[domain] = heldout_windows(heldout, base.tokenizer, sequence_length, evaluate.max_heldout_tokens)
     if evaluate.general is not None and GENERAL in columns:
-        windows[GENERAL] = general_windows(base, evaluate.general, block_tokens)
+        windows[GENERAL] = general_windows(base, evaluate.general, sequence_length)
     return windows
 
 
-def judge_runs(run: RunFolder, seeds: Iterable[int]) -> Judgement:
+def summarize_runs(run: RunFolder, seeds: Iterable[int]) -> SeedSummary:
     """The finished runs of these seeds together; the first is `run` itself, the others are in `seeds/`."""
     runs = {seed: run.seed(seed) if i else run for i, seed in enumerate(seeds)}
-    return judge({seed: read_evaluation(one) for seed, one in runs.items()})
+    return summarize_seeds({seed: read_evaluation(one) for seed, one in runs.items()})
 
 
 def read_evaluation(run: RunFolder) -> Evaluation:

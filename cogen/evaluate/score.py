@@ -44,7 +44,7 @@ def evaluate_adapters(
         progress: called with row, domain and tokens scored, after each batch; a question counts as
             the most tokens that its reply may have.
     Raises:
-        ContractMismatch: an adapter was made for another base.
+        FingerprintMismatch: an adapter was made for another base.
 
     >>> windows = {"grid": heldout_windows(documents, base.tokenizer, 512, 8192)}  # doctest: +SKIP
     >>> evaluate_adapters(base, {"mine": adapter}, windows).bits_per_byte("mine", "grid")  # doctest: +SKIP

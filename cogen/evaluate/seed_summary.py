@@ -1,4 +1,4 @@
-"""What several seeds of one run, and the controls beside them, say together: `judgement.json`.
+"""What several seeds of one run, and the baselines beside them, say together: `seed_summary.json`.
 
     {"format": 1,
      "seeds": [0, 1, 2],
@@ -12,11 +12,11 @@
 empty where there is none. `values` has a number for each of `seeds`, null where that seed has none; `mean` is
 of those that are there, null without any; `sd` is the sample standard deviation (n - 1), null for fewer than two.
 
-Rows are named as in `evaluation.json`: `base`, `combined`, `pooled`, and for a domain alone `expert:<domain>`
+Rows are named as in `evaluation.json`: `base`, `combined`, `centralized`, and for a domain alone `expert:<domain>`
 in a run of one round, whose replies are just that, else `local:<domain>`. In what follows `alone` is that row:
 
     retained_gain[d]      (base - combined) / (base - alone[d]), on d; null where alone gained nothing
-    forgetting[m]         m - base, on the general text; above 0 is worse, base itself is left out
+    forgetting[m]         m - base, on the general text; above 0 is worse, base itself is dropped
     members[d]["own"]     alone[d] - combined, on d; above 0 says that joining was better than training alone
     members[d]["others"]  mean over the other domains e of alone[d] - combined, on e
 """
@@ -62,12 +62,12 @@ class Spread:
         return math.sqrt(sum((v - self.mean) ** 2 for v in self.known) / (len(self.known) - 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in `judgement.json`."""
+        """As it stands in `seed_summary.json`."""
         return {"mean": self.mean, "sd": self.sd, "values": list(self.values)}
 
 
 @dataclass(frozen=True)
-class Member:
+class DomainSummary:
     """What joining gave one domain over training alone, in bits per byte; above 0 is better."""
 
     own: Spread
@@ -75,7 +75,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class SeedSummary:
     """Every figure over the seeds.
 
     Args:
@@ -89,7 +89,7 @@ class Judgement:
     retained_gain: Mapping[str, Spread]
     general: Mapping[str, Spread]
     forgetting: Mapping[str, Spread]
-    members: Mapping[str, Member]
+    members: Mapping[str, DomainSummary]
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class Judgement:
         return sum(values) / len(values) if values and len(values) == len(domains) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of `judgement.json`."""
+        """The object of `seed_summary.json`."""
         return {
             "format": FORMAT,
             "seeds": list(self.seeds),
@@ -128,11 +128,11 @@ class Judgement:
         }
 
     def to_json(self) -> str:
-        """The text of `judgement.json`."""
+        """The text of `seed_summary.json`."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def judge(evaluations: Mapping[int, Evaluation]) -> Judgement:
+def summarize_seeds(evaluations: Mapping[int, Evaluation]) -> SeedSummary:
     """Put the evaluations of several seeds of one run together.
 
     Args:
@@ -144,14 +144,14 @@ def judge(evaluations: Mapping[int, Evaluation]) -> Judgement:
     tested = tuple(dict.fromkeys(cell.model for run in runs for cell in run.general))
     gains = [retained_gain(run) for run in runs]
     rows = {(m, d): _spread(run.bits_per_byte(m, d) for run in runs) for m in models for d in domains}
-    return Judgement(
+    return SeedSummary(
         seeds=tuple(evaluations),
         rows={key: spread for key, spread in rows.items() if spread.known},
         retained_gain={d: _spread(gain.get(d) for gain in gains) for d in domains},
         general={m: _spread(run.general_bits_per_byte(m) for run in runs) for m in tested},
         forgetting={m: _spread(_forgotten(run, m) for run in runs) for m in tested if m != BASE},
         members={
-            d: Member(
+            d: DomainSummary(
                 _spread(_gained(run, d, [d]) for run in runs), _spread(_gained(run, d, _others(run, d)) for run in runs)
             )
             for d in domains

@@ -1,4 +1,4 @@
-"""`judgement.json` read back, and checked: every figure follows from its values."""
+"""`seed_summary.json` read back, and checked: every figure follows from its values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cogen.errors import RunError
-from cogen.evaluate.seed_summary import FORMAT, Judgement, Member, Spread
+from cogen.evaluate.seed_summary import FORMAT, DomainSummary, SeedSummary, Spread
 
 SIDES = ("own", "others")
 
 
-def read_judgement(text: str, where: str) -> Judgement:
-    """Read the text of a `judgement.json`; `where` names it in errors. Fields that are not known are left aside.
+def read_seed_summary(text: str, where: str) -> SeedSummary:
+    """Read the text of a `seed_summary.json`; `where` names it in errors. Fields that are not known are left aside.
 
     Raises:
         RunError: not JSON, another format, a field missing or of another kind, a row named twice, or a mean or
@@ -33,14 +33,16 @@ def read_judgement(text: str, where: str) -> Judgement:
         raise _malformed("seeds: a list of whole numbers", repr(seeds), where)
     read = _Reader(len(seeds), where)
     members = read.table(found, "members")
-    return Judgement(
+    return SeedSummary(
         seeds=tuple(seeds),
         rows=read.rows(found, "rows", "model", "domain"),
         retained_gain={d: read.spread(v, f"retained_gain.{d}") for d, v in read.table(found, "retained_gain").items()},
         general={model: spread for (model,), spread in read.rows(found, "general", "model").items()},
         forgetting={m: read.spread(v, f"forgetting.{m}") for m, v in read.table(found, "forgetting").items()},
         members={
-            d: Member(*(read.spread(read.field(v, side, f"members.{d}"), f"members.{d}.{side}") for side in SIDES))
+            d: DomainSummary(
+                *(read.spread(read.field(v, side, f"members.{d}"), f"members.{d}.{side}") for side in SIDES)
+            )
             for d, v in members.items()
         },
     )
@@ -99,4 +101,4 @@ def _is_same(said: float | None, meant: float | None) -> bool:
 
 def _malformed(expected: str, got: str, where: str) -> RunError:
     fix = "Write it anew with `cogen simulate --resume`, or move it away."
-    return RunError("cannot read judgement.json", expected=expected, got=got[:200], where=where, fix=fix)
+    return RunError("cannot read seed_summary.json", expected=expected, got=got[:200], where=where, fix=fix)

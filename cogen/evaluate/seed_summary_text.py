@@ -1,29 +1,29 @@
-"""A judgement as plain text: the matrix with its spread, and a line for every member."""
+"""A seed_summary as plain text: the matrix with its spread, and a line for every member."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from cogen.evaluate.matrix import COMBINED, GENERAL, NOTHING, align
-from cogen.evaluate.seed_summary import Judgement, Member, Spread
+from cogen.evaluate.seed_summary import DomainSummary, SeedSummary, Spread
 
 OTHERS = "others'"
 
 
-def format_judgement(judgement: Judgement) -> str:
+def format_seed_summary(seed_summary: SeedSummary) -> str:
     """Models by domains in bits per byte, mean and standard deviation over the seeds, `*` at the lowest of a column.
 
     Below it the retained gain, and on general text what the combined model forgot.
     """
-    models, domains = judgement.models, judgement.domains
-    columns = [[judgement.rows.get((m, d)) for m in models] for d in domains]
-    columns.append([judgement.means[m] for m in models])
-    header, gains = ["bits per byte", *domains, "mean"], [judgement.retained_gain[d] for d in domains]
+    models, domains = seed_summary.models, seed_summary.domains
+    columns = [[seed_summary.rows.get((m, d)) for m in models] for d in domains]
+    columns.append([seed_summary.means[m] for m in models])
+    header, gains = ["bits per byte", *domains, "mean"], [seed_summary.retained_gain[d] for d in domains]
     kept: list[str] = ["retained gain", *(_percent(gain) for gain in gains), NOTHING]
-    if judgement.general:
+    if seed_summary.general:
         header.append(GENERAL)
         kept.append(NOTHING)
-        columns.append([judgement.general.get(m) for m in models])
+        columns.append([seed_summary.general.get(m) for m in models])
     written = [_mark_lowest(column) for column in columns]
     rows = [header, *([m, *(column[i] for column in written)] for i, m in enumerate(models))]
     if any(gain.known for gain in gains):
@@ -31,24 +31,24 @@ def format_judgement(judgement: Judgement) -> str:
     return align(rows)
 
 
-def joining_lines(judgement: Judgement) -> Iterator[str]:
+def joining_lines(seed_summary: SeedSummary) -> Iterator[str]:
     """What joining gave each domain over training alone."""
-    for domain, member in judgement.members.items():
+    for domain, member in seed_summary.members.items():
         if member.own.mean is not None:
             yield f"{domain}: {_member(member)}"
 
 
-def member_lines(judgement: Judgement) -> Iterator[str]:
+def member_lines(seed_summary: SeedSummary) -> Iterator[str]:
     """What joining gave each domain over training alone, then what was forgotten."""
-    yield from joining_lines(judgement)
-    forgotten = judgement.forgetting.get(COMBINED)
+    yield from joining_lines(seed_summary)
+    forgotten = seed_summary.forgetting.get(COMBINED)
     if forgotten is not None and forgotten.mean is not None:
         yield f"general text: the combined model reads it {_change(forgotten)} bits per byte than the base"
-    if len(judgement.seeds) < 2:
+    if len(seed_summary.seeds) < 2:
         yield "one seed: these figures have no spread (--seeds 3)"
 
 
-def _member(member: Member) -> str:
+def _member(member: DomainSummary) -> str:
     text = f"joining {_gain('your own held-out text', member.own)} bits per byte over training alone"
     return text if member.others.mean is None else f"{text}, and {_gain(OTHERS, member.others)}"
 

@@ -17,7 +17,7 @@ COMMON_WORDS = 300
 
 
 @dataclass(frozen=True)
-class Place:
+class TermPosition:
     """Where a term stands in a sentence: `text[start:end]`."""
 
     text: str
@@ -30,13 +30,13 @@ def sentences(text: str) -> list[str]:
     return [s.strip() for s in _SENTENCE_END.split(text) if s.strip()]
 
 
-def candidates(sentence: str, common: frozenset[str]) -> Iterator[Place]:
+def candidates(sentence: str, common: frozenset[str]) -> Iterator[TermPosition]:
     """Words, and pairs of neighbours with one space between, that are made of no common word."""
     found = [m for m in WORD.finditer(sentence) if len(m[0]) >= MIN_LETTERS and m[0].casefold() not in common]
     for i, match in enumerate(found):
-        yield Place(sentence, match.start(), match.end())
+        yield TermPosition(sentence, match.start(), match.end())
         if i + 1 < len(found) and sentence[match.end() : found[i + 1].start()] == " ":
-            yield Place(sentence, match.start(), found[i + 1].end())
+            yield TermPosition(sentence, match.start(), found[i + 1].end())
 
 
 def common_words(texts: Iterable[str]) -> frozenset[str]:
@@ -63,7 +63,7 @@ def domain_terms(texts: Iterable[str], general: Iterable[str], max_terms: int) -
 
     (1 + ln tf) * ln((1 + N) / (1 + n)), with tf the count in `texts`, N the general texts and n those that
     have the term. With tf itself, words such as "shown" stand above rarer terms for their number alone.
-    Terms of fewer than three places are left out: many are names and slips.
+    Terms of fewer than three places are dropped: many are names and slips.
 
     Source: Sparck Jones, A statistical interpretation of term specificity (1972); add-one smoothing.
     """

@@ -14,6 +14,7 @@ looks again, two after that; here it looks again soon.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 import os
@@ -28,8 +29,9 @@ from typing import Any
 from cogen.errors import FederationError, log_error
 from cogen.node.channel import is_same_user, listen_at
 from cogen.node.home import NodeHome
-from cogen.node.receipt import Reply, record
+from cogen.node.receipt import SentMessage, record
 
+CLIENT_APP = "clients.client_app"
 APP_VARIABLE, HOME_VARIABLE = "COGEN_APP_SHA256", "COGEN_NODE_HOME"
 SEAM, PULL = "install_from_fab", "pull_and_inflate_object_from_tree"
 # By the names of Flower's arguments; its own bound of time, two hours, holds in place of one of attempts.
@@ -92,7 +94,7 @@ def require_app(bundle: Any, expected_sha256: str) -> None:
     )
     if home := os.environ.get(HOME_VARIABLE):
         told = f"{type(error)}:<'{error}'>"  # as Flower puts it
-        record(NodeHome(home).receipts, "", 0, "app", Reply(error=told))
+        record(NodeHome(home).receipts, "", 0, "app", SentMessage(error=told))
     raise error
 
 
@@ -110,7 +112,7 @@ def serve(path: Path) -> None:
     """Import what every message needs, then fork for each that is asked for."""
     import flwr.supernode.cli.flwr_clientapp  # noqa: F401  - the second and a half that this saves
 
-    import clients.client_app  # noqa: F401
+    importlib.import_module(CLIENT_APP)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = listen_at(path)

@@ -14,7 +14,7 @@ import gc
 import threading
 import time
 
-LEAN_MEMORY = {"MALLOC_ARENA_MAX": "2"}
+MALLOC_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 COLLECT_SECONDS = 4.0
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cogen.flower.launcher import write_launcher
-from cogen.flower.memory import LEAN_MEMORY
-from cogen.flower.programs import Kept, order_end, stop_guarded
+from cogen.flower.memory import MALLOC_ENVIRONMENT
+from cogen.flower.programs import Kept, order_end, stop_supervised
 from cogen.flower.superlink import flower_environment, free_port
-from cogen.node.home import Member, NodeHome, write_private
+from cogen.node.home import Membership, NodeHome, write_private
 
 
 def programs_of(
-    home: NodeHome, member: Member, handle: int, say: Callable[[str], None], threads: int | None = None
+    home: NodeHome, member: Membership, handle: int, say: Callable[[str], None], threads: int | None = None
 ) -> list[Kept]:
     """The three programs, the SuperNode last.
 
@@ -32,7 +32,7 @@ def programs_of(
     first = write_launcher(home)
     environment = {
         **flower,
-        **LEAN_MEMORY,
+        **MALLOC_ENVIRONMENT,
         "PATH": f"{first}{os.pathsep}{flower['PATH']}",
         "COGEN_APP_SHA256": member.app_sha256,
         "COGEN_NODE_HOME": str(home.path),
@@ -64,4 +64,4 @@ def running(programs: Sequence[Kept]) -> Iterator[None]:
         for guard in guards:
             order_end(guard)
         for guard in guards:
-            stop_guarded(guard)
+            stop_supervised(guard)

@@ -16,7 +16,7 @@ LOG_BYTES = 5_000_000
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, WELL_SECONDS = 1.0, 60.0, 60.0
 
 
-def start_guarded(
+def start_supervised(
     argv: Sequence[str], log: Path, environment: Mapping[str, str], inherit: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a program under the guard, its output appended to `log`; the guard ends when its stdin is closed.
@@ -43,7 +43,7 @@ def order_end(guard: subprocess.Popen[bytes]) -> None:
         guard.stdin.close()
 
 
-def stop_guarded(guard: subprocess.Popen[bytes]) -> None:
+def stop_supervised(guard: subprocess.Popen[bytes]) -> None:
     """Give the order and wait; a second Ctrl-C must not leave anything behind."""
     order_end(guard)
     while True:
@@ -90,7 +90,7 @@ class Kept:
 
     def start(self) -> None:
         """Start it."""
-        self.guard, self.since = start_guarded(self.argv, self.log, self.environment, self.inherit), time.monotonic()
+        self.guard, self.since = start_supervised(self.argv, self.log, self.environment, self.inherit), time.monotonic()
 
     def alive(self) -> bool:
         """Whether it runs."""
@@ -105,7 +105,7 @@ class Kept:
                 self.pause_seconds = FIRST_PAUSE_SECONDS
             return
         if self.guard is not None:
-            stop_guarded(self.guard)
+            stop_supervised(self.guard)
             code, self.guard, self.since = self.guard.returncode, None, now
             self.num_deaths += 1
             again = f"again in {self.pause_seconds:g} s"

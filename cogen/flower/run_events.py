@@ -9,7 +9,7 @@ from typing import Any
 
 from cogen.config import RunConfig, load_config
 from cogen.errors import ConfigError, FederationError, RunError
-from cogen.evaluate.baselines import Follow
+from cogen.evaluate.baselines import OnEvent
 from cogen.runs import RunFolder, read_lines
 
 POLL_SECONDS = 0.5
@@ -42,7 +42,7 @@ class Watcher:
         return lines[before:]
 
 
-def follow_run(seen: Watcher, show: Follow, alive: Callable[[], bool], status: Callable[[], str]) -> None:
+def follow_run(seen: Watcher, show: OnEvent, alive: Callable[[], bool], status: Callable[[], str]) -> None:
     """Show new events until the run is over.
 
     Args:

@@ -1,4 +1,4 @@
-"""`about.json` of a simulation: versions, and how much text each domain has. Amounts alone, no text and no names.
+"""`run_metadata.json` of a simulation: versions, and how much text each domain has. Amounts alone, no text and no names.
 
     {"format": 1, "versions": {"torch": "2.13.0", ...}, "data": {"grid": {"num_documents": 28, ...}, ...}}
 
@@ -17,8 +17,8 @@ from cogen.versions import versions
 FORMAT = 1
 
 
-def about_json(cards: Mapping[str, DataCard]) -> str:
-    """The text of `about.json`, from each domain's data card."""
+def run_metadata_json(cards: Mapping[str, DataCard]) -> str:
+    """The text of `run_metadata.json`, from each domain's data card."""
     found = {"python": platform.python_version(), **versions()}
     data = {domain: _amounts(card) for domain, card in cards.items()}
     return json.dumps({"format": FORMAT, "versions": found, "data": data}, indent=2, ensure_ascii=False) + "\n"
@@ -31,6 +31,6 @@ def _amounts(card: DataCard) -> dict[str, int | str]:
         "num_heldout_documents": card.heldout.num_documents,
         "num_heldout_tokens": card.heldout.num_tokens,
         "num_dropped_documents": sum(amount.num_documents for amount in card.dropped.values()),
-        "num_files_left_out": card.num_left_out,
+        "num_files_skipped": card.num_skipped,
         "sha256": card.sha256,
     }

@@ -18,22 +18,22 @@ from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.walk import corpus_root
 from cogen.errors import CogenError, ConfigError, RunError
-from cogen.evaluate.baselines import Follow, tell
+from cogen.evaluate.baselines import OnEvent, tell
 from cogen.evaluate.general import require_unseen
-from cogen.evaluate.run_scores import judge_runs, judge_seed, read_evaluation
+from cogen.evaluate.run_scores import read_evaluation, score_seed, summarize_runs
 from cogen.files import write_file
 from cogen.flower.prefork_programs import prepared
-from cogen.flower.programs import start_guarded, stop_guarded
+from cogen.flower.programs import start_supervised, stop_supervised
 from cogen.flower.run_events import Watcher, follow_run
-from cogen.flower.run_metadata import about_json
+from cogen.flower.run_metadata import run_metadata_json
 from cogen.flower.superlink import free_port, superlink
-from cogen.flower.superlink_client import Control
-from cogen.node.prefork import can_fork, warm_argv
+from cogen.flower.superlink_client import SuperLinkClient
+from cogen.node.prefork import can_fork, prefork_argv
 from cogen.node.resident import WARM
 from cogen.report.track import Tracking
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_app, shipped_config
-from cogen.train.start import require_context, target_modules
+from cogen.train.start import require_context, select_modules
 
 
 def simulate(
@@ -44,20 +44,20 @@ def simulate(
     resume: bool = False,
     overwrite: bool = False,
     port: int | None = None,
-    follow: Follow | None = None,
+    on_event: OnEvent | None = None,
 ) -> RunFolder:
     """Run a whole federation on this machine through Flower's own SuperLink and ServerApp.
 
-    With `evaluate.num_seeds` once for each seed, and with `evaluate.controls` and `evaluate.general`, what it
+    With `evaluate.num_seeds` once for each seed, and with `evaluate.baselines` and `evaluate.general`, what it
     is measured against is trained and scored after each.
 
     Args:
         config: a TOML file, or the name of a shipped one.
         out: the run folder; None is `runs/<name of the config>`.
         resume: continue with the first thing that is missing, with the settings that the run began with;
-            controls, seeds and general text may be asked for in addition.
+            baselines, seeds and general text may be asked for in addition.
         follow: called with each new event of the run, and with each training step (`"event": "step"`).
-    Returns: the run folder, with `merged/`, `evaluation.json`, and where something is judged, `judgement.json`.
+    Returns: the run folder, with `merged/`, `evaluation.json`, and where something is scored, `seed_summary.json`.
     Raises:
         CogenError: bad input, before anything is started; or a run that failed and can be resumed.
 
@@ -83,39 +83,39 @@ def simulate(
             _continue(run, settings)
         else:
             run.create(settings.to_toml(), overwrite=overwrite)
-        write_file(run.about, about_json(cards).encode())
-        _every_seed(run, settings, port, handle, follow or (lambda event: None))
+        write_file(run.run_metadata, run_metadata_json(cards).encode())
+        _every_seed(run, settings, port, handle, on_event or (lambda event: None))
     return run
 
 
-def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: int, show: Follow) -> None:
+def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: int, show: OnEvent) -> None:
     """The run of each seed and what is measured beside it; after each, what is known so far is written down.
 
-    Where something is judged, the events of `run` say so before the first round: its rounds are not its end then.
+    Where something is scored, the events of `run` say so before the first round: its rounds are not its end then.
     """
-    judged = settings.evaluate.is_judged
+    has_summary = settings.evaluate.has_summary
     for number, seed in enumerate(settings.seeds, start=1):
         began, once = time.monotonic(), settings.with_seed(seed)
         about = {"seed": seed, "number": number, "num_seeds": len(settings.seeds)}
-        if judged:
+        if has_summary:
             tell(run, show, "seed_started", **about)
         one = run if number == 1 else _open_seed(run.seed(seed), once)
         if not _is_complete(one, once):
             _federate(one, once, free_port(port), handle, show)
-        if judged:
-            _judge(run, one, settings, number, show)
+        if has_summary:
+            _summarize(run, one, settings, number, show)
             tell(run, show, "seed_finished", **about, seconds=time.monotonic() - began)
 
 
-def _judge(run: RunFolder, one: RunFolder, settings: RunConfig, number: int, show: Follow) -> None:
+def _summarize(run: RunFolder, one: RunFolder, settings: RunConfig, number: int, show: OnEvent) -> None:
     """What is measured beside the seed `number`, whose run is `one`, and all seeds so far together."""
     seed = settings.seeds[number - 1]
     try:
-        judge_seed(one, settings.with_seed(seed), run.controls(seed), show)
-        write_file(run.judgement, judge_runs(run, settings.seeds[:number]).to_json().encode())
+        score_seed(one, settings.with_seed(seed), run.baselines(seed), show)
+        write_file(run.seed_summary, summarize_runs(run, settings.seeds[:number]).to_json().encode())
     except CogenError as error:
         # Not `run_failed`: the rounds are over, and a resumed run starts none of them again.
-        tell(run, show, "judging_failed", reason=str(error))
+        tell(run, show, "seed_summary_failed", reason=str(error))
         raise
 
 
@@ -134,7 +134,7 @@ def _open_seed(run: RunFolder, settings: RunConfig) -> RunFolder:
     return run
 
 
-def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, show: Follow) -> None:
+def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, show: OnEvent) -> None:
     """The rounds that are left, through Flower."""
     seen = Watcher(run)
     seen.skip()
@@ -142,7 +142,7 @@ def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, sho
     with Tracking(settings, run.path, run.path.name) as tracking:
 
         def told(event: dict[str, Any]) -> None:
-            tracking.follow(event)
+            tracking.on_event(event)
             show(event)
 
         with (
@@ -150,10 +150,10 @@ def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, sho
             _trainers(settings, home, run.logs, handle) as known,
             superlink(home, run.logs, listen, handle, known, prepared(home, *_at_a_time(settings))) as link,
         ):
-            control = Control(home, run.logs)
+            superlink_client = SuperLinkClient(home, run.logs)
             with shipped_app() as app:
-                run_id = control.submit(app, str(run.path), _clients(settings))
-            follow_run(seen, told, link.alive, lambda: control.status(run_id))
+                run_id = superlink_client.submit(app, str(run.path), _clients(settings))
+            follow_run(seen, told, link.alive, lambda: superlink_client.status(run_id))
 
 
 @contextmanager
@@ -166,12 +166,12 @@ def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Itera
     wanted = os.environ.get("OMP_NUM_THREADS", "")  # Ray leaves it alone, too
     threads = int(wanted) if wanted.isdecimal() and int(wanted) else _at_a_time(settings)[1]
     base, kernels = settings.base, settings.train.cpu_kernels
-    program = warm_argv(path, threads, base.name, base.precision, kernels)
-    guard = start_guarded(program, logs / "trainer.log", os.environ, handle)
+    program = prefork_argv(path, threads, base.name, base.precision, kernels)
+    guard = start_supervised(program, logs / "trainer.log", os.environ, handle)
     try:
         yield {WARM: str(path)}
     finally:
-        stop_guarded(guard)
+        stop_supervised(guard)
 
 
 def _at_a_time(settings: RunConfig) -> tuple[int, int]:
@@ -199,7 +199,7 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
     """
     settings.require_rounds()
     settings.require_data()
-    mixed = {"train.replay": settings.train.replay, "train.end_phase": settings.train.end_phase}
+    mixed = {"train.replay": settings.train.replay, "train.annealing": settings.train.annealing}
     corpora = settings.corpora | {k: path for k, path in mixed.items() if path is not None}
     paths = list(corpora.values())
     for path in (*paths, *([public] if (public := settings.federation.validation) else [])):
@@ -207,15 +207,15 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
     if settings.evaluate.general is not None:
         require_unseen(settings.evaluate.general, corpora, settings.data.near_duplicate_jaccard)
     base = describe_base(settings.base.name)
-    target_modules(base.modules, settings.train)
+    select_modules(base.modules, settings.train)
     require_context(base, settings.train)
     load = partial(load_tokenizer, base)  # not needed where every corpus has been prepared before
     # The filter needs the base's weights: there, clients prepare their corpora themselves.
     data = settings.data.model_copy(update={"perplexity_filter": False})
     cards = {}
     for path in paths:
-        contract = base.contract.tokenizer
-        made = prepare(path, load, data, settings.evaluate.heldout_frac, tokenizer_hash=contract, base=base.name)
+        fingerprint = base.fingerprint.tokenizer
+        made = prepare(path, load, data, settings.evaluate.heldout_frac, tokenizer_hash=fingerprint, base=base.name)
         cards[path] = made.card
     return {d.name: cards[d.data] for d in settings.domains if d.data is not None}
 
@@ -224,7 +224,7 @@ def _continue(run: RunFolder, settings: RunConfig) -> None:
     """Only what is measured in addition may differ from the settings that the run began with."""
     began = load_config(run.config)
     asked = settings.evaluate
-    added: dict[str, object] = {"controls": asked.controls, "num_seeds": asked.num_seeds}
+    added: dict[str, object] = {"baselines": asked.baselines, "num_seeds": asked.num_seeds}
     if began.evaluate.general is None:
         added["general"] = asked.general
     if settings != began.model_copy(update={"evaluate": began.evaluate.model_copy(update=added)}):

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from cogen.errors import FederationError
 from cogen.files import write_file
 from cogen.flower.prefork_programs import programs_of
-from cogen.flower.programs import start_guarded, stop_guarded
+from cogen.flower.programs import start_supervised, stop_supervised
 
 CONNECTION = "cogen"
 READY_SECONDS = 60.0
@@ -75,13 +75,13 @@ def superlink(
     program += ["--host", "127.0.0.1", "--port", str(port)]
     known = {**flower_environment(home), **environment}
     known["PATH"] = f"{programs_of(home)}{os.pathsep}{known['PATH']}"  # where there are any that are prepared
-    guard = start_guarded(program, logs / "superlink.log", known, inherit)
+    guard = start_supervised(program, logs / "superlink.log", known, inherit)
     link = SuperLink(port, guard)
     try:
         wait_ready(port, logs, link.alive)
         yield link
     finally:
-        stop_guarded(guard)
+        stop_supervised(guard)
 
 
 def connect(home: Path, port: int, ca: Path | None = None) -> None:

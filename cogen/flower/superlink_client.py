@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Control:
+class SuperLinkClient:
     """A SuperLink as its private home names it.
 
     Args:

@@ -22,7 +22,7 @@ LINK, ANNOUNCE, STORE = "SqlLinkState", "store_message_and_object_tree", "store_
 ROOT = "ObjectPushSessionRoot"
 
 
-def be_lean() -> None:
+def patch_memory() -> None:
     """Put the size in the place from which Flower takes it; a version without that place is left as it is."""
     from flwr.supercore import sql_mixin
 
@@ -60,7 +60,7 @@ def take_again() -> None:
 
 def main() -> None:
     """`python -m cogen.flower.superlink_process ARGS`, the arguments of `flower-superlink`."""
-    be_lean()
+    patch_memory()
     take_again()
     import flwr.superlink.main  # noqa: F401  - what Flower imports when it starts, so that it is frozen too
     from flwr.superlink.cli.flower_superlink import flower_superlink

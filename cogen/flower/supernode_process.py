@@ -31,7 +31,7 @@ FLOWERS_SECONDS, NAP_SECONDS = 0.5, 0.05
 NOTHING_SAID = ("Received successfully", "Sent successfully", "[RUN ")
 
 
-def be_patient() -> None:
+def patch_patience() -> None:
     """Put the rule in the place from which Flower's node takes its own.
 
     Raises:
@@ -102,7 +102,7 @@ def _says_something(record: logging.LogRecord) -> bool:
 
 def main() -> None:
     """`python -m cogen.flower.supernode_process ARGS`, the arguments of `flower-supernode`."""
-    be_patient()
+    patch_patience()
     be_prompt()
     be_brief()
     import flwr.supernode.main  # noqa: F401  - what Flower imports when it starts, so that it is frozen too

@@ -7,14 +7,8 @@ package stays cheap.
 
 from __future__ import annotations
 
-from cogen.analysis.contributions import Shapley, leave_one_out, shapley
-from cogen.analysis.diagnose import diagnose
-from cogen.analysis.diagnosis import Diagnosis
-from cogen.analysis.proposals import propose
-from cogen.analysis.search import search
-from cogen.analysis.trials import Candidate, Guards, SearchResult
-from cogen.merge.checksum import SelfCheck, self_check, sketch
-from cogen.merge.client_updates import Trained, aggregate_increments
+from cogen.merge.checksum import SelfCheck, checksum, self_check
+from cogen.merge.client_updates import TrainedFactors, aggregate_updates
 from cogen.merge.combine import Merged, merge_adapters
 from cogen.merge.core import SharedSpace, core_space, from_core, knots_space
 from cogen.merge.dare import dare
@@ -23,7 +17,7 @@ from cogen.merge.iso import iso
 from cogen.merge.mean import mean
 from cogen.merge.pico import calibrate, restore
 from cogen.merge.plan import Override
-from cogen.merge.procrustes import turn
+from cogen.merge.procrustes import procrustes_align
 from cogen.merge.regmean import regmean
 from cogen.merge.robust import Robust, Weighed, inner_products, weigh
 from cogen.merge.rule import METHODS, Rule, combine
@@ -33,50 +27,40 @@ from cogen.merge.tsv import tsv
 
 __all__ = [
     "METHODS",
-    "Candidate",
     "Compressed",
-    "Diagnosis",
-    "Guards",
     "Merged",
     "Override",
     "Robust",
     "Rule",
-    "SearchResult",
     "SelfCheck",
     "ServerOptimizer",
     "ServerState",
-    "Shapley",
     "SharedSpace",
-    "Trained",
+    "TrainedFactors",
     "Weighed",
-    "aggregate_increments",
+    "aggregate_updates",
     "calibrate",
+    "checksum",
     "combine",
     "compress",
     "core_space",
     "dare",
-    "diagnose",
     "from_core",
     "inner_products",
     "iso",
     "knots_space",
     "leading",
-    "leave_one_out",
     "mean",
     "merge_adapters",
     "normalise_weights",
-    "propose",
+    "procrustes_align",
     "regmean",
     "restore",
     "revive",
-    "search",
     "self_check",
     "server_step",
-    "shapley",
-    "sketch",
     "stack",
     "ties",
     "tsv",
-    "turn",
     "weigh",
 ]

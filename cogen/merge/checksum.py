@@ -39,7 +39,7 @@ class SelfCheck:
         return math.isfinite(self.error) and self.error <= 2.0 * self.expected_error + 1e-4
 
 
-def sketch(f: Factors, name: str) -> Tensor:
+def checksum(f: Factors, name: str) -> Tensor:
     """delta @ probes `(d_out, NUM_PROBES)`; the probes ~ N(0, 1) follow from the module's name alone."""
     import torch
 
@@ -50,17 +50,17 @@ def sketch(f: Factors, name: str) -> Tensor:
 
 
 def self_check(written: Mapping[str, Factors], intended: Mapping[str, Tensor], energy_cut_frac: float) -> SelfCheck:
-    """Compare factors, as read back, with the sketches of what was meant.
+    """Compare factors, as read back, with the checksums of what was meant.
 
     Args:
         written: reads one module at a time, if it comes from disk.
-        intended: `sketch` of each module before the cut.
+        intended: `checksum` of each module before the cut.
         energy_cut_frac: over all modules.
     """
     if written.keys() != intended.keys():
         return SelfCheck(math.inf, math.sqrt(energy_cut_frac))
     off = there = 0.0
     for name, meant in intended.items():
-        off += float((sketch(written[name], name) - meant).double().square().sum())
+        off += float((checksum(written[name], name) - meant).double().square().sum())
         there += float(meant.double().square().sum())
     return SelfCheck(math.sqrt(off / there) if there > 0 else math.sqrt(off), math.sqrt(energy_cut_frac))

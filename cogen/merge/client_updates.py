@@ -10,12 +10,12 @@ from cogen.merge.factored import Compressed, compress, leading, normalise_weight
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a client made of one module, where its increment is not simply that over the current factors.
+class TrainedFactors:
+    """What a client made of one module, where its client update is not simply that over the current factors.
 
     Args:
         start: what it began from; None for the current ones.
-        scale: factor on its increment.
+        scale: factor on its client update.
     """
 
     factors: Factors
@@ -23,24 +23,24 @@ class Trained:
     scale: float = 1.0
 
 
-Given = Factors | Trained
+Given = Factors | TrainedFactors
 
 
-def aggregate_increments(
+def aggregate_updates(
     current: Factors,
     trained: Sequence[Given],
     weights: Sequence[float],
     rank: int,
-    server_scale: float = 1.0,
+    server_learning_rate: float = 1.0,
 ) -> Compressed:
-    """The next global update: the current one plus the weighted mean of the clients' increments.
+    """The next global update: the current one plus the weighted mean of the clients' updates.
 
     With r_k = min(rank of trained_k, R_s), client k began from the first r_k directions of `current`
     and held the others frozen, so that
-    new = current + server_scale * sum_k w_k s_k (trained_k - leading(current, r_k)).
-    Direction j of `current` thus keeps 1 - server_scale * sum_{k: r_k > j} w_k s_k of itself; what a
+    new = current + server_learning_rate * sum_k w_k s_k (trained_k - leading(current, r_k)).
+    Direction j of `current` thus keeps 1 - server_learning_rate * sum_{k: r_k > j} w_k s_k of itself; what a
     client never had, it cannot average away. A client that began from factors of an earlier round has
-    its increment taken against those.
+    its client update taken against those.
 
     Args:
         current: what was sent down, sorted (see `compress`), rank R_s.
@@ -48,21 +48,21 @@ def aggregate_increments(
             unless a `Trained` says otherwise.
         weights: K non-negative weights [tokens]; normalised here.
         rank: of the result; less where there is less to keep.
-        server_scale: the server's learning rate.
+        server_learning_rate: the server's learning rate.
     Returns: scaling as in `current`; cost O((d_in + d_out) R^2) with R = R_s + sum_k r_k at most, and
         r_k more for each client with a start of its own.
     Raises:
         WeightError: the weights are negative, not finite, sum to 0, or are not K.
     """
-    parts, by, taken = _weighted(current, trained, weights, server_scale)
+    parts, by, taken = _weighted(current, trained, weights, server_learning_rate)
     kept = _rescaled(current, [1.0 - share for share in taken])
     return compress(stack([kept, *parts], [1.0, *by]), rank, current.scaling)
 
 
-def increments(current: Factors, trained: Sequence[Given]) -> list[Factors]:
+def updates(current: Factors, trained: Sequence[Given]) -> list[Factors]:
     """s_k (trained_k - leading(start_k, r_k)), as wider pairs of factors of scaling 1.
 
-    Args: see `aggregate_increments`.
+    Args: see `aggregate_updates`.
     """
     made = []
     for one in map(_given, trained):
@@ -71,10 +71,10 @@ def increments(current: Factors, trained: Sequence[Given]) -> list[Factors]:
     return made
 
 
-def mean_increment(current: Factors, trained: Sequence[Given], weights: Sequence[float]) -> Factors:
+def mean_update(current: Factors, trained: Sequence[Given], weights: Sequence[float]) -> Factors:
     """sum_k w_k s_k (trained_k - leading(start_k, r_k)), as one wider pair of factors of scaling 1.
 
-    Args: see `aggregate_increments`.
+    Args: see `aggregate_updates`.
     """
     parts, by, taken = _weighted(current, trained, weights, 1.0)
     began = _rescaled(current, [-share for share in taken])
@@ -82,11 +82,13 @@ def mean_increment(current: Factors, trained: Sequence[Given], weights: Sequence
 
 
 def _weighted(
-    current: Factors, trained: Sequence[Given], weights: Sequence[float], server_scale: float
+    current: Factors, trained: Sequence[Given], weights: Sequence[float], server_learning_rate: float
 ) -> tuple[list[Factors], list[float], list[float]]:
     """Updates and their shares, and by direction of `current` the sum of the shares of those who trained it."""
     ones = [_given(one) for one in trained]
-    shares = [server_scale * w * t.scale for w, t in zip(normalise_weights(weights, len(ones)), ones, strict=True)]
+    shares = [
+        server_learning_rate * w * t.scale for w, t in zip(normalise_weights(weights, len(ones)), ones, strict=True)
+    ]
     parts, by = [one.factors for one in ones], list(shares)
     own = [
         (-share, leading(t.start, t.factors.rank)[0])
@@ -99,8 +101,8 @@ def _weighted(
     return parts, by, taken
 
 
-def _given(one: Given) -> Trained:
-    return Trained(one) if isinstance(one, Factors) else one
+def _given(one: Given) -> TrainedFactors:
+    return TrainedFactors(one) if isinstance(one, Factors) else one
 
 
 def _rescaled(current: Factors, kept: Sequence[float]) -> Factors:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Factors
 from cogen.adapter.grams import gram_digest
-from cogen.merge.checksum import sketch
+from cogen.merge.checksum import checksum
 from cogen.merge.factored import normalise_weights
-from cogen.merge.plan import Override, Plan, check_grams, names_for, plan_modules, shared_contract
+from cogen.merge.plan import MergePlan, Override, check_grams, names_for, plan_modules, shared_fingerprint
 from cogen.merge.rule import Rule, combine, refused
 from cogen.parallel import in_parallel
 
@@ -29,13 +29,13 @@ class Merged:
         adapter: scaling 1 in every module, factors balanced and sorted.
         energy_cut_frac: by module, the discarded part of the sum of sigma^2, in [0, 1].
         energy: by module, the sum of sigma^2 before the cut, which is the squared norm of delta_W.
-        sketches: by module, of what was meant (`cogen.merge.checksum`).
+        checksums: by module, of what was meant (`cogen.merge.checksum`).
     """
 
     adapter: Adapter
     energy_cut_frac: dict[str, float]
     energy: dict[str, float]
-    sketches: dict[str, Tensor]
+    checksums: dict[str, Tensor]
 
     @property
     def mean_energy_cut_frac(self) -> float:
@@ -65,7 +65,7 @@ def merge_adapters(
     Adapters from `Adapter.open` are read one module at a time, so that no more than that is in memory.
 
     Args:
-        adapters: K adapters with one contract; those without one must have the same modules.
+        adapters: K adapters with one fingerprint; those without one must have the same modules.
         weights: K numbers, None for equal ones. Every method but task_arithmetic wants them
             non-negative and divides them by their sum.
         method, scale, rank, energy, density, space, calibrate, seed: see `Rule`.
@@ -73,7 +73,7 @@ def merge_adapters(
         names: of the adapters, for the manifest and errors; None takes their domains.
         progress: called with each module's name once it is done.
     Raises:
-        ContractMismatch: base, tokenizer, modules or shapes differ.
+        FingerprintMismatch: base, tokenizer, modules or shapes differ.
         MergeError: no adapters, or an unknown or unusable setting (WeightError, RankError).
 
     >>> merge_adapters([Adapter.load("a"), Adapter.load("b")]).adapter.save("ab")  # doctest: +SKIP
@@ -84,12 +84,12 @@ def merge_adapters(
     rule = Rule(method, scale, space, density, calibrate, seed, rank, energy)
     rule.check()
     raw = [1.0] * len(adapters) if weights is None else list(weights)
-    contract = shared_contract(adapters, called)
+    fingerprint = shared_fingerprint(adapters, called)
     plans = plan_modules(adapters, rule, raw, overrides)
     check_grams(adapters, plans, called)
-    factors, cut, whole, sketches = {}, {}, {}, {}
+    factors, cut, whole, checksums = {}, {}, {}, {}
     for name, made in zip(plans, in_parallel(partial(_combine_module, adapters, plans), list(plans)), strict=True):
-        factors[name], cut[name], whole[name], sketches[name] = made
+        factors[name], cut[name], whole[name], checksums[name] = made
         if progress is not None:
             progress(name)
     manifest = _manifest(adapters, called, rule, raw, overrides)
@@ -97,19 +97,19 @@ def merge_adapters(
     if any(plan.rule.rank or plan.rule.energy for plan in plans.values()):
         manifest["modules"] = {n: {"rank": f.rank, "energy_cut_frac": cut[n]} for n, f in factors.items()}
     embeddings = frozenset().union(*(a.embeddings for a in adapters)) & factors.keys()
-    merged = Adapter(factors, adapters[0].base_name, contract, manifest, embeddings)
-    return Merged(merged, cut, whole, sketches)
+    merged = Adapter(factors, adapters[0].base_name, fingerprint, manifest, embeddings)
+    return Merged(merged, cut, whole, checksums)
 
 
 def _combine_module(
-    adapters: Sequence[Adapter], plans: Mapping[str, Plan], name: str
+    adapters: Sequence[Adapter], plans: Mapping[str, MergePlan], name: str
 ) -> tuple[Factors, float, float, Tensor]:
-    """Factors, energy cut off, energy and sketch of a module; reads the updates that there are for it."""
+    """Factors, energy cut off, energy and checksum of a module; reads the updates that there are for it."""
     plan = plans[name]
     pairs = [(a, w) for a, w in zip(adapters, plan.weights, strict=True) if w and name in a.factors]
     parts = [_part(a, name, plan.rule.method == "regmean") for a, _ in pairs]
     made = combine(parts, [w for _, w in pairs], plan.rule, _module_seed(plan.rule.seed, name))
-    return made.factors, made.energy_cut_frac, made.energy, sketch(made.whole, name)
+    return made.factors, made.energy_cut_frac, made.energy, checksum(made.whole, name)
 
 
 def _part(adapter: Adapter, module: str, with_gram: bool) -> Factors:

@@ -44,7 +44,7 @@ def stack(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
 
     Args:
         parts: K updates of one shape; ranks and scalings may differ.
-        weights: any K finite numbers, taken as they are; parts at 0 are left out.
+        weights: any K finite numbers, taken as they are; parts at 0 are dropped.
     Returns: rank R; rank 1 and all 0 where every weight is 0.
     Source: FLoRA (arXiv 2409.05976).
     """

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cogen.adapter import Adapter, Contract, layout_of
-from cogen.errors import ContractMismatch, MergeError
+from cogen.adapter import Adapter, Fingerprint, layout_of
+from cogen.errors import FingerprintMismatch, MergeError
 from cogen.merge.factored import checked_weights, normalise_weights
 from cogen.merge.patterns import matching
 from cogen.merge.rule import Rule, refused
@@ -31,7 +31,7 @@ class Override:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MergePlan:
     """What happens to one module: the rule, and each adapter's weight."""
 
     rule: Rule
@@ -40,7 +40,7 @@ class Plan:
 
 def plan_modules(
     adapters: Sequence[Adapter], rule: Rule, weights: list[float], overrides: Sequence[Override]
-) -> dict[str, Plan]:
+) -> dict[str, MergePlan]:
     """Rule and weights of every module that has an update of a weight other than 0."""
     names = sorted({name for adapter in adapters for name in adapter.factors})
     wanted: dict[str, tuple[Rule, Sequence[float]]] = dict.fromkeys(names, (rule, weights))
@@ -59,13 +59,13 @@ def plan_modules(
     }
 
 
-def _plan(rule: Rule, weights: Sequence[float], count: int) -> Plan:
+def _plan(rule: Rule, weights: Sequence[float], count: int) -> MergePlan:
     rule.check()
     checked = normalise_weights(weights, count) if rule.is_normalised else checked_weights(weights, count)
-    return Plan(rule, tuple(checked))
+    return MergePlan(rule, tuple(checked))
 
 
-def check_grams(adapters: Sequence[Adapter], plans: Mapping[str, Plan], names: Sequence[str]) -> None:
+def check_grams(adapters: Sequence[Adapter], plans: Mapping[str, MergePlan], names: Sequence[str]) -> None:
     """Where regmean is asked for, every adapter that counts must have come with its statistics."""
     for module, plan in plans.items():
         for i, adapter in enumerate(adapters):
@@ -97,17 +97,17 @@ def require_distinct(names: Sequence[str]) -> None:
         raise refused("one name for each adapter", f"{doubled[0]!r} twice", NAME_APART)
 
 
-def shared_contract(adapters: Sequence[Adapter], names: Sequence[str]) -> Contract | None:
-    """The contract that they share; None where one came without, since nothing vouches for that one."""
-    signed = [(i, a.contract) for i, a in enumerate(adapters) if a.contract is not None]
-    for i, contract in signed[1:]:
-        signed[0][1].require(contract, _whose(names, i))
+def shared_fingerprint(adapters: Sequence[Adapter], names: Sequence[str]) -> Fingerprint | None:
+    """The fingerprint that they share; None where one came without, since nothing vouches for that one."""
+    signed = [(i, a.fingerprint) for i, a in enumerate(adapters) if a.fingerprint is not None]
+    for i, fingerprint in signed[1:]:
+        signed[0][1].require(fingerprint, _whose(names, i))
     _check_shapes(adapters, names)
     if len(signed) == len(adapters):
         return signed[0][1]
     for i, adapter in enumerate(adapters):
         if differing := sorted(set(adapter.factors) ^ set(adapters[0].factors)):
-            raise ContractMismatch(
+            raise FingerprintMismatch(
                 "adapter mismatch",
                 expected=f"the {len(adapters[0].factors)} modules of {_whose(names, 0)}",
                 got=f"{len(adapter.factors)} modules, differing in {differing[0]}",
@@ -125,7 +125,7 @@ def _check_shapes(adapters: Sequence[Adapter], names: Sequence[str]) -> None:
             mine = (layout.shape, module in adapter.embeddings)
             if (first := seen.setdefault(module, mine)) != mine:
                 kinds = {False: "", True: " of an embedding"}
-                raise ContractMismatch(
+                raise FingerprintMismatch(
                     "adapter mismatch",
                     expected=f"(d_out, d_in) {first[0]}{kinds[first[1]]}",
                     got=f"{mine[0]}{kinds[mine[1]]}",

@@ -8,7 +8,7 @@ from itertools import pairwise
 from cogen.adapter import Factors
 
 
-def turn(new: Factors, old: Factors, borders: Sequence[int] = ()) -> Factors:
+def procrustes_align(new: Factors, old: Factors, borders: Sequence[int] = ()) -> Factors:
     """(B G, G^T A) with the orthogonal G that minimises |B G - B_old|^2 + |G^T A - A_old|^2.
 
     G = P Q^T with B^T B_old + A A_old^T = P D Q^T. The update stays the same, and balanced factors

@@ -1,4 +1,4 @@
-"""Means that a few bad increments cannot steer, from the inner products of the increments alone.
+"""Means that a few bad client updates cannot steer, from the inner products of the client updates alone.
 
 Over all modules, delta_i is one long vector; G = (<delta_i, delta_j>) `(K, K)` is a sum over modules of small
 products of factors. Norms and distances come from G, and every rule here answers with a weight and a
@@ -41,10 +41,10 @@ class Robust:
 
 @dataclass(frozen=True)
 class Weighed:
-    """What a rule makes of K increments.
+    """What a rule makes of K client updates.
 
     Args:
-        weights: sum 1; 0 is left out. scales: factor on each increment, in [0, 1]. norms: of the increments.
+        weights: sum 1; 0 is dropped. scales: factor on each client update, in [0, 1]. norms: of the client updates.
     """
 
     weights: list[float]
@@ -66,13 +66,13 @@ def inner_products(parts: Sequence[Factors]) -> Tensor:
 
 
 def weigh(gram: Tensor, weights: Sequence[float], rule: Robust) -> Weighed:
-    """Weights and scales of K increments by their inner products over all modules.
+    """Weights and scales of K client updates by their inner products over all modules.
 
     Args:
         gram: `(K, K)`, the sum of `inner_products` over the modules.
         weights: K non-negative weights [tokens]; normalised here.
     Raises:
-        MergeError: krum has fewer than 2 f + 3 increments.
+        MergeError: krum has fewer than 2 f + 3 client updates.
         WeightError: the weights are negative, not finite, sum to 0, or are not K.
     """
     shares = normalise_weights(weights, len(gram))
@@ -144,9 +144,9 @@ def median_weights(gram: Tensor, weights: Sequence[float]) -> list[float]:
 
 
 def krum_choice(gram: Tensor, num_bad: int) -> list[bool]:
-    """Which of n increments Multi-Krum keeps: the n - f - 2 with the lowest scores, and those that tie with them.
+    """Which of n client updates Multi-Krum keeps: the n - f - 2 with the lowest scores, and those that tie with them.
 
-    A score is the sum of the n - f - 2 smallest squared distances to others. As n - f - 2 > f, no increment
+    A score is the sum of the n - f - 2 smallest squared distances to others. As n - f - 2 > f, no client update
     has bad ones alone for its nearest, so that f of them cannot vouch for each other.
 
     Raises:
@@ -157,9 +157,9 @@ def krum_choice(gram: Tensor, num_bad: int) -> list[bool]:
     if n < 2 * num_bad + 3:
         raise MergeError(
             "cannot use krum",
-            expected=f"at least {2 * num_bad + 3} increments with robust_f = {num_bad}",
+            expected=f"at least {2 * num_bad + 3} client updates with num_byzantine = {num_bad}",
             got=str(n),
-            fix="Lower federation.robust_f, or use clip or median.",
+            fix="Lower federation.num_byzantine, or use clip or median.",
         )
     squares = gram.diagonal()
     sums = squares[:, None] + squares[None, :]

@@ -1,4 +1,4 @@
-"""The server's optimiser: the clients' mean increment is its gradient, the global update its weights.
+"""The server's optimiser: the clients' mean update is its gradient, the global update its weights.
 
 All of it is linear in updates, so that momentum is a low-rank update like any other and no
 (d_out, d_in) matrix appears.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cogen.adapter import Factors
-from cogen.merge.client_updates import Given, aggregate_increments, increments, mean_increment
+from cogen.merge.client_updates import Given, aggregate_updates, mean_update, updates
 from cogen.merge.factored import Compressed, compress, norm, normalise_weights, stack
 from cogen.merge.rule import Rule, combine
 
@@ -21,7 +21,7 @@ Kind = Literal["none", "momentum", "nesterov", "adam"]
 
 @dataclass(frozen=True)
 class ServerOptimizer:
-    """How the mean increment D_t of round t moves the global update.
+    """How the mean client update D_t of round t moves the global update.
 
     none:     x += lr * D
     momentum: m = mu * m + D;             x += lr * m
@@ -33,7 +33,7 @@ class ServerOptimizer:
     on its basis; u is |D| of the first round, so that lr keeps the scale that it has elsewhere.
 
     Args:
-        kind: see above. learning_rate: lr, `federation.server_scale`. momentum: mu in [0, 1).
+        kind: see above. learning_rate: lr, `federation.server_learning_rate`. momentum: mu in [0, 1).
         second_momentum: beta2 in [0, 1), for adam.
     Source: DiLoCo (arXiv 2311.08105) for nesterov; FedOpt (arXiv 2003.00295) for momentum and adam.
     """
@@ -72,22 +72,22 @@ def server_step(
     """The next global update of one module, and what to keep for the round after.
 
     Args:
-        current, trained, weights, rank: see `aggregate_increments`; momentum is cut to `rank` too.
+        current, trained, weights, rank: see `aggregate_updates`; momentum is cut to `rank` too.
         state: of the last round; None before the first.
-        rule: how increments are combined into D; None for their mean. seed: of the rule's draws.
+        rule: how client updates are combined into D; None for their mean. seed: of the rule's draws.
     Raises:
         WeightError: the weights are negative, not finite, sum to 0, or are not K.
     """
     state = state or ServerState()
     is_mean = rule is None or (rule.method, rule.calibrate, rule.scale) == ("mean", "none", 1.0)
     if is_mean and optimizer.kind == "none":
-        made = aggregate_increments(current, trained, weights, rank, optimizer.learning_rate)
+        made = aggregate_updates(current, trained, weights, rank, optimizer.learning_rate)
         return made, ServerState(num_steps=state.num_steps + 1)
     if rule is None or is_mean:
-        step = mean_increment(current, trained, weights)
+        step = mean_update(current, trained, weights)
     else:
         shares = normalise_weights(weights, len(trained))
-        step = combine(increments(current, trained), shares, rule, seed).whole
+        step = combine(updates(current, trained), shares, rule, seed).whole
     after = ServerState(num_steps=state.num_steps + 1)
     parts, by = [current, step], [1.0, optimizer.learning_rate]
     if optimizer.kind != "none":
@@ -98,18 +98,18 @@ def server_step(
     return compress(stack(parts, by), rank, current.scaling), after
 
 
-def _next_state(increment: Factors, rank: int, optimizer: ServerOptimizer, state: ServerState) -> ServerState:
+def _next_state(update: Factors, rank: int, optimizer: ServerOptimizer, state: ServerState) -> ServerState:
     is_adam = optimizer.kind == "adam"
-    size, beta = norm(increment), optimizer.second_momentum
+    size, beta = norm(update), optimizer.second_momentum
     fresh = 1.0 - optimizer.momentum if is_adam else 1.0
     old = [] if state.momentum is None else [state.momentum]
-    momentum = compress(stack([*old, increment], [*[optimizer.momentum] * len(old), fresh]), rank).factors
+    momentum = compress(stack([*old, update], [*[optimizer.momentum] * len(old), fresh]), rank).factors
     second = beta * state.second + (1.0 - beta) * size**2 if is_adam else 0.0
     return ServerState(momentum, second, state.unit if state.num_steps else size, state.num_steps + 1)
 
 
 def _shares(optimizer: ServerOptimizer, after: ServerState) -> tuple[float, float]:
-    """The step as shares of this round's increment and of mu * (the momentum before it)."""
+    """The step as shares of this round's client update and of mu * (the momentum before it)."""
     rate, mu = optimizer.learning_rate, optimizer.momentum
     if optimizer.kind == "momentum":
         return rate, rate

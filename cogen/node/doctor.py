@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogen.config import Train
-from cogen.data.card import Cost
+from cogen.data.card import CorpusCost
 
 State = Literal["ok", "warning", "problem"]
 
@@ -40,7 +40,7 @@ class Proposal:
     """Settings under which a round fits this machine's memory and ends well before its deadline."""
 
     rank: int
-    batch_blocks: int
+    batch_size: int
     tokens_per_round: int
     minutes: float
     peak_memory_mb: float
@@ -113,15 +113,15 @@ def check_versions(found: Mapping[str, str]) -> Check:
 def check_corpus(num_train_tokens: int, settings: Train) -> Check:
     """Whether the corpus lasts for a round."""
     text, asked = f"{num_train_tokens} training tokens", settings.tokens_per_round
-    if num_train_tokens < settings.block_tokens:
-        return Check("corpus", "problem", text, f"A block alone has {settings.block_tokens}; add documents.")
+    if num_train_tokens < settings.sequence_length:
+        return Check("corpus", "problem", text, f"A block alone has {settings.sequence_length}; add documents.")
     if num_train_tokens < asked:
         fix = f"A round of {asked} reads them {asked / num_train_tokens:.1f} times."
         return Check("corpus", "warning", text, fix)
     return Check("corpus", "ok", f"{text}, {num_train_tokens / asked:.1f} rounds of {asked}")
 
 
-def check_round(cost: Cost, deadline_seconds: float, free_bytes: int) -> list[Check]:
+def check_round(cost: CorpusCost, deadline_seconds: float, free_bytes: int) -> list[Check]:
     """Whether a round as asked for fits the memory that is free, and ends before its deadline."""
     memory, room = cost.peak_memory_mb, free_bytes / 1e6
     short = memory > room
@@ -148,33 +148,36 @@ def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: 
     """
     tried = settings
     while (cost := cost_of(tried)).peak_memory_mb * 1e6 > MEMORY_SHARE * free_bytes:
-        if tried.batch_blocks > 1:
-            batch = tried.batch_blocks // 2
-            tried = tried.model_copy(update={"batch_blocks": batch, "accumulate": min(tried.accumulate, batch)})
+        if tried.batch_size > 1:
+            batch = tried.batch_size // 2
+            tried = tried.model_copy(
+                update={
+                    "batch_size": batch,
+                    "gradient_accumulation_steps": min(tried.gradient_accumulation_steps, batch),
+                }
+            )
         elif tried.rank > MIN_RANK:
             tried = tried.model_copy(update={"rank": max(MIN_RANK, tried.rank // 2)})
         else:
             break
     most = DEADLINE_SHARE * deadline_seconds * cost.tokens_per_second
-    blocks = max(1, min(int(most // tried.block_tokens), -(-tried.tokens_per_round // tried.block_tokens)))
-    tokens = min(blocks * tried.block_tokens, max(tried.tokens_per_round, tried.block_tokens))
+    blocks = max(1, min(int(most // tried.sequence_length), -(-tried.tokens_per_round // tried.sequence_length)))
+    tokens = min(blocks * tried.sequence_length, max(tried.tokens_per_round, tried.sequence_length))
     cost = cost_of(tried.model_copy(update={"tokens_per_round": tokens}))
-    return Proposal(tried.rank, tried.batch_blocks, tokens, cost.minutes, cost.peak_memory_mb)
+    return Proposal(tried.rank, tried.batch_size, tokens, cost.minutes, cost.peak_memory_mb)
 
 
 def proposal_text(proposal: Proposal, asked: Train, policy: Path) -> str:
     """The proposal, and where it is less than was asked, what to do for it to be asked: here, or of the coordinator."""
     lines = [
-        f"proposal: rank {proposal.rank}, batch_blocks {proposal.batch_blocks},"
+        f"proposal: rank {proposal.rank}, batch_size {proposal.batch_size},"
         f" {proposal.tokens_per_round} tokens a round: {proposal.minutes:.1f} min, {proposal.peak_memory_mb:.0f} MB"
     ]
     if limits := proposal.limits(asked):
         lines += [f"so that no more is asked of this machine, put into {policy}:"]
         lines += [f"{key} = {value}" for key, value in limits.items()]
-    if proposal.batch_blocks < asked.batch_blocks:
-        lines.append(
-            f"and ask the coordinator for train.batch_blocks = {proposal.batch_blocks}, which is for all domains"
-        )
+    if proposal.batch_size < asked.batch_size:
+        lines.append(f"and ask the coordinator for train.batch_size = {proposal.batch_size}, which is for all domains")
     return "\n".join(lines)
 
 

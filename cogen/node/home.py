@@ -19,18 +19,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cogen.adapter import Contract
+from cogen.adapter import Fingerprint
 from cogen.config import DOMAIN_PATTERN
 from cogen.errors import PolicyError, RunError
 from cogen.files import cannot_write, write_file
-from cogen.node.round_spec import AskedRound
+from cogen.node.round_spec import RoundSpec
 from cogen.settings import Table, read_toml, validated
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Member(Table):
+class Membership(Table):
     """`member.toml`: written when the domain has joined."""
 
     format: Annotated[int, Field(ge=1, le=1)] = 1
@@ -51,13 +51,13 @@ class Member(Table):
     """Of the only Flower app that may run here."""
     invite_sha256: str = ""
     """Of the invite that it joined with, so that the same file starts it again."""
-    round: AskedRound | None = None
+    round: RoundSpec | None = None
     """What the invite said of the rounds."""
 
     @property
-    def contract(self) -> Contract:
+    def fingerprint(self) -> Fingerprint:
         """Of the base that the federation trains."""
-        return Contract(self.weights, self.tokenizer, self.modules)
+        return Fingerprint(self.weights, self.tokenizer, self.modules)
 
 
 class NodeHome:
@@ -107,7 +107,7 @@ class NodeHome:
             )
         return self.path / "runs" / run_id
 
-    def read_member(self) -> Member:
+    def read_member(self) -> Membership:
         """What this folder joined.
 
         Raises:
@@ -122,9 +122,9 @@ class NodeHome:
                 where=str(self.path),
                 fix="Join with an invite: cogen join INVITE --data PATH.",
             )
-        return validated(Member, read_toml(self.member), str(self.member))
+        return validated(Membership, read_toml(self.member), str(self.member))
 
-    def write_member(self, member: Member) -> None:
+    def write_member(self, member: Membership) -> None:
         """Keep what was joined, whole or not at all."""
         import tomli_w
 

@@ -128,7 +128,7 @@ def allow_round(policy: Policy, config: RunConfig, round_number: int, num_bytes:
     total = sent.num_bytes + num_bytes
     if policy.max_bytes_up_per_run and total > policy.max_bytes_up_per_run:
         raise refused(f"up to {policy.max_bytes_up_per_run} bytes of a run", f"{total} with this reply")
-    for key in ("replay", "end_phase"):
+    for key in ("replay", "annealing"):
         if (path := getattr(train, key)) is not None and not path.startswith("hf://"):
             raise refused(f"train.{key} to be a public hf:// corpus", "a path of this machine's own")
 

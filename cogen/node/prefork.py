@@ -19,7 +19,7 @@ from pathlib import Path
 from cogen.errors import log_error
 from cogen.node.channel import is_same_user, listen_at
 from cogen.node.resident import end_with, serve
-from cogen.train.memory import keep_pages
+from cogen.train.memory import tune_allocator
 
 
 def can_fork() -> bool:
@@ -27,7 +27,7 @@ def can_fork() -> bool:
     return sys.platform.startswith("linux") and not any((*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("kfd")))
 
 
-def warm_argv(path: Path, num_threads: int, base: str, precision: str, cpu_kernels: str) -> list[str]:
+def prefork_argv(path: Path, num_threads: int, base: str, precision: str, cpu_kernels: str) -> list[str]:
     """The program's command line.
 
     Args:
@@ -40,7 +40,7 @@ def warm_argv(path: Path, num_threads: int, base: str, precision: str, cpu_kerne
 def main() -> None:
     """Listen, get warm, fork for each that connects."""
     path, num_threads, *base = sys.argv[1:]
-    keep_pages()
+    tune_allocator()
     with listen_at(Path(path)) as listener:  # whoever comes early waits
         _get_warm(*base)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a fork has ended

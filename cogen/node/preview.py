@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cogen.base import BaseInfo
-from cogen.node.home import Member
+from cogen.node.home import Membership
 from cogen.node.policy import Policy, within
-from cogen.node.round_spec import default_round
-from cogen.train.start import target_modules
+from cogen.node.round_spec import default_round_spec
+from cogen.train.start import select_modules
 
 FIGURES = ("num_tokens", "seconds")
 SCORES = ("bits_per_byte_before", "bits_per_byte_after")
@@ -28,11 +28,11 @@ def preview_arrays(modules: Mapping[str, tuple[int, int]], rank: int) -> dict[st
     return shapes
 
 
-def preview_text(member: Member, base: BaseInfo, num_train_tokens: int, policy: Policy | None) -> str:
+def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, policy: Policy | None) -> str:
     """One line an array, then numbers, texts and the sum, for the round that the invite names and the policy allows."""
     policy = policy or Policy()
-    settings = within(policy, (member.round or default_round()).train)
-    shapes = preview_arrays(target_modules(base.modules, settings), settings.rank)
+    settings = within(policy, (member.round or default_round_spec()).train)
+    shapes = preview_arrays(select_modules(base.modules, settings), settings.rank)
     said = "" if member.round else " (the invite does not say; these are the defaults)"
     width = max(map(len, shapes))
     rows = [f"{name.ljust(width)}  float32  {a} x {b}  {4 * a * b} bytes" for name, (a, b) in shapes.items()]

@@ -32,7 +32,7 @@ NORM_DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Reply:
+class SentMessage:
     """A reply as it is handed to Flower: arrays and values by record, or the one line of a refusal."""
 
     arrays: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Reply:
     """All bytes of it, arrays and values, in pieces; a refusal has none."""
 
 
-def record(path: Path, run: str, round_number: int, kind: str, reply: Reply) -> dict[str, Any]:
+def record(path: Path, run: str, round_number: int, kind: str, reply: SentMessage) -> dict[str, Any]:
     """Append the receipt of `reply`, on the disk before this returns; gives it back in full.
 
     Raises:
@@ -107,7 +107,7 @@ def _in_full(line: dict[str, Any], layouts: Mapping[str, Mapping[str, Any]]) -> 
     return {**kept, "format": 1 if line["format"] == 2 else FORMAT, "arrays": arrays, "values": values}
 
 
-def describe(run: str, round_number: int, kind: str, reply: Reply) -> dict[str, Any]:
+def describe(run: str, round_number: int, kind: str, reply: SentMessage) -> dict[str, Any]:
     """What a receipt says of `reply`; `num_bytes` counts the arrays, `sha256` is of all of its content."""
     whole = hashlib.sha256()
     for piece in reply.content:

@@ -23,7 +23,7 @@ from cogen.errors import CogenError, FederationError, log_error
 from cogen.node.channel import connect_to
 from cogen.protocol.settings import Site
 from cogen.protocol.wire import Frame, receive, send
-from cogen.train.memory import keep_pages
+from cogen.train.memory import tune_allocator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,7 +175,7 @@ def answer_with(trainer: Trainer, request: Frame) -> Frame:
         "bits_per_byte_before": reply.bits_per_byte_before,
         "bits_per_byte_after": reply.bits_per_byte_after,
         "seconds": round(reply.seconds, 4),
-        "contract": vars(trainer.base.info.contract),
+        "fingerprint": vars(trainer.base.info.fingerprint),
     }
     return Frame(header, {k: v.numpy() for k, v in to_arrays(reply.factors).items()})
 
@@ -194,7 +194,7 @@ def end_with(connection: socket.socket) -> None:
 
 def main() -> None:
     """`python -m cogen.node.resident FD`; started by ResidentTrainer alone."""
-    keep_pages()
+    tune_allocator()
     connection = socket.socket(fileno=int(sys.argv[1]))
     end_with(connection)
     serve(connection)

@@ -9,10 +9,17 @@ from pydantic import Field
 from cogen.config import Count, CpuKernels, Domain, Precision, RunConfig, Train
 from cogen.settings import Table
 
-TRAIN_KEYS = ("block_tokens", "batch_blocks", "accumulate", "checkpoint_activations", "targets", "cpu_kernels")
+TRAIN_KEYS = (
+    "sequence_length",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "target_modules",
+    "cpu_kernels",
+)
 
 
-class AskedRound(Table):
+class RoundSpec(Table):
     """Keys of `[train]`, `[federation]` and `[base]` that time and memory depend on, under their own names.
 
     It is what the config said when the domain was invited; a run may ask for something else, within the policy.
@@ -20,12 +27,12 @@ class AskedRound(Table):
 
     rank: Count
     tokens_per_round: Count
-    block_tokens: Annotated[int, Field(ge=8, le=131_072)]
-    batch_blocks: Count
-    accumulate: Count
-    checkpoint_activations: bool
+    sequence_length: Annotated[int, Field(ge=8, le=131_072)]
+    batch_size: Count
+    gradient_accumulation_steps: Count
+    gradient_checkpointing: bool
     cpu_kernels: CpuKernels
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     precision: Precision
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
@@ -36,9 +43,9 @@ class AskedRound(Table):
         return Train(rank=self.rank, tokens_per_round=self.tokens_per_round, **of_train)
 
 
-def asked_round(config: RunConfig, domain: Domain) -> AskedRound:
+def round_spec(config: RunConfig, domain: Domain) -> RoundSpec:
     """What `config` asks of `domain`."""
-    return AskedRound(
+    return RoundSpec(
         rank=config.rank_of(domain),
         tokens_per_round=config.tokens_of(domain),
         precision=config.base.precision,
@@ -47,7 +54,7 @@ def asked_round(config: RunConfig, domain: Domain) -> AskedRound:
     )
 
 
-def default_round() -> AskedRound:
+def default_round_spec() -> RoundSpec:
     """Of a config that sets nothing: for an invite that was made before there was a `[round]`."""
     defaults = RunConfig(domains=(Domain(name="any"),))
-    return asked_round(defaults, defaults.domains[0])
+    return round_spec(defaults, defaults.domains[0])

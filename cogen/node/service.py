@@ -23,7 +23,7 @@ from cogen.node.resident import answer_with
 from cogen.protocol.settings import Site, config_from
 from cogen.protocol.wire import Frame, receive, send
 from cogen.runs import append_line
-from cogen.train.memory import keep_pages
+from cogen.train.memory import tune_allocator
 from cogen.versions import versions
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def reply_bytes(shapes: dict[str, tuple[int, ...]], rank: int) -> int:
 
 def main() -> None:
     """`python -m cogen.node.service HOME`."""
-    keep_pages()
+    tune_allocator()
     os.umask(0o077)
     home = NodeHome(sys.argv[1])
     try:

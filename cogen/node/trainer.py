@@ -110,7 +110,7 @@ class Trainer:
         name = self.domain.name
         mixture = read_mixture(self.base, {name: self.site.data}, train, evaluate.heldout_frac, self.config.data)
         total = plan_round(train, 1, self.config.federation.num_rounds).total_blocks
-        limits = (train.block_tokens, evaluate.max_heldout_tokens)
+        limits = (train.sequence_length, evaluate.max_heldout_tokens)
         return DomainData(
             stream=make_stream(mixture, train, total),
             windows=heldout_windows(mixture.corpora[name].heldout, self.base.tokenizer, *limits),
@@ -142,7 +142,7 @@ class Trainer:
         plan = plan_round(self.config.train, number, self.config.federation.num_rounds)
 
         def log(step: Step) -> None:
-            values = {**vars(step), "num_tokens": plan.first_block * data.stream.block_tokens + step.num_tokens}
+            values = {**vars(step), "num_tokens": plan.first_block * data.stream.sequence_length + step.num_tokens}
             append_line(node / "train.jsonl", values)
 
         part = node / f"part-{number:04d}-{_digest(start, rest)}.safetensors"

@@ -12,15 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from cogen.analysis.diagnosis import Diagnosis
 from cogen.errors import RunError
-from cogen.evaluate.seed_summary import Judgement
-from cogen.evaluate.seed_summary_read import read_judgement
+from cogen.evaluate.seed_summary import SeedSummary
+from cogen.evaluate.seed_summary_read import read_seed_summary
 
 T = TypeVar("T")
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Share:
+class MergeShare:
     """An adapter's Shapley value for a domain, with its 95% interval."""
 
     value: float
@@ -33,7 +33,7 @@ class Contribution:
     """What one adapter does for one domain, in bits per byte; above 0 is better."""
 
     leave_one_out: float
-    shapley: Share
+    shapley: MergeShare
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Contributions:
 
 
 @dataclass(frozen=True)
-class DomainData:
+class CorpusAmounts:
     """How much there is of one domain's text, after cleaning."""
 
     num_documents: int
@@ -54,16 +54,16 @@ class DomainData:
     num_heldout_documents: int
     num_heldout_tokens: int
     num_dropped_documents: int = 0
-    num_files_left_out: int = 0
+    num_files_skipped: int = 0
     sha256: str = ""
 
 
 @dataclass(frozen=True)
-class About:
-    """`about.json`: versions and data of a simulation."""
+class RunMetadata:
+    """`run_metadata.json`: versions and data of a simulation."""
 
     versions: dict[str, str] = field(default_factory=dict)
-    data: dict[str, DomainData] = field(default_factory=dict)
+    data: dict[str, CorpusAmounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,27 +76,27 @@ class Parent:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedManifest:
     """`merged/cogen.json`: what the combined adapter was made of."""
 
     base: str = ""
-    contract: dict[str, str] | None = None
+    fingerprint: dict[str, str] | None = None
     factors_sha256: str = ""
     parents: list[Parent] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Beside:
+class Artifacts:
     """All of it; None where a file is not there."""
 
-    judgement: Judgement | None = None
+    seed_summary: SeedSummary | None = None
     contributions: Contributions | None = None
     diagnosis: Diagnosis | None = None
-    about: About | None = None
-    merged: Merged | None = None
+    about: RunMetadata | None = None
+    merged: MergedManifest | None = None
 
 
-def read_beside(run: Path) -> Beside:
+def read_beside(run: Path) -> Artifacts:
     """Read what lies in the run folder, or for what a merge writes, in its `merged/`.
 
     Raises:
@@ -104,17 +104,17 @@ def read_beside(run: Path) -> Beside:
     """
     diagnosis = _first(run / "diagnosis.json", run / "merged" / "diagnosis.json")
     contributions = _first(run / "contributions.json", run / "merged" / "contributions.json")
-    return Beside(
-        judgement=_judgement(run / "judgement.json"),
+    return Artifacts(
+        seed_summary=_seed_summary(run / "seed_summary.json"),
         contributions=_read(contributions, Contributions),
         diagnosis=Diagnosis.from_json(diagnosis.read_text("utf-8"), str(diagnosis)) if diagnosis.is_file() else None,
-        about=_read(run / "about.json", About),
-        merged=_read(run / "merged" / "cogen.json", Merged),
+        about=_read(run / "run_metadata.json", RunMetadata),
+        merged=_read(run / "merged" / "cogen.json", MergedManifest),
     )
 
 
-def _judgement(path: Path) -> Judgement | None:
-    return read_judgement(path.read_bytes().decode("utf-8", errors="replace"), str(path)) if path.is_file() else None
+def _seed_summary(path: Path) -> SeedSummary | None:
+    return read_seed_summary(path.read_bytes().decode("utf-8", errors="replace"), str(path)) if path.is_file() else None
 
 
 def _first(*paths: Path) -> Path:

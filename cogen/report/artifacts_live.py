@@ -1,4 +1,4 @@
-"""What is trained beside a run, as it happens: controls, and the same run with further seeds."""
+"""What is trained beside a run, as it happens: baselines, and the same run with further seeds."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NO_FIGURES: dict[str, Any] = {"done_frac": None, "loss": None, "tokens_per_secon
 
 @dataclass(frozen=True)
 class ControlStarted:
-    """A control begins, or goes on; `num_left_tokens` are those of this one and of all after it."""
+    """A baseline begins, or goes on; `num_left_tokens` are those of this one and of all after it."""
 
-    control: str
+    baseline: str
     num_left_tokens: int
 
 
 @dataclass(frozen=True)
 class ControlStep:
-    """One step of a control's training; `num_tokens` are those of this control so far."""
+    """One step of a baseline's training; `num_tokens` are those of this baseline so far."""
 
-    control: str
+    baseline: str
     step: int
     num_steps: int
     num_tokens: int
@@ -44,8 +44,8 @@ class Seed:
     num_seeds: int
 
 
-class LiveControls:
-    """The controls of one seed, in the order in which they were begun; `now` is the one that trains."""
+class LiveBaselines:
+    """The baselines of one seed, in the order in which they were begun; `now` is the one that trains."""
 
     def __init__(self) -> None:
         self.now, self._num_tokens = "", 0
@@ -53,32 +53,32 @@ class LiveControls:
         self._steps: dict[str, ControlStep] = {}
 
     def add_event(self, name: str, values: Mapping[str, Any]) -> None:
-        """`control_started`, `control_trained` or `control_left_out`.
+        """`baseline_started`, `baseline_trained` or `baseline_failed`.
 
         Raises:
             ValidationError: a field is missing or of another type.
         """
-        control = TypeAdapter(str).validate_python(values.get("control"))
-        if name == "control_started":
+        baseline = TypeAdapter(str).validate_python(values.get("baseline"))
+        if name == "baseline_started":
             self._num_tokens = TypeAdapter(ControlStarted).validate_python(values).num_left_tokens
-            self.now, self._states[control] = control, ("training", "")
+            self.now, self._states[baseline] = baseline, ("training", "")
         else:
             self.now = ""
-            is_left_out = name == "control_left_out"
-            self._states[control] = ("left out", str(values.get("reason", ""))) if is_left_out else ("trained", "")
+            is_dropped = name == "baseline_failed"
+            self._states[baseline] = ("dropped", str(values.get("reason", ""))) if is_dropped else ("trained", "")
 
     def add_step(self, values: Mapping[str, Any]) -> None:
-        """One line of `logs/controls.jsonl`.
+        """One line of `logs/baselines.jsonl`.
 
         Raises:
             ValidationError: a field is missing or of another type.
         """
         step = TypeAdapter(ControlStep).validate_python(values)
-        self._steps[step.control] = step
+        self._steps[step.baseline] = step
 
     @property
     def num_left_tokens(self) -> int | None:
-        """What this control and those after it have still to train; None while none trains."""
+        """What this baseline and those after it have still to train; None while none trains."""
         if not self.now:
             return None
         step = self._steps.get(self.now)
@@ -92,7 +92,7 @@ class LiveControls:
         state, reason = self._states[name]
         row = {"seed": seed, "name": name, "state": state, "reason": reason, "progress": "", **NO_FIGURES}
         step = self._steps.get(name)
-        if step is not None and state != "left out":
+        if step is not None and state != "dropped":
             row |= {
                 "progress": f"step {step.step} of {step.num_steps}",
                 "done_frac": step.step / max(1, step.num_steps),
@@ -102,19 +102,19 @@ class LiveControls:
         return row
 
 
-def judging_section(live: LiveRun) -> dict[str, Any]:
+def seeds_section(live: LiveRun) -> dict[str, Any]:
     """What is trained beside the run, and what of it is worked on now; a seed that is yet to come waits."""
     seed, rows = live.seed, []
     runs = {live.first_seed: live, **{s: live.seeds.get(s) for s in live.further_seeds}}
     for value, run in runs.items():
         rows += [_run_row(run, value)] if len(runs) > 1 else []
-        rows += run.controls.rows(value) if run else []
+        rows += run.baselines.rows(value) if run else []
     now = runs[seed.seed] if seed else live
-    about: dict[str, Any] = {"phase": "starting", "round": 0, "num_rounds": 0, "control": "", "left_tokens": None}
+    about: dict[str, Any] = {"phase": "starting", "round": 0, "num_rounds": 0, "baseline": "", "left_tokens": None}
     if now is not None:
-        about |= {"phase": "judging" if seed and now.phase_now == "finished" else now.phase_now, "round": now.round}
-        about |= {"num_rounds": now.started.num_rounds if now.started else 0, "control": now.controls.now}
-        about["left_tokens"] = now.controls.num_left_tokens
+        about |= {"phase": "scoring" if seed and now.phase_now == "finished" else now.phase_now, "round": now.round}
+        about |= {"num_rounds": now.started.num_rounds if now.started else 0, "baseline": now.baselines.now}
+        about["left_tokens"] = now.baselines.num_left_tokens
     return {"seed": asdict(seed) if seed else None, "now": about, "rows": rows}
 
 

@@ -47,9 +47,9 @@ def card_text(card: DataCard) -> str:
         parts.append(_aligned([(code, units.count(n)) for code, n in languages], "Languages"))
     if cost := cost_rows(card):
         parts.append(_aligned(cost, "Training on it here"))
-    if card.left_out:
-        files = [(left.file, left.reason) for left in card.left_out[:MOST_FILES]]
-        files += [("...", f"and {units.count(more)} more")] if (more := card.num_left_out - len(files)) else []
+    if card.skipped:
+        files = [(left.file, left.reason) for left in card.skipped[:MOST_FILES]]
+        files += [("...", f"and {units.count(more)} more")] if (more := card.num_skipped - len(files)) else []
         parts.append(_aligned(files, "Left out"))
     return "\n\n".join([*parts, *findings(card), f"Prepared content: sha256 {card.sha256}"])
 
@@ -68,11 +68,11 @@ def facts(card: DataCard) -> Rows:
     general = units.decimals(card.general_tokens_per_word, 2)
     return [
         ("files", units.count(card.num_files)),
-        ("left out", units.count(card.num_left_out)),
+        ("skipped", units.count(card.num_skipped)),
         ("documents read", f"{units.count(card.read.num_documents)}, {units.byte_size(card.read.num_bytes)}"),
         ("words", units.count(card.num_words)),
         ("tokens per word", f"{units.decimals(card.tokens_per_word, 2)} (everyday English {general})"),
-        ("control characters removed", units.count(card.num_control_characters)),
+        ("baseline characters removed", units.count(card.num_control_characters)),
         ("boilerplate lines removed", units.count(card.num_boilerplate_lines)),
     ]
 

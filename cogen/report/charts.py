@@ -10,7 +10,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, alone, retained_gain
-from cogen.report.record import Record, Reply
+from cogen.report.record import ReplyEvent, RunRecord
 from cogen.report.svg import Axis, Series, bar_chart, line_chart
 from cogen.report.units import short_count
 
@@ -41,7 +41,7 @@ def gain_chart(evaluation: Evaluation) -> Chart | None:
     return Chart(bar_chart(bars, WIDE, title), bar_chart(bars, NARROW, title), notes=notes)
 
 
-def loss_chart(record: Record) -> Chart | None:
+def loss_chart(record: RunRecord) -> Chart | None:
     """Training loss by tokens for each client; None where nothing was logged."""
     most_steps = max((len(steps) for steps in record.steps.values()), default=0)
     size = math.ceil(most_steps / MOST_POINTS)
@@ -57,7 +57,7 @@ def loss_chart(record: Record) -> Chart | None:
     return _lines(series, axis, "loss [nats per token]", "Training loss by tokens", notes)
 
 
-def round_chart(record: Record) -> Chart | None:
+def round_chart(record: RunRecord) -> Chart | None:
     """Held-out bits per byte from round to round; None for a single round."""
     if len(record.rounds) < 2:
         return None
@@ -82,7 +82,7 @@ def bucket_means(points: Sequence[tuple[float, float]], size: int) -> tuple[tupl
     return tuple((sum(p[0] for p in b) / len(b), sum(p[1] for p in b) / len(b)) for b in buckets)
 
 
-def round_points(replies: Sequence[Reply]) -> tuple[tuple[float, float], ...]:
+def round_points(replies: Sequence[ReplyEvent]) -> tuple[tuple[float, float], ...]:
     """Before and after, at the ends of each round; a point that is not a number where a round is missing."""
     points: list[tuple[float, float]] = []
     last = 0
@@ -102,7 +102,7 @@ def _lines(series: Sequence[Series], x: Axis, y_title: str, title: str, notes: S
     return Chart(wide, narrow, tuple(series), tuple(notes)) if wide else None
 
 
-def _colour(record: Record, domain: str) -> int:
+def _colour(record: RunRecord, domain: str) -> int:
     """A domain has one colour in all charts."""
     return record.domains.index(domain)
 

@@ -57,11 +57,11 @@ class Tail:
 
 
 class Reader:
-    """One run folder into a `LiveRun`: its events, its clients' and its controls' steps, its matrix."""
+    """One run folder into a `LiveRun`: its events, its clients' and its baselines' steps, its matrix."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run, self.live = run, LiveRun()
-        self._events, self._controls = Tail(run.events_path), Tail(run.control_steps)
+        self._events, self._baselines = Tail(run.events_path), Tail(run.baseline_steps)
         self._steps: dict[str, Tail] = {}
         self._scored = (0, 0.0)
         self._seeds: dict[int, Reader] = {}
@@ -78,8 +78,8 @@ class Reader:
             tail = self._steps.setdefault(domain, Tail(self.run.node(domain) / "train.jsonl"))
             for values in tail.new():
                 self._count(values) if values is None else self.live.add_step(domain, values, tail.written)
-        for values in self._controls.new():
-            self._count(values) if values is None else self.live.add_control_step(values, self._controls.written)
+        for values in self._baselines.new():
+            self._count(values) if values is None else self.live.add_baseline_step(values, self._baselines.written)
         self._read_evaluation()
         for name in _entries(self.run.path / "seeds"):
             if name.isdecimal():
@@ -93,7 +93,7 @@ class Reader:
         if reader.live.changed:
             reader.live.changed = set()
             self.live.updated = max(self.live.updated, reader.live.updated)
-            self.live.changed |= {"run", "judging"}
+            self.live.changed |= {"run", "scoring"}
 
     def _count(self, _: None) -> None:
         self.live.num_unreadable += 1

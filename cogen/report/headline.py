@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, retained_gain
-from cogen.report.record import Record
+from cogen.report.record import RunRecord
 from cogen.report.seeds import forgotten
 from cogen.report.units import decimals, moment, percent
 
 
-def headline(record: Record) -> str:
+def headline(record: RunRecord) -> str:
     """The result in one sentence: the evaluation if there is one, else what the clients measured."""
     if record.evaluation is None:
         return _without_evaluation(record)
@@ -32,7 +32,7 @@ def headline(record: Record) -> str:
     return f"{sentence}; it keeps {percent(mean)} of what the domains gained alone, on average."
 
 
-def forgetting(record: Record) -> str:
+def forgetting(record: RunRecord) -> str:
     """How the combined model reads text that no client holds; empty where none was scored."""
     if record.evaluation is None:
         return ""
@@ -42,7 +42,7 @@ def forgetting(record: Record) -> str:
     return f"On text that no client holds, against the base: {', '.join(parts)} (lower is better)." if parts else ""
 
 
-def warning(record: Record) -> str:
+def warning(record: RunRecord) -> str:
     """What stands at the top of a run that failed or is not done; empty otherwise."""
     if record.state == "finished" or not record.moments:
         return ""
@@ -60,7 +60,7 @@ def warning(record: Record) -> str:
     )
 
 
-def working_seconds(record: Record) -> float | None:
+def working_seconds(record: RunRecord) -> float | None:
     """Time from each start to the last event before the next one, summed: pauses do not count."""
     total, first, last = 0.0, None, None
     for m in record.moments:
@@ -75,7 +75,7 @@ def working_seconds(record: Record) -> float | None:
     return total + (last - first).total_seconds() if first and last else None
 
 
-def _own_domains(record: Record, evaluation: Evaluation) -> list[str]:
+def _own_domains(record: RunRecord, evaluation: Evaluation) -> list[str]:
     """The columns that clients of this run hold; all of them where the run does not say."""
     named = record.started.domains if record.started else ()
     return [d for d in evaluation.domains if d in named] if named else list(evaluation.domains)
@@ -102,7 +102,7 @@ def _without_combined(evaluation: Evaluation) -> str:
     return f"{scored}; the lowest mean is {decimals(means[best])} bits per byte, by {best}."
 
 
-def _without_evaluation(record: Record) -> str:
+def _without_evaluation(record: RunRecord) -> str:
     done = [r for r in record.rounds.values() if r and r.bits_per_byte_before is not None]
     if not done or done[-1].bits_per_byte_after is None:
         return "No model of this run has been scored yet."

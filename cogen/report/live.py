@@ -13,16 +13,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cogen.evaluate.matrix import BASE, Cell, Evaluation
-from cogen.report.artifacts_live import LiveControls, Seed, judging_section
+from cogen.report.artifacts_live import LiveBaselines, Seed, seeds_section
 from cogen.report.charts import round_points
 from cogen.report.curve import Curve
 from cogen.report.heat import heat_rows
 from cogen.report.live_text import describe
-from cogen.report.record import LeftOut, Reply, RoundDone, Started
+from cogen.report.record import DroppedEvent, ReplyEvent, RoundDone, Started
 
 MOST_EVENTS = 100
 PHASES = {"run_started": "starting", "evaluated": "scored", "run_finished": "finished", "run_failed": "failed"}
-CONTROL_EVENTS = ("control_started", "control_trained", "control_left_out")
+BASELINE_EVENTS = ("baseline_started", "baseline_trained", "baseline_failed")
 Sections = dict[str, Any]
 
 
@@ -41,7 +41,7 @@ class LiveStep:
 class LiveRun:
     """What is known of a run. `changed` names the sections of the page that may differ since it was last emptied.
 
-    `phase` is that of the rounds. Where something is judged, `seed` is the one that is worked on, None after the
+    `phase` is that of the rounds. Where something is scored, `seed` is the one that is worked on, None after the
     last; `seeds` has the runs of the further ones.
     """
 
@@ -49,24 +49,24 @@ class LiveRun:
         self.started: Started | None = None
         self.phase, self.reason, self.round = "waiting", "", 0
         self.began = self.updated = 0.0
-        self.outcomes: dict[tuple[int, str], Reply | LeftOut] = {}
+        self.outcomes: dict[tuple[int, str], ReplyEvent | DroppedEvent] = {}
         self.rounds: dict[int, RoundDone] = {}
         self.steps: dict[str, tuple[float, LiveStep]] = {}
         self.curves: dict[str, Curve] = {}
         self.lines: deque[dict[str, str]] = deque(maxlen=MOST_EVENTS)
         self.evaluation: Evaluation | None = None
         self.num_unreadable = 0
-        self.controls, self.seeds = LiveControls(), dict[int, LiveRun]()
+        self.baselines, self.seeds = LiveBaselines(), dict[int, LiveRun]()
         self.seed: Seed | None = None
         self.first_seed, self.further_seeds = 0, range(0)
-        self.changed = {"run", "clients", "events", "bits", "matrix", "judging"}
+        self.changed = {"run", "clients", "events", "bits", "matrix", "scoring"}
 
     def add_event(self, values: Mapping[str, Any]) -> None:
         """One line of `events.jsonl`; what cannot be read is counted."""
         name, time = str(values.get("event")), str(values.get("time", ""))
         self.updated = max(self.updated, _seconds(time))
         self.lines.append({"time": time, "event": name, "text": describe(values)})
-        self.changed |= {"run", "clients", "events", "judging"}
+        self.changed |= {"run", "clients", "events", "scoring"}
         try:
             self._take(name, time, values)
         except ValidationError:
@@ -74,15 +74,15 @@ class LiveRun:
 
     def _take(self, name: str, time: str, values: Mapping[str, Any]) -> None:
         self.phase = PHASES.get(name, self.phase)
-        self.reason = str(values.get("reason", "")) if name in ("run_failed", "judging_failed") else self.reason
+        self.reason = str(values.get("reason", "")) if name in ("run_failed", "seed_summary_failed") else self.reason
         if name == "run_started":
             self.started, self.round, self.reason = _read(Started, values), 0, ""
             self.changed |= {"bits", "matrix"}
         elif name == "round_started":
             self.round, self.began, self.phase = _read(int, values.get("round")), _seconds(time), "training"
             self._forget_round()
-        elif name in ("client_replied", "client_left_out"):
-            found: Reply | LeftOut = _read(Reply if name == "client_replied" else LeftOut, values)
+        elif name in ("client_replied", "client_dropped"):
+            found: ReplyEvent | DroppedEvent = _read(ReplyEvent if name == "client_replied" else DroppedEvent, values)
             self.outcomes[found.round, found.domain] = found
             self.changed |= {"bits", "matrix"}
         elif name == "round_finished":
@@ -90,8 +90,8 @@ class LiveRun:
             self.rounds[done.round] = done
             if self.started and done.round == self.started.num_rounds:
                 self.phase = "scoring"
-        elif name in CONTROL_EVENTS:
-            self.controls.add_event(name, values)
+        elif name in BASELINE_EVENTS:
+            self.baselines.add_event(name, values)
         elif name in ("seed_started", "seed_finished"):
             self._take_seed(_read(Seed, values), is_done=name == "seed_finished")
 
@@ -99,7 +99,7 @@ class LiveRun:
         self.seed = None if is_done and seed.number == seed.num_seeds else seed
         self.first_seed = seed.seed - seed.number + 1
         self.further_seeds = range(self.first_seed + 1, self.first_seed + seed.num_seeds)
-        self.controls.now, self.reason = "", ""
+        self.baselines.now, self.reason = "", ""
         if self.phase in ("waiting", "failed"):
             self.phase = "starting"
 
@@ -119,14 +119,14 @@ class LiveRun:
         self.curves.setdefault(domain, Curve()).add(step.num_tokens, step.loss_nats)
         self.changed |= {"run", "clients", f"loss:{domain}"}
 
-    def add_control_step(self, values: Mapping[str, Any], written: float) -> None:
-        """One line of the log of the controls, which was last written at `written` [seconds since 1970]."""
+    def add_baseline_step(self, values: Mapping[str, Any], written: float) -> None:
+        """One line of the log of the baselines, which was last written at `written` [seconds since 1970]."""
         try:
-            self.controls.add_step(values)
+            self.baselines.add_step(values)
         except ValidationError:
             self.num_unreadable += 1
         self.updated = max(self.updated, written)
-        self.changed |= {"run", "judging"}
+        self.changed |= {"run", "scoring"}
 
     def set_evaluation(self, evaluation: Evaluation | None) -> None:
         """The matrix that the run wrote, or none."""
@@ -141,25 +141,25 @@ class LiveRun:
 
     @property
     def phase_now(self) -> str:
-        """Of the whole run: after the rounds, it is over only when nothing is left to be judged."""
+        """Of the whole run: after the rounds, it is over only when nothing is left to be scored."""
         if self.phase != "finished":
             return self.phase
-        if self.controls.now:
-            return "control"
+        if self.baselines.now:
+            return "baseline"
         if self.seed is None:
             return "finished"
-        return "failed" if self.reason else "judging"
+        return "failed" if self.reason else "scoring"
 
     def section(self, name: str) -> Any:
         """One part of the page as plain values that JSON can hold."""
         if name.startswith("loss:"):
             return self.curves[name.removeprefix("loss:")].points
         parts = {"run": self._run, "clients": self._clients, "bits": self._bits, "matrix": self._matrix}
-        parts["judging"] = partial(judging_section, self)
+        parts["scoring"] = partial(seeds_section, self)
         return list(self.lines) if name == "events" else parts[name]()
 
     def _run(self) -> Sections:
-        started, replies = self.started, [r for r in self.outcomes.values() if isinstance(r, Reply)]
+        started, replies = self.started, [r for r in self.outcomes.values() if isinstance(r, ReplyEvent)]
         return {
             "name": started.run if started else "",
             "base": started.base if started else "",
@@ -182,7 +182,7 @@ class LiveRun:
         return step if step and step.round == self.round and written >= self.began else None
 
     def _round_frac(self) -> float:
-        """How much of the open round is done, a client that replied or was left out counting in full."""
+        """How much of the open round is done, a client that replied or was dropped counting in full."""
         steps = {d: self._step_now(d) for d in self.domains}
         shares = [step.step / max(1, step.num_steps) if step else 0.0 for step in steps.values()]
         ended = [(self.round, d) in self.outcomes for d in self.domains]
@@ -211,15 +211,15 @@ class LiveRun:
         if step:
             values |= {"step": step.step, "num_steps": step.num_steps, "loss": finite(step.loss_nats)}
             values["tokens_per_second"] = finite(step.tokens_per_second)
-        if isinstance(found, Reply):
+        if isinstance(found, ReplyEvent):
             before, after = finite(found.bits_per_byte_before), finite(found.bits_per_byte_after)
             values |= {"state": "replied", "before": before, "after": after}
-        if missed := next((o for o in (found, unscored) if isinstance(o, LeftOut)), None):
-            values |= {"state": "left out", "reason": missed.reason}
+        if missed := next((o for o in (found, unscored) if isinstance(o, DroppedEvent)), None):
+            values |= {"state": "dropped", "reason": missed.reason}
         return values
 
-    def _replies(self, domain: str) -> list[Reply]:
-        found = sorted((o for o in self.outcomes.values() if isinstance(o, Reply)), key=lambda r: r.round)
+    def _replies(self, domain: str) -> list[ReplyEvent]:
+        found = sorted((o for o in self.outcomes.values() if isinstance(o, ReplyEvent)), key=lambda r: r.round)
         return [reply for reply in found if reply.domain == domain]
 
     def _bits(self) -> list[Sections]:

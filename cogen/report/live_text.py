@@ -20,18 +20,18 @@ def describe(event: Mapping[str, Any]) -> str:
         "round_costs": _round_costs,
         "round_started": lambda e: f"round {e['round']} began",
         "client_replied": _replied,
-        "client_left_out": _left_out,
-        "client_asked_again": lambda e: f"{e['domain']} was asked again: its node is back",
+        "client_dropped": _dropped,
+        "client_retried": lambda e: f"{e['domain']} was asked again: its node is back",
         "round_finished": _round_finished,
         "evaluated": lambda e: f"{count(e['num_cells'])} cells were scored",
         "run_finished": lambda e: f"the run finished after {duration(e['seconds'])}",
         "run_failed": lambda e: f"the run failed: {e['reason']}",
         "seed_started": lambda e: f"seed {e['seed']} began, {e['number']} of {e['num_seeds']}",
-        "seed_finished": lambda e: f"seed {e['seed']} was judged after {duration(e['seconds'])}",
-        "judging_failed": lambda e: f"judging the run failed: {e['reason']}",
-        "control_started": lambda e: f"training {e['control']}, to compare with",
-        "control_trained": lambda e: f"{e['control']} is trained: {count(e['num_tokens'])} tokens",
-        "control_left_out": lambda e: f"{e['control']} was left out: {e['reason']}",
+        "seed_finished": lambda e: f"seed {e['seed']} was scored after {duration(e['seconds'])}",
+        "seed_summary_failed": lambda e: f"scoring the run failed: {e['reason']}",
+        "baseline_started": lambda e: f"training {e['baseline']}, to compare with",
+        "baseline_trained": lambda e: f"{e['baseline']} is trained: {count(e['num_tokens'])} tokens",
+        "baseline_failed": lambda e: f"{e['baseline']} was dropped: {e['reason']}",
     }
     try:
         return sentences[name](event) if name in sentences else _plain(name, event)
@@ -56,9 +56,9 @@ def _replied(event: Mapping[str, Any]) -> str:
     return f"{event['domain']} replied: {spent}{bits}"
 
 
-def _left_out(event: Mapping[str, Any]) -> str:
+def _dropped(event: Mapping[str, Any]) -> str:
     where = f" of round {event['round']}" if event["round"] else ""
-    return f"{event['domain']} was left out{where}: {event['reason']}"
+    return f"{event['domain']} was dropped{where}: {event['reason']}"
 
 
 def _round_finished(event: Mapping[str, Any]) -> str:

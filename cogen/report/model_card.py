@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
 from cogen.report.headline import forgetting, headline
-from cogen.report.record import Record
+from cogen.report.record import RunRecord
 from cogen.report.seeds import verdict
 from cogen.report.units import count, decimals, percent
 
@@ -22,12 +22,12 @@ MODEL_CARD = "MODEL_CARD.md"
 # What the packaged base was made from; its weights are those of a 4-bit file, which the card says.
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 SETTINGS = (
-    ("federation", ("num_rounds", "method", "server_scale", "weighting")),
-    ("train", ("tokens_per_round", "block_tokens", "learning_rate", "rank", "seed")),
+    ("federation", ("num_rounds", "method", "server_learning_rate", "weighting")),
+    ("train", ("tokens_per_round", "sequence_length", "learning_rate", "rank", "seed")),
     ("evaluate", ("heldout_frac", "max_heldout_tokens")),
 )
 LIMITS = """\
-- It was judged on held-out text of the same corpora that it was trained on, by the numbers above:
+- It was scored on held-out text of the same corpora that it was trained on, by the numbers above:
   they say how well it reads such text, not that what it writes is true. Small models make things up.
 - **An adapter can leak text that it was trained on to those who probe it.** It was trained without differential
   privacy; ask every domain before publishing it.
@@ -35,7 +35,7 @@ LIMITS = """\
 - No licence has been chosen: it depends on those of the base and of every domain's text."""
 
 
-def model_card(record: Record) -> str:
+def model_card(record: RunRecord) -> str:
     """The card as Markdown with its head; every name of the run is escaped."""
     parts = [
         f"---\n{_head(record)}\n---\n",
@@ -52,7 +52,7 @@ def model_card(record: Record) -> str:
     return "\n".join(parts)
 
 
-def _head(record: Record) -> str:
+def _head(record: RunRecord) -> str:
     """YAML as the hub reads it; written by its own library, so that no name can break it."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -76,20 +76,20 @@ def _head(record: Record) -> str:
     return str(data.to_yaml())
 
 
-def _base(record: Record) -> str:
+def _base(record: RunRecord) -> str:
     """The base's name; of a folder on somebody's disk the last part alone."""
-    merged = record.beside.merged
+    merged = record.artifacts.merged
     name = (merged.base if merged else "") or (record.started.base if record.started else "")
     return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
-def _made_of(record: Record) -> str:
-    merged = record.beside.merged
+def _made_of(record: RunRecord) -> str:
+    merged = record.artifacts.merged
     names = [parent.name for parent in merged.parents] if merged and merged.parents else list(record.domains)
     return f"{len(names)} domains ({', '.join(map(_plain, names))})" if names else "several domains"
 
 
-def _use(record: Record) -> str:
+def _use(record: RunRecord) -> str:
     base = _base(record)
     text = f'from cogen import load_base\nfrom peft import PeftModel\n\nbase = load_base("{base}")\n'
     code = f'```python\n{text}model = PeftModel.from_pretrained(base.model, "merged")\n```'
@@ -97,14 +97,14 @@ def _use(record: Record) -> str:
     return f'{code}\n\n"merged" is the folder of this card.{packaged}'
 
 
-def _scores(record: Record) -> dict[str, float]:
+def _scores(record: RunRecord) -> dict[str, float]:
     evaluation = record.evaluation
     found = {d: evaluation.bits_per_byte(COMBINED, d) for d in evaluation.domains} if evaluation else {}
     return {d: value for d, value in found.items() if value is not None}
 
 
-def _measured(record: Record) -> str:
-    sentences = [s for s in (verdict(record.beside.judgement), headline(record), forgetting(record)) if s]
+def _measured(record: RunRecord) -> str:
+    sentences = [s for s in (verdict(record.artifacts.seed_summary), headline(record), forgetting(record)) if s]
     evaluation = record.evaluation
     if evaluation is None or not evaluation.cells:
         return "\n\n".join(["\n".join(sentences), *(_asked(evaluation) if evaluation else [])])
@@ -113,7 +113,7 @@ def _measured(record: Record) -> str:
     if any(changes):
         rows.append(["combined against base", *changes])
     table = _table(["bits per byte", *evaluation.domains], rows)
-    seeds = record.beside.judgement.seeds if record.beside.judgement else [0]
+    seeds = record.artifacts.seed_summary.seeds if record.artifacts.seed_summary else [0]
     spread = "" if len(seeds) > 1 else " One seed: the spread is not known."
     text = f"{' '.join(map(_plain, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
     return "\n\n".join([text, *_asked(evaluation)])
@@ -166,9 +166,9 @@ def _change(evaluation: Evaluation, domain: str) -> str:
     return "" if not base or mine is None else percent(mine / base - 1, 1, signed=True)
 
 
-def _data(record: Record) -> str:
+def _data(record: RunRecord) -> str:
     trained = {d: sum(r.num_tokens for r in record.replies if r.domain == d) for d in record.domains}
-    data = record.beside.about.data if record.beside.about else {}
+    data = record.artifacts.about.data if record.artifacts.about else {}
     header = ["domain", "documents", "their tokens", "tokens trained", "held-out documents", "held-out tokens"]
     rows = []
     for domain in record.domains:
@@ -180,7 +180,7 @@ def _data(record: Record) -> str:
     return f"Amounts alone; the text is with the domains.\n\n{_table(header, rows)}{note}"
 
 
-def _method(record: Record) -> str:
+def _method(record: RunRecord) -> str:
     """The settings that say most; the run's config.toml has them all."""
     try:
         config: dict[str, Any] = tomllib.loads(record.config)
@@ -191,11 +191,11 @@ def _method(record: Record) -> str:
     return f"{rounds}\n\n{_table(['setting', 'value'], found)}" if found else rounds
 
 
-def _provenance(record: Record) -> str:
-    merged, about = record.beside.merged, record.beside.about
+def _provenance(record: RunRecord) -> str:
+    merged, about = record.artifacts.merged, record.artifacts.about
     rows = []
     if merged:
-        rows += [[f"base, {name}", digest] for name, digest in (merged.contract or {}).items()]
+        rows += [[f"base, {name}", digest] for name, digest in (merged.fingerprint or {}).items()]
         rows += [["this adapter", merged.factors_sha256]] if merged.factors_sha256 else []
         for parent in merged.parents:
             weight = "" if parent.weight is None else f", weight {parent.weight:.4g}"

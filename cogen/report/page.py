@@ -18,7 +18,7 @@ from cogen.report.clients import client_rows
 from cogen.report.headline import forgetting, headline, warning, working_seconds
 from cogen.report.heat import heat_rows, legend
 from cogen.report.model_card import card_path, model_card
-from cogen.report.record import Record, Reply, read_run
+from cogen.report.record import ReplyEvent, RunRecord, read_run
 from cogen.report.seeds import forgotten, verdict
 
 
@@ -48,7 +48,7 @@ def write_report(run: Path) -> Path:
     PosixPath('runs/quickstart/report.html')
     """
     path, record = run / "report.html", read_run(run)
-    if record.beside.merged is not None:
+    if record.artifacts.merged is not None:
         write_file(card_path(run), model_card(record).encode())
     write_file(path, render(record).encode())
     return path
@@ -66,23 +66,23 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def render(record: Record) -> str:
+def render(record: RunRecord) -> str:
     """The page as HTML; every text of the run is escaped."""
     rows = [_row(record, number) for number in record.rounds]
-    evaluation, beside = record.evaluation, record.beside
+    evaluation, artifacts = record.evaluation, record.artifacts
     scores = evaluation or Evaluation(())
     return template("page.html.j2").render(
         record=record,
         units=units,
         warning=warning(record),
         headline=headline(record),
-        verdict=verdict(beside.judgement),
+        verdict=verdict(artifacts.seed_summary),
         forgetting=forgetting(record),
-        members=list(joining_lines(beside.judgement)) if beside.judgement else [],
+        members=list(joining_lines(artifacts.seed_summary)) if artifacts.seed_summary else [],
         scores=scores,
         forgotten=forgotten(scores, record.started.domains if record.started else ()),
-        contributed=_contributed(beside.contributions),
-        diagnosis_advice=advice(beside.diagnosis) if beside.diagnosis else "",
+        contributed=_contributed(artifacts.contributions),
+        diagnosis_advice=advice(artifacts.diagnosis) if artifacts.diagnosis else "",
         clients=client_rows(record),
         facts=_facts(record, rows),
         heat=heat_rows(evaluation) if evaluation else [],
@@ -100,7 +100,7 @@ def _contributed(found: Contributions | None) -> list[str]:
     return list(dict.fromkeys(d for row in found.adapters.values() for d in row)) if found else []
 
 
-def _row(record: Record, number: int) -> Row:
+def _row(record: RunRecord, number: int) -> Row:
     """The finished round as it was reported, or the sum of the replies that an open round has."""
     done = record.rounds[number]
     if done is None:
@@ -119,7 +119,7 @@ def _row(record: Record, number: int) -> Row:
     )
 
 
-def _open_row(number: int, replies: list[Reply]) -> Row:
+def _open_row(number: int, replies: list[ReplyEvent]) -> Row:
     return Row(
         f"{number}, not finished",
         f"{len(replies)} so far",
@@ -147,8 +147,8 @@ def _total(rows: list[Row]) -> Row:
     )
 
 
-def _facts(record: Record, rows: list[Row]) -> list[tuple[str, str]]:
-    """The few numbers at the top; what a folder does not tell is left out."""
+def _facts(record: RunRecord, rows: list[Row]) -> list[tuple[str, str]]:
+    """The few numbers at the top; what a folder does not tell is dropped."""
     facts = []
     if record.started:
         facts += [("base", record.started.base), ("domains", str(len(record.domains)))]

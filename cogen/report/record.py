@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cogen.errors import RunError
 from cogen.evaluate.matrix import Evaluation
-from cogen.report.artifacts import Beside, read_beside
+from cogen.report.artifacts import Artifacts, read_beside
 
 T = TypeVar("T")
 State = Literal["finished", "failed", "unfinished"]
@@ -30,7 +30,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ReplyEvent:
     """What one client returned in one round, and its held-out bits per byte around its training."""
 
     round: int
@@ -45,7 +45,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class DroppedEvent:
     """A client that did not count in a round."""
 
     round: int
@@ -53,7 +53,7 @@ class LeftOut:
     reason: str
 
 
-Outcome = Reply | LeftOut
+Outcome = ReplyEvent | DroppedEvent
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RoundDone:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepEvent:
     """One logged training step of one client; `num_tokens` counts over the whole run."""
 
     round: int
@@ -101,22 +101,22 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """One run. Where a round was run again after a stop, only the last time is in here."""
 
     name: str
     started: Started | None
     moments: tuple[Moment, ...]
-    replies: tuple[Reply, ...]
-    left_out: tuple[LeftOut, ...]
+    replies: tuple[ReplyEvent, ...]
+    dropped: tuple[DroppedEvent, ...]
     rounds: Mapping[int, RoundDone | None]
-    steps: Mapping[str, tuple[Step, ...]]
+    steps: Mapping[str, tuple[StepEvent, ...]]
     num_unreadable: int
     evaluation: Evaluation | None
     config: str
     adapters: tuple[str, ...]
     efforts: Mapping[str, tuple[Effort, ...]] = field(default_factory=dict)
-    beside: Beside = field(default_factory=Beside)
+    artifacts: Artifacts = field(default_factory=Artifacts)
 
     @property
     def state(self) -> State:
@@ -132,7 +132,7 @@ class Record:
         return tuple(dict.fromkeys([*named, *(reply.domain for reply in self.replies), *self.steps]))
 
 
-def read_run(run: Path) -> Record:
+def read_run(run: Path) -> RunRecord:
     """Read everything a report needs from a run folder; each part may be missing.
 
     Raises:
@@ -151,14 +151,14 @@ def read_run(run: Path) -> Record:
     starts, bad_starts = _parse(TypeAdapter(Started), [row for row in rows if row.get("event") == "run_started"])
     outcomes, rounds, bad_outcomes = _replay(rows)
     order = starts[-1].domains if starts else []
-    steps, bad_steps = _read_logs(run, "train.jsonl", Step, order, lambda step: (step.round, step.step))
+    steps, bad_steps = _read_logs(run, "train.jsonl", StepEvent, order, lambda step: (step.round, step.step))
     efforts, bad_efforts = _read_logs(run, "rounds.jsonl", Effort, order, lambda effort: effort.round)
-    return Record(
+    return RunRecord(
         name=starts[-1].run if starts else run.resolve().name,
         started=starts[-1] if starts else None,
         moments=tuple(moments),
-        replies=tuple(outcome for outcome in outcomes if isinstance(outcome, Reply)),
-        left_out=tuple(outcome for outcome in outcomes if isinstance(outcome, LeftOut)),
+        replies=tuple(outcome for outcome in outcomes if isinstance(outcome, ReplyEvent)),
+        dropped=tuple(outcome for outcome in outcomes if isinstance(outcome, DroppedEvent)),
         rounds=rounds,
         steps=steps,
         num_unreadable=bad_lines + bad_starts + bad_outcomes + bad_steps + bad_efforts,
@@ -166,14 +166,14 @@ def read_run(run: Path) -> Record:
         config=_read_text(run / "config.toml"),
         adapters=tuple(str(path.parent.relative_to(run)) for path in _manifests(run)),
         efforts=efforts,
-        beside=read_beside(run),
+        artifacts=read_beside(run),
     )
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The JSON objects of a .jsonl file, and how many lines could not be read.
 
-    A process that is killed leaves half a line at the end; that one is left out uncounted.
+    A process that is killed leaves half a line at the end; that one is dropped uncounted.
     """
     lines = [line for line in _read_text(path).split("\n") if line.strip()]
     found: list[dict[str, Any]] = []
@@ -208,8 +208,8 @@ def _replay(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Outcome], dict[int,
     outcomes: dict[tuple[int, str], Outcome] = {}
     rounds: dict[int, RoundDone | None] = {}
     kinds: dict[str, TypeAdapter[Any]] = {
-        "client_replied": TypeAdapter(Reply),
-        "client_left_out": TypeAdapter(LeftOut),
+        "client_replied": TypeAdapter(ReplyEvent),
+        "client_dropped": TypeAdapter(DroppedEvent),
         "round_finished": TypeAdapter(RoundDone),
     }
     num_bad = 0

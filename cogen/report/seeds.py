@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cogen.evaluate.matrix import BASE, Cell, Evaluation
-from cogen.evaluate.seed_summary import Judgement
+from cogen.evaluate.seed_summary import SeedSummary
 from cogen.report.units import decimals
 
 
@@ -20,13 +20,13 @@ class Forgotten:
     change: float | None
 
 
-def verdict(judgement: Judgement | None) -> str:
+def verdict(seed_summary: SeedSummary | None) -> str:
     """Whether joining was worth it, in one sentence; empty where no one trained alone."""
-    own = [m.own.mean for m in (judgement.members.values() if judgement else ()) if m.own.mean is not None]
-    if judgement is None or not own:
+    own = [m.own.mean for m in (seed_summary.members.values() if seed_summary else ()) if m.own.mean is not None]
+    if seed_summary is None or not own:
         return ""
     num_better, mean = sum(gain > 0 for gain in own), sum(own) / len(own)
-    seeds = f"{len(judgement.seeds)} seeds" if len(judgement.seeds) != 1 else "one seed"
+    seeds = f"{len(seed_summary.seeds)} seeds" if len(seed_summary.seeds) != 1 else "one seed"
     how = "better" if mean >= 0 else "worse"
     return (
         f"Joining was better than training alone for {num_better} of {len(own)} domains on their own text, "

@@ -121,7 +121,7 @@ def bar_chart(bars: Sequence[tuple[str, float | None, str]], width: int, title: 
 
 
 def line_chart(series: Sequence[Series], x: Axis, y_title: str, width: int, title: str, *, labels: bool) -> Markup:
-    """Lines over two linear axes. Points that are not finite are left out, and the line is broken there.
+    """Lines over two linear axes. Points that are not finite are dropped, and the line is broken there.
 
     Args:
         labels: write each line's name at its right end; without, the page shows a legend.

@@ -67,7 +67,7 @@ class Tracking:
         if self._accelerator is not None:
             self._attempt(self._accelerator.end_training)
 
-    def follow(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: Mapping[str, Any]) -> None:
         """Log what an event of the run (`events.jsonl`, or a client's step) says in numbers."""
         kind = event["event"]
         if kind == "step":

@@ -29,7 +29,7 @@ from cogen.report.page import template
 PORT = 8420
 QUIET_SECONDS = 15.0
 HEADERS = {
-    "Cache-Control": "no-store",
+    "Cache-Baseline": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -39,7 +39,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
-class Place:
+class PageAddress:
     """Where the page is: a socket that listens, the address to open, and the token that a network needs."""
 
     listener: socket.socket
@@ -47,7 +47,7 @@ class Place:
     token: str
 
 
-def open_place(host: str, port: int | None) -> Place:
+def open_place(host: str, port: int | None) -> PageAddress:
     """Take the port; off loopback, make up a token.
 
     Args:
@@ -60,10 +60,10 @@ def open_place(host: str, port: int | None) -> Place:
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
     name = f"[{shown}]" if ":" in shown else shown
     query = f"?token={token}" if token else ""
-    return Place(listener, f"http://{name}:{listener.getsockname()[1]}/{query}", token)
+    return PageAddress(listener, f"http://{name}:{listener.getsockname()[1]}/{query}", token)
 
 
-def make_server(run: Path, place: Place) -> uvicorn.Server:
+def make_server(run: Path, place: PageAddress) -> uvicorn.Server:
     """A server of the page of `run`, which may not exist yet; `serve` starts it."""
     app = watch_app(Feed(run), place.token, lambda: server.should_exit)
     # What matters to the user is printed by the commands; uvicorn's own lines would tear their bars.
@@ -72,7 +72,7 @@ def make_server(run: Path, place: Place) -> uvicorn.Server:
 
 
 @contextmanager
-def watching(run: Path, place: Place) -> Iterator[None]:
+def watching(run: Path, place: PageAddress) -> Iterator[None]:
     """Serve the page from a thread while the block runs; pages that are open get the last state before it ends."""
     server = make_server(run, place)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place.listener]}, daemon=True)

@@ -88,5 +88,5 @@ def require_window(sliding_window: int | None, segment_lengths: tuple[int, ...])
             "cannot train with this block length",
             expected=f"segments within the sliding window of {sliding_window} tokens",
             got=f"{max(segment_lengths)} tokens",
-            fix="Set train.block_tokens to the window or less.",
+            fix="Set train.sequence_length to the window or less.",
         )

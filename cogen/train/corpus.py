@@ -1,4 +1,4 @@
-"""A corpus as one base reads it: prepared by its tokenizer, and where asked for, judged by its weights."""
+"""A corpus as one base reads it: prepared by its tokenizer, and where asked for, scored by its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cogen.config import Data
 from cogen.data import Prepared
 from cogen.data.prepare import prepare
 from cogen.data.spool import Progress
-from cogen.train.perplexity import WINDOW_TOKENS, judge
+from cogen.train.perplexity import WINDOW_TOKENS, score_documents
 
 if TYPE_CHECKING:
     from cogen.base import Base
@@ -32,17 +32,17 @@ def prepare_corpus(
 
     >>> prepare_corpus(load_base("smollm2-135m"), "seeds/grid.jsonl").num_train_tokens  # doctest: +SKIP
     """
-    settings, contract = settings or Data(), base.info.contract
-    judged = settings.perplexity_filter
+    settings, fingerprint = settings or Data(), base.info.fingerprint
+    scored = settings.perplexity_filter
     return prepare(
         path,
         lambda: base.tokenizer,
         settings,
         heldout_frac,
         validation_frac=validation_frac,
-        tokenizer_hash=contract.tokenizer,
+        tokenizer_hash=fingerprint.tokenizer,
         base=base.info.name,
-        judge=partial(judge, base) if judged else None,
-        judge_hash=f"{contract.weights} {base.precision} {WINDOW_TOKENS}" if judged else "",
+        scorer=partial(score_documents, base) if scored else None,
+        scorer_hash=f"{fingerprint.weights} {base.precision} {WINDOW_TOKENS}" if scored else "",
         progress=progress,
     )

@@ -13,7 +13,7 @@ from cogen.base import BaseInfo, compute_dtype
 from cogen.config import Domain, RunConfig, Train
 from cogen.data import card
 from cogen.train.fast.training import can_be_fast
-from cogen.train.schedule import Plan, plan_round
+from cogen.train.schedule import RoundPlan, plan_round
 from cogen.train.start import start_layouts
 from cogen.train.throughput import blocks_at_once, live_blocks
 
@@ -33,7 +33,7 @@ RUNTIME_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """Figures of one domain's training, memory an estimate; an adapter's file has a few kilobytes of names on top."""
 
     num_parameters: int
@@ -79,13 +79,13 @@ class Held:
 
 
 def cost_of(
-    layouts: Mapping[str, Layout], modules: Mapping[str, tuple[int, int]], held: Held, plan: Plan, settings: Train
-) -> Cost:
+    layouts: Mapping[str, Layout], modules: Mapping[str, tuple[int, int]], held: Held, plan: RoundPlan, settings: Train
+) -> TrainingCost:
     """What the round `plan` takes.
 
     Parameters are r (d_in + d_out) of each module. Peak memory is that of the base, 16 bytes a parameter
     (itself, gradient, two moments of Adam), rounded copies of the base's weights, the activations kept for the
-    backward pass, and the libraries' own 600 MB. With `checkpoint_activations` those of one layer at a time, and each layer's input.
+    backward pass, and the libraries' own 600 MB. With `gradient_checkpointing` those of one layer at a time, and each layer's input.
 
     Args:
         layouts: of the factors that are trained.
@@ -94,23 +94,23 @@ def cost_of(
     parameters = sum(layout.rank * (layout.d_in + layout.d_out) for layout in layouts.values())
     size = parameters * FLOAT_BYTES
     values = float(sum(d_out + d_in for d_out, d_in in modules.values()))
-    if settings.checkpoint_activations:
+    if settings.gradient_checkpointing:
         num_layers = len({number[0] for name in modules if (number := re.search(r"\d+", name))}) or 1
         values = values / num_layers + num_layers * next(iter(modules.values()))[1]
-    activations = held.value_bytes * settings.block_tokens * held.live_blocks * values
+    activations = held.value_bytes * settings.sequence_length * held.live_blocks * values
     rounded = held.rounded_bytes * sum(d_out * d_in for d_out, d_in in modules.values())
-    return Cost(
+    return TrainingCost(
         num_parameters=parameters,
         num_modules=len(layouts),
         adapter_bytes=size,
         optimizer_bytes=NUM_MOMENTS * size,
         peak_memory_bytes=round(RUNTIME_BYTES + held.base_bytes + rounded + (2 + NUM_MOMENTS) * size + activations),
         num_steps=plan.num_steps,
-        num_tokens=plan.num_blocks * settings.block_tokens,
+        num_tokens=plan.num_blocks * settings.sequence_length,
     )
 
 
-def training_cost(base: Base, settings: Train) -> Cost:
+def training_cost(base: Base, settings: Train) -> TrainingCost:
     """What a round of `cogen train` takes, with the base as it is in memory."""
     size = sum(p.numel() * p.element_size() for p in base.model.parameters())
     held = Held.kept(size, base.model.dtype, blocks_at_once(base, settings))
@@ -118,7 +118,7 @@ def training_cost(base: Base, settings: Train) -> Cost:
     return cost_of(layouts, base.info.modules, held, plan_round(settings, 1, 1), settings)
 
 
-def round_cost(info: BaseInfo, config: RunConfig, domain: Domain, num_threads: int) -> Cost:
+def round_cost(info: BaseInfo, config: RunConfig, domain: Domain, num_threads: int) -> TrainingCost:
     """What a round takes a domain whose machine is like this one; the base stays unloaded.
 
     Args:
@@ -148,14 +148,14 @@ def num_weights(info: BaseInfo) -> int:
     return total
 
 
-def card_cost(cost: Cost, num_train_tokens: int, tokens_per_second: float) -> card.Cost:
+def card_cost(cost: TrainingCost, num_train_tokens: int, tokens_per_second: float) -> card.CorpusCost:
     """The same for the data card, with the time that it takes.
 
     Args:
         num_train_tokens: of one epoch.
         tokens_per_second: as measured in a few steps.
     """
-    return card.Cost(
+    return card.CorpusCost(
         num_tokens=cost.num_tokens,
         tokens_per_second=tokens_per_second,
         minutes=cost.num_tokens / tokens_per_second / 60,

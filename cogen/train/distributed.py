@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cogen.distributed import launched
+from cogen.distributed import process_rank
 from cogen.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PATIENCE = timedelta(hours=12)  # the others wait while the first one prepares a
 
 
 @dataclass(frozen=True)
-class Together:
+class ProcessGroup:
     """This process among `count`; alone, every method gives back what it was given."""
 
     index: int = 0
@@ -100,25 +100,25 @@ class Together:
         return values
 
 
-ALONE = Together()
+ALONE = ProcessGroup()
 
 
-def come_together(batch_blocks: int) -> Together:
-    """Join the processes that were launched with this one; once, later calls find them joined.
+def join_process_group(batch_size: int) -> ProcessGroup:
+    """Join the processes that were process_rank with this one; once, later calls find them joined.
 
     Args:
-        batch_blocks: blocks of a step, of which each process needs one.
+        batch_size: blocks of a step, of which each process needs one.
     Raises:
         ConfigError: more processes than blocks of a step, or than accelerators on this machine.
     """
     import torch
 
-    here = launched()
+    here = process_rank()
     if here.count == 1:
         return ALONE
-    if here.count > batch_blocks:
-        fix = "Raise train.batch_blocks, or start fewer processes."
-        raise _too_many(f"{here.count} or more blocks of a step", f"train.batch_blocks = {batch_blocks}", fix)
+    if here.count > batch_size:
+        fix = "Raise train.batch_size, or start fewer processes."
+        raise _too_many(f"{here.count} or more blocks of a step", f"train.batch_size = {batch_size}", fix)
     has_cuda = torch.cuda.is_available()
     if has_cuda and here.local_index >= torch.cuda.device_count():
         expected, got = f"{here.local_index + 1} GPUs or more on this machine", str(torch.cuda.device_count())
@@ -128,7 +128,7 @@ def come_together(batch_blocks: int) -> Together:
     if not torch.distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
         torch.distributed.init_process_group(backend, timeout=PATIENCE)
-    return Together(here.index, here.count)
+    return ProcessGroup(here.index, here.count)
 
 
 def part() -> None:
@@ -140,5 +140,5 @@ def part() -> None:
 
 
 def _too_many(expected: str, got: str, fix: str) -> ConfigError:
-    where = f"{launched().count} processes"
+    where = f"{process_rank().count} processes"
     return ConfigError("cannot train in several processes", expected=expected, got=got, where=where, fix=fix)

@@ -1,4 +1,4 @@
-"""When to stop: bits per byte on documents set aside, the best factors kept."""
+"""When to stop: bits per byte on documents suspended, the best factors kept."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def recomputed(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
             "cannot compute activations anew",
             expected="an architecture whose layers transformers can checkpoint",
             got=type(model).__name__,
-            fix="Leave train.checkpoint_activations off.",
+            fix="Leave train.gradient_checkpointing off.",
         )
     for layer in layers:
         vars(layer)["forward"] = partial(checkpoint, layer.forward, use_reentrant=False)

@@ -43,28 +43,28 @@ def collect_grams(
 
     use_segment_attention(base.model)
     with attached(base.model, factors), torch.no_grad(), ExitStack() as hooks:
-        sketches = {}
+        checksums = {}
         layers = dict(base.model.named_modules())
         for name, f in factors.items():
-            sketches[name] = Sketch(f.shape[1], num_directions, module_seed(0, name), base.model.device)
-            handle = layers[name].register_forward_pre_hook(_recorder(sketches[name]))
+            checksums[name] = Checksum(f.shape[1], num_directions, module_seed(0, name), base.model.device)
+            handle = layers[name].register_forward_pre_hook(_recorder(checksums[name]))
             hooks.callback(handle.remove)
         for block in range(num_blocks):
             with autocast(base.model):
                 hidden_states(base.model, train_batch(stream, block, 1))
             if on_block is not None:
                 on_block(block + 1)
-    return {name: sketch.gram() for name, sketch in sketches.items()}
+    return {name: checksum.gram() for name, checksum in checksums.items()}
 
 
-def _recorder(sketch: Sketch) -> Callable[[Any, tuple[Any, ...]], None]:
+def _recorder(checksum: Checksum) -> Callable[[Any, tuple[Any, ...]], None]:
     def record(layer: Any, inputs: tuple[Any, ...]) -> None:
-        sketch.add(inputs[0])
+        checksum.add(inputs[0])
 
     return record
 
 
-class Sketch:
+class Checksum:
     """sum of x x^T Omega over the rows x that were added, and what follows for their second moment."""
 
     def __init__(self, d_in: int, num_directions: int, seed: int, device: Any = "cpu") -> None:

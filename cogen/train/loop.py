@@ -14,12 +14,12 @@ from cogen.config import Train
 from cogen.data.pack import Batch, Stream, step_batches
 from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
-from cogen.train.distributed import ALONE, Together, come_together
+from cogen.train.distributed import ALONE, ProcessGroup, join_process_group
 from cogen.train.early_stop import better, is_due, is_over
 from cogen.train.fast.training import FastTraining, fast_training
 from cogen.train.gradient_checkpointing import recomputed
 from cogen.train.lora import attached, read_back, tables
-from cogen.train.schedule import Plan, learning_rate
+from cogen.train.schedule import RoundPlan, learning_rate
 from cogen.train.state import Best, TrainState
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ def train_round(
     base: Base,
     start: Mapping[str, Factors],
     stream: Stream,
-    plan: Plan,
+    plan: RoundPlan,
     settings: Train,
     *,
     rest: Mapping[str, Factors] | None = None,
     state: TrainState | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
-    judge: Callable[[], float] | None = None,
+    validate: Callable[[], float] | None = None,
 ) -> RoundResult:
     """Continue pretraining from `start` through the blocks and steps of `plan`.
 
@@ -81,18 +81,18 @@ def train_round(
         state: of an earlier round (moments live on), or of this round cut off in the middle.
         on_step: called after each optimiser step.
         on_checkpoint: called with a state to save, every `settings.checkpoint_seconds`.
-        judge: scores the model as it is, lower being better; asked every `settings.early_stop_every` steps
+        validate: scores the model as it is, lower being better; asked every `settings.early_stop_every` steps
             and at the end. After `settings.early_stop_patience` scores without a better one training ends.
     Of several processes each works through its share of a step; all return the same, only the first one calls
-    `on_step`, `on_checkpoint` and `judge`.
+    `on_step`, `on_checkpoint` and `validate`.
 
     Returns: float32 factors on the CPU; the same bits for the same input on the same CPU.
     Raises:
         TrainingError: the loss is not finite.
         ConfigError: more processes than blocks of a step.
     """
-    together = come_together(plan.batch_blocks)
-    if not together.is_main:
+    group = join_process_group(plan.batch_size)
+    if not group.is_main:
         on_step = on_checkpoint = None
     accelerator = make_accelerator()
     use_segment_attention(base.model)
@@ -106,30 +106,32 @@ def train_round(
     slow = tables(base.model, begin)
     with (
         attached(base.model, begin, rest) as live,
-        recomputed(base.model, settings.checkpoint_activations),
+        recomputed(base.model, settings.gradient_checkpointing),
         fast_training(base.model, settings.cpu_kernels) as fast,
     ):
         optimizer = accelerator.prepare(_optimizer(live, slow, settings, state))
         while done < plan.num_steps and not is_over(best, settings):
             rate = learning_rate(settings, plan.first_step + done, plan.total_steps)
-            block, num_blocks = together.share(*plan.blocks_of(done))
-            batches = step_batches(stream, block, num_blocks, settings.accumulate if fast is None else num_blocks)
-            loss = _step(accelerator, base.model, optimizer, batches, rate, settings, fast, together)
+            block, num_blocks = group.share(*plan.blocks_of(done))
+            batches = step_batches(
+                stream, block, num_blocks, settings.gradient_accumulation_steps if fast is None else num_blocks
+            )
+            loss = _step(accelerator, base.model, optimizer, batches, rate, settings, fast, group)
             sum_loss += _finite(loss, plan, done)
             done += 1
-            if judge is not None and is_due(done, plan.num_steps, settings):
+            if validate is not None and is_due(done, plan.num_steps, settings):
                 with fast.aside() if fast is not None else nullcontext():
-                    score = together.from_main(judge)
+                    score = group.from_main(validate)
                 best = better(best, score, done, partial(read_back, live, scaling))
             if on_step is not None:
                 seconds = time.monotonic() - began
-                on_step(_report(plan, first, done - 1, stream.block_tokens, loss, rate, seconds))
+                on_step(_report(plan, first, done - 1, stream.sequence_length, loss, rate, seconds))
             if on_checkpoint is not None and time.monotonic() - saved >= settings.checkpoint_seconds:
                 on_checkpoint(TrainState(_moments(live, optimizer), done, sum_loss, read_back(live, scaling), best))
                 saved = time.monotonic()
         factors = read_back(live, scaling) if best is None else dict(best.factors)
         after = TrainState(_moments(live, optimizer))
-    tokens = plan.blocks_before(done if best is None else best.step) * stream.block_tokens
+    tokens = plan.blocks_before(done if best is None else best.step) * stream.sequence_length
     return RoundResult(factors, after, tokens, done, sum_loss / done, time.monotonic() - began, best)
 
 
@@ -171,7 +173,7 @@ def _step(
     rate: float,
     settings: Train,
     fast: FastTraining | None = None,
-    together: Together = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> float:
     """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
@@ -179,9 +181,9 @@ def _step(
     from cogen.train.fused_loss import head_loss
     from cogen.train.loss import head_weight, nll_and_gradient
 
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("rate_factor", 1.0)
-    num_predicted = max(together.sum(sum(batch.num_predicted for batch in batches)), 1)
+    for settings_of in optimizer.param_groups:
+        settings_of["lr"] = rate * settings_of.get("rate_factor", 1.0)
+    num_predicted = max(group.sum(sum(batch.num_predicted for batch in batches)), 1)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     mean_loss = head_loss(model.device, settings, nll_and_gradient if fast is None else fast.head)
 
@@ -200,14 +202,14 @@ def _step(
             loss = part_loss(batch)
             accelerator.backward(loss)
             sum_loss += float(loss.detach())
-    together.sum_gradients(parameters)
-    accelerator.clip_grad_norm_(parameters, settings.clip_norm)
+    group.sum_gradients(parameters)
+    accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return together.sum(sum_loss)
+    return group.sum(sum_loss)
 
 
-def _finite(loss: float, plan: Plan, step: int) -> float:
+def _finite(loss: float, plan: RoundPlan, step: int) -> float:
     if loss != loss or loss in (float("inf"), float("-inf")):
         raise TrainingError(
             "training diverged",
@@ -250,15 +252,17 @@ def _named(live: Mapping[str, tuple[Parameter, Parameter]]) -> list[tuple[str, P
     return [(f"{name}.{side}", p) for name, pair in live.items() for side, p in zip("AB", pair, strict=True)]
 
 
-def _report(plan: Plan, first: int, step: int, block_tokens: int, loss: float, rate: float, seconds: float) -> Step:
-    blocks = min((step + 1) * plan.batch_blocks, plan.num_blocks)
-    here = blocks - first * plan.batch_blocks
+def _report(
+    plan: RoundPlan, first: int, step: int, sequence_length: int, loss: float, rate: float, seconds: float
+) -> Step:
+    blocks = min((step + 1) * plan.batch_size, plan.num_blocks)
+    here = blocks - first * plan.batch_size
     return Step(
         round=plan.round,
         step=step + 1,
         num_steps=plan.num_steps,
-        num_tokens=blocks * block_tokens,
+        num_tokens=blocks * sequence_length,
         loss_nats=loss,
         learning_rate=rate,
-        tokens_per_second=here * block_tokens / max(seconds, 1e-9),
+        tokens_per_second=here * sequence_length / max(seconds, 1e-9),
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors, lora_config
-from cogen.errors import ContractMismatch
+from cogen.errors import FingerprintMismatch
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def attached(
         rest: directions that are part of the model but stay frozen.
     Yields: module name to the live parameters `(A, B)` of `train`.
     Raises:
-        ContractMismatch: a module is absent or has another shape; the model is left as it was.
+        FingerprintMismatch: a module is absent or has another shape; the model is left as it was.
     """
     from peft import LoraModel
 
@@ -110,7 +110,7 @@ def _require_fit(model: PreTrainedModel, factors: Mapping[str, Factors]) -> None
     for name, f in factors.items():
         shape = _shape_of(modules.get(name))
         if f.shape != shape:
-            raise ContractMismatch(
+            raise FingerprintMismatch(
                 "adapter mismatch",
                 expected=f"{name} {shape or 'absent'} of the model",
                 got=str(f.shape),

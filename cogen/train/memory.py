@@ -18,7 +18,7 @@ import sys
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
-def keep_pages() -> bool:
+def tune_allocator() -> bool:
     """Tell glibc to keep what is freed, torch to use large pages, oneDNN to keep less; call before torch allocates.
 
     Returns: whether the allocator took the setting (False on systems without glibc).

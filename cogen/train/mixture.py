@@ -19,7 +19,7 @@ from cogen.train.corpus import prepare_corpus
 if TYPE_CHECKING:
     from cogen.base import Base
 
-MIXED = ("replay", "end_phase")  # settings that name a corpus: its hash says more than its path
+MIXED = ("replay", "annealing")  # settings that name a corpus: its hash says more than its path
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Mixture:
 
     Args:
         corpora: name to corpus, taking turns block by block.
-        replay, end_phase: those that the settings of these names point at.
+        replay, annealing: those that the settings of these names point at.
         heldout_frac: of the documents of each, replayed ones too.
-        validation_frac: of the documents of `corpora`, set aside for stopping early.
+        validation_frac: of the documents of `corpora`, suspended for stopping early.
     """
 
     corpora: Mapping[str, Prepared]
     replay: Prepared | None
-    end_phase: Prepared | None
+    annealing: Prepared | None
     heldout_frac: float
     validation_frac: float = 0.0
 
@@ -46,7 +46,7 @@ class Mixture:
         return {f"{name}_sha256": corpus.sha256 for name, corpus in found.items() if corpus is not None}
 
     def validation(self) -> list[Document]:
-        """The documents set aside for stopping early, of all corpora."""
+        """The documents suspended for stopping early, of all corpora."""
         return [d for corpus in self.corpora.values() for d in corpus.validation]
 
 
@@ -71,11 +71,11 @@ def read_mixture(
         n: prepare_corpus(base, p, data, heldout_frac, validation_frac=aside, progress=progress)
         for n, p in corpora.items()
     }
-    replay, end_phase = (
+    replay, annealing = (
         None if path is None else prepare_corpus(base, path, data, heldout_frac, progress=progress)
-        for path in (settings.replay, settings.end_phase)
+        for path in (settings.replay, settings.annealing)
     )
-    return Mixture(made, replay, end_phase, heldout_frac, aside)
+    return Mixture(made, replay, annealing, heldout_frac, aside)
 
 
 def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
@@ -88,14 +88,14 @@ def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
     stream: Stream = streams[0] if len(streams) == 1 else InterleavedStream(streams)
     if mixture.replay is not None:
         stream = MixedStream(stream, _packed(mixture.replay, settings), settings.replay_frac)
-    if mixture.end_phase is not None:
-        first = total_blocks - math.ceil(settings.end_phase_frac * total_blocks - 1e-9)
-        stream = MixedStream(stream, _packed(mixture.end_phase, settings), settings.end_phase_mix, first)
+    if mixture.annealing is not None:
+        first = total_blocks - math.ceil(settings.annealing_frac * total_blocks - 1e-9)
+        stream = MixedStream(stream, _packed(mixture.annealing, settings), settings.annealing_mix, first)
     return stream
 
 
 def _packed(corpus: Prepared, settings: Train) -> PackedStream:
-    return PackedStream(corpus.train, settings.block_tokens, settings.seed)
+    return PackedStream(corpus.train, settings.sequence_length, settings.seed)
 
 
 def state_key(base: Base, mixture: Mixture, settings: Train) -> str:
@@ -103,7 +103,7 @@ def state_key(base: Base, mixture: Mixture, settings: Train) -> str:
     schedule = settings.model_dump(exclude={"checkpoint_seconds", *MIXED})
     patterns = [list(schedule.pop(key).items()) for key in ("rank_pattern", "alpha_pattern")]  # their order counts
     about = [
-        vars(base.info.contract),
+        vars(base.info.fingerprint),
         base.precision,
         schedule,
         patterns,

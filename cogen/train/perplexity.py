@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 WINDOW_TOKENS = 256
 
 
-def judge(base: Base, documents: Sequence[Document], window_tokens: int = WINDOW_TOKENS) -> list[float]:
+def score_documents(base: Base, documents: Sequence[Document], window_tokens: int = WINDOW_TOKENS) -> list[float]:
     """Bits per byte of each document's first `window_tokens` tokens under the base, predicted from BOS or EOS.
 
     Gibberish lies far above plain text, and text that repeats itself far below. Under SmolLM2-135M the
     seeds have 1.0 to 1.4, German 2.4, Chinese 2.7, a log note full of numbers 3.0, random letters 5.1, base64
     6.4, one sentence over and over 0.1.
 
-    >>> judge(base, [Document("a", "", "Some text.", "")])  # doctest: +SKIP
+    >>> score_documents(base, [Document("a", "", "Some text.", "")])  # doctest: +SKIP
     [2.13]
     """
     windows = [heldout_windows([d], base.tokenizer, window_tokens, 1)[0] for d in documents]

@@ -17,7 +17,7 @@ from cogen.train.likelihood import sum_nats
 from cogen.train.loop import Step, train_round
 from cogen.train.lora import attached
 from cogen.train.mixture import make_stream, read_mixture
-from cogen.train.schedule import Plan, plan_round
+from cogen.train.schedule import RoundPlan, plan_round
 from cogen.train.start import require_context, start_factors
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MAX_RISE_NATS = 0.1
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """One rate: the loss of each step, and the loss on other text afterwards; infinite where it diverged."""
 
     learning_rate: float
@@ -40,7 +40,7 @@ class Trial:
     nats_after: float
 
 
-def stable_trials(trials: Sequence[Trial], nats_before: float) -> list[Trial]:
+def stable_trials(trials: Sequence[RateTrial], nats_before: float) -> list[RateTrial]:
     """The trials up to the first that is not stable, by rising rate; the last of them is the choice.
 
     A trial is stable if no step's loss is MAX_RISE_NATS above that of the lowest rate, which saw the same
@@ -50,7 +50,7 @@ def stable_trials(trials: Sequence[Trial], nats_before: float) -> list[Trial]:
         nats_before: the loss on the other text before training.
     """
     ordered = sorted(trials, key=lambda t: t.learning_rate)
-    found: list[Trial] = []
+    found: list[RateTrial] = []
     best = nats_before
     for trial in ordered:
         rises = [mine - low for mine, low in zip(trial.step_nats, ordered[0].step_nats, strict=False)]
@@ -69,7 +69,7 @@ def range_test(
     heldout_frac: float = 0.05,
     data: Data | None = None,
     on_step: Callable[[int], None] | None = None,
-) -> tuple[float, list[Trial]]:
+) -> tuple[float, list[RateTrial]]:
     """Train NUM_STEPS steps at each of RATES without warm-up or decay, from the same start on the same text.
 
     Args:
@@ -85,9 +85,9 @@ def range_test(
     after = range(plan.num_blocks, plan.num_blocks + PROBE_BLOCKS)
     probe = [Window(p, 0) for i in after for s in stream.segments(i) if len(p := _predicted(s, base))]
     before = _nats(base, probe)
-    trials: list[Trial] = []
+    trials: list[RateTrial] = []
     for rate in RATES:
-        done = len(trials) * plan.num_blocks * settings.block_tokens
+        done = len(trials) * plan.num_blocks * settings.sequence_length
         report = None if on_step is None else lambda step, done=done: on_step(done + step.num_tokens)
         trials.append(_try(base, stream, plan, level_settings(settings, rate), probe, report))
     return before, trials
@@ -95,21 +95,21 @@ def range_test(
 
 def level_settings(settings: Train, rate: float) -> Train:
     """A level rate over a few of the steps that `settings` would make."""
-    tokens = NUM_STEPS * settings.batch_blocks * settings.block_tokens
-    level = {"learning_rate": rate, "warmup_frac": 0.0, "schedule": "cosine", "final_learning_rate_frac": 1.0}
+    tokens = NUM_STEPS * settings.batch_size * settings.sequence_length
+    level = {"learning_rate": rate, "warmup_frac": 0.0, "schedule": "cosine", "min_lr_ratio": 1.0}
     return settings.model_copy(
-        update={**level, "tokens_per_round": tokens, "end_phase": None, "early_stop_patience": 0}
+        update={**level, "tokens_per_round": tokens, "annealing": None, "early_stop_patience": 0}
     )
 
 
 def _try(
     base: Base,
     stream: Stream,
-    plan: Plan,
+    plan: RoundPlan,
     settings: Train,
     probe: Sequence[Window],
     report: Callable[[Step], None] | None,
-) -> Trial:
+) -> RateTrial:
     losses: list[float] = []
 
     def on_step(step: Step) -> None:
@@ -121,9 +121,9 @@ def _try(
     try:
         factors = train_round(base, start, stream, plan, settings, on_step=on_step).factors
     except TrainingError:
-        return Trial(settings.learning_rate, (*losses, math.inf), math.inf)
+        return RateTrial(settings.learning_rate, (*losses, math.inf), math.inf)
     with attached(base.model, factors):
-        return Trial(settings.learning_rate, tuple(losses), _nats(base, probe))
+        return RateTrial(settings.learning_rate, tuple(losses), _nats(base, probe))
 
 
 def _predicted(segment: NDArray[np.int32], base: Base) -> NDArray[np.int32]:

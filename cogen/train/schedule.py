@@ -9,7 +9,7 @@ from cogen.config import Train
 
 
 @dataclass(frozen=True)
-class Plan:
+class RoundPlan:
     """Where one round lies in the run: blocks of the stream and steps of the schedule, counted from 0."""
 
     round: int
@@ -18,7 +18,7 @@ class Plan:
     first_step: int
     num_steps: int
     total_steps: int
-    batch_blocks: int
+    batch_size: int
 
     @property
     def total_blocks(self) -> int:
@@ -28,26 +28,26 @@ class Plan:
     def blocks_of(self, step: int) -> tuple[int, int]:
         """First block and number of blocks of the round's `step`; the last step may be smaller."""
         done = self.blocks_before(step)
-        return self.first_block + done, min(self.batch_blocks, self.num_blocks - done)
+        return self.first_block + done, min(self.batch_size, self.num_blocks - done)
 
     def blocks_before(self, step: int) -> int:
         """Blocks of the round's steps before `step`."""
-        return min(step * self.batch_blocks, self.num_blocks)
+        return min(step * self.batch_size, self.num_blocks)
 
 
-def plan_round(settings: Train, round_number: int, num_rounds: int) -> Plan:
+def plan_round(settings: Train, round_number: int, num_rounds: int) -> RoundPlan:
     """The part of the run that round `round_number` (from 1) of `num_rounds` is."""
-    num_blocks = math.ceil(settings.tokens_per_round / settings.block_tokens)
-    num_steps = math.ceil(num_blocks / settings.batch_blocks)
+    num_blocks = math.ceil(settings.tokens_per_round / settings.sequence_length)
+    num_steps = math.ceil(num_blocks / settings.batch_size)
     before = round_number - 1
-    return Plan(
+    return RoundPlan(
         round=round_number,
         first_block=before * num_blocks,
         num_blocks=num_blocks,
         first_step=before * num_steps,
         num_steps=num_steps,
         total_steps=num_rounds * num_steps,
-        batch_blocks=settings.batch_blocks,
+        batch_size=settings.batch_size,
     )
 
 
@@ -56,7 +56,7 @@ def learning_rate(settings: Train, step: int, total_steps: int) -> float:
 
     Rises linearly to the peak over the warm-up (at least one step, so the first step is never 0). From there
     `cosine` follows half a cosine; `wsd` stays level and then falls by 1 - sqrt(x) over the last
-    `decay_frac` of the steps. Both end at `final_learning_rate_frac` of the peak, at the last step.
+    `decay_frac` of the steps. Both end at `min_lr_ratio` of the peak, at the last step.
 
     Source: wsd is that of Haegele et al. (arXiv 2405.18392), who find 1 - sqrt ahead of a linear fall, and
     level with cosine from a fifth of the steps on.
@@ -64,7 +64,7 @@ def learning_rate(settings: Train, step: int, total_steps: int) -> float:
     warmup = max(1, math.ceil(settings.warmup_frac * total_steps - 1e-9))
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
-    low = settings.final_learning_rate_frac
+    low = settings.min_lr_ratio
     if settings.schedule == "wsd":
         decay = min(total_steps - warmup, max(1, math.ceil(settings.decay_frac * total_steps - 1e-9)))
         progress = max(0, step + 1 - (total_steps - decay)) / decay

@@ -13,8 +13,8 @@ from cogen.config import Data, Train
 from cogen.data import heldout_windows
 from cogen.data.spool import Progress
 from cogen.errors import ConfigError
-from cogen.train.cost import Cost, training_cost
-from cogen.train.distributed import come_together
+from cogen.train.cost import TrainingCost, training_cost
+from cogen.train.distributed import join_process_group
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedAdapter:
     """An adapter and the round that made it."""
 
     adapter: Adapter
@@ -45,12 +45,12 @@ def train_adapter(
     heldout_frac: float = 0.05,
     data: Data | None = None,
     on_read: Progress | None = None,
-    on_start: Callable[[Cost], None] | None = None,
+    on_start: Callable[[TrainingCost], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     state_path: Path | None = None,
     resume: bool = False,
     gram_tokens: int = 0,
-) -> Trained:
+) -> TrainedAdapter:
     """Continue pretraining `base` on the training part of one or more corpora, as one round.
 
     Several corpora take turns block by block, so that each gives the same number of tokens.
@@ -81,16 +81,16 @@ def train_adapter(
             fix="Leave one of them out; a table of embeddings has no inputs to take them of.",
         )
     require_context(base.info, settings)
-    together = come_together(settings.batch_blocks)
-    with together.main_first():
-        mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read if together.is_main else None)
+    group = join_process_group(settings.batch_size)
+    with group.main_first():
+        mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read if group.is_main else None)
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)
     state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
-    together.require_same(f"{key} {0 if state is None else state.num_steps_done}")
+    group.require_same(f"{key} {0 if state is None else state.num_steps_done}")
     start = start_factors(base.info.modules, settings, base.info.embeddings)
-    if on_start is not None and together.is_main:
+    if on_start is not None and group.is_main:
         on_start(training_cost(base, settings))
     result = train_round(
         base,
@@ -101,17 +101,17 @@ def train_adapter(
         state=state,
         on_step=on_step,
         on_checkpoint=None if state_path is None else lambda s: s.save(state_path, key),
-        judge=_judge(base, mixture, settings) if settings.early_stop_patience else None,
+        validate=_validator(base, mixture, settings) if settings.early_stop_patience else None,
     )
     manifest = _manifest(domain, mixture, settings, result)
     grams = None
-    if gram_tokens > 0 and together.is_main:
-        num_blocks = min(-(-gram_tokens // settings.block_tokens), plan.num_blocks)
+    if gram_tokens > 0 and group.is_main:
+        num_blocks = min(-(-gram_tokens // settings.sequence_length), plan.num_blocks)
         grams = collect_grams(base, result.factors, stream, num_blocks)
-        manifest["gram_tokens"] = num_blocks * settings.block_tokens
+        manifest["gram_tokens"] = num_blocks * settings.sequence_length
     embeddings = frozenset(base.info.embeddings) & result.factors.keys()
-    adapter = Adapter(result.factors, base.info.name, base.info.contract, manifest, embeddings, grams)
-    return Trained(adapter, result)
+    adapter = Adapter(result.factors, base.info.name, base.info.fingerprint, manifest, embeddings, grams)
+    return TrainedAdapter(adapter, result)
 
 
 def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResult) -> dict[str, Any]:
@@ -136,7 +136,9 @@ def _early_stop(best: Best, result: RoundResult) -> dict[str, Any]:
     return {"best_step": best.step, "last_step": result.num_steps, "bits_per_byte": best.bits_per_byte}
 
 
-def _judge(base: Base, mixture: Mixture, settings: Train) -> Callable[[], float]:
-    windows = heldout_windows(mixture.validation(), base.tokenizer, settings.block_tokens, settings.early_stop_tokens)
+def _validator(base: Base, mixture: Mixture, settings: Train) -> Callable[[], float]:
+    windows = heldout_windows(
+        mixture.validation(), base.tokenizer, settings.sequence_length, settings.early_stop_tokens
+    )
     num_bytes = sum(w.num_bytes for w in windows)
     return lambda: sum_nats(base, windows) / math.log(2.0) / num_bytes

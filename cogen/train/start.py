@@ -58,7 +58,7 @@ def _chosen(
 ) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
     """All that is adapted, and those of it that are embeddings."""
     tables = dict(embeddings or {}) if settings.train_embeddings else {}
-    return {**target_modules(modules, settings), **tables}, tables
+    return {**select_modules(modules, settings), **tables}, tables
 
 
 def require_context(info: BaseInfo, settings: Train) -> None:
@@ -67,24 +67,24 @@ def require_context(info: BaseInfo, settings: Train) -> None:
     Raises:
         ConfigError: says the most that it has.
     """
-    if info.max_tokens is not None and settings.block_tokens > info.max_tokens:
+    if info.max_tokens is not None and settings.sequence_length > info.max_tokens:
         raise ConfigError(
             "cannot start training",
-            expected=f"train.block_tokens of at most {info.max_tokens}, the context of base {info.name}",
-            got=str(settings.block_tokens),
-            fix="Lower train.block_tokens, or take another base.",
+            expected=f"train.sequence_length of at most {info.max_tokens}, the context of base {info.name}",
+            got=str(settings.sequence_length),
+            fix="Lower train.sequence_length, or take another base.",
         )
 
 
-def target_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, tuple[int, int]]:
-    """The modules that `train.targets` picks, in the order of `modules`.
+def select_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, tuple[int, int]]:
+    """The modules that `train.target_modules` picks, in the order of `modules`.
 
     Raises:
         ConfigError: a pattern that picks none.
     """
-    if settings.targets is None:
+    if settings.target_modules is None:
         return dict(modules)
-    picked = {name for pattern in settings.targets for name in _picked(pattern, modules, "train.targets")}
+    picked = {name for pattern in settings.target_modules for name in _picked(pattern, modules, "train.target_modules")}
     return {name: shape for name, shape in modules.items() if name in picked}
 
 

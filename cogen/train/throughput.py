@@ -23,23 +23,23 @@ NUM_STEPS = 2
 
 
 def measure_rate(base: Base, documents: Sequence[NDArray[np.int32]], settings: Train) -> float:
-    """Tokens a second of steps of as many blocks as are computed at once; the first, which sets memory up, is left out.
+    """Tokens a second of steps of as many blocks as are computed at once; the first, which sets memory up, is dropped.
 
     Args:
         documents: token ids with EOS, as for `PackedStream`.
     """
     step_blocks, _ = blocks_at_once(base, settings)
-    num_tokens = (1 + NUM_STEPS) * step_blocks * settings.block_tokens
+    num_tokens = (1 + NUM_STEPS) * step_blocks * settings.sequence_length
     settings = settings.model_copy(
-        update={"batch_blocks": step_blocks, "accumulate": 1, "tokens_per_round": num_tokens}
+        update={"batch_size": step_blocks, "gradient_accumulation_steps": 1, "tokens_per_round": num_tokens}
     )
-    stream = PackedStream(documents, settings.block_tokens, settings.seed)
+    stream = PackedStream(documents, settings.sequence_length, settings.seed)
     start = start_factors(base.info.modules, settings, base.info.embeddings)
     ends: list[float] = []
     train_round(
         base, start, stream, plan_round(settings, 1, 1), settings, on_step=lambda _: ends.append(time.monotonic())
     )
-    return rate_between(ends, step_blocks * settings.block_tokens)
+    return rate_between(ends, step_blocks * settings.sequence_length)
 
 
 def blocks_at_once(base: Base, settings: Train) -> tuple[int, bool]:
@@ -55,8 +55,8 @@ def blocks_at_once(base: Base, settings: Train) -> tuple[int, bool]:
 def live_blocks(settings: Train, num_threads: int, is_fast: bool) -> tuple[int, bool]:
     """The same for any machine."""
     if is_fast:
-        return min(settings.batch_blocks, num_threads), True
-    return -(-settings.batch_blocks // settings.accumulate), False
+        return min(settings.batch_size, num_threads), True
+    return -(-settings.batch_size // settings.gradient_accumulation_steps), False
 
 
 def rate_between(ends: Sequence[float], step_tokens: int) -> float:

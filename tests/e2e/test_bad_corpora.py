@@ -30,7 +30,7 @@ def put(path: Path, texts: list[str]) -> Path:
 @pytest.mark.parametrize("command", ["data", "train"])
 @pytest.mark.parametrize("kind", ["exact duplicate", "near-duplicate"])
 def test_everything_is_a_duplicate(cogen: Cogen, tmp_path: Path, tiny_folder: Path, command: str, kind: str) -> None:
-    """Of 24 documents one is left. Red: `lost` left out of the error."""
+    """Of 24 documents one is left. Red: `lost` skipped of the error."""
     endings = [""] * 24 if kind == "exact duplicate" else [f" Note {n}." for n in range(24)]
     path = put(tmp_path / "a.jsonl", [TEXTS[0] + ending for ending in endings])
     more = ("--no-cost", path) if command == "data" else ("--domain", "d", "--out", "made", "--data", path)
@@ -62,7 +62,7 @@ def test_gigabytes_on_one_line_cost_a_reason_and_little_memory(tmp_path: Path, t
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)
     why = "expected at most 67108864 bytes in one document, got more"
-    assert [(Path(left["file"]).name, left["reason"]) for left in card["left_out"]] == [
+    assert [(Path(left["file"]).name, left["reason"]) for left in card["skipped"]] == [
         ("a.txt", why),
         ("b.jsonl, line 1", why),
         ("c.csv, line 3", why),
@@ -78,7 +78,7 @@ def test_a_document_of_ten_contexts_trains(cogen: Cogen, tmp_path: Path, tiny_fo
     rows = [{"id": short, "text": TEXTS[-1]}, {"id": long, "text": "\n\n".join(TEXTS[:60])}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = ("--base", tiny_folder, "--data", path, "--domain", "d", "--out", "made", "--json", "--heldout-frac", 0.2)
-    sizes = ("--set", "train.block_tokens=1024", "--set", "train.batch_blocks=1", "--tokens", 10 * 1024)
+    sizes = ("--set", "train.sequence_length=1024", "--set", "train.batch_size=1", "--tokens", 10 * 1024)
     code, out, err = cogen("train", *given, *sizes)
     assert code == 0, err
     assert json.loads(out)["num_tokens"] == 10 * 1024 and Path("made/adapter_model.safetensors").is_file()
@@ -87,20 +87,20 @@ def test_a_document_of_ten_contexts_trains(cogen: Cogen, tmp_path: Path, tiny_fo
     assert json.loads(out)["train"]["num_documents"] == 1 and json.loads(out)["train"]["num_tokens"] > 10 * 1024
 
 
-WORDS = ("train.block_tokens of at most 1024, the context of base ", "got 1025", "Lower train.block_tokens")
+WORDS = ("train.sequence_length of at most 1024, the context of base ", "got 1025", "Lower train.sequence_length")
 
 
 def test_blocks_longer_than_the_context_are_refused(cogen: Cogen, tiny_folder: Path, config_file: Path) -> None:
     """Before anything is read or started; a block of the context's length is not. Red: no `require_context`."""
     train = ("train", "--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "d", "--out", "made")
-    long = ("--set", "train.block_tokens=1025")
+    long = ("--set", "train.sequence_length=1025")
     refused(cogen(*train, *long), *WORDS)
     refused(cogen("train", *train[1:5], "--lr-range-test", *long), *WORDS)
     refused(cogen("data", SEEDS / "grid.jsonl", "--base", tiny_folder, *long), *WORDS)
     refused(cogen("simulate", config_file, *long), *WORDS)
     with pytest.raises(ConfigError, match="at most 1024, the context of base"):
-        check_settings(load_config(config_file, ["train.block_tokens=1025"]))
+        check_settings(load_config(config_file, ["train.sequence_length=1025"]))
     assert not list(Path.cwd().iterdir())
-    check_settings(load_config(config_file, ["train.block_tokens=1024"]))
-    code, _, err = cogen(*train, "--set", "train.block_tokens=1024", "--set", "train.batch_blocks=1", "--tokens", 8)
+    check_settings(load_config(config_file, ["train.sequence_length=1024"]))
+    code, _, err = cogen(*train, "--set", "train.sequence_length=1024", "--set", "train.batch_size=1", "--tokens", 8)
     assert code == 0, err

@@ -52,7 +52,7 @@ def test_methods_are_searched_and_set_side_by_side(tiny_folder: Path, tmp_path: 
     for domain in DOMAINS:
         out = tmp_path / domain
         tell = ["train", "--base", str(tiny_folder), "--data", f"{SEEDS / domain}.jsonl", "--domain", domain]
-        settings = ["--tokens", "512", "--set", "train.block_tokens=64", "--set", "train.rank=4"]
+        settings = ["--tokens", "512", "--set", "train.sequence_length=64", "--set", "train.rank=4"]
         assert cogen(*tell, "--out", str(out), *settings)[0] == 0
         experts += ["--expert", f"{domain}={out}"]
     words = ["--base", str(tiny_folder), "--methods", "mean", "tsv_m", "--budget", "2", "--search-tokens", "64"]

@@ -48,7 +48,7 @@ def parsed(shapes: Any, *words: str) -> argparse.Namespace:
 
 def test_arguments(shapes: Any) -> None:
     args = parsed(shapes, "--shape", "135m")
-    assert (args.tools, args.device, args.block_tokens, args.batch_blocks) == (["ours", "trainer"], "cpu", 512, 4)
+    assert (args.tools, args.device, args.sequence_length, args.batch_size) == (["ours", "trainer"], "cpu", 512, 4)
     assert parsed(shapes).tools is None, "left to the part with a corpus"
 
 
@@ -72,7 +72,7 @@ def test_flops_are_those_that_torch_counts(shapes: Any) -> None:
     """Forward and backward of the tiny shape, but for attention, which torch does not count on a CPU.
 
     It needs a few percent less: nothing goes back into the frozen embeddings. Red: 6 by weight, as in full
-    training; the factors left out.
+    training; the factors dropped.
     """
     base = shapes.random_base("tiny", torch.device("cpu"))
     base.model.float()

@@ -13,7 +13,7 @@ from cogen.adapter import Adapter, Factors
 from cogen.base import Base
 from cogen.config import load_config
 from cogen.evaluate.generate import generate
-from cogen.evaluate.models import find_voices, newest_run
+from cogen.evaluate.models import find_models, newest_run
 from cogen.runs import RunFolder
 from cogen.train.lora import attached, init_factors
 from tests.shell import Cogen, refused
@@ -26,7 +26,7 @@ def adapter(base: Base, seed: int) -> Adapter:
     start = init_factors(base.info.modules, 2, 1.0, seed)
     drawn = torch.Generator().manual_seed(seed)
     factors = {n: Factors(f.a, torch.randn(f.b.shape, generator=drawn), 1.0) for n, f in start.items()}
-    return Adapter(factors, base.info.name, base.info.contract, {})
+    return Adapter(factors, base.info.name, base.info.fingerprint, {})
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_side_by_side_has_a_column_for_each(cogen: Cogen, run: RunFolder, monkey
 def test_the_newest_run_is_taken(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert newest_run(Path("runs")) == Path("runs/mine")
-    assert find_voices(None, {}, None).names == ("combined", "expert:grid", "base")
+    assert find_models(None, {}, None).names == ("combined", "expert:grid", "base")
 
 
 def test_bad_input(cogen: Cogen, run: RunFolder, tmp_path: Path) -> None:

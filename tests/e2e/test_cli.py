@@ -101,9 +101,9 @@ def test_a_run_that_is_there_is_not_touched(cogen: Cogen, config_file: Path) -> 
 def test_adapters_that_do_not_fit(cogen: Cogen, tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
     """Another base's adapter, a pickled one, a missing one; nothing is written."""
     factors = init_factors(tiny.info.modules, 2, 2.0, 0)
-    Adapter(factors, "b", tiny.info.contract).save(tmp_path / "mine")
-    other = vars(tiny.info.contract) | {"weights": "0" * 64}
-    Adapter(factors, "b", type(tiny.info.contract)(**other)).save(tmp_path / "other")
+    Adapter(factors, "b", tiny.info.fingerprint).save(tmp_path / "mine")
+    other = vars(tiny.info.fingerprint) | {"weights": "0" * 64}
+    Adapter(factors, "b", type(tiny.info.fingerprint)(**other)).save(tmp_path / "other")
     pickled = tmp_path / "pickled"
     Adapter(factors, "b").save(pickled)
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_old_adapter(
     import errno
     import os
 
-    Adapter(init_factors(tiny.info.modules, 2, 2.0, 0), "b", tiny.info.contract).save(tmp_path / "a")
+    Adapter(init_factors(tiny.info.modules, 2, 2.0, 0), "b", tiny.info.fingerprint).save(tmp_path / "a")
     assert cogen("merge", tmp_path / "a", "--out", "m")[0] == 0
     before = {p.name: p.read_bytes() for p in Path("m").iterdir()}
 
@@ -147,7 +147,7 @@ def test_train_merge_evaluate_report(cogen: Cogen, tiny_folder: Path) -> None:
     for domain in ("grid", "clinical"):
         made = cogen(
             "train", "--base", tiny_folder, "--data", seeds / f"{domain}.jsonl", "--domain", domain, "--out", domain,
-            "--tokens", 512, "--set", "train.block_tokens=64", "--set", "train.learning_rate=0.01", "--json",
+            "--tokens", 512, "--set", "train.sequence_length=64", "--set", "train.learning_rate=0.01", "--json",
         )  # fmt: skip
         assert made[0] == 0, made[2]
         assert json.loads(made[1])["num_tokens"] == 512

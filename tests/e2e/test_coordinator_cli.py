@@ -43,7 +43,7 @@ def test_an_invite_says_all_that_a_domain_needs_and_no_path(
     path.write_text(out)
     invite = read_invite(path)
     assert (invite.federation, invite.address, invite.domain) == ("care", "fed.example.org:9443", "grid")
-    assert invite.base_contract == describe_base(str(tiny_folder)).contract
+    assert invite.base_fingerprint == describe_base(str(tiny_folder)).fingerprint
     assert invite.app_sha256 == installed_app_sha256()
     assert invite.ca == folder.ca.read_text()
     assert find_issued(folder, invite.token).domain == "grid"
@@ -63,7 +63,7 @@ def test_nodes_and_revoke(cogen: Cogen, folder: FederationFolder) -> None:
     cogen("invite", "materials", "--folder", folder.path)
     run = folder.run("first")
     run.append_event("client_replied", round=2, domain="grid", num_tokens=512)
-    run.append_event("client_left_out", round=2, domain="clinical", reason="no reply")
+    run.append_event("client_dropped", round=2, domain="clinical", reason="no reply")
 
     code, out, err = cogen("nodes", "--json", "--folder", folder.path)
     assert (code, err) == (0, "")
@@ -72,7 +72,7 @@ def test_nodes_and_revoke(cogen: Cogen, folder: FederationFolder) -> None:
     assert not shown["serving"]
     assert {d: r["state"] for d, r in rows.items()} == {"clinical": "away", "grid": "away", "materials": "invited"}
     assert rows["grid"]["last_did"] == "first, round 2: trained 512 tokens"
-    assert rows["clinical"]["last_did"] == "first, round 2: left out, no reply"
+    assert rows["clinical"]["last_did"] == "first, round 2: dropped, no reply"
     assert rows["materials"]["invited_until"] > LONG_AGO
 
     code, out, err = cogen("revoke", "grid", "--folder", folder.path)

@@ -15,7 +15,7 @@ from cogen.data import Document
 from cogen.data.card import DataCard
 from cogen.data.pack import heldout_windows
 from cogen.evaluate.score import score_windows
-from cogen.train.perplexity import judge
+from cogen.train.perplexity import score_documents
 from cogen.train.throughput import measure_rate, rate_between
 from tests.conftest import SEEDS
 from tests.shell import Cogen
@@ -59,7 +59,7 @@ def test_the_card_says_what_became_of_every_document(cogen: Cogen, corpus: Path,
         next(reason for reason in read.dropped if reason.startswith("near-duplicate")): 1,
     }
     assert read.personal_data == {"email": 1} and read.languages == {"en": 33}
-    assert [Path(left.file).name for left in read.left_out] == ["tool.exe"]
+    assert [Path(left.file).name for left in read.skipped] == ["tool.exe"]
     assert read.cost is not None and read.cost.tokens_per_second > 0 and read.cost.adapter_mb > 0
     page = (folder / "card.html").read_text()
     assert "jane" not in page + out and "Figure 3" not in page
@@ -114,7 +114,7 @@ def test_the_perplexity_filter_drops_what_lies_outside(
 ) -> None:
     """The bounds are set around the scores of the documents; the base is a random one."""
     documents = [Document(str(n), "", line, "") for n, line in enumerate(texts(corpus))]
-    scores = sorted(judge(tiny, documents))
+    scores = sorted(score_documents(tiny, documents))
     low, high = (scores[1] + scores[2]) / 2, (scores[-3] + scores[-2]) / 2
     settings = (f"data.min_bits_per_byte={low}", f"data.max_bits_per_byte={high}", "data.quality=false")
     switches = [word for text in settings for word in ("--set", text)]
@@ -133,7 +133,7 @@ def texts(corpus: Path) -> list[str]:
 
 def test_judge_scores_each_document_as_if_alone(tiny: Base) -> None:
     documents = [Document(str(n), "", text[: 40 + 30 * n], "") for n, text in enumerate(SEED_TEXTS[:12])]
-    scores = judge(tiny, documents, window_tokens=64)
+    scores = score_documents(tiny, documents, window_tokens=64)
     for document, score in zip(documents, scores, strict=True):
         window = heldout_windows([document], tiny.tokenizer, 64, 1)
         assert score == pytest.approx(score_windows(tiny, window, "base", "one").bits_per_byte, rel=1e-5)
@@ -144,6 +144,6 @@ def test_the_rate_counts_tokens_over_seconds(tiny: Base) -> None:
     assert rate_between([3.0, 4.0, 7.0], 64) == 2 * 64 / 4.0
     document = np.array([*tiny.tokenizer(" ".join(SEED_TEXTS))["input_ids"], tiny.eos_id], dtype=np.int32)
     began = time.monotonic()
-    rate = measure_rate(tiny, [document], Train(block_tokens=64, rank=4))
+    rate = measure_rate(tiny, [document], Train(sequence_length=64, rank=4))
     assert 0 < 2 * 64 / rate < time.monotonic() - began
     assert not any("lora" in name for name, _ in tiny.model.named_parameters()), "the base is as it was"

@@ -224,7 +224,7 @@ def words(text: str) -> int:
 
 
 OPTIONS = ("--heldout-frac", FRAC, "--set", "data.near_duplicate_jaccard=0.75")
-TRAIN = ("train.block_tokens=48", "train.batch_blocks=2", "train.rank=5", 'train.targets=["mlp"]')
+TRAIN = ("train.sequence_length=48", "train.batch_size=2", "train.rank=5", 'train.targets=["mlp"]')
 SET = [word for setting in (*TRAIN, "train.tokens_per_round=100") for word in ("--set", setting)]
 
 
@@ -257,7 +257,7 @@ def cost_of(base: Base, adapter: Path, rate: float, epoch_tokens: int) -> dict[s
     }
 
 
-def left_out(folder: Path) -> list[tuple[str, str]]:
+def skipped(folder: Path) -> list[tuple[str, str]]:
     exe = "one of .txt, .md, .html, .htm, .pdf, .docx, .jsonl, .csv, .tsv, .parquet, alone or with .gz or .zst"
     return [
         (f"{folder}/broken.pdf", "expected a whole PDF, got "),
@@ -299,7 +299,7 @@ def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]]
         "general_tokens_per_word": general,
         "lengths": expected.lengths(),
         "sha256": expected.sha256(),
-        "num_left_out": 5,
+        "num_skipped": 5,
         "dropped": expected.dropped(),
         "num_control_characters": 3,
         "num_boilerplate_lines": 10,
@@ -310,12 +310,12 @@ def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]]
         "cost": cost_of(load_base(str(tiny_folder)), Path("adapter"), expected.rate, train["num_tokens"]),
         "format_version": 2,
     }
-    for left, (file, reason) in zip(found["left_out"], left_out(folder), strict=True):
+    for left, (file, reason) in zip(found["skipped"], skipped(folder), strict=True):
         assert left["file"] == file and left["reason"].startswith(reason)
     assert {key: found[key] for key in want} == want
-    assert {*want, "left_out"} == {f.name for f in fields(DataCard)} == set(found), "no number is missed"
+    assert {*want, "skipped"} == {f.name for f in fields(DataCard)} == set(found), "no number is missed"
     assert set(want["cost"]) == {f.name for f in fields(CardCost)}
-    look_at_page((card_folder / "card.html").read_text(), want, found["left_out"])
+    look_at_page((card_folder / "card.html").read_text(), want, found["skipped"])
 
 
 def look_at_page(page: str, want: dict[str, Any], left: list[dict[str, str]]) -> None:
@@ -331,7 +331,7 @@ def look_at_page(page: str, want: dict[str, Any], left: list[dict[str, str]]) ->
         key: value for key, value in facts.items() if "round" not in key and key not in ("rate", "every document once")
     } == {
         "files": "15",
-        "left out": "5",
+        "skipped": "5",
         "documents read": f"{read['num_documents']}, {kilobytes(read['num_bytes'])}",
         "words": f"{want['num_words']:,}",
         "tokens per word": per_word,

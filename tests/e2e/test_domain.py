@@ -130,13 +130,13 @@ def test_who_is_set_aside_is_told(lasting: tuple[NodeHome, InProcessGrid], capsy
     kept, grid = lasting
     watcher, narrator = HomeWatcher(kept), JoinNarrator(kept.read_member())
     told = {"run": RUN, "round": 4, "num_failures": 3, "reason": "to be shown"}
-    assert header_of(ask(grid, "query.set_aside", {"request": told})) == {"about": {"domain": "grid"}}
-    bad = ask(grid, "query.set_aside", {"request": {**told, "round": "to be shown"}})
+    assert header_of(ask(grid, "query.suspend", {"request": told})) == {"about": {"domain": "grid"}}
+    bad = ask(grid, "query.suspend", {"request": {**told, "round": "to be shown"}})
     assert bad.has_error() and "to be shown" not in bad.error.reason
     for event in watcher.new():
-        narrator.follow(event)
+        narrator.on_event(event)
     shown = capsys.readouterr().err
-    assert "round 4 · set aside after 3 rounds in a row without a valid reply" in shown
+    assert "round 4 · suspended after 3 rounds in a row without a valid reply" in shown
     assert "to be shown" not in shown
 
 

@@ -20,14 +20,14 @@ from cogen.evaluate.score import score_windows
 from cogen.train.early_stop import better, is_due, is_over
 from cogen.train.lora import attached
 from cogen.train.mixture import make_stream, read_mixture
-from cogen.train.single import Trained, train_adapter
+from cogen.train.single import TrainedAdapter, train_adapter
 from cogen.train.state import Best
 from tests.cut import Cut, cut_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 # So high a rate that the loss soon rises: the best lies in the middle.
 SETTINGS = Train(
-    tokens_per_round=30 * 64, block_tokens=64, batch_blocks=1, learning_rate=0.1, rank=4, checkpoint_seconds=1e-9,
+    tokens_per_round=30 * 64, sequence_length=64, batch_size=1, learning_rate=0.1, rank=4, checkpoint_seconds=1e-9,
     early_stop_patience=2, early_stop_every=2, early_stop_frac=0.2, early_stop_tokens=600,
 )  # fmt: skip
 
@@ -37,12 +37,12 @@ def corpora() -> dict[str, Path]:
     return {"grid": SEEDS / "grid.jsonl"}
 
 
-def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> TrainedAdapter:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Base, corpora: dict[str, Path]) -> Trained:
+def whole(tiny: Base, corpora: dict[str, Path]) -> TrainedAdapter:
     return train(tiny, corpora)
 
 
@@ -59,7 +59,7 @@ def test_patience_by_hand() -> None:
     assert [n for n in range(1, 8) if is_due(n, 7, settings)] == [2, 4, 6, 7]
 
 
-def test_it_stops_and_keeps_the_best(tiny: Base, corpora: dict[str, Path], whole: Trained) -> None:
+def test_it_stops_and_keeps_the_best(tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter) -> None:
     """The factors are those of the best step, and score there what the manifest says. Red: the last factors kept."""
     said = whole.adapter.manifest["early_stop"]
     assert 0 < said["best_step"] < said["last_step"] < 30
@@ -73,9 +73,9 @@ def test_it_stops_and_keeps_the_best(tiny: Base, corpora: dict[str, Path], whole
 
 @pytest.mark.parametrize("since_best", [-1, 0, 2, 3])
 def test_stopped_and_resumed(
-    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, since_best: int
+    tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter, tmp_path: Path, since_best: int
 ) -> None:
-    """Red: the best, or the count of evaluations since, left out of the state."""
+    """Red: the best, or the count of evaluations since, dropped of the state."""
     step = whole.adapter.manifest["early_stop"]["best_step"] + since_best
     path = tmp_path / "training.safetensors"
     with pytest.raises(Cut):

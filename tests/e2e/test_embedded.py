@@ -37,7 +37,7 @@ def test_the_embedded_base_learns_and_its_merge_loads_in_peft(users_cache: None,
     base = load_base("smollm2-135m")
     assert time.monotonic() - began < 2.0
     seed = Path(__file__).parents[2] / "seeds/grid.jsonl"
-    settings = Train(tokens_per_round=4096, batch_blocks=2, learning_rate=5e-4)
+    settings = Train(tokens_per_round=4096, batch_size=2, learning_rate=5e-4)
     expert = train_adapter(base, {"grid": seed}, settings, domain="grid", heldout_frac=0.15).adapter
     merged = merge_adapters([expert, expert]).adapter
     merged.save(tmp_path / "merged")

@@ -17,18 +17,18 @@ from cogen.adapter import Adapter, factor_digest
 from cogen.base import Base
 from cogen.config import Train
 from cogen.data import read_corpus
-from cogen.errors import ConfigError, ContractMismatch
+from cogen.errors import ConfigError, FingerprintMismatch
 from cogen.evaluate.score import evaluate_adapters
 from cogen.train.lora import attached
-from cogen.train.single import Trained, train_adapter
+from cogen.train.single import TrainedAdapter, train_adapter
 from cogen.train.start import start_factors
 from tests.cut import Cut, cut_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 TABLE, Q = "model.embed_tokens", "model.layers.0.self_attn.q_proj"
 SETTINGS = Train(
-    tokens_per_round=4 * 64, block_tokens=64, batch_blocks=1, learning_rate=0.01, rank=4, train_embeddings=True,
-    warmup_frac=0, final_learning_rate_frac=1,
+    tokens_per_round=4 * 64, sequence_length=64, batch_size=1, learning_rate=0.01, rank=4, train_embeddings=True,
+    warmup_frac=0, min_lr_ratio=1,
 )  # fmt: skip
 TOKENS = (torch.arange(2 * 9).reshape(2, 9) * 37 + 5) % 512
 
@@ -38,12 +38,12 @@ def corpora() -> dict[str, Path]:
     return {"grid": SEEDS / "grid.jsonl"}
 
 
-def train(base: Base, corpora: dict[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: dict[str, Path], settings: Train = SETTINGS, **options: Any) -> TrainedAdapter:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
 
 
 @pytest.fixture(scope="module")
-def trained(tiny: Base, corpora: dict[str, Path]) -> Trained:
+def trained(tiny: Base, corpora: dict[str, Path]) -> TrainedAdapter:
     return train(tiny, corpora)
 
 
@@ -65,7 +65,7 @@ def test_it_starts_at_nothing_and_learns_at_a_tenth_of_the_rate(tiny: Base, corp
 
 
 def test_peft_gives_the_same_outputs_and_leaves_the_head(
-    tiny: Base, tiny_folder: Path, trained: Trained, tmp_path: Path
+    tiny: Base, tiny_folder: Path, trained: TrainedAdapter, tmp_path: Path
 ) -> None:
     """Red: the tied head changed as well; the table written as a linear layer."""
     trained.adapter.save(tmp_path / "adapter")
@@ -92,19 +92,19 @@ def test_peft_gives_the_same_outputs_and_leaves_the_head(
     torch.testing.assert_close(mine, by_hand, rtol=1e-4, atol=1e-4)
 
 
-def test_it_is_scored_and_an_embedding_of_another_base_is_refused(tiny: Base, trained: Trained) -> None:
+def test_it_is_scored_and_an_embedding_of_another_base_is_refused(tiny: Base, trained: TrainedAdapter) -> None:
     from cogen.data import heldout_windows
 
     documents = read_corpus(SEEDS / "grid.jsonl").documents[:3]
     windows = {"grid": heldout_windows(documents, tiny.tokenizer, 64, 256)}
     found = evaluate_adapters(tiny, {"mine": trained.adapter}, windows)
     assert found.bits_per_byte("mine", "grid") != found.bits_per_byte("base", "grid")
-    misread = Adapter(trained.adapter.factors, "tiny", tiny.info.contract)  # the table taken for a linear layer
-    with pytest.raises(ContractMismatch, match=rf"{TABLE} absent"):
+    misread = Adapter(trained.adapter.factors, "tiny", tiny.info.fingerprint)  # the table taken for a linear layer
+    with pytest.raises(FingerprintMismatch, match=rf"{TABLE} absent"):
         tiny.info.require(misread, "mine")
 
 
-def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Path], trained: Trained, tmp_path: Path) -> None:
+def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Path], trained: TrainedAdapter, tmp_path: Path) -> None:
     path = tmp_path / "training"
     often = SETTINGS.model_copy(update={"checkpoint_seconds": 1e-9})
     with pytest.raises(Cut):

@@ -36,7 +36,7 @@ def test_probes_made_and_scored(cogen: Cogen, tiny: Base, tiny_folder: Path, tmp
     )  # fmt: skip
     assert code == 0, err
     assert json.loads(out) == {"out": "cloze.jsonl", "num_probes": 9, "num_documents": 32}
-    Adapter(init_factors(tiny.info.modules, 2, 2.0, 0), "a", tiny.info.contract).save(tmp_path / "a")
+    Adapter(init_factors(tiny.info.modules, 2, 2.0, 0), "a", tiny.info.fingerprint).save(tmp_path / "a")
     code, out, err = cogen(
         "evaluate", "--base", tiny_folder, "--adapter", f"combined={tmp_path}/a",
         "--data", f"grid={seeds}/grid.jsonl", "--heldout-frac", 1, "--max-heldout-tokens", 128,

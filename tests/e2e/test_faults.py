@@ -101,9 +101,9 @@ def test_a_trainer_that_hangs_is_waited_for_until_the_deadline_and_its_reply_ent
     deadline = 120  # on a busy machine the others need some of it
     run = rounds_while_hanging(stage, "hangs", "trainer", tiny_folder, deadline)
     assert parents(run, 1).keys() == {"clinical", "materials"}
-    left_out, *others = events(run, "client_left_out")
-    assert not others and (left_out["round"], left_out["domain"]) == (1, "grid"), read_lines(run.events_path)
-    assert f"expected a reply within {deadline} s, got none" in left_out["reason"]
+    dropped, *others = events(run, "client_dropped")
+    assert not others and (dropped["round"], dropped["domain"]) == (1, "grid"), read_lines(run.events_path)
+    assert f"expected a reply within {deadline} s, got none" in dropped["reason"]
     assert deadline <= events(run, "round_finished")[0]["seconds"] < deadline + 30
     assert [parents(run, n).keys() for n in (2, 3)] == [set(DOMAINS)] * 2
     late_by = {e["round"]: e.get("rounds_late", 0) for e in events(run, "client_replied") if e["domain"] == "grid"}
@@ -120,7 +120,7 @@ def test_a_supernode_that_hangs_is_gone_after_a_minute_and_takes_part_again_when
     deadline = 600
     run = rounds_while_hanging(stage, "freezes", "supernode", tiny_folder, deadline)
     assert parents(run, 1).keys() == {"clinical", "materials"}
-    first, *others = events(run, "client_left_out")
+    first, *others = events(run, "client_dropped")
     assert (first["round"], first["domain"]) == (1, "grid") and "no sign of life" in first["reason"], first
     assert {(e["round"], e["domain"]) for e in others} <= {(2, "grid")}
     assert events(run, "round_finished")[0]["seconds"] < deadline
@@ -147,10 +147,10 @@ LIES: dict[int, tuple[Lie, str]] = {
     1: (each(lambda v: np.full_like(v, np.nan)), "NaN or infinity"),
     2: (each(lambda v: v[:1]), "got (1, "),
     3: (
-        changed(contract=dict.fromkeys(("weights", "tokenizer", "modules"), "0" * 64)),
-        "the contract of the run's base",
+        changed(fingerprint=dict.fromkeys(("weights", "tokenizer", "modules"), "0" * 64)),
+        "the fingerprint of the run's base",
     ),
-    4: (each(lambda v: v * np.float32(1e4)), "an increment of norm up to"),
+    4: (each(lambda v: v * np.float32(1e4)), "a client update of norm up to"),
     5: (changed(num_tokens=10**9), "num_tokens up to 512"),
 }
 
@@ -198,11 +198,11 @@ def test_a_node_that_lies_is_left_out_each_time_and_moves_nothing(
     assert wait_until(made.home("grid").joinpath("trainer.sock").exists, 60.0)
     with lying(made.home("grid") / "trainer.sock"):
         assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 0, made.log()
-    left_out = {e["round"]: e for e in events(made.run, "client_left_out")}
-    assert left_out.keys() == LIES.keys()
+    dropped = {e["round"]: e for e in events(made.run, "client_dropped")}
+    assert dropped.keys() == LIES.keys()
     for number, (_, reason) in LIES.items():
-        assert left_out[number]["domain"] == "grid"
-        assert reason in left_out[number]["reason"] and "domain 'grid'" in left_out[number]["reason"]
+        assert dropped[number]["domain"] == "grid"
+        assert reason in dropped[number]["reason"] and "domain 'grid'" in dropped[number]["reason"]
     assert models(made.run) == models(quiet)
 
 
@@ -247,7 +247,7 @@ def test_a_full_disk_at_a_domain_costs_a_round_and_no_more(
     leave_bytes: int, stage: Stage, tiny_folder: Path, simulated: RunFolder
 ) -> None:
     """Red: a state that is half-written and read again, or a reply without its receipt."""
-    waits = {"round_deadline_seconds": 600, "roster_seconds": 20, "min_connected_wait_seconds": 20}
+    waits = {"round_deadline_seconds": 600, "connect_wait_seconds": 20, "min_connected_wait_seconds": 20}
     config = config_for(tiny_folder, with_data=False, **waits)
     made, disk = stage.town, stage.disk("grid")
     made.configure(f"full-grid-{leave_bytes}", config)
@@ -255,8 +255,8 @@ def test_a_full_disk_at_a_domain_costs_a_round_and_no_more(
         assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 2
     error = made.log().strip().splitlines()[-1]
     assert error.startswith("error: the run failed: expected every round to end, got ") and "--resume" in error
-    reasons = [e["reason"] for e in events(made.run, "client_left_out") if e["domain"] == "grid"]
-    reasons += [e["missing"].get("grid", "") for e in events(made.run, "roster")]
+    reasons = [e["reason"] for e in events(made.run, "client_dropped") if e["domain"] == "grid"]
+    reasons += [e["missing"].get("grid", "") for e in events(made.run, "client_registry")]
     assert any("RunError" in r or "OSError" in r or "could not write a receipt" in r for r in reasons), reasons
     assert str(disk) not in "".join(reasons)
     receipts = [r for r in read_receipts(made.home("grid") / "receipts.jsonl") if r["run"] == made.run.read_id()]
@@ -314,7 +314,7 @@ def clock_off(place: Path, seconds: float) -> Iterator[None]:
 
 def test_a_clock_an_hour_off_is_said_and_the_others_go_on(tmp_path: Path, stage: Stage, tiny_folder: Path) -> None:
     """Before joining by doctor and join, afterwards by the running join. Red: the node ends again and again in silence."""
-    config = config_for(tiny_folder, with_data=False, min_valid_clients=2, roster_seconds=10)
+    config = config_for(tiny_folder, with_data=False, min_valid_clients=2, connect_wait_seconds=10)
     made, without = stage.town, {}
     folder, invite = made.place / "grid", "again.invite"
     for number, (seconds, side) in enumerate(OFF.items()):

@@ -45,8 +45,8 @@ def start(tmp_path: Path, config_file: Path) -> Start:
     return go
 
 
-def left_out(run: RunFolder) -> dict[str, str]:
-    return {e["domain"]: e["reason"] for e in read_lines(run.events_path) if e["event"] == "client_left_out"}
+def dropped(run: RunFolder) -> dict[str, str]:
+    return {e["domain"]: e["reason"] for e in read_lines(run.events_path) if e["event"] == "client_dropped"}
 
 
 def edit(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Fault:
@@ -90,7 +90,7 @@ def set_tokens(value: int | float | None) -> Fault:
     return fault
 
 
-def other_contract(message: Message, reply: Message) -> Message:
+def other_fingerprint(message: Message, reply: Message) -> Message:
     told = frame_of(reply)
     about = {**told.header["about"], "weights": "0" * 64}
     return rewrite(reply, Frame({**told.header, "about": about}, told.arrays))
@@ -115,11 +115,11 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "shape": (edit(with_other_shape), "(1, 32)"),
     "missing key": (edit(without_a_key), "1 missing"),
     "dtype": (edit(as_float64), "float64"),
-    "norm": (edit(far_too_large), "increment of norm"),
+    "norm": (edit(far_too_large), "client update of norm"),
     "no tokens": (set_tokens(0), "num_tokens above 0, got 0"),
     "more tokens than asked for": (set_tokens(10**9), "num_tokens up to 512"),
     "no token count": (set_tokens(None), "num_tokens above 0, got None"),
-    "contract": (other_contract, "contract"),
+    "fingerprint": (other_fingerprint, "fingerprint"),
     "no tables": (no_tables, "'figures'"),
     "pickle": (no_frame, "a whole frame"),
 }
@@ -130,7 +130,7 @@ def test_a_faulty_reply_is_left_out_and_the_round_goes_on(name: str, start: Star
     """The global model is that of the other two clients, as if the third had never been."""
     fault, reason = FAULTS[name]
     run = start("federation.num_rounds=1", faults={1: fault})
-    assert reason in left_out(run)["grid"]
+    assert reason in dropped(run)["grid"]
     assert sorted(p.name for p in (run.round(1) / "clients").iterdir()) == ["clinical", "materials"]
     merged = Adapter.load(run.merged)
     assert [p["name"] for p in merged.manifest["parents"]] == ["clinical", "materials"]
@@ -146,7 +146,7 @@ def test_a_client_that_raises_is_left_out(start: Start, tmp_path: Path) -> None:
     run.create(config.model_copy(update={"domains": tuple(domains)}).to_toml())
     corpus.unlink()
     start()
-    assert "no such path" in left_out(run)["grid"]
+    assert "no such path" in dropped(run)["grid"]
     assert run.merged.is_dir()
 
 
@@ -166,13 +166,13 @@ def test_a_client_that_dies_is_left_out_and_the_next_one_gets_a_new_process(star
     threading.Thread(target=kill, daemon=True).start()
     run = start("federation.num_rounds=1", "train.tokens_per_round=8192")
     assert killed
-    assert "SIGKILL" in left_out(run)["clinical"]
+    assert "SIGKILL" in dropped(run)["clinical"]
     assert sorted(p.name for p in (run.round(1) / "clients").iterdir()) == ["grid", "materials"]
 
 
 def test_a_silent_client_is_left_out_at_the_deadline(start: Start) -> None:
     run = start("federation.num_rounds=1", "federation.round_deadline_seconds=1.5", faults={2: silence})
-    assert "within 1.5 s" in left_out(run)["materials"]
+    assert "within 1.5 s" in dropped(run)["materials"]
     assert run.merged.is_dir()
 
 
@@ -209,7 +209,10 @@ def test_one_client_and_one_round_is_local_training_bit_for_bit(
     blocks = text.split("[[domains]]")
     (tmp_path / "tiny.toml").write_text(blocks[0] + "[[domains]]" + blocks[1] + text[text.index("[train]") :])
     run = start(
-        "federation.num_rounds=1", "federation.min_valid_clients=1", "federation.server_rank=12", "train.clip_norm=0.01"
+        "federation.num_rounds=1",
+        "federation.min_valid_clients=1",
+        "federation.server_rank=12",
+        "train.max_grad_norm=0.01",
     )
     config = load_config(run.config)
     base = load_base(str(tiny_folder), device="cpu", precision="float32")
@@ -268,13 +271,13 @@ def test_flwr_run_without_a_prepared_folder_makes_its_own(config_file: Path) -> 
     run = RunFolder(config_file.parent / "runs" / "tiny-flwr-7")
     assert run.merged.is_dir()
     assert run.last_complete_round() == 2
-    assert left_out(run) == {}
+    assert dropped(run) == {}
 
 
 @pytest.mark.parametrize("kind", ["nesterov", "adam"])
 def test_a_servers_momentum_lives_through_a_resume(start: Start, kind: str) -> None:
     """Red: server.safetensors is not read. Red: the factors are not turned after a resume (they are in the round)."""
-    settings = (f"federation.server_optimizer={kind}", "federation.turn_factors=true", "federation.num_rounds=3")
+    settings = (f"federation.server_optimizer={kind}", "federation.align_factors=true", "federation.num_rounds=3")
     whole = start(*settings, name="whole")
     calls = {1: 0, 2: 0}
 
@@ -310,5 +313,5 @@ def test_mixed_text_and_targets_in_rounds(start: Start) -> None:
     factors = Adapter.load(replayed.merged).factors
     assert {n.rpartition(".")[2] for n in factors} == {"q_proj", "gate_proj", "up_proj", "down_proj"}
     assert {f.scaling for f in factors.values()} == {4.0}
-    assert left_out(replayed) == {} and not left_out(plain)
+    assert dropped(replayed) == {} and not dropped(plain)
     assert factor_digest(factors) != factor_digest(Adapter.load(plain.merged).factors)

@@ -1,4 +1,4 @@
-"""What may not be read: left out with its reason, or one line and exit 2; as a user who is not root sees it.
+"""What may not be read: dropped with its reason, or one line and exit 2; as a user who is not root sees it.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -64,7 +64,7 @@ def test_what_may_not_be_read_is_left_out_with_its_reason(
     a link there taken for one that leads nowhere."""
     found = card(cogen, corpus, options)
     assert found["read"]["num_documents"] == 3
-    assert {os.path.relpath(left["file"], corpus): left["reason"] for left in found["left_out"]} == {
+    assert {os.path.relpath(left["file"], corpus): left["reason"] for left in found["dropped"]} == {
         "file.txt": FILE,
         "link.txt": LINK,
         "listed/a.txt": FILE,
@@ -89,9 +89,9 @@ def test_what_may_be_read_after_all_is_read_the_next_time(
     ("path", "words"),
     [
         ("../private/c.txt", "expected a file or folder, got Permission denied"),
-        ("shut", "got 1 files or lines that were left out, the first"),
+        ("shut", "got 1 files or lines that were dropped, the first"),
         ("shut/a.txt", "expected a file or folder, got Permission denied"),
-        ("file.txt", "got 1 files or lines that were left out, the first"),
+        ("file.txt", "got 1 files or lines that were dropped, the first"),
         ("x" * 300, "expected a file or folder, got File name too long"),
         ("~no-such-user-at-all/x", "expected a file or folder, got Could not determine home directory"),
     ],

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cogen.deploy.limits import Limits
 from cogen.deploy.members import all_members, read_members, revoke_member
 from cogen.errors import FederationError
-from tests.gate import APP, CONTRACT, Gate, NodeKey, gate, in_background, wait_until
+from tests.gate import APP, FINGERPRINT, Gate, NodeKey, gate, in_background, wait_until
 
 LIMITS = Limits(
     fleet_bytes=200_000,
@@ -196,10 +196,10 @@ def test_an_expired_replaced_or_unknown_invite_is_refused(door: Gate) -> None:
 
 def test_what_does_not_fit_the_invite_is_refused_and_leaves_it_open(door: Gate) -> None:
     invite = door.invite("education")
-    wrong = {**vars(CONTRACT), "tokenizer": "e" * 64}
+    wrong = {**vars(FINGERPRINT), "tokenizer": "e" * 64}
     refused(door, door.enrol(invite, NodeKey(), domain="construction"), "construction", "the domain that the invite")
     refused(door, door.enrol(invite, NodeKey(), app_sha256="e" * 64), "education", f"app {APP[:12]}, got eeeeeeeeeeee")
-    refused(door, door.enrol(invite, NodeKey(), contract=wrong), "education", "base tokenizer bbbbbbbbbbbb")
+    refused(door, door.enrol(invite, NodeKey(), fingerprint=wrong), "education", "base tokenizer bbbbbbbbbbbb")
     refused(door, door.enrol(invite, NodeKey(ec.SECP256R1())), "education", "P-384")
     refused(door, door.enrol(invite, NodeKey(), public_key="ssh-rsa AAAA"), "education", "P-384")
     assert door.enrol(invite, NodeKey()).status_code == 200

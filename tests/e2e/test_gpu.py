@@ -67,7 +67,7 @@ def test_training_learns_and_scores_agree(tiny: Base, tiny_folder: Path, precisi
     if precision == "nf4":
         pytest.importorskip("bitsandbytes")
     on_gpu = load_base(str(tiny_folder), device="cuda", precision=precision)
-    settings = Train(tokens_per_round=2048, block_tokens=64, batch_blocks=4, rank=4, learning_rate=0.01)
+    settings = Train(tokens_per_round=2048, sequence_length=64, batch_size=4, rank=4, learning_rate=0.01)
     made = train_adapter(on_gpu, {"grid": SEEDS / "grid.jsonl"}, settings, domain="grid", heldout_frac=0.15)
     heldout = split_documents(read_corpus(SEEDS / "grid.jsonl").documents, 0.15, "grid").heldout
     windows = heldout_windows(heldout, tiny.tokenizer, 64, 600)
@@ -81,11 +81,11 @@ def test_training_learns_and_scores_agree(tiny: Base, tiny_folder: Path, precisi
 
 
 def test_four_bits_lose_little(tiny_folder: Path) -> None:
-    """Loss and contract of a 4-bit base beside a bfloat16 one. Red: the contract taken of the weights in memory."""
+    """Loss and fingerprint of a 4-bit base beside a bfloat16 one. Red: the fingerprint taken of the weights in memory."""
     bitsandbytes = pytest.importorskip("bitsandbytes")
     half, packed = (load_base(str(tiny_folder), device="cuda", precision=p) for p in ("bfloat16", "nf4"))
     assert isinstance(packed.model.get_submodule("model.layers.0.mlp.up_proj"), bitsandbytes.nn.Linear4bit)
-    assert packed.info.contract == half.info.contract and packed.precision == "nf4"
+    assert packed.info.fingerprint == half.info.fingerprint and packed.precision == "nf4"
     start = init_factors(half.info.modules, 4, 1.0, 0)
     assert gradients(packed, start)[0] == pytest.approx(gradients(half, start)[0], rel=0.03)
 

@@ -1,4 +1,4 @@
-"""Controls, seeds and general text beside a finished run: trained once, cut off, resumed, put together.
+"""Baselines, seeds and general text beside a finished run: trained once, cut off, resumed, put together.
 
 The runs are made by the ServerApp in this process; "red" names a change of the code, made once by hand, under
 which the test fails.
@@ -22,9 +22,9 @@ from cogen.adapter import Adapter, factor_digest
 from cogen.base import Base
 from cogen.config import RunConfig, load_config
 from cogen.errors import DataError, RunError
-from cogen.evaluate.baselines import controls_of, train_controls
+from cogen.evaluate.baselines import baselines_of, train_baselines
 from cogen.evaluate.matrix import Evaluation
-from cogen.evaluate.run_scores import judge_seed, read_evaluation
+from cogen.evaluate.run_scores import read_evaluation, score_seed
 from cogen.flower.simulate import simulate
 from cogen.report.feed import Feed
 from cogen.report.model_card import MODEL_CARD
@@ -65,7 +65,7 @@ def finished(tmp_path: Path, config_file: Path) -> Callable[..., RunFolder]:
 
 def judged(run: RunFolder, show: Callable[[dict[str, Any]], None] = lambda event: None) -> RunConfig:
     config = load_config(run.config)
-    judge_seed(run, config, run.controls(0), show)
+    score_seed(run, config, run.baselines(0), show)
     return config
 
 
@@ -79,45 +79,45 @@ def files(run: RunFolder, *parts: str) -> dict[str, bytes]:
 
 
 def num_trained(run: RunFolder) -> dict[str, int]:
-    """Rows of finished controls, as the events have them."""
-    return {e["control"]: e["num_tokens"] for e in read_lines(run.events_path) if e["event"] == "control_trained"}
+    """Rows of finished baselines, as the events have them."""
+    return {e["baseline"]: e["num_tokens"] for e in read_lines(run.events_path) if e["event"] == "baseline_trained"}
 
 
 @pytest.mark.parametrize("rslora", ["false", "true"])
 def test_with_one_round_the_experts_are_the_domains_alone(
     finished: Callable[..., RunFolder], config_file: Path, tiny: Base, tmp_path: Path, rslora: str
 ) -> None:
-    """Trained as a control, each is bit for bit the run's own expert, a domain of lower rank too; so none is.
+    """Trained as a baseline, each is bit for bit the run's own expert, a domain of lower rank too; so none is.
 
     Red: the lower rank's alpha left as it is; the learning rate's schedule over the tokens of a round.
     """
     text = config_file.read_text().replace('name = "grid"\n', 'name = "grid"\nrank = 2\n', 1)
     config_file.write_text(text)
-    run = finished("federation.num_rounds=1", "train.alpha=12", f"train.rslora={rslora}", "evaluate.controls=true")
+    run = finished("federation.num_rounds=1", "train.alpha=12", f"train.rslora={rslora}", "evaluate.baselines=true")
     config = load_config(run.config)
-    alone = controls_of(RunFolder(tmp_path / "nowhere"), config, tmp_path / "alone")
-    train_controls(tiny, RunFolder(tmp_path / "nowhere"), config, alone[:-1], lambda event: None)
+    alone = baselines_of(RunFolder(tmp_path / "nowhere"), config, tmp_path / "alone")
+    train_baselines(tiny, RunFolder(tmp_path / "nowhere"), config, alone[:-1], lambda event: None)
     for domain in DOMAINS:
         made = Adapter.load(tmp_path / "alone" / "local" / domain)
         assert factor_digest(made.factors) == factor_digest(Adapter.load(run.expert(domain)).factors)
     judged(run)
-    assert num_trained(run) == {"pooled": 3 * 512}
+    assert num_trained(run) == {"centralized": 3 * 512}
     rows = read_evaluation(run).models
-    assert rows == ("base", *(f"expert:{d}" for d in DOMAINS), "combined", "pooled")
+    assert rows == ("base", *(f"expert:{d}" for d in DOMAINS), "combined", "centralized")
 
 
 def test_controls_of_several_rounds_have_all_their_tokens_and_nothing_is_done_twice(
     finished: Callable[..., RunFolder], general: Path
 ) -> None:
     """Red: the tokens of one round; general text cut at max_heldout_tokens or held out in part."""
-    run = finished("evaluate.controls=true", f"evaluate.general={general}", "evaluate.max_heldout_tokens=64")
+    run = finished("evaluate.baselines=true", f"evaluate.general={general}", "evaluate.max_heldout_tokens=64")
     before = read_evaluation(run)
     judged(run)
-    assert num_trained(run) == {**{f"local:{d}": 1024 for d in DOMAINS}, "pooled": 3072}
-    for name, tokens in (("local/grid", 1024), ("pooled", 3072)):
-        assert Adapter.load(run.controls(0) / name).manifest["num_tokens"] == tokens
+    assert num_trained(run) == {**{f"local:{d}": 1024 for d in DOMAINS}, "centralized": 3072}
+    for name, tokens in (("local/grid", 1024), ("centralized", 3072)):
+        assert Adapter.load(run.baselines(0) / name).manifest["num_tokens"] == tokens
     found = read_evaluation(run)
-    rows = ("base", "combined", *(f"local:{d}" for d in DOMAINS), "pooled")
+    rows = ("base", "combined", *(f"local:{d}" for d in DOMAINS), "centralized")
     assert found.models == rows and found.domains == DOMAINS
     assert found.cells[: len(before.cells)] == before.cells
     assert tuple(c.model for c in found.general) == rows
@@ -127,27 +127,27 @@ def test_controls_of_several_rounds_have_all_their_tokens_and_nothing_is_done_tw
         assert {c.num_bytes for c in found.cells if c.domain == domain} == {
             c.num_bytes for c in before.cells if c.domain == domain
         }
-    whole = files(run, "controls", "evaluation.json")
+    whole = files(run, "baselines", "evaluation.json")
     events: list[dict[str, Any]] = []
     judged(run, events.append)
     assert events == []
-    assert files(run, "controls", "evaluation.json") == whole
+    assert files(run, "baselines", "evaluation.json") == whole
 
 
 def test_cut_off_between_and_within_controls_and_scores(
     finished: Callable[..., RunFolder], general: Path, tmp_path: Path
 ) -> None:
-    """Cut in the second control and again after one scored row; the rest is as if nothing had happened.
+    """Cut in the second baseline and again after one scored row; the rest is as if nothing had happened.
 
-    Red: controls that start afresh (the file of the state is there, yet step 1 is seen again).
+    Red: baselines that start afresh (the file of the state is there, yet step 1 is seen again).
     """
-    run = finished("evaluate.controls=true", f"evaluate.general={general}", "train.checkpoint_seconds=1e-9")
+    run = finished("evaluate.baselines=true", f"evaluate.general={general}", "train.checkpoint_seconds=1e-9")
     other = RunFolder(tmp_path / "other")
     shutil.copytree(run.path, other.path)
     judged(other)
 
     def cut_in_the_second(event: dict[str, Any]) -> None:
-        if event["event"] == "control_step" and (event["control"], event["step"]) == ("local:grid", 3):
+        if event["event"] == "baseline_step" and (event["baseline"], event["step"]) == ("local:grid", 3):
             raise Cut
 
     with pytest.raises(Cut):
@@ -162,28 +162,28 @@ def test_cut_off_between_and_within_controls_and_scores(
 
     with pytest.raises(Cut):
         judged(run, cut_after_a_row)
-    steps = [(e["control"], e["step"]) for e in seen if e["event"] == "control_step"]
+    steps = [(e["baseline"], e["step"]) for e in seen if e["event"] == "baseline_step"]
     assert steps[0] == ("local:grid", 3)
     assert len(read_evaluation(run).general) == 1
     judged(run)
-    assert files(run, "controls", "evaluation.json") == files(other, "controls", "evaluation.json")
+    assert files(run, "baselines", "evaluation.json") == files(other, "baselines", "evaluation.json")
     assert not list(run.path.rglob("*.training"))
 
 
 def test_a_control_that_fails_is_said_and_left_out_until_it_is_mended(finished: Callable[..., RunFolder]) -> None:
-    run = finished("evaluate.controls=true", "federation.num_rounds=1")
-    state = run.controls(0) / ".pooled.training"
+    run = finished("evaluate.baselines=true", "federation.num_rounds=1")
+    state = run.baselines(0) / ".centralized.training"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"half of one")
     seen: list[dict[str, Any]] = []
     judged(run, seen.append)
-    (said,) = [e for e in seen if e["event"] == "control_left_out"]
-    assert said["control"] == "pooled" and "cannot resume" in said["reason"]
-    assert [e["reason"] for e in read_lines(run.events_path) if e["event"] == "control_left_out"] == [said["reason"]]
-    assert "pooled" not in read_evaluation(run).models
+    (said,) = [e for e in seen if e["event"] == "baseline_failed"]
+    assert said["baseline"] == "centralized" and "cannot resume" in said["reason"]
+    assert [e["reason"] for e in read_lines(run.events_path) if e["event"] == "baseline_failed"] == [said["reason"]]
+    assert "centralized" not in read_evaluation(run).models
     state.unlink()
     judged(run)
-    assert "pooled" in read_evaluation(run).models
+    assert "centralized" in read_evaluation(run).models
 
 
 def test_the_live_page_knows_which_control_trains_and_when_it_is_all_over(
@@ -202,18 +202,23 @@ def test_the_live_page_knows_which_control_trains_and_when_it_is_all_over(
     seen = []
 
     def look(event: dict[str, Any]) -> None:
-        if event["event"] == "control_step" and event["step"] == 3:
+        if event["event"] == "baseline_step" and event["step"] == 3:
             seen.append(
-                (page("run")["phase"], page("judging")["now"]["control"], page("judging")["now"]["left_tokens"])
+                (page("run")["phase"], page("scoring")["now"]["baseline"], page("scoring")["now"]["left_tokens"])
             )
         elif event["event"] == "score_step":
-            assert page("run")["phase"] == "judging"
+            assert page("run")["phase"] == "scoring"
 
-    simulate(config_file, out=run.path, overrides=["evaluate.controls=true"], resume=True, follow=look)
-    assert seen == [("control", "pooled", 3 * 512 - 3 * 128)]
+    simulate(config_file, out=run.path, overrides=["evaluate.baselines=true"], resume=True, on_event=look)
+    assert seen == [("baseline", "centralized", 3 * 512 - 3 * 128)]
     assert page("run")["phase"] == "finished"
-    (row,) = page("judging")["rows"]
-    assert (row["name"], row["state"], row["progress"], row["left_tokens"]) == ("pooled", "trained", "step 12 of 12", 0)
+    (row,) = page("scoring")["rows"]
+    assert (row["name"], row["state"], row["progress"], row["left_tokens"]) == (
+        "centralized",
+        "trained",
+        "step 12 of 12",
+        0,
+    )
 
 
 def test_general_text_that_is_gone_is_told_on_the_live_page(
@@ -226,7 +231,7 @@ def test_general_text_that_is_gone_is_told_on_the_live_page(
         general.unlink(missing_ok=True)
 
     with pytest.raises(DataError):
-        simulate(config_file, out=run.path, overrides=[f"evaluate.general={general}"], resume=True, follow=lose)
+        simulate(config_file, out=run.path, overrides=[f"evaluate.general={general}"], resume=True, on_event=lose)
     feed = Feed(run.path)
     feed.refresh(at_once=True)
     sections = json.loads(feed.message("").split("data: ", 1)[1])["sections"]
@@ -241,29 +246,29 @@ def test_a_kill_in_the_middle_of_a_control_and_a_resume(
     started: list[Any],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """SIGKILL with a state of the pooled control on the disk; --resume alone knows what was asked for."""
+    """SIGKILL with a state of the centralized baseline on the disk; --resume alone knows what was asked for."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = finished("train.checkpoint_seconds=1e-9", "federation.num_rounds=1", "train.tokens_per_round=4096")
     other = RunFolder(tmp_path / "other")
     shutil.copytree(run.path, other.path)
-    killed = launch(config_file, run.path, "--resume", "--controls")
+    killed = launch(config_file, run.path, "--resume", "--baselines")
     started.append(killed)
-    state = run.controls(0) / ".pooled.training"
+    state = run.baselines(0) / ".centralized.training"
     until = time.monotonic() + PATIENCE_SECONDS
     while not state.is_file() and time.monotonic() < until and killed.poll() is None:
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=60)
-    assert state.is_file() and not (run.controls(0) / "pooled").exists()
-    assert not run.judgement.exists()
+    assert state.is_file() and not (run.baselines(0) / "centralized").exists()
+    assert not run.seed_summary.exists()
     resumed = launch(config_file, run.path, "--resume")
     started.append(resumed)
     out, err = resumed.communicate(timeout=PATIENCE_SECONDS)
     assert resumed.returncode == 0, err
-    assert "starting Flower" not in err and "training pooled" in err
+    assert "starting Flower" not in err and "training centralized" in err
     assert "grid: joining" in out and "one seed" in out
-    simulate(config_file, out=other.path, overrides=["evaluate.controls=true"], resume=True)
-    parts = ("controls", "evaluation.json", "judgement.json", "merged")
+    simulate(config_file, out=other.path, overrides=["evaluate.baselines=true"], resume=True)
+    parts = ("baselines", "evaluation.json", "seed_summary.json", "merged")
     assert files(run, *parts) == files(other, *parts)
 
 
@@ -271,11 +276,11 @@ def test_a_kill_in_the_middle_of_a_control_and_a_resume(
 def test_two_seeds_with_controls_and_general_text(
     finished: Callable[..., RunFolder], config_file: Path, general: Path, cogen: Cogen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first seed is there, so Flower runs the second alone; then both are judged together."""
+    """The first seed is there, so Flower runs the second alone; then both are scored together."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = finished("federation.num_rounds=1", "federation.parallel_clients=3")
     first = files(run, "merged", "experts")
-    options = ("--controls", "--seeds", 2, "--general", general, "--resume")
+    options = ("--baselines", "--seeds", 2, "--general", general, "--resume")
     code, out, err = cogen("simulate", config_file, "--out", run.path, *options)
     assert code == 0, err
     assert err.count("starting Flower") == 1 and "seed 1 · 2 of 2" in err
@@ -285,26 +290,26 @@ def test_two_seeds_with_controls_and_general_text(
     assert files(second, "experts").keys() == files(run, "experts").keys()
     assert files(second, "experts") != files(run, "experts")
     for seed in (0, 1):
-        assert (run.controls(seed) / "pooled" / "cogen.json").is_file()
+        assert (run.baselines(seed) / "centralized" / "cogen.json").is_file()
     told = [(e["event"], e["number"]) for e in read_lines(run.events_path) if e["event"].startswith("seed_")]
     assert told == [("seed_started", 1), ("seed_finished", 1), ("seed_started", 2), ("seed_finished", 2)]
-    judgement = json.loads(run.judgement.read_text())
-    assert judgement["seeds"] == [0, 1]
+    seed_summary = json.loads(run.seed_summary.read_text())
+    assert seed_summary["seeds"] == [0, 1]
     for place, one in enumerate((run, second)):
         found = read_evaluation(one)
-        assert (found.models[-1], len(found.general)) == ("pooled", 6)
-        for row in judgement["rows"]:
+        assert (found.models[-1], len(found.general)) == ("centralized", 6)
+        for row in seed_summary["rows"]:
             assert row["values"][place] == found.bits_per_byte(row["model"], row["domain"])
         own = found.bits_per_byte("expert:grid", "grid") - found.bits_per_byte("combined", "grid")  # type: ignore[operator]
-        assert judgement["members"]["grid"]["own"]["values"][place] == pytest.approx(own)
-    spreads = {r["model"]: r["sd"] for r in judgement["general"]}
-    assert spreads["base"] == 0.0 and spreads["combined"] > 0.0 and spreads["pooled"] > 0.0
-    assert math.isfinite(judgement["forgetting"]["combined"]["mean"])
+        assert seed_summary["members"]["grid"]["own"]["values"][place] == pytest.approx(own)
+    spreads = {r["model"]: r["sd"] for r in seed_summary["general"]}
+    assert spreads["base"] == 0.0 and spreads["combined"] > 0.0 and spreads["centralized"] > 0.0
+    assert math.isfinite(seed_summary["forgetting"]["combined"]["mean"])
     assert "general" in out and " ± " in out and "clinical: joining" in out
     code, out, err = cogen("simulate", config_file, "--out", run.path, "--resume", "--json")
     assert code == 0, err
     assert "starting Flower" not in err and "training" not in err
-    assert json.loads(out)["judgement"] == judgement
+    assert json.loads(out)["seed_summary"] == seed_summary
 
 
 def test_resuming_takes_additions_and_nothing_else(

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from cogen.adapter import Adapter, Contract, Factors, factor_digest
+from cogen.adapter import Adapter, Factors, Fingerprint, factor_digest
 from cogen.base import Base
 from cogen.merge import merge_adapters
 from tests.shell import Cogen, refused
 
-CONTRACT = Contract(weights="a" * 64, tokenizer="b" * 64, modules="c" * 64)
+FINGERPRINT = Fingerprint(weights="a" * 64, tokenizer="b" * 64, modules="c" * 64)
 
 
 def expert(folder: Path, seed: int, rank: int = 2, **manifest: Any) -> Adapter:
@@ -25,7 +25,7 @@ def expert(folder: Path, seed: int, rank: int = 2, **manifest: Any) -> Adapter:
         )
         for i in range(2)
     }
-    Adapter(factors, "base", CONTRACT, manifest).save(folder)
+    Adapter(factors, "base", FINGERPRINT, manifest).save(folder)
     return Adapter.load(folder)
 
 
@@ -171,7 +171,7 @@ def test_a_search_is_merged_and_explained(cogen: Cogen, tiny: Base, tiny_folder:
             )
             for module, (d_out, d_in) in tiny.info.modules.items()
         }
-        Adapter(factors, "tiny", tiny.info.contract, {"domain": name}).save(tmp_path / name)
+        Adapter(factors, "tiny", tiny.info.fingerprint, {"domain": name}).save(tmp_path / name)
     seeds = Path(__file__).parents[2] / "seeds"
     text = ("--base", tiny_folder, "--data", f"grid={seeds}/grid.jsonl", "--validation-frac", "0.2")
     sizes = ("--max-tokens", 64, "--block-tokens", 32, "--json")

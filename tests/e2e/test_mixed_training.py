@@ -25,16 +25,16 @@ from cogen.train.fast import frozen
 from cogen.train.loop import Step
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
-from cogen.train.single import Trained, train_adapter
+from cogen.train.single import TrainedAdapter, train_adapter
 from tests.cut import Cut, cut_after
 from tests.shell import Cogen
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 NUM_STEPS = 8
 SETTINGS = Train(
-    tokens_per_round=22 * 64, block_tokens=64, batch_blocks=3, accumulate=2, learning_rate=0.01, rank=4,
+    tokens_per_round=22 * 64, sequence_length=64, batch_size=3, accumulate=2, learning_rate=0.01, rank=4,
     replay=str(SEEDS / "materials.jsonl"), replay_frac=0.2,
-    end_phase=str(SEEDS / "education.jsonl"), end_phase_frac=0.3, end_phase_mix=0.5,
+    annealing=str(SEEDS / "education.jsonl"), annealing_frac=0.3, annealing_mix=0.5,
     checkpoint_seconds=1e-9,
 )  # fmt: skip
 
@@ -44,12 +44,12 @@ def corpora() -> dict[str, Path]:
     return {"grid": SEEDS / "grid.jsonl"}
 
 
-def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> TrainedAdapter:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Base, corpora: dict[str, Path]) -> Trained:
+def whole(tiny: Base, corpora: dict[str, Path]) -> TrainedAdapter:
     return train(tiny, corpora)
 
 
@@ -61,7 +61,7 @@ def cut_off(base: Base, corpora: Mapping[str, Path], path: Path, step: int, sett
 
 @pytest.mark.parametrize("step", range(1, NUM_STEPS))
 def test_stopped_at_every_step_and_resumed(
-    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, step: int
+    tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter, tmp_path: Path, step: int
 ) -> None:
     """Bits of factors and of Adam's state. Red: a stream that counts the blocks it has given."""
     path = tmp_path / "training.safetensors"
@@ -77,7 +77,7 @@ def test_stopped_at_every_step_and_resumed(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "way", [{"cpu_kernels": "off"}, {"cpu_kernels": "int8"}, {"cpu_kernels": "int8", "checkpoint_activations": True}]
+    "way", [{"cpu_kernels": "off"}, {"cpu_kernels": "int8"}, {"cpu_kernels": "int8", "gradient_checkpointing": True}]
 )
 def test_so_it_is_in_parts_rounded_and_computed_anew(
     tiny_folder: Path,
@@ -120,22 +120,22 @@ def origins(base: Base, corpora: Mapping[str, Path], settings: Train, num_rounds
 @pytest.mark.parametrize("num_rounds", [1, 2, 4])
 def test_the_end_phase_is_the_end_of_all_rounds(tiny: Base, corpora: dict[str, Path], num_rounds: int) -> None:
     """80 blocks, the last 20 half of them education; of the other 70, 14 replayed. Red: the end of each round."""
-    settings = SETTINGS.model_copy(update={"tokens_per_round": 80 * 64 // num_rounds, "end_phase_frac": 0.25})
+    settings = SETTINGS.model_copy(update={"tokens_per_round": 80 * 64 // num_rounds, "annealing_frac": 0.25})
     found = origins(tiny, corpora, settings, num_rounds)
     assert "education" not in found[:60]
     assert found[60:].count("education") == 10
     assert Counter(found) == {"grid": 56, "materials": 14, "education": 10}
 
 
-def test_each_part_changes_what_is_learnt(tiny: Base, corpora: dict[str, Path], whole: Trained) -> None:
-    plain = SETTINGS.model_copy(update={"replay": None, "end_phase": None})
-    without = [{"replay": None}, {"end_phase": None}, {"replay_frac": 0.3}, {"end_phase_mix": 0.9}]
+def test_each_part_changes_what_is_learnt(tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter) -> None:
+    plain = SETTINGS.model_copy(update={"replay": None, "annealing": None})
+    without = [{"replay": None}, {"annealing": None}, {"replay_frac": 0.3}, {"annealing_mix": 0.9}]
     tries = [SETTINGS.model_copy(update=change) for change in without]
     digests = {factor_digest(train(tiny, corpora, s).adapter.factors) for s in (plain, *tries)}
     assert len(digests | {factor_digest(whole.adapter.factors)}) == 6
 
 
-def test_the_manifest_holds_hashes_and_no_paths(tiny: Base, whole: Trained) -> None:
+def test_the_manifest_holds_hashes_and_no_paths(tiny: Base, whole: TrainedAdapter) -> None:
     manifest = whole.adapter.manifest
     assert manifest["replay_sha256"] == prepare_corpus(tiny, SEEDS / "materials.jsonl", None, 0.15).sha256
     assert manifest["end_phase_sha256"] == prepare_corpus(tiny, SEEDS / "education.jsonl", None, 0.15).sha256
@@ -144,10 +144,10 @@ def test_the_manifest_holds_hashes_and_no_paths(tiny: Base, whole: Trained) -> N
 
 
 def test_other_replayed_text_is_another_training(tiny: Base, corpora: dict[str, Path], tmp_path: Path) -> None:
-    """A path may change, its content may not. Red: the paths in the key; the digests left out of it."""
+    """A path may change, its content may not. Red: the paths in the key; the digests dropped of it."""
     path, moved = tmp_path / "training.safetensors", tmp_path / "moved.jsonl"
     cut_off(tiny, corpora, path, 2)
-    for key in ("replay", "end_phase"):
+    for key in ("replay", "annealing"):
         other = SETTINGS.model_copy(update={key: str(SEEDS / "construction.jsonl")})
         with pytest.raises(RunError, match="cannot resume"):
             train(tiny, corpora, other, state_path=path, resume=True)
@@ -158,7 +158,7 @@ def test_other_replayed_text_is_another_training(tiny: Base, corpora: dict[str, 
 
 def test_replayed_text_that_is_held_out_is_not_trained_on(tiny: Base, corpora: dict[str, Path]) -> None:
     """Forgetting can then be measured on it."""
-    settings = SETTINGS.model_copy(update={"replay": str(SEEDS / "grid.jsonl"), "end_phase": None})
+    settings = SETTINGS.model_copy(update={"replay": str(SEEDS / "grid.jsonl"), "annealing": None})
     mixture = read_mixture(tiny, corpora, settings, 0.15)
     stream: Any = make_stream(mixture, settings, 22)
     assert stream.other.epoch_tokens == stream.main.epoch_tokens
@@ -166,7 +166,7 @@ def test_replayed_text_that_is_held_out_is_not_trained_on(tiny: Base, corpora: d
 
 def test_from_the_command_line(cogen: Cogen, tiny_folder: Path) -> None:
     options = ["train", "--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "grid", "--tokens", 512]
-    options += ["--set", "train.block_tokens=64", "--set", "train.accumulate=2"]
+    options += ["--set", "train.sequence_length=64", "--set", "train.accumulate=2"]
     mixed = ["--replay", SEEDS / "materials.jsonl", "--end-phase", SEEDS / "education.jsonl"]
     code, _, err = cogen(*options, *mixed, "--out", "mixed")
     assert code == 0, err
@@ -175,4 +175,4 @@ def test_from_the_command_line(cogen: Cogen, tiny_folder: Path) -> None:
     code, _, err = cogen(*options, "--replay", "none.jsonl", "--out", "other")
     assert code == 2 and "no such path" in err
     code, _, err = cogen(*options, "--set", "train.accumulate=5", "--out", "other")
-    assert code == 2 and "train.accumulate = 5 parts of train.batch_blocks = 4" in err
+    assert code == 2 and "train.accumulate = 5 parts of train.batch_size = 4" in err

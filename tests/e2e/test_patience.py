@@ -33,7 +33,7 @@ from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.errors import FederationError
 from cogen.flower import clientapp_process as launch
-from cogen.flower.supernode_process import SEAM, Naps, be_patient, be_prompt
+from cogen.flower.supernode_process import SEAM, Naps, be_prompt, patch_patience
 from server import superlink
 from server import transport as post
 
@@ -82,7 +82,7 @@ def invoke(port: int, ca: Path) -> bytes:
     def ask(url: str) -> bytes:
         return client.get(url).raise_for_status().content
 
-    be_patient()
+    patch_patience()
     invoker = getattr(fleet_http_connection, SEAM)()
     invoker.wait_function = lambda seconds: None
     with httpx.Client(verify=ssl.create_default_context(cafile=str(ca)), trust_env=False) as client:
@@ -147,7 +147,7 @@ def test_another_authority_is_not_asked_twice(
 def test_without_the_place_no_node_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fleet_http_connection, SEAM)
     with pytest.raises(FederationError, match="another version of flwr"):
-        be_patient()
+        patch_patience()
 
 
 def test_a_reply_is_looked_for_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_a_flower_that_pulls_otherwise_is_left_as_it_is(monkeypatch: pytest.Monk
 def test_a_connection_to_the_database_keeps_few_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SQLite itself says it of a connection that Flower has opened. Red: Flower's 64 MB for each."""
     monkeypatch.setattr(sql_mixin, superlink.PRAGMAS, getattr(sql_mixin, superlink.PRAGMAS))
-    superlink.be_lean()
+    superlink.patch_memory()
     store = SqlObjectStore(str(tmp_path / "link.db"))
     store.initialize()
     said = {name: list(store.query(f"PRAGMA {name}")[0].values()) for name in ("cache_size", "journal_mode")}
@@ -235,7 +235,7 @@ def test_a_connection_to_the_database_keeps_few_pages(tmp_path: Path, monkeypatc
 def test_a_flower_with_other_settings_of_its_database_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for other in ((("journal_mode", "WAL"),), {"cache_size": "1"}):
         monkeypatch.setattr(sql_mixin, superlink.PRAGMAS, other)
-        superlink.be_lean()
+        superlink.patch_memory()
         assert getattr(sql_mixin, superlink.PRAGMAS) is other
 
 

@@ -102,9 +102,9 @@ def test_from_a_node_it_is_refused_with_its_reason_and_the_round_goes_on(config_
     few = ["evaluate.round_heldout_tokens=0", "train.tokens_per_round=64", "federation.max_failures=9"]
     run.create(load_config(config_file, [*few, f"federation.num_rounds={len(FORMS)}"]).to_toml())
     server_app(InProcessGrid(3, {1: instead}), Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
-    left_out = events(run, "client_left_out")
-    assert [(e["round"], e["domain"]) for e in left_out] == [(n + 1, "grid") for n in range(len(FORMS))]
-    for event, (_, reason) in zip(left_out, forms, strict=True):
+    skipped = events(run, "client_dropped")
+    assert [(e["round"], e["domain"]) for e in skipped] == [(n + 1, "grid") for n in range(len(FORMS))]
+    for event, (_, reason) in zip(skipped, forms, strict=True):
         assert "reply refused" in event["reason"] and reason in event["reason"]
     assert all(parents(run, n + 1).keys() == {"clinical", "materials"} for n in range(len(FORMS)))
     assert not trace.exists()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cogen.evaluate.matrix import Cell, Evaluation
-from cogen.evaluate.seed_summary import judge
+from cogen.evaluate.seed_summary import summarize_seeds
 from cogen.report import write_report
 from cogen.report.watch import make_server, open_place
 from tests.e2e.test_watch_browser import Ears, browser, pytestmark  # noqa: F401 - a fixture and a mark
-from tests.unit.test_live import append, control_step, event, seed, started, step
+from tests.unit.test_live import append, baseline_step, event, seed, started, step
 from tests.unit.test_report import whole_run, write_run, write_scores, write_steps
 from tests.unit.test_report_diagnosis import SAMPLE
 
@@ -47,12 +47,14 @@ def run(tmp_path: Path) -> Path:
     write_steps(folder, "clinical", [(1, n, 100 * n, 3.0 - 0.1 * n) for n in range(1, 9)])
     cells = tuple(Cell(m, d, v, 4, 1) for m, values in rows.items() for d, v in zip(domains, values, strict=True))
     general = tuple(Cell(m, "general", v, 4, 1) for m, v in (("base", 1.0), ("combined", 1.1)))
-    (folder / "judgement.json").write_text(judge(dict.fromkeys((0, 1), Evaluation(cells, general))).to_json())
+    (folder / "seed_summary.json").write_text(
+        summarize_seeds(dict.fromkeys((0, 1), Evaluation(cells, general))).to_json()
+    )
     (folder / "config.toml").write_text(f"[train]\nrank = 4\n# {'long ' * 60}\n")
     (folder / "diagnosis.json").write_text(SAMPLE.to_json())
     (folder / "merged").mkdir()
     manifest: dict[str, Any] = {"format": 1, "base": "tiny", "factors_sha256": "b" * 64}
-    (folder / "merged/cogen.json").write_text(json.dumps({**manifest, "contract": {"weights": "a" * 64}}))
+    (folder / "merged/cogen.json").write_text(json.dumps({**manifest, "fingerprint": {"weights": "a" * 64}}))
     (folder / "about.json").write_text(json.dumps({"format": 1, "versions": {"torch": "2.13.0"}, "data": {}}))
     return folder
 
@@ -97,7 +99,7 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
     tmp_path: Path,
     size: str,
 ) -> None:
-    """From the first event to the end of the second seed's control, in both colours and while it is resized."""
+    """From the first event to the end of the second seed's baseline, in both colours and while it is resized."""
     place = open_place("127.0.0.1", 0)
     server = make_server(tmp_path, place)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place.listener]})
@@ -113,24 +115,24 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
         page.get_by_text("Seed 1 of 2 · Round 1 of 2", exact=True).wait_for()
         page.locator("#loss svg path.line").first.wait_for()
         append(events, event("run_finished", 9, seconds=9.0))
-        append(events, event("control_started", 10, control="pooled", num_left_tokens=400))
-        append(tmp_path / "logs/controls.jsonl", control_step("pooled", 1, 100))
-        page.get_by_text("Seed 1 of 2 · Training pooled, to compare with", exact=True).wait_for()
-        assert page.locator("#judging tbody tr", has_text="pooled").locator(".state").inner_text() == "training"
-        assert "step 1 of 4" in page.locator("#judging").inner_text()
-        assert "300" in page.locator("#facts div", has_text="tokens of controls left").inner_text()
+        append(events, event("baseline_started", 10, baseline="centralized", num_left_tokens=400))
+        append(tmp_path / "logs/baselines.jsonl", baseline_step("centralized", 1, 100))
+        page.get_by_text("Seed 1 of 2 · Training centralized, to compare with", exact=True).wait_for()
+        assert page.locator("#scoring tbody tr", has_text="centralized").locator(".state").inner_text() == "training"
+        assert "step 1 of 4" in page.locator("#scoring").inner_text()
+        assert "300" in page.locator("#facts div", has_text="tokens of baselines left").inner_text()
         dark = paper(page)
         page.emulate_media(color_scheme="light")
         assert paper(page) != dark
         page.set_viewport_size({"width": 900 if size == "narrow" else 500, "height": 700})
         page.set_viewport_size({"width": width, "height": height})
         assert fits(page)
-        append(events, event("control_trained", 11, control="pooled", num_tokens=400))
+        append(events, event("baseline_trained", 11, baseline="centralized", num_tokens=400))
         append(events, seed("seed_finished", 12, 1, 2), seed("seed_started", 12, 2, 2))
         append(other / "events.jsonl", started(13), event("run_finished", 14, seconds=1.0))
-        append(other / "events.jsonl", event("control_left_out", 15, control="pooled", reason="no <b>room</b>"))
+        append(other / "events.jsonl", event("baseline_failed", 15, baseline="centralized", reason="no <b>room</b>"))
         page.get_by_text("Seed 2 of 2 · Rounds done; scoring what they are compared with", exact=True).wait_for()
-        page.locator("#judging").get_by_text("no <b>room</b>", exact=True).wait_for()
+        page.locator("#scoring").get_by_text("no <b>room</b>", exact=True).wait_for()
         assert page.get_by_text("Finished", exact=True).count() == 0
         append(events, seed("seed_finished", 16, 2, 2))
         page.get_by_text("Finished", exact=True).wait_for()

@@ -23,13 +23,13 @@ from cogen.train.loop import Step, TrainingError, train_round
 from cogen.train.lora import init_factors
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
-from cogen.train.single import Trained, train_adapter
+from cogen.train.single import TrainedAdapter, train_adapter
 from cogen.train.state import TrainState
 from tests.cut import Cut, cut_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 SETTINGS = Train(
-    tokens_per_round=448, block_tokens=64, batch_blocks=1, learning_rate=0.01, rank=4, checkpoint_seconds=1e-9
+    tokens_per_round=448, sequence_length=64, batch_size=1, learning_rate=0.01, rank=4, checkpoint_seconds=1e-9
 )
 NUM_STEPS = 7
 
@@ -39,7 +39,7 @@ def corpora() -> dict[str, Path]:
     return {name: SEEDS / f"{name}.jsonl" for name in ("grid", "clinical")}
 
 
-def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> Trained:
+def train(base: Base, corpora: Mapping[str, Path], settings: Train = SETTINGS, **options: Any) -> TrainedAdapter:
     return train_adapter(base, corpora, settings, domain="grid", heldout_frac=0.15, **options)
 
 
@@ -59,15 +59,15 @@ def same_tensors(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Te
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Base, corpora: dict[str, Path]) -> Trained:
+def whole(tiny: Base, corpora: dict[str, Path]) -> TrainedAdapter:
     return train(tiny, corpora)
 
 
 @pytest.mark.parametrize("step", [1, 5])
 def test_stop_and_resume_is_never_having_stopped(
-    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path, step: int
+    tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter, tmp_path: Path, step: int
 ) -> None:
-    """Red: moments left out of the state; the block counted from 0 again; the sum of losses forgotten."""
+    """Red: moments dropped of the state; the block counted from 0 again; the sum of losses forgotten."""
     path = tmp_path / "training.safetensors"
     cut_off(tiny, corpora, path, step)
     seen: list[Step] = []
@@ -80,7 +80,7 @@ def test_stop_and_resume_is_never_having_stopped(
     assert resumed.adapter.manifest == whole.adapter.manifest
 
 
-def test_cut_twice(tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path) -> None:
+def test_cut_twice(tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter, tmp_path: Path) -> None:
     path = tmp_path / "training.safetensors"
     cut_off(tiny, corpora, path, 2)
     with pytest.raises(Cut):
@@ -91,7 +91,7 @@ def test_cut_twice(tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_pat
 
 
 def test_without_resume_a_saved_state_is_not_read(
-    tiny: Base, corpora: dict[str, Path], whole: Trained, tmp_path: Path
+    tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter, tmp_path: Path
 ) -> None:
     path = tmp_path / "training.safetensors"
     cut_off(tiny, corpora, path, 3)
@@ -148,7 +148,7 @@ def test_what_is_no_state_is_refused(
     assert "\n" not in str(refused.value)
 
 
-def test_one_seed_gives_one_result(tiny: Base, corpora: dict[str, Path], whole: Trained) -> None:
+def test_one_seed_gives_one_result(tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter) -> None:
     """Red: a generator that is not seeded."""
     torch.manual_seed(1234)
     again = train(tiny, corpora)
@@ -175,14 +175,14 @@ def test_another_seed_gives_another_start_and_another_order(tiny: Base, corpora:
 def test_every_module_learns_and_the_loss_falls(tiny: Base, corpora: dict[str, Path]) -> None:
     """Red: the gradient's sign turned in the chunked loss; zero_grad before step."""
     losses: list[float] = []
-    settings = Train(tokens_per_round=48 * 128, block_tokens=64, batch_blocks=2, learning_rate=0.02, rank=8)
+    settings = Train(tokens_per_round=48 * 128, sequence_length=64, batch_size=2, learning_rate=0.02, rank=8)
     trained = train(tiny, corpora, settings, on_step=lambda s: losses.append(s.loss_nats))
     assert len(losses) == 48
     first, last = sum(losses[:8]) / 8, sum(losses[-8:]) / 8
     assert last < first - 0.4
     assert trained.result.loss_nats == pytest.approx(sum(losses) / 48, rel=1e-12)
     assert all(float(f.b.abs().max()) > 0 for f in trained.adapter.factors.values())
-    assert trained.adapter.contract == tiny.info.contract
+    assert trained.adapter.fingerprint == tiny.info.fingerprint
 
 
 def test_moments_of_an_earlier_round_live_on(tiny: Base, corpora: dict[str, Path]) -> None:

@@ -67,7 +67,7 @@ def parents(run: RunFolder, number: int) -> dict[str, float]:
 
 
 def times(factor: float) -> Fault:
-    """An increment that is larger: B times a factor, in round 1 the whole increment."""
+    """A client update that is larger: B times a factor, in round 1 the whole client update."""
     return edit(lambda arrays: {k: v * np.float32(factor if k.endswith(".b") else 1) for k, v in arrays.items()})
 
 
@@ -94,7 +94,7 @@ def test_each_domain_trains_what_its_own_policy_allows(deploy: Deploy, config_fi
     }
     tokens = {e["domain"]: e["num_tokens"] for e in events(run, "client_replied")}
     assert tokens == {"clinical": 512, "grid": 192, "materials": 128}
-    (roster,) = events(run, "roster")
+    (roster,) = events(run, "client_registry")
     assert {c["domain"]: (c["rank"], c["tokens_per_round"], c["evaluates"]) for c in roster["clients"]} == {
         "clinical": (4, 512, False),
         "grid": (2, 192, True),
@@ -105,7 +105,7 @@ def test_each_domain_trains_what_its_own_policy_allows(deploy: Deploy, config_fi
         assert str(run.path.parent) not in json.dumps(request)
     cells = json.loads(run.evaluation.read_text())["cells"]
     assert {c["domain"] for c in cells} == {"grid", "materials"}
-    (kept,) = events(run, "client_left_out")
+    (kept,) = events(run, "client_dropped")
     assert kept["domain"] == "clinical" and "its policy keeps held-out numbers" in kept["reason"]
     shutil.rmtree(run.path / "nodes")  # in a deployment it is elsewhere
     page = render(read_run(run.path))
@@ -113,9 +113,11 @@ def test_each_domain_trains_what_its_own_policy_allows(deploy: Deploy, config_fi
 
 
 def test_a_limit_below_one_block_keeps_a_domain_out(deploy: Deploy) -> None:
-    run, _ = deploy("federation.num_rounds=1", "federation.roster_seconds=0", limits={1: {"max_tokens_per_round": 63}})
+    run, _ = deploy(
+        "federation.num_rounds=1", "federation.connect_wait_seconds=0", limits={1: {"max_tokens_per_round": 63}}
+    )
     assert parents(run, 1).keys() == {"clinical", "materials"}
-    reasons = [e["reason"] for e in events(run, "client_left_out") if e["domain"] == "grid" and e["round"] == 1]
+    reasons = [e["reason"] for e in events(run, "client_dropped") if e["domain"] == "grid" and e["round"] == 1]
     assert len(reasons) == 1 and "at least one block, 64 tokens, got 63 tokens a round" in reasons[0]
 
 
@@ -129,17 +131,17 @@ def test_members_are_read_anew_before_each_round(deploy: Deploy, tmp_path: Path)
             write_members(folder, DOMAINS, revoked=["grid"])
 
     run, grid = deploy(
-        "federation.min_valid_clients=1", "federation.num_rounds=2", "federation.roster_seconds=0", before=change
+        "federation.min_valid_clients=1", "federation.num_rounds=2", "federation.connect_wait_seconds=0", before=change
     )
     assert {k: sorted(v) for k, v in grid.asked().items()} == {1: [0, 1], 2: [0, 2]}
-    assert [e for e in events(run, "client_left_out") if e["domain"] == "grid" and "revoked" in e["reason"]]
+    assert [e for e in events(run, "client_dropped") if e["domain"] == "grid" and "revoked" in e["reason"]]
 
 
 @pytest.mark.parametrize("robust", ["none", "clip"])
 def test_a_late_reply_enters_the_next_round(deploy: Deploy, robust: str) -> None:
-    """At half its weight, its increment taken against round 0; it is not asked again while it owes one.
+    """At half its weight, its client update taken against round 0; it is not asked again while it owes one.
 
-    Red: the increment is taken against the current factors. Red: the weight is not halved.
+    Red: the client update is taken against the current factors. Red: the weight is not halved.
     """
     held: list[Message] = []
 
@@ -151,7 +153,7 @@ def test_a_late_reply_enters_the_next_round(deploy: Deploy, robust: str) -> None
             reply = held.pop()
             grid.replies[reply.metadata.reply_to_message_id] = reply
 
-    settings = [f"federation.robust={robust}", "federation.robust_clip=1000", "federation.late=next"]
+    settings = [f"federation.robust={robust}", "federation.robust_clip=1000", "federation.stragglers=next"]
     settings += ["federation.round_deadline_seconds=1", "federation.server_rank=32"]
     run, grid = deploy(*settings, faults={1: in_round(1, hold)}, before=release)
     assert {k: sorted(v) for k, v in grid.asked().items()} == {1: [0, 1, 2], 2: [0, 2]}
@@ -174,7 +176,7 @@ def test_a_late_reply_enters_the_next_round(deploy: Deploy, robust: str) -> None
 
 def test_a_domain_that_stays_silent_is_not_waited_for_twice(deploy: Deploy) -> None:
     """With late = next its old message is waited for in one more round, then it is asked again."""
-    settings = ["federation.late=next", "federation.round_deadline_seconds=0.5", "federation.num_rounds=3"]
+    settings = ["federation.stragglers=next", "federation.round_deadline_seconds=0.5", "federation.num_rounds=3"]
     _, grid = deploy(*settings, "federation.max_failures=9", faults={1: silence})
     assert {k: sorted(v) for k, v in grid.asked().items()} == {1: [0, 1, 2], 2: [0, 2], 3: [0, 1, 2]}
 
@@ -194,9 +196,9 @@ def test_doubled_and_replayed_answers_change_nothing(deploy: Deploy) -> None:
     run, _ = deploy(faults={1: double}, before=replay)
     whole, _ = deploy(name="whole")
     assert weights_of(run) == weights_of(whole)
-    refused = events(run, "answer_refused")
+    refused = events(run, "reply_rejected")
     assert refused and all("node 101 to no open message" in e["reason"] for e in refused)
-    assert not events(whole, "answer_refused")
+    assert not events(whole, "reply_rejected")
 
 
 def test_a_client_that_keeps_failing_is_set_aside_until_a_resume(deploy: Deploy) -> None:
@@ -207,11 +209,11 @@ def test_a_client_that_keeps_failing_is_set_aside_until_a_resume(deploy: Deploy)
 
     run, grid = deploy("federation.num_rounds=3", "federation.max_failures=2", faults={2: dies})
     assert {k: sorted(v) for k, v in grid.asked().items()} == {1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1]}
-    (aside,) = events(run, "client_set_aside")
+    (aside,) = events(run, "client_suspended")
     assert (aside["domain"], aside["round"]) == ("materials", 2)
-    told = [(node, r["round"], r["num_failures"]) for node, kind, r in grid.requests if kind == "query.set_aside"]
+    told = [(node, r["round"], r["num_failures"]) for node, kind, r in grid.requests if kind == "query.suspend"]
     assert told == [(2, 2, 2)]
-    reasons = [e["reason"] for e in events(run, "client_left_out") if e["round"] == 1]
+    reasons = [e["reason"] for e in events(run, "client_dropped") if e["round"] == 1]
     assert ["domain 'materials'" in r and "the app died at its node" in r and "/home" not in r for r in reasons] == [
         True
     ]
@@ -226,8 +228,8 @@ def test_a_round_asks_a_sample_and_replaces_who_is_not_there(deploy: Deploy) -> 
     Red: the sample depends on the start or on the order. Red: a domain that was not asked in round 2 has lost the state
     of round 1 when it is asked for round 3 again.
     """
-    settings = ["federation.sample_frac=0.5", "federation.min_valid_clients=1", "federation.num_rounds=3"]
-    settings += ["federation.roster_seconds=0", "train.seed=2"]
+    settings = ["federation.fraction_train=0.5", "federation.min_valid_clients=1", "federation.num_rounds=3"]
+    settings += ["federation.connect_wait_seconds=0", "train.seed=2"]
     run, grid = deploy(*settings)
     wanted = {n: sorted(DOMAINS.index(d) for d in draw(DOMAINS, 2, n)[:2]) for n in range(1, 4)}
     assert {k: sorted(v) for k, v in grid.asked().items()} == wanted
@@ -242,12 +244,12 @@ def test_a_round_asks_a_sample_and_replaces_who_is_not_there(deploy: Deploy) -> 
     there = {0, 1, 2} - {DOMAINS.index(gone)}
     short, third = deploy(*settings[:2], "federation.num_rounds=1", *settings[3:], name="short", connected=there)
     assert sorted(third.asked()[1]) == stays
-    out = [e for e in events(short, "client_left_out") if e["round"] == 1]
+    out = [e for e in events(short, "client_dropped") if e["round"] == 1]
     assert [e["domain"] for e in out] == [gone] and "is not connected" in out[0]["reason"]
 
 
 def test_too_few_nodes_end_the_run_after_a_while(deploy: Deploy) -> None:
-    settings = ["federation.roster_seconds=0", "federation.min_connected_wait_seconds=0.3"]
+    settings = ["federation.connect_wait_seconds=0", "federation.min_connected_wait_seconds=0.3"]
     with pytest.raises(FederationError, match=r"at least 2 domains that can be asked, got 1 of 3"):
         deploy(*settings, connected={1})
     run, _ = deploy()
@@ -277,7 +279,11 @@ def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
     def note(grid: DeployedGrid, message: Message) -> None:
         grids.append(grid)
 
-    settings = [f"federation.min_valid_clients={needed}", "federation.roster_seconds=0", "federation.num_rounds=1"]
+    settings = [
+        f"federation.min_valid_clients={needed}",
+        "federation.connect_wait_seconds=0",
+        "federation.num_rounds=1",
+    ]
     settings.append(f"federation.min_connected_wait_seconds={600 if back or needed == 2 else 0.3}")
     if needed == 3 and not back:
         with pytest.raises(FederationError, match=r"at least 3 valid replies, got 2 of 3"):
@@ -286,10 +292,10 @@ def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
         return
     run, grid = deploy(*settings, faults={1: in_round(1, give_up)}, before=note)
     assert sorted(grid.asked()[1]) == ([0, 1, 1, 2] if back else [0, 1, 2])
-    out = [e for e in events(run, "client_left_out") if e["round"] == 1]
+    out = [e for e in events(run, "client_dropped") if e["round"] == 1]
     if back:
         assert not out
-        assert [e["domain"] for e in events(run, "client_asked_again")] == ["grid"]
+        assert [e["domain"] for e in events(run, "client_retried")] == ["grid"]
         assert weights_of(run) == weights_of(deploy(*settings, name="undisturbed")[0])
     else:
         assert [e["domain"] for e in out] == ["grid"] and "its node is gone" in out[0]["reason"]
@@ -298,7 +304,7 @@ def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
 
 @pytest.mark.parametrize("factor", [30.0, -30.0])
 def test_a_bad_client_moves_a_clipped_round_by_no_more_than_its_bound(deploy: Deploy, factor: float) -> None:
-    """Below max_increment_norm, so that only the clip can stop it. Red: robust is not read by the server."""
+    """Below max_update_norm, so that only the clip can stop it. Red: robust is not read by the server."""
     run, _ = deploy(
         "federation.num_rounds=1", "federation.robust=clip", "federation.server_rank=12", faults={1: times(factor)}
     )
@@ -313,13 +319,13 @@ def test_a_bad_client_moves_a_clipped_round_by_no_more_than_its_bound(deploy: De
 
 
 def test_an_increment_that_worsens_public_text_is_left_out(deploy: Deploy) -> None:
-    """Red: the increment is scored without the global factors, or not at all."""
+    """Red: the client update is scored without the global factors, or not at all."""
     text = Path(__file__).parents[2] / "seeds" / "education.jsonl"
     settings = [f"federation.validation={text}", "federation.validation_tokens=256", "federation.num_rounds=1"]
     settings += ["federation.validation_max_worse_bpb=0.02"]  # a random base at 4.6 has little to lose
     run, _ = deploy(*settings, faults={1: times(-30.0)})
     assert parents(run, 1).keys() == {"clinical", "materials"}
-    (out,) = events(run, "client_left_out")
+    (out,) = events(run, "client_dropped")
     assert out["domain"] == "grid" and "at most 0.02 bits per byte worse, got +" in out["reason"]
 
 

@@ -23,7 +23,7 @@ from cogen.merge import Rule, merge_adapters
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 DATA = {name: f"{SEEDS / name}.jsonl" for name in ("grid", "clinical")}
-SIZES: dict[str, Any] = {"heldout_frac": 0.15, "validation_frac": 0.2, "max_tokens": 96, "block_tokens": 48}
+SIZES: dict[str, Any] = {"heldout_frac": 0.15, "validation_frac": 0.2, "max_tokens": 96, "sequence_length": 48}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folders(tiny: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
             module: Factors(torch.randn(2, d_in, generator=chance), 0.02 * torch.randn(d_out, 2, generator=chance), 1.0)
             for module, (d_out, d_in) in tiny.info.modules.items()
         }
-        Adapter(factors, tiny.info.name, tiny.info.contract).save(place / name)
+        Adapter(factors, tiny.info.name, tiny.info.fingerprint).save(place / name)
         found[name] = str(place / name)
     return found
 

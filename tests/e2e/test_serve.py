@@ -26,7 +26,7 @@ from cogen.deploy.members import Member, add_member, read_members, revoke_member
 from cogen.deploy.run import end_others
 from cogen.errors import FederationError
 from cogen.flower.superlink import flower_environment, free_port
-from cogen.flower.superlink_client import Control
+from cogen.flower.superlink_client import SuperLinkClient
 from cogen.runs import RunFolder, read_lines
 from cogen.shipped_files import shipped_app
 from tests.gate import NodeKey, wait_until
@@ -78,7 +78,7 @@ class Served:
         path.write_text(made.stdout)
         invite = read_invite(path)
         asked = {"token": invite.token, "domain": invite.domain, "public_key": key.line}
-        asked |= {"app_sha256": invite.app_sha256, "contract": invite.contract.model_dump()}
+        asked |= {"app_sha256": invite.app_sha256, "fingerprint": invite.fingerprint.model_dump()}
         trusted = ssl.create_default_context(cadata=invite.ca)
         return httpx.post(f"https://{invite.address}/enrol", json=asked, verify=trusted, timeout=60.0, trust_env=False)
 
@@ -140,8 +140,8 @@ def test_a_federation_from_its_first_start_to_a_revoked_member(
         started.append(node)
         assert wait_until(heard(served, "clinical", None), PATIENCE_SECONDS), (tmp_path / "node.log").read_text()
         assert served.states() == {"clinical": "connected", "grid": "not invited"}
-        control = Control(served.folder.flwr_home, served.folder.logs)
-        assert control.nodes() == {member.node_id: "online"}
+        superlink_client = SuperLinkClient(served.folder.flwr_home, served.folder.logs)
+        assert superlink_client.nodes() == {member.node_id: "online"}
 
         # A key that the gateway knows and SuperLink does not, is refused there.
         other = NodeKey()
@@ -159,7 +159,7 @@ def test_a_federation_from_its_first_start_to_a_revoked_member(
         _superlink(first.pid).kill()
         assert wait_until(lambda: "SuperLink started again" in served.log.read_text(), PATIENCE_SECONDS)
         assert wait_until(heard(served, "clinical", seen), PATIENCE_SECONDS)
-        assert wait_until(lambda: _nodes(control) == {member.node_id: "online"}, PATIENCE_SECONDS)
+        assert wait_until(lambda: _nodes(superlink_client) == {member.node_id: "online"}, PATIENCE_SECONDS)
 
         second = served.command("serve", str(served.config))
         assert second.returncode == 2
@@ -172,29 +172,29 @@ def test_a_federation_from_its_first_start_to_a_revoked_member(
         assert wait_until(heard(served, "clinical", seen), PATIENCE_SECONDS), (tmp_path / "node.log").read_text()
         assert read_members(served.folder.path)["clinical"].node_id == member.node_id
         assert node.poll() is None
-        _a_run_that_nobody_follows_is_ended(served, control, RunFolder(tmp_path / "run"))
+        _a_run_that_nobody_follows_is_ended(served, superlink_client, RunFolder(tmp_path / "run"))
         gone = served.command("revoke", "clinical")
         assert gone.returncode == 0
         node.wait(PATIENCE_SECONDS)  # refused with 401, Flower's node ends itself, in good order
         assert served.states()["clinical"] == "revoked"
-        assert _nodes(control).get(member.node_id) in (None, "unregistered")
+        assert _nodes(superlink_client).get(member.node_id) in (None, "unregistered")
 
 
-def _a_run_that_nobody_follows_is_ended(served: Served, control: Control, run: RunFolder) -> None:
+def _a_run_that_nobody_follows_is_ended(served: Served, superlink_client: SuperLinkClient, run: RunFolder) -> None:
     """What a killed `cogen run` leaves: Flower's run, and a server app that writes into the run folder."""
     serving = read_serving(served.folder)
     run.create(served.config.read_text())
     with shipped_app() as app:
-        run_id = control.submit(app, str(run.path))
+        run_id = superlink_client.submit(app, str(run.path))
     assert wait_until(lambda: bool(read_lines(run.events_path)), PATIENCE_SECONDS)
-    assert control.unfinished() == [run_id]
+    assert superlink_client.unfinished() == [run_id]
     assert _server_apps(serving.pid)
-    end_others(control, serving)
-    assert control.unfinished() == []
-    assert control.status(run_id) == "finished:stopped"
+    end_others(superlink_client, serving)
+    assert superlink_client.unfinished() == []
+    assert superlink_client.status(run_id) == "finished:stopped"
     assert not _server_apps(serving.pid)
     _superlink(serving.pid).kill()
-    end_others(control, serving)  # waits until it is there again
+    end_others(superlink_client, serving)  # waits until it is there again
 
 
 def _superlink(pid: int) -> psutil.Process:
@@ -210,9 +210,9 @@ def _below(pid: int, word: str) -> list[psutil.Process]:
     return [p for p in found if p.status() != psutil.STATUS_ZOMBIE and word in str(p.cmdline())]
 
 
-def _nodes(control: Control) -> dict[int, str]:
+def _nodes(superlink_client: SuperLinkClient) -> dict[int, str]:
     try:
-        return control.nodes()
+        return superlink_client.nodes()
     except FederationError:  # while SuperLink starts
         return {}
 

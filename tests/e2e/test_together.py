@@ -95,7 +95,15 @@ def test_both_resume_from_the_state_of_the_first(tiny: Base, pair: Path) -> None
 def test_the_command(tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
     """One adapter, said once. Red: every process saves and says."""
     out = tmp_path / "adapter"
-    keys = ("tokens_per_round", "block_tokens", "batch_blocks", "learning_rate", "rank", "clip_norm", "cpu_kernels")
+    keys = (
+        "tokens_per_round",
+        "sequence_length",
+        "batch_size",
+        "learning_rate",
+        "rank",
+        "max_grad_norm",
+        "cpu_kernels",
+    )
     overrides = [word for k in keys for word in ("--set", f"train.{k}={getattr(CASES['plain'], k)}")]
     overrides += ["--set", "base.precision=float32"]
     data = ("--data", f"grid={SEEDS / 'grid.jsonl'}", "--heldout-frac", 0.15, "--domain", "grid")
@@ -110,7 +118,7 @@ def test_the_command(tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("train", "--set", "train.batch_blocks=1"), "expected 2 or more blocks of a step, got train.batch_blocks = 1"),
+        (("train", "--set", "train.batch_size=1"), "expected 2 or more blocks of a step, got train.batch_size = 1"),
         (("train", "--lr-range-test"), "cannot test learning rates: expected one process, got 2"),
         (("evaluate",), "cannot run cogen evaluate: expected one process, got 2"),
     ],

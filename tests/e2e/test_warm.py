@@ -13,7 +13,7 @@ import pytest
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.errors import FederationError
-from cogen.node.prefork import can_fork, warm_argv
+from cogen.node.prefork import can_fork, prefork_argv
 from cogen.node.resident import WARM, ResidentTrainer
 from cogen.node.trainer import to_arrays
 from cogen.protocol.settings import Site, settings_for
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="forks are for Linux with
 def started(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[tuple[psutil.Process, Path]]:
     """A warm trainer of the tiny base, and its socket."""
     path = tmp_path_factory.mktemp("warm") / "trainers.sock"
-    process = subprocess.Popen(warm_argv(path, 1, str(tiny_folder), "float32", "auto"))
+    process = subprocess.Popen(prefork_argv(path, 1, str(tiny_folder), "float32", "auto"))
     assert wait_until(path.exists, 60.0)
     yield psutil.Process(process.pid), path
     process.kill()
@@ -97,7 +97,7 @@ def test_a_base_that_cannot_be_loaded_is_the_callers_to_hear_of(
     path = tmp_path / "trainers.sock"
     with (
         open(tmp_path / "log", "wb") as log,
-        subprocess.Popen(warm_argv(path, 1, str(tmp_path / "nothing"), "auto", "auto"), stderr=log) as process,
+        subprocess.Popen(prefork_argv(path, 1, str(tmp_path / "nothing"), "auto", "auto"), stderr=log) as process,
     ):
         assert wait_until(path.exists, 60.0)
         monkeypatch.setenv(WARM, str(path))

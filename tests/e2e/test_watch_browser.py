@@ -115,7 +115,7 @@ def test_texts_of_a_run_cannot_become_markup(browser: Browser, tmp_path: Path) -
         ears = Ears(page)
         page.goto(place.url)
         page.get_by_text("Waiting for a run to start here").wait_for()
-        left = {"event": "client_left_out", "round": 1, "domain": BAD, "reason": f"because {BAD}"}
+        left = {"event": "client_dropped", "round": 1, "domain": BAD, "reason": f"because {BAD}"}
         about = {"run": f"run {BAD}", "base": BAD, "domains": [BAD], "num_rounds": 1}
         events = [{"event": "run_started", **about}, {"event": "round_started", "round": 1}, left]
         time = "2026-11-22T02:00:00+00:00"

@@ -25,7 +25,7 @@ from cogen.deploy.folder import FederationFolder
 from cogen.flower.bundle import build_app
 from cogen.flower.clientapp_process import HOME_VARIABLE
 from cogen.flower.superlink import free_port
-from cogen.flower.superlink_client import Control
+from cogen.flower.superlink_client import SuperLinkClient
 from cogen.node.receipt import read_receipts
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_root
@@ -159,7 +159,7 @@ def test_a_reply_that_is_said_again_changes_nothing(stage: Stage, tiny_folder: P
     assert wait_until(lambda: say_again(stage, first, mine) == 403, 60.0)  # SuperLink ends the run a moment later
     replied = [(e["round"], e["domain"]) for e in events(made.run, "client_replied")]
     assert sorted(replied) == [(number, domain) for number in (1, 2) for domain in DOMAINS]
-    assert not events(made.run, "client_left_out")
+    assert not events(made.run, "client_dropped")
     assert weights(made.run) == weights(simulated)
 
 
@@ -187,13 +187,15 @@ def test_another_app_is_refused_by_every_domain_and_the_rounds_reason_names_its_
     made, trace = stage.town, tmp_path / "trace"
     app, folder = altered_app(tmp_path / "app", trace), FederationFolder(made.coordinator / "federation")
     digest = hashlib.sha256(build_app(app)).hexdigest()
-    made.configure("other", config_for(tiny_folder, with_data=False, roster_seconds=1, min_connected_wait_seconds=1))
+    made.configure(
+        "other", config_for(tiny_folder, with_data=False, connect_wait_seconds=1, min_connected_wait_seconds=1)
+    )
     made.run.create(load_config(made.config).to_toml())
-    control = Control(folder.flwr_home, folder.logs)
-    run_id = control.submit(app, made.run.path.name)
-    assert wait_until(lambda: control.status(run_id).startswith("finished"), PATIENCE_SECONDS)
-    assert control.status(run_id) == "finished:failed"
-    missing = events(made.run, "roster")[-1]["missing"]
+    superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
+    run_id = superlink_client.submit(app, made.run.path.name)
+    assert wait_until(lambda: superlink_client.status(run_id).startswith("finished"), PATIENCE_SECONDS)
+    assert superlink_client.status(run_id) == "finished:failed"
+    missing = events(made.run, "client_registry")[-1]["missing"]
     for domain in DOMAINS:
         assert "app refused by the domain" in missing[domain] and f"got {digest}" in missing[domain], missing
         assert f"got {digest}" in (made.home(domain) / "logs" / "clientapp.log").read_text()

@@ -21,7 +21,7 @@ import cogen.train.likelihood as likelihood
 from cogen.adapter import Adapter, Factors
 from cogen.base import Base, load_base
 from cogen.data import Document, Window, heldout_windows
-from cogen.errors import ContractMismatch, DataError
+from cogen.errors import DataError, FingerprintMismatch
 from cogen.evaluate.score import evaluate_adapters, score_windows
 from cogen.train.lora import attached
 
@@ -39,9 +39,9 @@ def stock(tiny_folder: Path) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def windows_of(base: Base, texts: Sequence[str] = TEXTS, block_tokens: int = 500) -> list[Window]:
+def windows_of(base: Base, texts: Sequence[str] = TEXTS, sequence_length: int = 500) -> list[Window]:
     documents = [Document(id=str(i), title="", text=t, source="") for i, t in enumerate(texts)]
-    return heldout_windows(documents, base.tokenizer, block_tokens, 10**6)
+    return heldout_windows(documents, base.tokenizer, sequence_length, 10**6)
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def some_adapter(base: Base, size: float, seed: int = 0) -> Adapter:
         n: Factors(torch.randn(3, i, generator=g) * size, torch.randn(o, 3, generator=g) * size, 1.0)
         for n, (o, i) in base.info.modules.items()
     }
-    return Adapter(factors, base.info.name, base.info.contract)
+    return Adapter(factors, base.info.name, base.info.fingerprint)
 
 
 def test_a_uniform_model(tiny: Base) -> None:
@@ -86,7 +86,7 @@ def test_a_uniform_model(tiny: Base) -> None:
 
 
 def test_one_token_at_a_time(tiny: Base, stock: Any) -> None:
-    """Red: the first token left out; predicted without EOS before it; characters instead of bytes."""
+    """Red: the first token dropped; predicted without EOS before it; characters instead of bytes."""
     nats = sum(
         token_by_token(stock, tiny.eos_id, tiny.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in TEXTS
     )
@@ -97,14 +97,14 @@ def test_one_token_at_a_time(tiny: Base, stock: Any) -> None:
 def test_a_document_longer_than_a_window(tiny: Base, stock: Any) -> None:
     """It is scored whole, each window from EOS. Red: only the first window counts."""
     text = TEXTS[1] * 3 + TEXTS[0] * 3
-    windows = windows_of(tiny, [text], block_tokens=16)
+    windows = windows_of(tiny, [text], sequence_length=16)
     ids = tiny.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert len(windows) > 5 and np.concatenate([w.tokens for w in windows]).tolist() == ids
     nats = sum(in_one_forward(stock, tiny.eos_id, w.tokens.tolist()) for w in windows)
     cell = score_windows(tiny, windows, "base", "grid")
     assert (cell.num_tokens, cell.num_bytes) == (len(ids), len(text.encode()))
     assert cell.bits_per_byte == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-5)
-    whole = score_windows(tiny, windows_of(tiny, [text], block_tokens=10**4), "base", "grid")
+    whole = score_windows(tiny, windows_of(tiny, [text], sequence_length=10**4), "base", "grid")
     assert whole.bits_per_byte != pytest.approx(cell.bits_per_byte, rel=1e-3)
 
 
@@ -125,7 +125,7 @@ def test_how_windows_are_grouped_does_not_matter(
     tiny: Base, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
 ) -> None:
     """Red: windows of a batch see each other; the last batch is dropped."""
-    windows = windows_of(tiny, block_tokens=24)
+    windows = windows_of(tiny, sequence_length=24)
     expected = score_windows(tiny, windows, "base", "grid")
     seen: list[int] = []
     monkeypatch.setattr(likelihood, "BATCH_TOKENS", batch_tokens)
@@ -157,9 +157,9 @@ def test_rows_columns_and_their_order(tiny: Base) -> None:
 
 
 def test_an_adapter_of_another_base_is_refused_before_anything_is_scored(tiny: Base) -> None:
-    other = replace(some_adapter(tiny, 0.1), contract=replace(tiny.info.contract, weights="f" * 64))
+    other = replace(some_adapter(tiny, 0.1), fingerprint=replace(tiny.info.fingerprint, weights="f" * 64))
     told: list[Any] = []
-    with pytest.raises(ContractMismatch, match=r"got ffffffffffff \(theirs\)"):
+    with pytest.raises(FingerprintMismatch, match=r"got ffffffffffff \(theirs\)"):
         evaluate_adapters(
             tiny,
             {"mine": some_adapter(tiny, 0.1), "theirs": other},

@@ -52,7 +52,7 @@ def one_by_one(model: Any, pair: Continuation) -> float:
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 2048])
 def test_one_token_at_a_time(tiny: Base, stock: Any, monkeypatch: pytest.MonkeyPatch, batch_tokens: int) -> None:
-    """Red: the context's tokens counted; the first token left out; an order that is not undone; EOS in front."""
+    """Red: the context's tokens counted; the first token dropped; an order that is not undone; EOS in front."""
     monkeypatch.setattr(continuation, "BATCH_TOKENS", batch_tokens)
     pairs, seen = pairs_of(tiny), list[int]()
     assert len({p.num_tokens for p in pairs}) == 4

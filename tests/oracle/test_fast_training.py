@@ -213,7 +213,7 @@ def test_what_is_not_known_stays_as_it_is(counted: list[str]) -> None:
 
 
 def test_everything_is_put_back() -> None:
-    """Also after an error. Red: the loop over `replaced` left out."""
+    """Also after an error. Red: the loop over `replaced` dropped."""
     import transformers.models.llama.modeling_llama as home
 
     model, rotary = llama(), home.apply_rotary_pos_emb
@@ -320,7 +320,7 @@ def test_narrow_weights_are_not_rounded() -> None:
 def test_unlikely_tokens_enter_the_heads_gradient_by_their_mean_row(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tenth of the mass is in columns left out. Red: without the mean row; the targets' own mass in it."""
+    """A tenth of the mass is in columns dropped. Red: without the mean row; the targets' own mass in it."""
     monkeypatch.setattr(head, "COLUMNS", 8)
     monkeypatch.setattr(head, "UNLIKELY", 3e-3)
     generator = torch.Generator().manual_seed(0)

@@ -24,7 +24,7 @@ from cogen.adapter import Factors
 from cogen.base import Base, load_base
 from cogen.config import Train
 from cogen.data.pack import IGNORE
-from cogen.errors import BaseModelError, ContractMismatch
+from cogen.errors import BaseModelError, FingerprintMismatch
 from cogen.four_bit import four_bit_options
 from cogen.train.attention import segment_attention
 from cogen.train.fused_loss import can_fuse, fused_loss, head_loss
@@ -81,7 +81,7 @@ def test_one_kernel_is_a_call_for_each(
 
 
 def test_torch_takes_the_call() -> None:
-    """The real kernel's signature and shapes, forward and backward, without data. Red: enable_gqa left out."""
+    """The real kernel's signature and shapes, forward and backward, without data. Red: enable_gqa dropped."""
     q = torch.empty(1, 4, 14, 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
     k = torch.empty(1, 2, 14, 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
     out = varlen_attention(q, k, k, (5, 9), 0.3)
@@ -181,14 +181,14 @@ def test_factors_fit_packed_weights(tiny_folder: Path) -> None:
         assert (a.dtype, b.dtype) == (torch.float32, torch.float32) and torch.equal(a.cpu(), factors[name].a)
     wrong = {name: Factors(torch.zeros(4, 1), torch.zeros(768, 4), 2.0)}
     with (
-        pytest.raises(ContractMismatch, match=r"expected model.layers.1.mlp.down_proj \(32, 48\)"),
+        pytest.raises(FingerprintMismatch, match=r"expected model.layers.1.mlp.down_proj \(32, 48\)"),
         attached(base.model, wrong),
     ):
         pass
 
 
 def test_four_bits_are_another_precision(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A saved state and judged documents are of one precision. Red: the dtype alone, which is that of the rest."""
+    """A saved state and scored documents are of one precision. Red: the dtype alone, which is that of the rest."""
     assert tiny.precision == "torch.float32"
     monkeypatch.setattr(tiny.model, "is_loaded_in_4bit", True, raising=False)
     assert replace(tiny).precision == "nf4"

@@ -47,7 +47,7 @@ def reference(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, 
 @pytest.mark.parametrize("ignored", [(), (0, 4, 10), (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)], ids=["none", "some", "but-one"])
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_value_and_gradient(chunk: int, ignored: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Red: the mean over all tokens; the one-hot left out of the gradient; the mean within each chunk."""
+    """Red: the mean over all tokens; the one-hot dropped of the gradient; the mean within each chunk."""
     hidden, weight, targets = case(dtype, ignored)
     expected, gradient = reference(hidden, weight, targets)
     loss = chunked_loss(hidden, weight, targets, chunk)

@@ -16,7 +16,7 @@ from cogen.config import Train
 from cogen.data.pack import train_batch
 from cogen.errors import AdapterError, MergeError
 from cogen.merge import merge_adapters, regmean
-from cogen.train.gram import Sketch, collect_grams
+from cogen.train.gram import Checksum, collect_grams
 from cogen.train.lora import init_factors
 from cogen.train.mixture import make_stream, read_mixture
 from tests.shell import Cogen, refused
@@ -42,7 +42,7 @@ def dense(gram: Gram | None) -> Tensor:
 
 
 def test_it_is_the_formula_and_the_minimum() -> None:
-    """Red: the ridge is left out of A G. Red: sqrt(w) in place of w for the rows. Red: rho of the last part alone."""
+    """Red: the ridge is dropped of A G. Red: sqrt(w) in place of w for the rows. Red: rho of the last part alone."""
     parts, weights = [part(i) for i in range(3)], [0.2, 0.3, 0.5]
     whole = sum((w * dense(f.gram) for w, f in zip(weights, parts, strict=True)), torch.zeros(()))
     right = sum((w * f.delta() @ dense(f.gram) for w, f in zip(weights, parts, strict=True)), torch.zeros(()))
@@ -68,15 +68,15 @@ def test_where_all_see_the_same_it_is_the_mean() -> None:
     torch.testing.assert_close(regmean(parts, [1 / 3] * 3).delta(), mean, rtol=1e-9, atol=1e-9)
 
 
-def test_a_sketch_wide_enough_is_exact_and_keeps_the_trace() -> None:
+def test_a_checksum_wide_enough_is_exact_and_keeps_the_trace() -> None:
     """Red: the ridge is not taken off the directions. Red: sums are not divided by the number of rows."""
     x = torch.randn(300, 12) @ torch.randn(12, 12)
-    sketch = Sketch(12, 8, seed=1)
+    checksum = Checksum(12, 8, seed=1)
     for rows in (x[:100], x[100:].reshape(2, 100, 12)):
-        sketch.add(rows)
+        checksum.add(rows)
     exact = (x.T @ x / 300).double()
     values, vectors = torch.linalg.eigh(exact)
-    found = sketch.gram()
+    found = checksum.gram()
     assert found.directions.shape == (8, 12)
     approximate = found.directions.double().T @ found.directions.double() + found.ridge * torch.eye(12)
     assert float(approximate.trace()) == pytest.approx(float(exact.trace()), rel=1e-4)
@@ -86,13 +86,13 @@ def test_a_sketch_wide_enough_is_exact_and_keeps_the_trace() -> None:
     torch.testing.assert_close(approximate, leading + rest, rtol=1e-3, atol=1e-3)
 
 
-def test_a_narrow_sketch_finds_the_directions_that_matter() -> None:
+def test_a_narrow_checksum_finds_the_directions_that_matter() -> None:
     """Three strong directions of 200 under noise. Red: Omega is not random (unit vectors)."""
     strong = torch.linalg.qr(torch.randn(200, 3)).Q
     x = 5.0 * torch.randn(4000, 3) @ strong.T + 0.1 * torch.randn(4000, 200)
-    sketch = Sketch(200, 4, seed=2)
-    sketch.add(x)
-    found = sketch.gram()
+    checksum = Checksum(200, 4, seed=2)
+    checksum.add(x)
+    found = checksum.gram()
     kept = found.directions @ strong
     assert float(kept.square().sum() / found.directions.square().sum()) > 0.99
     assert 0.01 < found.ridge < 0.0125  # the approximation lies below the matrix, so a little is left over
@@ -100,7 +100,7 @@ def test_a_narrow_sketch_finds_the_directions_that_matter() -> None:
 
 def test_the_statistics_are_of_what_a_layer_sees(tiny: Base) -> None:
     """The input of layer 0 follows from the embedding alone. Red: the EOS-shifted targets are fed. Red: one block."""
-    settings = Train(block_tokens=32, rank=2)
+    settings = Train(sequence_length=32, rank=2)
     stream = make_stream(read_mixture(tiny, {"grid": SEEDS / "grid.jsonl"}, settings, 0.15), settings, 3)
     seen: list[int] = []
     grams = collect_grams(tiny, init_factors(tiny.info.modules, 2, 2.0, 0), stream, 3, on_block=seen.append)
@@ -124,7 +124,7 @@ def test_trained_with_gram_and_merged(cogen: Cogen, tiny_folder: Path) -> None:
     for domain in ("grid", "clinical"):
         code, _, err = cogen(
             "train", "--base", tiny_folder, "--data", SEEDS / f"{domain}.jsonl", "--domain", domain, "--out", domain,
-            "--tokens", 256, "--set", "train.block_tokens=64", "--set", "train.learning_rate=0.01", "--gram",
+            "--tokens", 256, "--set", "train.sequence_length=64", "--set", "train.learning_rate=0.01", "--gram",
         )  # fmt: skip
         assert code == 0, err
     manifest = json.loads(Path("grid/cogen.json").read_text())

@@ -20,7 +20,7 @@ from cogen.train.attention import use_segment_attention
 from cogen.train.gradient_checkpointing import recomputed
 from cogen.train.lora import attached
 
-SETTINGS = Train(block_tokens=8, rank=3)
+SETTINGS = Train(sequence_length=8, rank=3)
 LENGTHS = ((40, 8), (5, 3, 20, 20), (1, 1, 2, 44), (24, 24))
 
 
@@ -86,7 +86,7 @@ def gradients(base: Base, parts: Sequence[Batch], anew: bool = False) -> tuple[l
     }
     peak = [0]
     use_segment_attention(base.model)
-    settings = SETTINGS.model_copy(update={"clip_norm": float("inf")})
+    settings = SETTINGS.model_copy(update={"max_grad_norm": float("inf")})
     with attached(base.model, factors) as live, recomputed(base.model, anew), bytes_kept(peak):
         recorder = Recorder([p for pair in live.values() for p in pair])
         loss = loop._step(loop.make_accelerator(), base.model, recorder, parts, 0.1, settings)
@@ -139,5 +139,5 @@ def test_recomputation_leaves_the_model_as_it_was(tiny: Base) -> None:
 
 def test_an_architecture_without_it_is_refused(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(tiny.model), "supports_gradient_checkpointing", False)
-    with pytest.raises(BaseModelError, match=r"Leave train\.checkpoint_activations off"), recomputed(tiny.model, True):
+    with pytest.raises(BaseModelError, match=r"Leave train\.gradient_checkpointing off"), recomputed(tiny.model, True):
         pass

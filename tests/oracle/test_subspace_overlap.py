@@ -145,7 +145,7 @@ def test_the_mean_keeps_the_energy_of_its_dense_svd(seed: int) -> None:
 @law
 @given(st.integers(0, 10**6))
 def test_averaging_factors_is_off_by_the_dense_cross_terms(seed: int) -> None:
-    """Red: scalings are left out of B."""
+    """Red: scalings are dropped of B."""
     generator = torch.Generator().manual_seed(seed)
     scalings = (0.5, 1.0, 3.0)
     adapters = [Adapter({m: update(generator, (6, 8), 2, s) for m in "xy"}, "") for s in scalings]

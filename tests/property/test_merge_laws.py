@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cogen.adapter import Adapter, Factors, Gram
 from cogen.merge import (
-    aggregate_increments,
+    aggregate_updates,
     compress,
     core_space,
     from_core,
@@ -207,8 +207,10 @@ def test_core_space_loses_nothing(seed: int, shape: tuple[int, int], ranks: list
 
 @law
 @given(SEED, SHAPE, st.sampled_from([1.0, 0.6, 1.3]), st.integers(1, 9))
-def test_increments_are_the_dense_sum(seed: int, shape: tuple[int, int], server_scale: float, rank: int) -> None:
-    """Red: `kept` ignores server_scale. Red: `>=` in place of `>` (one direction too many)."""
+def test_increments_are_the_dense_sum(
+    seed: int, shape: tuple[int, int], server_learning_rate: float, rank: int
+) -> None:
+    """Red: `kept` ignores server_learning_rate. Red: `>=` in place of `>` (one direction too many)."""
     current = compress(update(seed, shape, 5), None, scaling=2.0).factors
     starts = [leading(current, r)[0] for r in (1, 3, 9, 9)]
     trained = [update(seed + i, shape, f.rank) for i, f in enumerate(starts)]
@@ -216,11 +218,11 @@ def test_increments_are_the_dense_sum(seed: int, shape: tuple[int, int], server_
     weights = [5.0, 1.0, 2.0, 2.0]
     dense = current.delta()
     for w, f, s in zip(weights, trained, starts, strict=True):
-        dense = dense + server_scale * w / 10 * (f.delta() - s.delta())
-    whole = aggregate_increments(current, trained, weights, 99, server_scale)
+        dense = dense + server_learning_rate * w / 10 * (f.delta() - s.delta())
+    whole = aggregate_updates(current, trained, weights, 99, server_learning_rate)
     assert close(whole.factors.delta(), dense) and whole.factors.scaling == 2.0
     values = torch.linalg.svdvals(dense)
-    cut = aggregate_increments(current, trained, weights, rank, server_scale)
+    cut = aggregate_updates(current, trained, weights, rank, server_learning_rate)
     assert cut.factors.rank == min(rank, *shape)
     assert abs(cut.energy_cut_frac - float(values[rank:].square().sum() / values.square().sum())) < 1e-10
 
@@ -249,7 +251,7 @@ def test_increments_keep_what_the_small_clients_never_had() -> None:
     start = compress(update(1, (40, 32), 16), None, scaling=2.0).factors
     kept, naive, beyond = start, start, tail_energy(start, 4)
     for _ in range(3):
-        kept = aggregate_increments(kept, [leading(kept, r)[0] for r in ranks], weights, 16).factors
+        kept = aggregate_updates(kept, [leading(kept, r)[0] for r in ranks], weights, 16).factors
         naive = compress(mean([leading(naive, r)[0] for r in ranks], [0.25] * 4), 16, 2.0).factors
     assert close(kept.delta(), start.delta(), 1e-12)
     assert tail_energy(kept, 4) == pytest.approx(beyond, rel=1e-12)

@@ -28,7 +28,7 @@ def law(test: Callable[..., None]) -> Any:
 class Numbered:
     """Block i of two tokens: the stream's own number and i."""
 
-    block_tokens = 2
+    sequence_length = 2
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -149,7 +149,7 @@ def test_the_order_depends_on_the_seed_and_the_epoch() -> None:
 def test_interleaved_streams_take_equal_turns(lengths: list[list[int]], block: int, seed: int, num_turns: int) -> None:
     streams = [PackedStream(numbered(own, first=1 + 1000 * n), block, seed) for n, own in enumerate(lengths)]
     mixed = InterleavedStream(streams)
-    assert mixed.block_tokens == block
+    assert mixed.sequence_length == block
     for n in range(num_turns * len(streams)):
         turn, which = n // len(streams), n % len(streams)
         assert [s.tolist() for s in mixed.segments(n)] == [s.tolist() for s in streams[which].segments(turn)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cogen.adapter import Factors
 from cogen.errors import MergeError
-from cogen.merge import Robust, Trained, aggregate_increments, compress, inner_products, leading, server_step, weigh
+from cogen.merge import Robust, TrainedFactors, aggregate_updates, compress, inner_products, leading, server_step, weigh
 from cogen.merge.server_step import ServerOptimizer
 
 SHAPES = {"x": (9, 12), "y": (5, 4)}
@@ -26,7 +26,7 @@ kinds = st.sampled_from(["none", "clip", "median", "krum"])
 
 
 def client(seed: int, size: float = 1.0) -> Client:
-    """An increment of both modules; its rank depends on the seed."""
+    """A client update of both modules; its rank depends on the seed."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name, (d_out, d_in) in SHAPES.items():
@@ -75,7 +75,7 @@ def shares(seed: int, count: int) -> list[float]:
 @laws
 @given(seeds, st.integers(2, 6))
 def test_inner_products_are_those_of_the_matrices(seed: int, count: int) -> None:
-    """Red: scalings are left out. Red: only the diagonal is summed."""
+    """Red: scalings are dropped. Red: only the diagonal is summed."""
     clients = good(seed, count)
     vectors = torch.stack([dense(c) for c in clients])
     assert torch.allclose(gram_of(clients), vectors @ vectors.T, rtol=1e-10, atol=1e-9)
@@ -96,7 +96,7 @@ def test_order_does_not_matter(seed: int, count: int, kind: Any) -> None:
 def test_identical_clients_give_what_each_of_them_sent(seed: int, size: float, kind: Any) -> None:
     """Whatever the size, and in whatever factors they sent it.
 
-    Red: krum takes the rounding of equal increments for a distance and picks among them.
+    Red: krum takes the rounding of equal client updates for a distance and picks among them.
     """
     one, counts = client(seed, size), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     same = [turned(one, i) for i in range(6)]
@@ -136,7 +136,7 @@ def test_clipping_bounds_what_one_client_can_do(
 
 
 def test_clipping_by_hand() -> None:
-    """Norms 1, 2, 8: the median is 2. Red: the bound is the mean norm. Red: small increments are scaled up."""
+    """Norms 1, 2, 8: the median is 2. Red: the bound is the mean norm. Red: small client updates are scaled up."""
     gram = torch.diag(torch.tensor([1.0, 4.0, 64.0], dtype=torch.float64))
     assert weigh(gram, [1, 1, 2], Robust("clip")).scales == [1.0, 1.0, 0.25]
     assert weigh(gram, [1, 1, 2], Robust("clip", clip=2.0)).scales == [1.0, 1.0, 0.5]
@@ -195,18 +195,18 @@ def test_krum_is_the_rule_of_its_paper(seed: int, numbers: tuple[int, int], size
 
 
 def test_krum_needs_enough_increments() -> None:
-    with pytest.raises(MergeError, match=r"at least 7 increments with robust_f = 2, got 6"):
+    with pytest.raises(MergeError, match=r"at least 7 client updates with num_byzantine = 2, got 6"):
         weigh(gram_of(good(1, 6)), [1.0] * 6, Robust("krum", num_bad=2))
 
 
 @pytest.mark.parametrize("kind", ["none", "momentum", "nesterov", "adam"])
 def test_scales_and_starts_in_the_servers_step(kind: Any) -> None:
-    """One scaled increment, one taken against older factors. Red: the scale acts on the factors too. Red: the start
+    """One scaled client update, one taken against older factors. Red: the scale acts on the factors too. Red: the start
     is taken for the current one."""
     current = compress(client(7)["x"], None, 2.0).factors
     older = compress(client(8)["x"], None, 2.0).factors
     plain, scaled, late = (client(seed)["x"] for seed in (3, 4, 5))
-    given = [plain, Trained(scaled, scale=0.25), Trained(late, start=older)]
+    given = [plain, TrainedFactors(scaled, scale=0.25), TrainedFactors(late, start=older)]
     made, _ = server_step(current, given, [1, 2, 5], 9, ServerOptimizer(kind, 0.7, 0.0, 0.5))
     mean = sum(
         (
@@ -218,5 +218,5 @@ def test_scales_and_starts_in_the_servers_step(kind: Any) -> None:
     wanted = current.delta() + 0.7 * mean
     assert float((made.factors.delta() - wanted).norm()) < 1e-9 * float(wanted.norm())
     if kind == "none":
-        again = aggregate_increments(current, given, [1, 2, 5], 9, 0.7)
+        again = aggregate_updates(current, given, [1, 2, 5], 9, 0.7)
         assert torch.equal(again.factors.a, made.factors.a)

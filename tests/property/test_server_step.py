@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cogen.adapter import Adapter, Factors
-from cogen.merge import Rule, aggregate_increments, compress, leading, merge_adapters, stack
-from cogen.merge.procrustes import turn
+from cogen.merge import Rule, aggregate_updates, compress, leading, merge_adapters, stack
+from cogen.merge.procrustes import procrustes_align
 from cogen.merge.server_step import ServerOptimizer, ServerState, server_step
 
 SHAPE = (9, 12)
@@ -67,9 +67,9 @@ def test_a_step_in_factors_is_the_step_on_matrices(kind: Any) -> None:
 
 
 def test_without_momentum_every_optimiser_is_the_plain_step() -> None:
-    """At mu = 0; adam in the first round. Red: the bias correction is left out."""
+    """At mu = 0; adam in the first round. Red: the bias correction is dropped."""
     current, trained = compress(update(1, 4), None, 2.0).factors, [update(i, 3) for i in (2, 3)]
-    plain = aggregate_increments(current, trained, [1, 3], 9, 0.5).factors.delta()
+    plain = aggregate_updates(current, trained, [1, 3], 9, 0.5).factors.delta()
     for kind in ("momentum", "nesterov", "adam"):
         made, _ = server_step(current, trained, [1, 3], 9, ServerOptimizer(kind, 0.5, 0.0, 0.5))  # type: ignore[arg-type]
         assert off(made.factors.delta(), plain) < 1e-9
@@ -88,7 +88,7 @@ def test_clients_that_learnt_nothing_leave_everything_where_it_was() -> None:
 def test_turned_factors_are_the_same_update_and_closer(seed: int, borders: tuple[int, ...]) -> None:
     """Red: G in place of G^T on one side. Red: borders are ignored."""
     new, old = (compress(update(seed + i, 6), None, 2.0).factors for i in (0, 1))
-    turned = turn(new, old, borders)
+    turned = procrustes_align(new, old, borders)
     assert off(turned.delta(), new.delta()) < 1e-10
     for rank in (b for b in borders if b < 6):
         assert off(leading(turned, rank)[0].delta(), leading(new, rank)[0].delta()) < 1e-10
@@ -108,10 +108,10 @@ def test_a_rotation_of_the_old_factors_is_undone() -> None:
     """Red: D is left in G."""
     old = compress(update(3, 5), None, 2.0).factors
     g = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64)).Q
-    back = turn(Factors(g.T @ old.a, old.b @ g, 2.0), old)
+    back = procrustes_align(Factors(g.T @ old.a, old.b @ g, 2.0), old)
     assert off(back.a, old.a) < 1e-10 and off(back.b, old.b) < 1e-10
     other = compress(update(4, 3), None, 2.0).factors
-    assert turn(other, old) is other
+    assert procrustes_align(other, old) is other
 
 
 @pytest.mark.parametrize("options", [{"method": "tsv_m"}, {"method": "ties", "density": 0.5}, {"calibrate": "pico"}])
@@ -119,7 +119,7 @@ def test_a_rotation_of_the_old_factors_is_undone() -> None:
 def test_a_rule_acts_on_what_the_clients_added(options: dict[str, Any], kind: Any) -> None:
     """From nothing, in one round, it is the merge of the experts; later, `current` stays beside it.
 
-    Red: the rule gets the trained factors instead of the increments. Red: weights are left out.
+    Red: the rule gets the trained factors instead of the client updates. Red: weights are dropped.
     """
     rule, optimizer = Rule(**options), ServerOptimizer(kind, 0.7, 0.5)
     trained = [update(i, r) for i, r in ((2, 3), (3, 4), (4, 2))]

@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from cogen.adapter import Adapter, Contract, Factors, factor_digest
+from cogen.adapter import Adapter, Factors, Fingerprint, factor_digest
 from cogen.base import Base
-from cogen.errors import AdapterError, ContractMismatch
+from cogen.errors import AdapterError, FingerprintMismatch
 from cogen.train.lora import attached
 
 WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "cogen.json"
 TOKENS = (torch.arange(2 * 9).reshape(2, 9) * 37 + 5) % 512
-CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
+FINGERPRINT = Fingerprint("a" * 64, "b" * 64, "c" * 64)
 Q = "model.layers.0.self_attn.q_proj"
 PLAIN = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]}
 
@@ -61,7 +61,7 @@ def small() -> dict[str, Factors]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sound adapter on disk."""
-    Adapter(small(), "mine", CONTRACT, {"domain": "grid", "num_tokens": 7}).save(tmp_path / "adapter")
+    Adapter(small(), "mine", FINGERPRINT, {"domain": "grid", "num_tokens": 7}).save(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
@@ -83,11 +83,11 @@ def test_save_and_load_give_every_bit_back(tmp_path: Path) -> None:
     odd = small()
     name = next(iter(odd))
     odd[name].a[0, :4] = torch.tensor([-0.0, 1e-45, 3.4e38, 1 / 3])
-    adapter = Adapter(odd, "org/base", CONTRACT, {"domain": "grid", "num_tokens": 7, "parents": ["x"]})
+    adapter = Adapter(odd, "org/base", FINGERPRINT, {"domain": "grid", "num_tokens": 7, "parents": ["x"]})
     adapter.save(tmp_path / "a")
     found = Adapter.load(tmp_path / "a")
     assert factor_digest(found.factors) == factor_digest(adapter.factors)
-    assert (found.base_name, found.contract, found.rank) == ("org/base", CONTRACT, 5)
+    assert (found.base_name, found.fingerprint, found.rank) == ("org/base", FINGERPRINT, 5)
     assert found.manifest == adapter.manifest
     found.save(tmp_path / "b")
     for written in (WEIGHTS, CONFIG, MANIFEST):
@@ -103,8 +103,8 @@ def test_scaling_survives_the_way_through_alpha(tmp_path: Path, scaling: float, 
 
 
 def test_peft_loads_it_and_gives_the_logits_of_attached(tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
-    """Ranks and scalings differ by module. Red: alpha_pattern left out of the config."""
-    adapter = Adapter(noise(tiny.info.modules), str(tiny_folder), tiny.info.contract)
+    """Ranks and scalings differ by module. Red: alpha_pattern dropped of the config."""
+    adapter = Adapter(noise(tiny.info.modules), str(tiny_folder), tiny.info.fingerprint)
     adapter.save(tmp_path / "a")
     plain = stock(tiny_folder)
     with attached(plain, adapter.factors):
@@ -139,7 +139,7 @@ def test_pefts_own_folder_is_read_as_peft_reads_it(config: Any, tiny: Base, tiny
     for name, f in found.factors.items():
         assert f.scaling == pytest.approx(layers[name].scaling["default"], rel=1e-12)
         torch.testing.assert_close(f.delta(), layers[name].get_delta_weight("default"), rtol=1e-5, atol=1e-6)
-    assert found.contract is None and found.manifest == {}
+    assert found.fingerprint is None and found.manifest == {}
     tiny.info.require(found, "peft")
     expected, plain = logits(model), stock(tiny_folder)
     with attached(plain, found.factors):
@@ -282,17 +282,17 @@ def test_factors_that_are_not_the_manifests_are_refused(folder: Path) -> None:
 def test_a_manifest_of_another_format_is_refused(folder: Path) -> None:
     edit(folder / MANIFEST, format=2)
     assert f"expected {MANIFEST} of format 1" in refused(folder)
-    edit(folder / MANIFEST, format=1, contract={"weights": "only"})
+    edit(folder / MANIFEST, format=1, fingerprint={"weights": "only"})
     assert MANIFEST in refused(folder)
 
 
 @pytest.mark.parametrize("part", ["weights", "tokenizer", "modules"])
 def test_a_mismatch_says_what_and_where(part: str) -> None:
-    other = replace(CONTRACT, **{part: "f" * 64})
-    CONTRACT.require(replace(CONTRACT), "round 2")
-    with pytest.raises(ContractMismatch) as error:
-        CONTRACT.require(other, "domain 'clinical'")
-    mine = getattr(CONTRACT, part)[:12]
+    other = replace(FINGERPRINT, **{part: "f" * 64})
+    FINGERPRINT.require(replace(FINGERPRINT), "round 2")
+    with pytest.raises(FingerprintMismatch) as error:
+        FINGERPRINT.require(other, "domain 'clinical'")
+    mine = getattr(FINGERPRINT, part)[:12]
     assert f"expected base {part} {mine}, got ffffffffffff (domain 'clinical')" in str(error.value)
 
 
@@ -304,7 +304,7 @@ def flipped(tensor: Tensor, index: int) -> Tensor:
 
 
 def test_the_digest_feels_every_bit() -> None:
-    """Red: only A hashed; rounding before hashing; the scaling or the name left out."""
+    """Red: only A hashed; rounding before hashing; the scaling or the name dropped."""
     factors = small()
     digests = {factor_digest(factors)}
     tries = 1

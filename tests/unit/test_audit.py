@@ -11,16 +11,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogen.adapter import Adapter, Contract, Factors
+from cogen.adapter import Adapter, Factors, Fingerprint
 from cogen.analysis.adapter_checks import audit
 from cogen.analysis.diagnose import diagnose
 from cogen.analysis.diagnosis import Finding
-from cogen.analysis.outliers import concentration, judge
+from cogen.analysis.outliers import concentration, find_outliers
 
 NAMES = ["clinical", "grid", "materials", "education", "construction"]
 SHAPES = {"q_proj": (32, 32), "v_proj": (16, 32), "up_proj": (48, 32), "down_proj": (32, 48)}
 MODULES = {f"layers.{i}.{kind}": shape for i in range(3) for kind, shape in SHAPES.items()}
-OURS = Contract("w1", "t1", "m1")
+OURS = Fingerprint("w1", "t1", "m1")
 
 
 def clean(seed: int, ranks: tuple[int, ...] = (4, 8, 8, 16, 2), decay: float = 0.0) -> list[Adapter]:
@@ -135,10 +135,10 @@ def test_concentration_by_hand() -> None:
 def test_adapters_that_cannot_be_read_are_no_cohort() -> None:
     """Red: they count as zero, and are said to have never been trained."""
     spectra = [{"x": (2.0, 1.0)}, {"x": (2.1, 1.0)}, {"x": (2.2, 1.0)}, {}]
-    assert judge(spectra, NAMES[:4]) == []
+    assert find_outliers(spectra, NAMES[:4]) == []
 
 
-# --- contract, modules, numbers
+# --- fingerprint, modules, numbers
 
 
 def test_factors_that_are_not_finite_are_named_and_left_out() -> None:
@@ -164,18 +164,18 @@ def test_factors_that_are_not_finite_are_named_and_left_out() -> None:
     assert whole.to_json()
 
 
-def test_contracts_are_held_against_each_other() -> None:
-    """Red: the first contract is the usual one."""
+def test_fingerprints_are_held_against_each_other() -> None:
+    """Red: the first fingerprint is the usual one."""
     group = clean(9)
-    group[0] = replace(group[0], contract=Contract("w2", "t1", "m1"))
-    group[3] = replace(group[3], contract=None)
+    group[0] = replace(group[0], fingerprint=Fingerprint("w2", "t1", "m1"))
+    group[3] = replace(group[3], fingerprint=None)
     found = audit(group, NAMES)
     assert [(f.adapter, f.kind, f.level) for f in found] == [
-        ("clinical", "contract", "problem"),
-        ("education", "contract", "note"),
+        ("clinical", "fingerprint", "problem"),
+        ("education", "fingerprint", "note"),
     ]
     assert "weights differ" in found[0].text
-    (alone,) = audit([replace(a, contract=None) for a in group], NAMES)
+    (alone,) = audit([replace(a, fingerprint=None) for a in group], NAMES)
     assert (alone.adapter, alone.level) == ("", "note")
 
 
@@ -193,7 +193,7 @@ def test_modules_that_are_missing_or_of_another_shape() -> None:
     ]
     assert "(31, 32), not (32, 32)" in found[0].text
     assert diagnose(group, NAMES).findings == tuple(found)
-    unsigned = audit([replace(a, contract=None) for a in group], NAMES)
+    unsigned = audit([replace(a, fingerprint=None) for a in group], NAMES)
     assert ("grid", "modules", "problem") in [(f.adapter, f.kind, f.level) for f in unsigned]
 
 

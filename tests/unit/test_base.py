@@ -1,4 +1,4 @@
-"""Base models on disk: what their contract feels and does not feel, and every way one can be unusable.
+"""Base models on disk: what their fingerprint feels and does not feel, and every way one can be unusable.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 import cogen.base
 from cogen.adapter import Adapter, Factors
 from cogen.base import Base, compute_dtype, describe_base, load_base
-from cogen.errors import BaseModelError, ContractMismatch
+from cogen.errors import BaseModelError, FingerprintMismatch
 
 BLOCK = {
     "self_attn.q_proj": (32, 32),
@@ -72,7 +72,7 @@ def other_tokenizer(folder: Path) -> None:
 
 
 def test_modules_are_all_linear_layers_but_the_head(tiny: Base) -> None:
-    """Red: (d_in, d_out); the head not left out."""
+    """Red: (d_in, d_out); the head not dropped."""
     assert tiny.info.modules == {f"model.layers.{i}.{n}": s for i in range(2) for n, s in BLOCK.items()}
     for name, shape in tiny.info.modules.items():
         assert tuple(tiny.model.get_submodule(name).weight.shape) == shape
@@ -85,22 +85,22 @@ def test_a_head_of_its_own_is_no_module_either(copied: Path, tiny: Base) -> None
     assert describe_base(str(copied)).modules == tiny.info.modules
 
 
-def test_layout_of_the_files_is_not_in_the_contract(tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
+def test_layout_of_the_files_is_not_in_the_fingerprint(tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
     """Red: hash the files."""
     folder = resharded(tiny_folder, tmp_path / "shards")
     assert len(list(folder.glob("*.safetensors"))) > 3
     found = describe_base(str(folder))
-    assert found.contract == tiny.info.contract and found.modules == tiny.info.modules
+    assert found.fingerprint == tiny.info.fingerprint and found.modules == tiny.info.modules
     assert describe_base(str(folder)) == found, "read from the cache"
 
 
-def test_order_of_the_files_is_not_in_the_contract_either(tiny: Base, copied: Path) -> None:
+def test_order_of_the_files_is_not_in_the_fingerprint_either(tiny: Base, copied: Path) -> None:
     """Red: hash the tensors in the order of the files."""
     tensors = load_file(copied / "model.safetensors")
     (copied / "model.safetensors").unlink()
     for i, key in enumerate(sorted(tensors, reverse=True)):
         save_file({key: tensors[key]}, copied / f"model-{i:05d}.safetensors")
-    assert describe_base(str(copied)).contract == tiny.info.contract
+    assert describe_base(str(copied)).fingerprint == tiny.info.fingerprint
 
 
 def test_one_bit_of_one_weight_is_another_base(tiny: Base, copied: Path) -> None:
@@ -111,53 +111,55 @@ def test_one_bit_of_one_weight_is_another_base(tiny: Base, copied: Path) -> None
         bits[31, 47] ^= 1
 
     change_weights(copied, flip)
-    theirs = describe_base(str(copied)).contract
-    assert theirs == replace(tiny.info.contract, weights=theirs.weights) != tiny.info.contract
+    theirs = describe_base(str(copied)).fingerprint
+    assert theirs == replace(tiny.info.fingerprint, weights=theirs.weights) != tiny.info.fingerprint
 
 
 def test_another_tokenizer_is_another_base(tiny: Base, copied: Path) -> None:
     """Red: the tokenizer's digest made of its length and EOS."""
     other_tokenizer(copied)
-    theirs = describe_base(str(copied)).contract
-    assert theirs == replace(tiny.info.contract, tokenizer=theirs.tokenizer) != tiny.info.contract
+    theirs = describe_base(str(copied)).fingerprint
+    assert theirs == replace(tiny.info.fingerprint, tokenizer=theirs.tokenizer) != tiny.info.fingerprint
 
 
-def test_a_contract_that_is_remembered_is_of_these_files(tiny: Base, copied: Path) -> None:
+def test_a_fingerprint_that_is_remembered_is_of_these_files(tiny: Base, copied: Path) -> None:
     """Red: remember it by the weight files alone: a tokenizer exchanged in place then goes unseen."""
-    before = describe_base(str(copied)).contract
-    assert before == tiny.info.contract
+    before = describe_base(str(copied)).fingerprint
+    assert before == tiny.info.fingerprint
     other_tokenizer(copied)
-    assert describe_base(str(copied)).contract.tokenizer != before.tokenizer
+    assert describe_base(str(copied)).fingerprint.tokenizer != before.tokenizer
     change_weights(copied, lambda t: t["model.norm.weight"].add_(1.0))
-    assert describe_base(str(copied)).contract.weights != before.weights
+    assert describe_base(str(copied)).fingerprint.weights != before.weights
 
 
 def test_another_architecture_is_another_base(tiny: Base, copied: Path) -> None:
     values = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 1}))
     found = describe_base(str(copied))
-    assert found.contract.modules != tiny.info.contract.modules
-    assert found.contract.weights == tiny.info.contract.weights
+    assert found.fingerprint.modules != tiny.info.fingerprint.modules
+    assert found.fingerprint.weights == tiny.info.fingerprint.weights
 
 
-def adapter_for(info: Any, *, contract: Any) -> Adapter:
+def adapter_for(info: Any, *, fingerprint: Any) -> Adapter:
     factors = {n: Factors(torch.zeros(2, i), torch.zeros(o, 2), 1.0) for n, (o, i) in info.modules.items()}
-    return Adapter(factors, info.name, contract)
+    return Adapter(factors, info.name, fingerprint)
 
 
 def test_require_names_base_module_and_place(tiny: Base) -> None:
     info = tiny.info
-    info.require(adapter_for(info, contract=info.contract), "row")
-    info.require(adapter_for(info, contract=None), "row")
-    other = replace(info.contract, weights="f" * 64)
-    with pytest.raises(ContractMismatch, match=rf"base weights {info.contract.weights[:12]}, got ffffffffffff \(row\)"):
-        info.require(adapter_for(info, contract=other), "row")
+    info.require(adapter_for(info, fingerprint=info.fingerprint), "row")
+    info.require(adapter_for(info, fingerprint=None), "row")
+    other = replace(info.fingerprint, weights="f" * 64)
+    with pytest.raises(
+        FingerprintMismatch, match=rf"base weights {info.fingerprint.weights[:12]}, got ffffffffffff \(row\)"
+    ):
+        info.require(adapter_for(info, fingerprint=other), "row")
     name = "model.layers.0.mlp.up_proj"
-    wrong = adapter_for(replace(info, modules={name: (48, 31)}), contract=None)
-    with pytest.raises(ContractMismatch, match=rf"{name} \(48, 32\) of base .*, got \(48, 31\) \(row\)"):
+    wrong = adapter_for(replace(info, modules={name: (48, 31)}), fingerprint=None)
+    with pytest.raises(FingerprintMismatch, match=rf"{name} \(48, 32\) of base .*, got \(48, 31\) \(row\)"):
         info.require(wrong, "row")
-    with pytest.raises(ContractMismatch, match="lm_head absent of base"):
-        info.require(adapter_for(replace(info, modules={"lm_head": (512, 32)}), contract=None), "row")
+    with pytest.raises(FingerprintMismatch, match="lm_head absent of base"):
+        info.require(adapter_for(replace(info, modules={"lm_head": (512, 32)}), fingerprint=None), "row")
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./nowhere", "a/b/c", ""])

@@ -65,7 +65,7 @@ def test_what_the_tokenizer_puts_in_front_is_seen(
     base = load_base(str(folder), device="cpu", precision="float32")
     assert leading_id(base.tokenizer) == found
     assert base.start_id == (base.eos_id if found is None else found)
-    same = describe_base(str(folder)).contract.tokenizer == tiny.info.contract.tokenizer
+    same = describe_base(str(folder)).fingerprint.tokenizer == tiny.info.fingerprint.tokenizer
     assert same == (found is None), "texts of other tokens are not those of this base"
 
 

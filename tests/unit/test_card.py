@@ -12,11 +12,11 @@ from cogen.base import Base
 from cogen.data.card import (
     GENERAL_SAMPLE,
     Amount,
-    Cost,
+    CorpusCost,
     DataCard,
-    LeftOutFile,
     Lengths,
     Part,
+    SkippedFile,
     count_words,
     describe_lengths,
     general_tokens_per_word,
@@ -36,12 +36,12 @@ CARD = DataCard(
     general_tokens_per_word=1.25,
     lengths=describe_lengths([201] * 9 + [1000]),
     sha256="ab" * 32,
-    left_out=(LeftOutFile("scan.pdf", "it has no text"),),
-    num_left_out=1,
+    skipped=(SkippedFile("scan.pdf", "it has no text"),),
+    num_skipped=1,
     dropped={"exact duplicate": Amount(1, 500), "quality: stop words": Amount(1, 300)},
     languages={"en": 9, "de": 1},
     personal_data={"email": 3},
-    cost=Cost(20_480, 100.0, 3.4, 0.268, 601.5, 0.004),
+    cost=CorpusCost(20_480, 100.0, 3.4, 0.268, 601.5, 0.004),
 )
 
 
@@ -63,7 +63,7 @@ def test_lengths_by_hand() -> None:
 
 def test_a_card_reads_back_as_it_was() -> None:
     assert DataCard.from_json(CARD.to_json(), "card.json") == CARD
-    bare = replace(CARD, cost=None, left_out=(), dropped={})
+    bare = replace(CARD, cost=None, skipped=(), dropped={})
     assert DataCard.from_json(bare.to_json(), "card.json") == bare
     assert json.loads(CARD.to_json())["format_version"] == 2
 
@@ -75,7 +75,7 @@ def test_a_card_reads_back_as_it_was() -> None:
         ({"num_files": "3"}, "card.num_files of another type, got '3'"),
         ({"train": {"num_documents": 1}}, "expected the keys of Part, got other ones at card.train"),
         ({"more": 1}, "expected the keys of DataCard, got other ones at card"),
-        ({"left_out": [["a", "b"]]}, "expected the keys of LeftOutFile"),
+        ({"skipped": [["a", "b"]]}, "expected the keys of SkippedFile"),
         ({"languages": {"en": 1.5}}, "card.languages.en of another type"),
     ],
 )

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from cogen.adapter import Adapter, Contract, Factors, factor_digest
-from cogen.errors import ContractMismatch, MergeError, RankError, WeightError
-from cogen.merge import aggregate_increments, merge_adapters, normalise_weights, ties
+from cogen.adapter import Adapter, Factors, Fingerprint, factor_digest
+from cogen.errors import FingerprintMismatch, MergeError, RankError, WeightError
+from cogen.merge import aggregate_updates, merge_adapters, normalise_weights, ties
 
-CONTRACT = Contract(weights="a" * 64, tokenizer="b" * 64, modules="c" * 64)
-OTHER = Contract(weights="a" * 64, tokenizer="d" * 64, modules="c" * 64)
+FINGERPRINT = Fingerprint(weights="a" * 64, tokenizer="b" * 64, modules="c" * 64)
+OTHER = Fingerprint(weights="a" * 64, tokenizer="d" * 64, modules="c" * 64)
 
 
 def factors(seed: int, d_out: int = 6, d_in: int = 8, rank: int = 2) -> Factors:
@@ -25,8 +25,8 @@ def factors(seed: int, d_out: int = 6, d_in: int = 8, rank: int = 2) -> Factors:
     return Factors(torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator), 1.5)
 
 
-def adapter(seed: int, modules: str = "xy", contract: Contract | None = CONTRACT, **manifest: Any) -> Adapter:
-    return Adapter({m: factors(seed + ord(m)) for m in modules}, f"base-{seed}", contract, manifest)
+def adapter(seed: int, modules: str = "xy", fingerprint: Fingerprint | None = FINGERPRINT, **manifest: Any) -> Adapter:
+    return Adapter({m: factors(seed + ord(m)) for m in modules}, f"base-{seed}", fingerprint, manifest)
 
 
 def test_manifest_names_the_parents_and_no_place_or_time() -> None:
@@ -46,7 +46,7 @@ def test_manifest_names_the_parents_and_no_place_or_time() -> None:
         ],
         "num_tokens": 400,
     }
-    assert merged.adapter.base_name == "base-1" and merged.adapter.contract == CONTRACT
+    assert merged.adapter.base_name == "base-1" and merged.adapter.fingerprint == FINGERPRINT
     assert json.dumps(manifest)
 
 
@@ -65,7 +65,9 @@ def test_opted_out_tokens_are_not_counted() -> None:
 
 def test_energy_cut_is_over_all_modules_not_a_mean_of_fractions() -> None:
     group = [adapter(i) for i in range(3)]
-    loud = [Adapter({**a.factors, "x": Factors(a.factors["x"].a, a.factors["x"].b, 30.0)}, "", CONTRACT) for a in group]
+    loud = [
+        Adapter({**a.factors, "x": Factors(a.factors["x"].a, a.factors["x"].b, 30.0)}, "", FINGERPRINT) for a in group
+    ]
     merged = merge_adapters(loud, method="mean", rank=2)
     values = {n: torch.linalg.svdvals(sum(a.factors[n].delta() for a in loud) / 3) for n in "xy"}
     gone = {n: float(v[2:].square().sum()) for n, v in values.items()}
@@ -90,22 +92,22 @@ def test_a_module_that_one_adapter_lacks_is_zero_there() -> None:
     assert set(merge_adapters([narrow, wide], [1, 0]).adapter.factors) == {"x"}
 
 
-def test_without_a_contract_the_modules_must_be_the_same() -> None:
-    assert merge_adapters([adapter(1), adapter(2, contract=None)]).adapter.contract is None
+def test_without_a_fingerprint_the_modules_must_be_the_same() -> None:
+    assert merge_adapters([adapter(1), adapter(2, fingerprint=None)]).adapter.fingerprint is None
     with pytest.raises(
-        ContractMismatch, match=r"the 2 modules of adapter 1, got 1 modules, differing in y \(adapter 2"
+        FingerprintMismatch, match=r"the 2 modules of adapter 1, got 1 modules, differing in y \(adapter 2"
     ):
-        merge_adapters([adapter(1), adapter(2, "x", contract=None, domain="grid")])
+        merge_adapters([adapter(1), adapter(2, "x", fingerprint=None, domain="grid")])
 
 
-def test_contracts_must_be_equal() -> None:
-    with pytest.raises(ContractMismatch, match=r"base tokenizer bbbbbbbbbbbb, got dddddddddddd \(adapter 3, 'a'"):
-        merge_adapters([adapter(1), adapter(2, contract=None), adapter(3, contract=OTHER, domain="a")])
+def test_fingerprints_must_be_equal() -> None:
+    with pytest.raises(FingerprintMismatch, match=r"base tokenizer bbbbbbbbbbbb, got dddddddddddd \(adapter 3, 'a'"):
+        merge_adapters([adapter(1), adapter(2, fingerprint=None), adapter(3, fingerprint=OTHER, domain="a")])
 
 
 def test_shape_conflicts_name_module_and_both_shapes() -> None:
-    odd = Adapter({"x": factors(1), "y": factors(2, d_in=9)}, "", CONTRACT)
-    with pytest.raises(ContractMismatch, match=r"\(6, 8\), got \(6, 9\) \(y of adapter 2\)"):
+    odd = Adapter({"x": factors(1), "y": factors(2, d_in=9)}, "", FINGERPRINT)
+    with pytest.raises(FingerprintMismatch, match=r"\(6, 8\), got \(6, 9\) \(y of adapter 2\)"):
         merge_adapters([adapter(1), odd], [1, 0])
 
 
@@ -124,7 +126,7 @@ def test_weights_that_mean_nothing(weights: list[float], text: str) -> None:
     with pytest.raises(WeightError, match=text):
         merge_adapters([adapter(1), adapter(2)], weights)
     with pytest.raises(WeightError, match=text):
-        aggregate_increments(factors(1), [factors(2), factors(3)], weights, 2)
+        aggregate_updates(factors(1), [factors(2), factors(3)], weights, 2)
 
 
 def test_weights_are_normalised() -> None:
@@ -184,7 +186,7 @@ def test_a_merge_is_an_adapter_folder_and_can_be_merged_again(tmp_path: Path) ->
     merged = merge_adapters([adapter(1, domain="a"), adapter(2, domain="b")], method="ties", density=0.7).adapter
     merged.save(tmp_path / "m")
     loaded = Adapter.load(tmp_path / "m")
-    assert factor_digest(loaded.factors) == factor_digest(merged.factors) and loaded.contract == CONTRACT
+    assert factor_digest(loaded.factors) == factor_digest(merged.factors) and loaded.fingerprint == FINGERPRINT
     again = merge_adapters([loaded, loaded], method="mean").adapter
     for name, f in merged.factors.items():
         torch.testing.assert_close(again.factors[name].delta(), f.delta(), rtol=1e-4, atol=1e-5)

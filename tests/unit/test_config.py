@@ -77,13 +77,13 @@ def test_an_unknown_key_like_no_other_is_refused_without_a_guess(tmp_path: Path)
         ("[train]\nlearning_rate = 1.5\n", "train.learning_rate"),
         ("[train]\nlearning_rate = nan\n", "train.learning_rate"),
         ("[train]\nalpha = inf\n", "train.alpha"),
-        ("[train]\nblock_tokens = 7\n", "train.block_tokens"),
+        ("[train]\nblock_tokens = 7\n", "train.sequence_length"),
         ("[train]\nwarmup_frac = 1.01\n", "train.warmup_frac"),
         ("[train]\nseed = 2147483648\n", "train.seed"),
         ("[train]\nreplay = ''\n", "train.replay"),
         ("[train]\nreplay_frac = 1\n", "train.replay_frac"),
-        ("[train]\nend_phase_frac = 0\n", "train.end_phase_frac"),
-        ("[train]\nend_phase_mix = 1.1\n", "train.end_phase_mix"),
+        ("[train]\nend_phase_frac = 0\n", "train.annealing_frac"),
+        ("[train]\nend_phase_mix = 1.1\n", "train.annealing_mix"),
         ("[train]\naccumulate = 0\n", "train.accumulate"),
         ("[train]\nschedule = 'linear'\n", "train.schedule"),
         ("[train]\ntargets = []\n", "train.targets"),
@@ -92,7 +92,7 @@ def test_an_unknown_key_like_no_other_is_refused_without_a_guess(tmp_path: Path)
         ("[train]\nearly_stop_frac = 0\n", "train.early_stop_frac"),
         ("[train]\ntokens_per_round = 10.5\n", "train.tokens_per_round"),
         ("[federation]\nserver_rank = 0\n", "federation.server_rank"),
-        ("[federation]\nserver_scale = inf\n", "federation.server_scale"),
+        ("[federation]\nserver_scale = inf\n", "federation.server_learning_rate"),
         ("[federation]\nnum_rounds = 0\n", "federation.num_rounds"),
         ("[federation]\nweighting = 'documents'\n", "federation.weighting"),
         ("[evaluate]\nheldout_frac = 1\n", "evaluate.heldout_frac"),
@@ -110,7 +110,7 @@ def test_the_bounds_themselves_are_allowed(tmp_path: Path) -> None:
         toml(
             tmp_path,
             "rank = 1\n[train]\nblock_tokens = 8\nlearning_rate = 1\nwarmup_frac = 1\nseed = 2147483647\n"
-            "clip_norm = inf\n[federation]\nmin_valid_clients = 3\n[evaluate]\nround_heldout_tokens = 0\n",
+            "max_grad_norm = inf\n[federation]\nmin_valid_clients = 3\n[evaluate]\nround_heldout_tokens = 0\n",
         )
     )
     assert (config.domains[2].rank, config.train.seed, config.min_valid_clients) == (1, 2147483647, 3)
@@ -241,7 +241,7 @@ def test_paths_resolve_from_the_config_file(tmp_path: Path, monkeypatch: pytest.
     config = load_config(Path("../here/run.toml"))
     assert config.domains[1].data == str(path.parent / "corpora" / "grid.jsonl")
     assert config.base.name == str(tmp_path / "bases" / "small")
-    assert config.train.replay == str(path.parent / "general") and config.train.end_phase == "/data/qa"
+    assert config.train.replay == str(path.parent / "general") and config.train.annealing == "/data/qa"
     assert config.evaluate.general == str(path.parent / "plain.jsonl")
 
 

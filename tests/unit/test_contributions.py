@@ -69,7 +69,7 @@ def test_a_majority_of_three_with_a_leader_by_hand() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_shares_sum_to_what_all_adapters_gain(seed: int) -> None:
-    """Efficiency, sampled and exact. Red: a permutation's first adapter is left out of the walk."""
+    """Efficiency, sampled and exact. Red: a permutation's first adapter is dropped of the walk."""
     names = tuple("abcdefg")
     value = rough(seed, names)
     base, whole = value(frozenset()), value(frozenset(names))
@@ -98,7 +98,7 @@ def test_intervals_cover_the_exact_value_about_as_often_as_they_say() -> None:
 
 
 def test_standard_errors_are_the_spread_over_seeds() -> None:
-    """Red: the root of the number of pairs is left out."""
+    """Red: the root of the number of pairs is dropped."""
     names = tuple("abcdefg")
     draws = [shapley(names, rough(1, names), 8, seed).shares for seed in range(60)]
     spread = said = 0.0

@@ -18,7 +18,7 @@ from cogen.cli.narrator import Narrator
 from cogen.config import Train, load_config
 from cogen.runs import RunFolder, read_lines
 from cogen.train import throughput as probe
-from cogen.train.cost import Cost, Held, card_cost, cost_of, num_weights, training_cost
+from cogen.train.cost import Held, TrainingCost, card_cost, cost_of, num_weights, training_cost
 from cogen.train.schedule import plan_round
 from cogen.train.start import start_factors, start_layouts
 from cogen.train.throughput import measure_rate
@@ -38,12 +38,12 @@ MODULES = {"layers.0.q": (12, 8), "layers.0.o": (8, 2), "layers.1.q": (30, 4), "
 
 def test_cost_by_hand() -> None:
     """4 (8 + 12) and 2 (100 + 50) parameters of 4 bytes, and two moments. Red: d_in * d_out; one moment."""
-    settings = Train(tokens_per_round=100, block_tokens=16, batch_blocks=3)  # 7 blocks, 3 steps
+    settings = Train(tokens_per_round=100, sequence_length=16, batch_size=3)  # 7 blocks, 3 steps
     layouts = {"a": Layout(12, 8, 4), "b": Layout(50, 100, 2)}
     found = cost_of(layouts, MODULES, Held(5000, 2.5, 3), plan_round(settings, 1, 1), settings)
     peak = 600_000_000 + 5000 + 16 * 380 + 2.5 * 16 * 3 * (20 + 10 + 34 + 6)
-    assert found == Cost(380, 2, 1520, 3040, int(peak), 3, 112)
-    large = Cost(4_884_480, 210, 19_537_920, 39_075_840, 2_980_000_000, 3, 6144)
+    assert found == TrainingCost(380, 2, 1520, 3040, int(peak), 3, 112)
+    large = TrainingCost(4_884_480, 210, 19_537_920, 39_075_840, 2_980_000_000, 3, 6144)
     assert str(large) == (
         "4.88M trainable parameters in 210 modules · adapter 19.5 MB · optimiser 39.1 MB · memory about 3.0 GB"
         " · 3 steps · 6144 tokens"
@@ -51,15 +51,15 @@ def test_cost_by_hand() -> None:
 
 
 def test_of_activations_computed_anew_one_layer_and_the_inputs_are_kept() -> None:
-    """Half of the 70 values, and 8 in front of each of 2 layers. Red: `checkpoint_activations` left out."""
-    plain = Train(tokens_per_round=100, block_tokens=16, batch_blocks=3)
-    anew = plain.model_copy(update={"checkpoint_activations": True})
+    """Half of the 70 values, and 8 in front of each of 2 layers. Red: `gradient_checkpointing` skipped."""
+    plain = Train(tokens_per_round=100, sequence_length=16, batch_size=3)
+    anew = plain.model_copy(update={"gradient_checkpointing": True})
     peaks = [cost_of({}, MODULES, Held(0, 2.5, 3), plan_round(plain, 1, 1), s).peak_memory_bytes for s in (plain, anew)]
     assert [peak - 600_000_000 for peak in peaks] == [2.5 * 48 * 70, 2.5 * 48 * (70 / 2 + 2 * 8)]
 
 
 def test_the_card_has_the_same_and_the_time() -> None:
-    cost = Cost(212, 2, 848, 1696, 612_345_678, 1, 1024)
+    cost = TrainingCost(212, 2, 848, 1696, 612_345_678, 1, 1024)
     found = card_cost(cost, 6000, 100.0)
     assert (found.num_tokens, found.tokens_per_second, found.epoch_minutes) == (1024, 100.0, 1.0)
     assert found.minutes == 1024 / 100 / 60
@@ -68,12 +68,12 @@ def test_the_card_has_the_same_and_the_time() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_adapters_size_is_that_of_the_file(tiny: Base, tmp_path: Path, name: str) -> None:
-    """Red: all modules, or all at train.rank; the embeddings left out."""
+    """Red: all modules, or all at train.rank; the embeddings skipped."""
     settings = Train.model_validate(SETTINGS[name])
     factors = start_factors(tiny.info.modules, settings, tiny.info.embeddings)
     assert start_layouts(tiny.info.modules, settings, tiny.info.embeddings) == layout_of(factors)
     embeddings = frozenset(tiny.info.embeddings) & factors.keys()
-    Adapter(factors, tiny.info.name, tiny.info.contract, {}, embeddings).save(tmp_path / "made")
+    Adapter(factors, tiny.info.name, tiny.info.fingerprint, {}, embeddings).save(tmp_path / "made")
     size = (tmp_path / "made" / "adapter_model.safetensors").stat().st_size
     cost = training_cost(tiny, settings)
     assert cost.num_modules == len(factors)
@@ -85,7 +85,7 @@ def test_the_adapters_size_is_that_of_the_file(tiny: Base, tmp_path: Path, name:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_rate_is_that_of_what_is_trained(tiny: Base, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Red: `init_factors` of all modules at train.rank."""
-    settings = Train.model_validate({**SETTINGS[name], "block_tokens": 16, "batch_blocks": 1})
+    settings = Train.model_validate({**SETTINGS[name], "sequence_length": 16, "batch_size": 1})
     seen: list[dict[str, Factors]] = []
     train = probe.train_round
 
@@ -100,7 +100,7 @@ def test_the_rate_is_that_of_what_is_trained(tiny: Base, monkeypatch: pytest.Mon
 
 def test_memory_of_a_base_by_hand(tiny: Base, tiny_folder: Path) -> None:
     """Float32 and bfloat16 on the CPU, with fast layers and without. Red: one dtype's bytes for all; no copies."""
-    settings = Train(rank=4, block_tokens=64, batch_blocks=4, accumulate=2)
+    settings = Train(rank=4, sequence_length=64, batch_size=4, accumulate=2)
     half = load_base(str(tiny_folder), device="cpu", precision="bfloat16")
     values = sum(d_out + d_in for d_out, d_in in tiny.info.modules.values())
     weights = sum(p.numel() for p in tiny.model.parameters())
@@ -123,12 +123,12 @@ def test_memory_of_a_base_by_hand(tiny: Base, tiny_folder: Path) -> None:
 
 def test_training_says_it_before_it_starts(cogen: Cogen, tiny_folder: Path, tiny: Base) -> None:
     """Red: the cost of other settings, or without memory."""
-    options = ("--set", "train.block_tokens=32", "--set", "train.rank=3", "--set", 'train.targets=["q_proj"]')
+    options = ("--set", "train.sequence_length=32", "--set", "train.rank=3", "--set", 'train.targets=["q_proj"]')
     given = ("--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "grid", "--tokens", 64, "--out", "grid")
     code, _, err = cogen("train", *given, *options)
     assert code == 0, err
     said = next(line for line in err.splitlines() if line.startswith("grid: "))
-    settings = Train(tokens_per_round=64, block_tokens=32, rank=3, targets=("q_proj",))
+    settings = Train(tokens_per_round=64, sequence_length=32, rank=3, targets=("q_proj",))
     likely = load_base(str(tiny_folder))
     assert said == f"grid: {training_cost(likely, settings)}" and " · memory about 0.6 GB · 1 steps · 64 tok" in said
     size = Path("grid/adapter_model.safetensors").stat().st_size
@@ -161,6 +161,6 @@ def test_a_round_says_it_for_every_domain(
         num_tokens=128,
     )
     with Narrator() as narrator:
-        narrator.follow(event)
+        narrator.on_event(event)
     said = capsys.readouterr().err.splitlines()
     assert said == [f"{name} · a round takes {cost}" for name, cost in alone.items()]

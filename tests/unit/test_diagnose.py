@@ -17,8 +17,8 @@ from cogen.adapter import Adapter, Factors, Layout
 from cogen.analysis.diagnose import diagnose
 from cogen.analysis.diagnosis import AdapterSummary, Diagnosis, EnergyAtRank, Family, Finding, Pair
 from cogen.analysis.diagnosis_text import MOST_PAIRS, advice, format_diagnosis
+from cogen.analysis.module_stats import family_of
 from cogen.errors import MergeError, RunError
-from cogen.merge.module_stats import family_of
 
 
 def rank_one(out: list[float], into: list[float], scaling: float = 1.0) -> Factors:
@@ -225,7 +225,7 @@ def edited(path: list[Any], value: Any) -> str:
     ],
 )
 def test_a_malformed_file_is_refused(text: str, said: str) -> None:
-    """Red: the bounds of names that end in _overlap are left out."""
+    """Red: the bounds of names that end in _overlap are dropped."""
     with pytest.raises(RunError, match=said):
         Diagnosis.from_json(text, "here")
 
@@ -263,7 +263,7 @@ def test_many_pairs_are_cut_to_the_most_overlapping() -> None:
         ({"cosine": -0.01, "meeting_frac": 0.03, "sign_conflict_frac": 0.67}, {}, "by up to 13%"),
         ({}, {"shared_energy_frac": 0.4}, "hold 40% of the energy: try calibrate = pico"),
         ({"cosine": 0.95}, {"shared_energy_frac": 0.9}, "nearly the same"),
-        ({}, {"findings": (Finding("grid", "contract", "problem", "", "Other."),)}, "First mend or leave out grid"),
+        ({}, {"findings": (Finding("grid", "fingerprint", "problem", "", "Other."),)}, "First mend or leave out grid"),
     ],
 )
 def test_advice_follows_the_numbers(pair: dict[str, Any], values: dict[str, Any], said: str) -> None:

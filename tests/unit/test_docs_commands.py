@@ -34,7 +34,7 @@ RUN = {
         "tests/e2e/test_mixed_training.py::test_from_the_command_line"
     ),
     "train ": "tests/e2e/test_cli.py::test_train_merge_evaluate_report",
-    "simulate configs/quickstart.toml --controls": "tests/e2e/test_judging.py::test_two_seeds_with_controls_and_general_text",
+    "simulate configs/quickstart.toml --baselines": "tests/e2e/test_judging.py::test_two_seeds_with_controls_and_general_text",
     "simulate configs/quickstart.toml --watch": (
         "tests/e2e/test_watch_browser.py::test_the_page_follows_a_run_to_its_end_and_comes_back"
     ),
@@ -166,7 +166,7 @@ def expert(base: Base, folder: Path, name: str, seed: int) -> None:
     drawn = torch.Generator().manual_seed(seed)
     start = init_factors(base.info.modules, 4, 2.0, seed)
     factors = {n: Factors(f.a, 0.02 * torch.randn(f.b.shape, generator=drawn), 1.0) for n, f in start.items()}
-    Adapter(factors, base.info.name, base.info.contract, {"domain": name, "num_tokens": 100}).save(folder)
+    Adapter(factors, base.info.name, base.info.fingerprint, {"domain": name, "num_tokens": 100}).save(folder)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from cogen.base import describe_base
 from cogen.config import Train, load_config
-from cogen.data.card import Cost
+from cogen.data.card import CorpusCost
 from cogen.flower.bundle import installed_app_sha256
 from cogen.node.doctor import (
     Check,
@@ -26,20 +26,20 @@ from cogen.node.doctor import (
     propose,
     worst,
 )
-from cogen.node.round_spec import AskedRound, asked_round, default_round
+from cogen.node.round_spec import RoundSpec, default_round_spec, round_spec
 from tests.conftest import SEEDS
 from tests.gateway import Gateway, serving
 from tests.shell import Cogen
 
 GB = 10**9
-ASKED = Train(tokens_per_round=20_000, block_tokens=500, batch_blocks=4, rank=16)
+ASKED = Train(tokens_per_round=20_000, sequence_length=500, batch_size=4, rank=16)
 
 
-def cost_of(settings: Train) -> Cost:
+def cost_of(settings: Train) -> CorpusCost:
     """1 GB, 1 GB a block, 0.1 GB a rank; 100 tokens a second."""
-    memory = 1000 + 1000 * settings.batch_blocks + 100 * settings.rank
+    memory = 1000 + 1000 * settings.batch_size + 100 * settings.rank
     tokens = settings.tokens_per_round
-    return Cost(tokens, 100.0, tokens / 6000, 0.0, memory, 4.0)
+    return CorpusCost(tokens, 100.0, tokens / 6000, 0.0, memory, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -56,15 +56,15 @@ def test_a_round_must_fit_memory_and_time(free_gb: float, deadline: float, memor
 def test_the_batch_gives_way_before_the_rank_and_tokens_fit_the_deadline() -> None:
     assert propose(ASKED, 1e6, 100 * GB, cost_of).__dict__ == {
         "rank": 16,
-        "batch_blocks": 4,
+        "batch_size": 4,
         "tokens_per_round": 20_000,
         "minutes": 20_000 / 6000,
         "peak_memory_mb": 6600,
     }
     small = propose(ASKED, 100.0, 6 * GB, cost_of)  # 4.8 GB may be planned: two blocks take 4.6
-    assert (small.batch_blocks, small.rank, small.tokens_per_round) == (2, 16, 8000)
+    assert (small.batch_size, small.rank, small.tokens_per_round) == (2, 16, 8000)
     least = propose(ASKED, 1.0, 1 * GB, cost_of)
-    assert (least.batch_blocks, least.rank, least.tokens_per_round) == (1, 4, 500)
+    assert (least.batch_size, least.rank, least.tokens_per_round) == (1, 4, 500)
 
 
 def test_a_corpus_must_hold_a_block_and_should_hold_a_round() -> None:
@@ -106,12 +106,12 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway
 
 
 def examined(
-    cogen: Cogen, gateway: Gateway, base: Path, place: Path, asks: AskedRound | None
+    cogen: Cogen, gateway: Gateway, base: Path, place: Path, asks: RoundSpec | None
 ) -> tuple[int, dict[str, Any]]:
     """The doctor's exit code and findings for a healthy invite, in a member's folder of its own."""
-    contract = describe_base(str(base)).contract
+    fingerprint = describe_base(str(base)).fingerprint
     invite = place / "one.invite"
-    invite.write_text(gateway.invite(str(base), contract, installed_app_sha256(), round=asks).to_toml())
+    invite.write_text(gateway.invite(str(base), fingerprint, installed_app_sha256(), round=asks).to_toml())
     more = ("--data", SEEDS / "grid.jsonl", "--folder", place / "member", "--json")
     code, out, err = cogen("doctor", invite, *more)
     assert out, err
@@ -127,13 +127,13 @@ def test_an_invite_is_measured_by_its_own_round(
 ) -> None:
     """512 tokens at rank 4, not the 20,480 at rank 16 of the defaults. Red: the defaults measured in any case."""
     config = load_config(config_file)
-    code, found = examined(cogen, gateway, tiny_folder, tmp_path, asked_round(config, config.domains[1]))
+    code, found = examined(cogen, gateway, tiny_folder, tmp_path, round_spec(config, config.domains[1]))
     said = texts(found)
     assert (code, found["policy"]) == (0, {}), said
     assert said["round"] == "ok rank 4, 512 tokens, 2 blocks of 64 a step"
     assert "a round of 512 tokens" in said["round time"] and said["round time"].endswith("of 360")
     assert said["coordinator"].startswith("ok localhost") and said["app"].startswith("ok")
-    assert (found["proposal"]["rank"], found["proposal"]["batch_blocks"]) == (4, 2)
+    assert (found["proposal"]["rank"], found["proposal"]["batch_size"]) == (4, 2)
     assert found["proposal"]["tokens_per_round"] == 512
 
 
@@ -141,8 +141,8 @@ def test_what_is_too_much_for_the_machine_is_limited_by_the_lines_to_paste(
     cogen: Cogen, gateway: Gateway, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Pasted, they are what is measured. Red: a policy that the doctor does not read, or lines that it does not print."""
-    asks = default_round().model_copy(
-        update={"tokens_per_round": 10**9, "block_tokens": 64, "rank": 4, "round_deadline_seconds": 20.0}
+    asks = default_round_spec().model_copy(
+        update={"tokens_per_round": 10**9, "sequence_length": 64, "rank": 4, "round_deadline_seconds": 20.0}
     )
     code, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
     assert code == 2 and texts(found)["round time"].startswith("problem")
@@ -165,14 +165,14 @@ def test_an_invite_that_says_nothing_of_its_rounds_is_measured_by_the_defaults_a
 def test_the_proposal_is_told_as_lines_of_the_policy_and_a_request() -> None:
     """The batch is for all domains, and no domain's to choose. Red: a limit where nothing gives way."""
     policy = Path("member/policy.toml")
-    same = Proposal(ASKED.rank, ASKED.batch_blocks, ASKED.tokens_per_round, 1.0, 100.0)
+    same = Proposal(ASKED.rank, ASKED.batch_size, ASKED.tokens_per_round, 1.0, 100.0)
     assert proposal_text(same, ASKED, policy).count("\n") == 0
     less = proposal_text(Proposal(8, 2, 8000, 1.0, 100.0), ASKED, policy).splitlines()
     assert less[1:] == [
         "so that no more is asked of this machine, put into member/policy.toml:",
         "max_rank = 8",
         "max_tokens_per_round = 8000",
-        "and ask the coordinator for train.batch_blocks = 2, which is for all domains",
+        "and ask the coordinator for train.batch_size = 2, which is for all domains",
     ]
 
 

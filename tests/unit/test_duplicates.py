@@ -62,12 +62,12 @@ def test_the_index_finds_what_is_well_above_and_leaves_what_is_well_below(shift:
 def test_pairs_are_found_at_other_thresholds_and_after_growing(threshold: float) -> None:
     """3,000 documents (the table and the signatures grow several times), then a copy of each with one byte changed."""
     rng = np.random.default_rng(1)
-    sketches = rng.integers(0, 256, (3000, 128), dtype=np.uint8)
+    checksums = rng.integers(0, 256, (3000, 128), dtype=np.uint8)
     index: DuplicateIndex[int] = DuplicateIndex(threshold)
-    assert [index.add(n, s) for n, s in enumerate(sketches)] == [None] * 3000
-    near = sketches.copy()
+    assert [index.add(n, s) for n, s in enumerate(checksums)] == [None] * 3000
+    near = checksums.copy()
     near[:, 77] ^= 1
-    assert [index.find(s) for s in sketches] == list(range(3000))
+    assert [index.find(s) for s in checksums] == list(range(3000))
     assert [index.find(s) for s in near] == (list(range(3000)) if threshold < 1 else [None] * 3000)
 
 
@@ -76,9 +76,9 @@ def test_recall_at_the_threshold() -> None:
     rng = np.random.default_rng(2)
     index: DuplicateIndex[int] = DuplicateIndex(0.8)
     found = 0
-    for n, sketch in enumerate(rng.integers(0, 256, (500, 128), dtype=np.uint8)):
-        index.add(n, sketch)
-        near = sketch.copy()
+    for n, checksum in enumerate(rng.integers(0, 256, (500, 128), dtype=np.uint8)):
+        index.add(n, checksum)
+        near = checksum.copy()
         near[rng.permutation(128)[:20]] ^= 255
         found += index.find(near) == n
     assert found >= 485
@@ -86,13 +86,13 @@ def test_recall_at_the_threshold() -> None:
 
 def test_a_band_that_all_share_fills_its_bucket_and_no_more() -> None:
     rng = np.random.default_rng(3)
-    sketches = rng.integers(0, 256, (2000, 128), dtype=np.uint8)
-    sketches[:, :8] = 7
+    checksums = rng.integers(0, 256, (2000, 128), dtype=np.uint8)
+    checksums[:, :8] = 7
     index: DuplicateIndex[int] = DuplicateIndex(0.8)
-    for n, sketch in enumerate(sketches):
-        assert index.add(n, sketch) is None
-    assert [index.find(s) for s in sketches] == list(range(2000))
-    bucket = index._buckets(sketches[:1])[0][0]
+    for n, checksum in enumerate(checksums):
+        assert index.add(n, checksum) is None
+    assert [index.find(s) for s in checksums] == list(range(2000))
+    bucket = index._buckets(checksums[:1])[0][0]
     assert (index._table[bucket] >= 0).sum() == BUCKET_SIZE
 
 

@@ -23,11 +23,11 @@ def test_krum_needs_its_replies_in_every_round(tmp_path: Path) -> None:
     path.write_text("".join(f'[[domains]]\nname = "d{i}"\n' for i in range(7)))
     krum = "federation.robust=krum"
     assert load_config(path, [krum]).min_valid_clients == 5
-    assert load_config(path, [krum, "federation.robust_f=2"]).min_valid_clients == 7
+    assert load_config(path, [krum, "federation.num_byzantine=2"]).min_valid_clients == 7
     assert load_config(path, [krum, "federation.min_valid_clients=6"]).min_valid_clients == 6
     assert load_config(path).min_valid_clients == 4
-    assert "robust_f needs 9 valid replies" in refusal(path, krum, "federation.robust_f=3")
-    assert "robust_f needs 5 valid replies" in refusal(path, krum, "federation.min_valid_clients=4")
+    assert "num_byzantine needs 9 valid replies" in refusal(path, krum, "federation.num_byzantine=3")
+    assert "num_byzantine needs 5 valid replies" in refusal(path, krum, "federation.min_valid_clients=4")
 
 
 def test_a_domain_may_have_tokens_of_its_own(tmp_path: Path) -> None:

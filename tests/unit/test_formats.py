@@ -76,8 +76,8 @@ def put(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def reason(corpus: Corpus, name: str) -> str:
-    """Why the one file or line that ends in `name` was left out."""
-    (found,) = [why for file, why in corpus.left_out if file.endswith(name)]
+    """Why the one file or line that ends in `name` was skipped."""
+    (found,) = [why for file, why in corpus.skipped if file.endswith(name)]
     return found
 
 
@@ -110,7 +110,7 @@ def test_each_format_is_read_packed_or_not(tmp_path: Path, suffix: str, packing:
     pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[packing.lower()]
     put(tmp_path, f"deep/notes{suffix}{packing}", pack(content))
     corpus = read_corpus(tmp_path, strict=True)
-    assert [d.text for d in corpus] == texts and corpus.left_out == ()
+    assert [d.text for d in corpus] == texts and corpus.skipped == ()
     if len(texts) == 1 and suffix != ".tsv":
         name = f"deep/notes{suffix}{packing}"
         assert corpus.documents == (Document(id=name, title="notes", text=texts[0], source=name),)
@@ -188,7 +188,7 @@ def test_what_is_not_what_its_suffix_says_is_left_out(tmp_path: Path, name: str,
     put(tmp_path, "b.txt", "kept")
     corpus = read_corpus(tmp_path)
     assert [d.id for d in corpus if d.id == "b.txt"] == ["b.txt"]
-    assert any(file.startswith(str(tmp_path / name)) for file, _ in corpus.left_out)
+    assert any(file.startswith(str(tmp_path / name)) for file, _ in corpus.skipped)
     assert str(tmp_path / name) in refused(tmp_path)
 
 
@@ -237,7 +237,7 @@ def test_a_bad_row_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     put(tmp_path, "b.parquet", parquet({"id": [4, 5], "text": ["four", None]}))
     corpus = read_corpus(tmp_path)
     assert [(d.id, d.text) for d in corpus] == [("1", "one"), ("3", "three"), ("4", "four")]
-    assert [file for file, _ in corpus.left_out] == [
+    assert [file for file, _ in corpus.skipped] == [
         f"{tmp_path / 'a.csv'}, line 3",
         f"{tmp_path / 'b.parquet'}, row 2",
     ]
@@ -252,7 +252,7 @@ def test_a_row_without_end_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     corpus = read_corpus(tmp_path)
     assert [d.text for d in corpus] == ["one", "ü" * 250, "fine"]
     why = "expected at most 500 bytes in one document, got more"
-    assert [(Path(file).name, reason) for file, reason in corpus.left_out] == [
+    assert [(Path(file).name, reason) for file, reason in corpus.skipped] == [
         ("a.parquet, row 2", why),
         ("a.parquet, row 3", why),
         ("b.csv, line 5", why),
@@ -279,14 +279,14 @@ def test_columns_of_other_types_are_told_apart(tmp_path: Path) -> None:
     put(tmp_path, "b.parquet", parquet({"text": [1, 2]}))
     corpus = read_corpus(tmp_path)
     assert [d.text for d in corpus] == ["one", "two", "one"]
-    assert [file.rpartition(", ")[2] for file, _ in corpus.left_out] == ["row 4", "row 1", "row 2"]
+    assert [file.rpartition(", ")[2] for file, _ in corpus.skipped] == ["row 4", "row 1", "row 2"]
 
 
 def test_a_quote_that_never_ends_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "MAX_DOCUMENT_BYTES", 500)
     put(tmp_path, "a.csv", "id,text\n1,one\n" + '2,"open\n' + "x,y\n" * 400)
     corpus = read_corpus(tmp_path)
-    assert [d.text for d in corpus] == ["one"] and "field larger than field limit" in corpus.left_out[0][1]
+    assert [d.text for d in corpus] == ["one"] and "field larger than field limit" in corpus.skipped[0][1]
 
 
 def test_a_field_above_the_librarys_own_limit_is_read(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_line_or_file_without_end_is_left_out(tmp_path: Path, monkeypatch: pyt
     corpus = read_corpus(tmp_path)
     assert [d.text[:3] for d in corpus] == ["one", "two", "zzz"]
     why = "expected at most 1000 bytes in one document, got more"
-    assert [(Path(f).name, w) for f, w in corpus.left_out] == [
+    assert [(Path(f).name, w) for f, w in corpus.skipped] == [
         ("a.jsonl, line 2", why),
         ("b.txt", why),
         ("c.html", why),
@@ -324,7 +324,7 @@ def test_gigabytes_without_a_line_end_pass_in_little_memory(tmp_path: Path) -> N
         "import sys; from cogen.data import read_corpus; c = read_corpus(sys.argv[1]);"
         # ru_maxrss would begin at the size of the process that started this one
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'));"
-        "print(len(c), c.left_out[0][1], int(peak.split()[1]) // 1024)"
+        "print(len(c), c.skipped[0][1], int(peak.split()[1]) // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     count, *why, peak_mib = done.stdout.split()
@@ -346,7 +346,7 @@ def test_links_do_not_loop_and_nothing_is_read_twice(tmp_path: Path) -> None:
     (outside / "sub" / "back").symlink_to(outside)
     corpus = read_corpus(root)
     assert [d.id for d in corpus] == ["a.txt", "d-linked/b.txt", "d-linked/sub/c.txt"]
-    assert {Path(f).name: why for f, why in corpus.left_out} == {
+    assert {Path(f).name: why for f, why in corpus.skipped} == {
         "b-loop": "it is a link to a folder that it lies in",
         "c-copy.txt": "it is a link to what is read in its own place",
         "back": "it is a link to what was read already",

@@ -66,7 +66,7 @@ def test_an_address_names_revision_and_path(
 ) -> None:
     """Only files with a reader are fetched. Red: `part` fetches `partial` too; no revision."""
     corpus = read_corpus(f"hf://datasets/{address}", strict=True)
-    assert [d.text for d in corpus] == texts and corpus.left_out == ()
+    assert [d.text for d in corpus] == texts and corpus.skipped == ()
     name = address.partition("@")[0] if "@" in address else "/".join(address.split("/")[:2])
     files = [f for f in FILES if f.startswith(inside) and not f.endswith((".png", ".bin"))]
     assert hub == [{"name": name, "type": "dataset", "revision": revision, "files": files}]

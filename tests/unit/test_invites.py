@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from cogen.adapter import Contract
+from cogen.adapter import Fingerprint
 from cogen.config import BaseTable, Domain, Federation, RunConfig, Train
 from cogen.deploy.about import split_address
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import Invite, find_issued, make_invite, mark_used, open_invites, read_invite
 from cogen.errors import ConfigError, FederationError
-from cogen.node.round_spec import asked_round
+from cogen.node.round_spec import round_spec
 
-CONTRACT = Contract("a" * 64, "b" * 64, "c" * 64)
+FINGERPRINT = Fingerprint("a" * 64, "b" * 64, "c" * 64)
 CONFIG = RunConfig(
     base=BaseTable(precision="float32"),
     domains=(Domain(name="grid", rank=8, tokens_per_round=1024), Domain(name="clinical")),
-    train=Train(block_tokens=256, batch_blocks=2, targets=("q_proj", "v_proj"), cpu_kernels="fused"),
+    train=Train(sequence_length=256, batch_size=2, targets=("q_proj", "v_proj"), cpu_kernels="fused"),
     federation=Federation(round_deadline_seconds=90),
 )
-ROUND = asked_round(CONFIG, CONFIG.domains[0])
+ROUND = round_spec(CONFIG, CONFIG.domains[0])
 Make = Callable[..., Invite]
 
 
@@ -49,7 +49,7 @@ def make(folder: FederationFolder) -> Make:
             address="fed.example.org:9443",
             domain=domain,
             base="smollm2-135m",
-            contract=CONTRACT,
+            fingerprint=FINGERPRINT,
             app_sha256="d" * 64,
             days=days,
             round=ROUND if with_round else None,
@@ -68,7 +68,7 @@ def test_an_invite_is_read_as_it_was_made(make: Make, folder: FederationFolder, 
     made = make()
     read = read_invite(saved(made, tmp_path))
     assert read == made
-    assert read.base_contract == CONTRACT
+    assert read.base_fingerprint == FINGERPRINT
     assert read.ca == folder.ca.read_text()
     read.require_current()
 
@@ -88,7 +88,7 @@ def test_the_coordinator_keeps_no_token(make: Make, folder: FederationFolder) ->
         ("app_sha256", "e" * 64),
         ("base", "other"),
         ("federation", "other"),
-        ("contract", {"weights": "e" * 64, "tokenizer": "b" * 64, "modules": "c" * 64}),
+        ("fingerprint", {"weights": "e" * 64, "tokenizer": "b" * 64, "modules": "c" * 64}),
         ("token", "A" * 43),
         ("ca", "another authority"),
         ("round", {**ROUND.model_dump(), "rank": 4}),

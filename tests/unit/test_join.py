@@ -13,19 +13,19 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from cogen.adapter import Contract
+from cogen.adapter import Fingerprint
 from cogen.base import describe_base
 from cogen.deploy.admission import ClocksApart, greet
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import Invite, read_invite
 from cogen.deploy.join import join, member_of, sole, was_refused
-from cogen.errors import BaseModelError, ContractMismatch, DataError, FederationError, RunError
+from cogen.errors import BaseModelError, DataError, FederationError, FingerprintMismatch, RunError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of
-from cogen.node.home import Member, NodeHome
-from cogen.node.receipt import Reply, record
-from cogen.node.round_spec import AskedRound, default_round
+from cogen.node.home import Membership, NodeHome
+from cogen.node.receipt import SentMessage, record
+from cogen.node.round_spec import RoundSpec, default_round_spec
 from tests.conftest import SEEDS
 from tests.gateway import Gateway, serving
 from tests.member import some_member
@@ -49,14 +49,14 @@ def home(tmp_path: Path) -> NodeHome:
 
 @pytest.fixture
 def invite(gateway: Gateway, tiny_folder: Path) -> Invite:
-    return gateway.invite(str(tiny_folder), describe_base(str(tiny_folder)).contract, installed_app_sha256())
+    return gateway.invite(str(tiny_folder), describe_base(str(tiny_folder)).fingerprint, installed_app_sha256())
 
 
 def test_a_key_is_made_here_and_only_its_public_half_is_sent(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
     member = member_of(invite, DATA)
     join(invite, member, home)
     (asked,) = gateway.asked
-    assert set(asked) == {"token", "domain", "public_key", "app_sha256", "contract"}
+    assert set(asked) == {"token", "domain", "public_key", "app_sha256", "fingerprint"}
     assert (asked["token"], asked["domain"]) == (invite.token, "grid")
     key = load_ssh_private_key(home.key.read_bytes(), None)
     public = load_ssh_public_key(asked["public_key"].encode())
@@ -80,7 +80,7 @@ def test_the_same_folder_goes_on_without_asking_again(gateway: Gateway, home: No
     assert len(gateway.asked) == 1
     assert home.key.read_bytes() == key
     gateway.refusal = ""
-    again = gateway.invite(invite.base, invite.base_contract, invite.app_sha256)
+    again = gateway.invite(invite.base, invite.base_fingerprint, invite.app_sha256)
     join(again, member_of(again, DATA), home)
     assert len(gateway.asked) == 2
     assert home.key.read_bytes() != key
@@ -105,7 +105,7 @@ def test_a_refusal_is_told_and_leaves_no_member(gateway: Gateway, home: NodeHome
 
 
 def test_an_invite_that_is_over_is_not_sent(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
-    over = gateway.invite(invite.base, invite.base_contract, invite.app_sha256, days=-1.0)
+    over = gateway.invite(invite.base, invite.base_fingerprint, invite.app_sha256, days=-1.0)
     with pytest.raises(FederationError, match="still open"):
         join(over, member_of(over, DATA), home)
     assert not gateway.asked
@@ -152,15 +152,15 @@ def test_nobody_there_is_said_in_one_line(gateway: Gateway) -> None:
 def test_another_base_app_or_corpus_is_found_before_anything_is_sent(
     gateway: Gateway, invite: Invite, tmp_path: Path
 ) -> None:
-    contract = invite.base_contract
-    other = gateway.invite(invite.base, replace(contract, weights="e" * 64), invite.app_sha256)
-    with pytest.raises(ContractMismatch, match=r"expected weights eeeeeeeeeeee .* --base"):
+    fingerprint = invite.base_fingerprint
+    other = gateway.invite(invite.base, replace(fingerprint, weights="e" * 64), invite.app_sha256)
+    with pytest.raises(FingerprintMismatch, match=r"expected weights eeeeeeeeeeee .* --base"):
         member_of(other, DATA)
-    elsewhere = gateway.invite("their-base", contract, invite.app_sha256)
+    elsewhere = gateway.invite("their-base", fingerprint, invite.app_sha256)
     with pytest.raises(BaseModelError, match=r"'their-base'.* --base\."):
         member_of(elsewhere, DATA)
     assert member_of(elsewhere, DATA, invite.base).base_name == "their-base"
-    other = gateway.invite(invite.base, Contract(**vars(contract)), "f" * 64)
+    other = gateway.invite(invite.base, Fingerprint(**vars(fingerprint)), "f" * 64)
     with pytest.raises(FederationError, match=r"another app is installed: expected .* ffffffffffff"):
         member_of(other, DATA)
     with pytest.raises(DataError, match="no such path"):
@@ -169,7 +169,7 @@ def test_another_base_app_or_corpus_is_found_before_anything_is_sent(
 
 
 def test_the_node_is_told_its_socket_and_finds_the_launcher_first(home: NodeHome, invite: Invite) -> None:
-    member: Member = member_of(invite, DATA)
+    member: Membership = member_of(invite, DATA)
     trainer, _, node = programs_of(home, member, 0, print, threads=3)
     assert trainer.environment["OMP_NUM_THREADS"] == "3"
     assert node.environment["PATH"].split(":")[0] == str(home.programs)
@@ -189,8 +189,8 @@ def test_a_folder_has_one_join_at_a_time(home: NodeHome) -> None:
         pass
 
 
-def invite_for(gateway: Gateway, like: Invite, asks: AskedRound) -> Invite:
-    return gateway.invite(like.base, like.base_contract, like.app_sha256, round=asks)
+def invite_for(gateway: Gateway, like: Invite, asks: RoundSpec) -> Invite:
+    return gateway.invite(like.base, like.base_fingerprint, like.app_sha256, round=asks)
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
@@ -198,7 +198,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
 ) -> None:
     path, folder = tmp_path / "one.invite", tmp_path / "member"
     base = describe_base(invite.base)
-    asks = default_round().model_copy(update={"rank": 6, "targets": ("q_proj",)})
+    asks = default_round_spec().model_copy(update={"rank": 6, "targets": ("q_proj",)})
     some = {name: shape for name, shape in base.modules.items() if "q_proj" in name}
     for made, rank, modules in ((invite, 16, base.modules), (invite_for(gateway, invite, asks), 6, some)):
         path.write_text(made.to_toml())
@@ -229,7 +229,7 @@ def test_what_is_missing_is_said(cogen: Cogen, invite: Invite, tmp_path: Path) -
 def test_receipts_of_a_member_are_printed(cogen: Cogen, home: NodeHome, invite: Invite) -> None:
     home.write_member(member_of(invite, DATA))
     assert cogen("receipts", "--folder", home.path)[1] == "nothing has left domain 'grid'\n"
-    record(home.receipts, "ab12", 1, "train", Reply({"factors": {"q.a": np.ones((2, 3), np.float32)}}))
+    record(home.receipts, "ab12", 1, "train", SentMessage({"factors": {"q.a": np.ones((2, 3), np.float32)}}))
     out = cogen("receipts", "--folder", home.path)[1]
     assert "1 messages, 24 bytes" in out
     assert json.loads(cogen("receipts", "--folder", home.path, "--json")[1])["num_bytes"] == 24

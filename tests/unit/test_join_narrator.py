@@ -19,5 +19,5 @@ def test_the_last_step_leaves_no_time(
     narrator.printed = float("-inf")  # a line for each step
     for step, total in steps:
         event = {"round": 3, "step": step, "num_steps": total, "loss_nats": 2.0, "tokens_per_second": 40.0}
-        narrator.follow({"event": "step", **event})
+        narrator.on_event({"event": "step", **event})
     assert capsys.readouterr().err.splitlines()[-1].endswith(left)

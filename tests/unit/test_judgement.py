@@ -8,8 +8,8 @@ import math
 import pytest
 
 from cogen.evaluate.matrix import Cell, Evaluation, format_table
-from cogen.evaluate.seed_summary import Spread, judge
-from cogen.evaluate.seed_summary_text import format_judgement, member_lines
+from cogen.evaluate.seed_summary import Spread, summarize_seeds
+from cogen.evaluate.seed_summary_text import format_seed_summary, member_lines
 
 DOMAINS = ("grid", "clinical")
 
@@ -28,9 +28,9 @@ def two_seeds(alone: str = "local") -> dict[int, Evaluation]:
                 f"{alone}:grid": (0.8, 1.9),
                 f"{alone}:clinical": (0.95, 1.5),
                 "combined": (0.7, 1.6),
-                "pooled": (0.6, 1.4),
+                "centralized": (0.6, 1.4),
             },
-            {"base": 3.0, "combined": 3.1, "pooled": 3.3},
+            {"base": 3.0, "combined": 3.1, "centralized": 3.3},
         ),
         6: evaluation(
             {
@@ -38,7 +38,7 @@ def two_seeds(alone: str = "local") -> dict[int, Evaluation]:
                 f"{alone}:grid": (0.9, 1.8),
                 f"{alone}:clinical": (0.85, 1.6),
                 "combined": (0.75, 1.4),
-                "pooled": (0.65, 1.2),
+                "centralized": (0.65, 1.2),
             },
             {"base": 3.0, "combined": 3.3},
         ),
@@ -55,24 +55,24 @@ def test_a_spread_is_the_sample_standard_deviation() -> None:
 
 
 def test_rows_and_general_text_over_two_seeds() -> None:
-    found = judge(two_seeds())
+    found = summarize_seeds(two_seeds())
     assert found.seeds == (5, 6)
-    assert found.models == ("base", "local:grid", "local:clinical", "combined", "pooled")
+    assert found.models == ("base", "local:grid", "local:clinical", "combined", "centralized")
     assert found.rows["combined", "clinical"].values == (1.6, 1.4)
     assert found.rows["combined", "clinical"].mean == pytest.approx(1.5)
     assert found.rows["combined", "clinical"].sd == pytest.approx(math.sqrt(0.02))
     assert found.means["combined"].values == pytest.approx((1.15, 1.075))  # general text is not in it
-    assert found.general["pooled"].values == (3.3, None)
-    assert set(found.forgetting) == {"combined", "pooled"}
+    assert found.general["centralized"].values == (3.3, None)
+    assert set(found.forgetting) == {"combined", "centralized"}
     assert found.forgetting["combined"].values == pytest.approx((0.1, 0.3))
     assert found.forgetting["combined"].sd == pytest.approx(math.sqrt(0.02))
-    assert found.forgetting["pooled"].mean == pytest.approx(0.3)
+    assert found.forgetting["centralized"].mean == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("alone", ["local", "expert"])
 def test_gain_and_members_are_beside_the_domain_alone(alone: str) -> None:
     """grid keeps 0.3 of 0.2 and 0.25 of 0.1; its own text gains 0.1 and 0.15, that of clinical 0.3 and 0.4."""
-    found = judge(two_seeds(alone))
+    found = summarize_seeds(two_seeds(alone))
     assert found.retained_gain["grid"].values == pytest.approx((1.5, 2.5))
     assert found.retained_gain["clinical"].values == pytest.approx((0.8, 1.5))
     assert found.members["grid"].own.values == pytest.approx((0.1, 0.15))
@@ -84,7 +84,7 @@ def test_gain_and_members_are_beside_the_domain_alone(alone: str) -> None:
 def test_what_one_seed_lacks_is_null_and_leaves_the_other_standing() -> None:
     seeds = two_seeds()
     seeds[6] = Evaluation(tuple(c for c in seeds[6].cells if c.model != "local:grid"))
-    found = judge(seeds)
+    found = summarize_seeds(seeds)
     assert found.rows["local:grid", "grid"].values == (0.8, None)
     assert found.retained_gain["grid"].values == (pytest.approx(1.5), None)
     assert found.members["grid"].own.values == (pytest.approx(0.1), None)
@@ -99,13 +99,13 @@ def test_a_single_domain_has_no_others() -> None:
     one = Evaluation(
         tuple(Cell(m, "grid", v, 1, 1) for m, v in (("base", 1.0), ("expert:grid", 0.9), ("combined", 0.8)))
     )
-    member = judge({0: one}).members["grid"]
+    member = summarize_seeds({0: one}).members["grid"]
     assert member.own.mean == pytest.approx(0.1)
     assert member.others.mean is None
 
 
 def test_the_file_has_the_keys_that_its_docstring_promises() -> None:
-    values = json.loads(judge(two_seeds()).to_json())
+    values = json.loads(summarize_seeds(two_seeds()).to_json())
     assert set(values) == {"format", "seeds", "rows", "retained_gain", "general", "forgetting", "members"}
     assert values["format"] == 1 and values["seeds"] == [5, 6]
     assert len(values["rows"]) == 10
@@ -135,7 +135,7 @@ def words(line: str) -> str:
 
 
 def test_the_table_has_means_with_their_spread() -> None:
-    lines = format_judgement(judge(two_seeds())).splitlines()
+    lines = format_seed_summary(summarize_seeds(two_seeds())).splitlines()
     assert lines[0].split() == ["bits", "per", "byte", "grid", "clinical", "mean", "general"]
     assert lines[1].split("  ")[0] == "base"
     assert words(lines[4]) == "combined 0.7250 ± 0.0354 1.5000 ± 0.1414 1.1125 ± 0.0530 3.2000 ± 0.1414"
@@ -145,7 +145,7 @@ def test_the_table_has_means_with_their_spread() -> None:
 
 def test_every_member_reads_what_joining_gave() -> None:
     """Red: the sign turned round, by which clinical, whose own text lost in one seed, would have won."""
-    lines = list(member_lines(judge(two_seeds())))
+    lines = list(member_lines(summarize_seeds(two_seeds())))
     assert lines == [
         "grid: joining improved your own held-out text by 0.1250 ± 0.0354 bits per byte over training alone, "
         "and improved others' by 0.3500 ± 0.0707",
@@ -153,7 +153,7 @@ def test_every_member_reads_what_joining_gave() -> None:
         "and improved others' by 0.1750 ± 0.1061",
         "general text: the combined model reads it worse by 0.2000 ± 0.1414 bits per byte than the base",
     ]
-    first = list(member_lines(judge({5: two_seeds()[5]})))
+    first = list(member_lines(summarize_seeds({5: two_seeds()[5]})))
     assert first[1].startswith("clinical: joining worsened your own held-out text by 0.1000 bits per byte")
     assert first[-1] == "one seed: these figures have no spread (--seeds 3)"
 
@@ -163,5 +163,5 @@ def test_a_run_without_controls_has_no_members_to_speak_to() -> None:
     seeds = {
         n: Evaluation(tuple(c for c in one.cells if not c.model.startswith("local:"))) for n, one in two_seeds().items()
     }
-    assert list(member_lines(judge(seeds))) == []
-    assert "retained" not in format_judgement(judge(seeds))
+    assert list(member_lines(summarize_seeds(seeds))) == []
+    assert "retained" not in format_seed_summary(summarize_seeds(seeds))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cogen.flower.memory import LEAN_MEMORY
+from cogen.flower.memory import MALLOC_ENVIRONMENT
 from cogen.flower.node_programs import programs_of
 from cogen.node.home import NodeHome
 from tests.member import some_member
@@ -39,5 +39,5 @@ def test_only_the_programs_of_flower_are_kept_lean(tmp_path: Path) -> None:
     home = NodeHome(tmp_path)
     home.make()
     trainer, *flower = programs_of(home, some_member(), 0, print)
-    assert trainer.name == "the trainer" and not set(LEAN_MEMORY) & (set(trainer.environment) - set(os.environ))
-    assert all(LEAN_MEMORY.items() <= dict(program.environment).items() for program in flower)
+    assert trainer.name == "the trainer" and not set(MALLOC_ENVIRONMENT) & (set(trainer.environment) - set(os.environ))
+    assert all(MALLOC_ENVIRONMENT.items() <= dict(program.environment).items() for program in flower)

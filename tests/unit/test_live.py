@@ -44,8 +44,8 @@ def step(round_: int, number: int, tokens: int, loss: float = 3.0) -> dict[str, 
     return {**values, "learning_rate": 0.1, "tokens_per_second": 50.0}
 
 
-def control_step(control: str, number: int, tokens: int, loss: float = 3.0) -> dict[str, Any]:
-    return {"control": control, **step(1, number, tokens, loss)}
+def baseline_step(baseline: str, number: int, tokens: int, loss: float = 3.0) -> dict[str, Any]:
+    return {"baseline": baseline, **step(1, number, tokens, loss)}
 
 
 def seed(name: str, second: int, number: int, num_seeds: int) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def test_a_round_from_waiting_to_replied_and_left_out() -> None:
     client = run.section("clients")[0]
     assert (client["step"], client["num_steps"], client["loss"]) == (1, 4, 3.5)
     run.add_event(replied(20, 1, "clinical", 1.2, 1.1))
-    run.add_event(event("client_left_out", 30, round=1, domain="grid", reason="too <late>"))
-    assert states(run) == ["replied", "left out"]
+    run.add_event(event("client_dropped", 30, round=1, domain="grid", reason="too <late>"))
+    assert states(run) == ["replied", "dropped"]
     assert run.section("clients")[1]["reason"] == "too <late>"
     run.add_event(event("round_started", 40, round=2))
     assert states(run) == ["waiting", "waiting"]
@@ -98,25 +98,25 @@ def test_phases() -> None:
 def test_a_run_with_controls_is_over_only_when_it_is_judged() -> None:
     """Red: `run_finished`, which ends the rounds, taken for the end of it all."""
     run = live(seed("seed_started", 0, 1, 1), started(1), event("run_finished", 10, seconds=9.0))
-    assert run.section("run")["phase"] == "judging"
-    run.add_event(event("control_started", 11, control="local:grid", num_left_tokens=400))
-    assert run.section("run")["phase"] == "control"
-    run.add_control_step(control_step("local:grid", 1, 50), AT + 12)
-    run.add_control_step({"control": "local:grid"}, AT + 12)
-    shown = run.section("judging")
-    assert (shown["now"]["control"], shown["now"]["left_tokens"]) == ("local:grid", 350)
+    assert run.section("run")["phase"] == "scoring"
+    run.add_event(event("baseline_started", 11, baseline="local:grid", num_left_tokens=400))
+    assert run.section("run")["phase"] == "baseline"
+    run.add_baseline_step(baseline_step("local:grid", 1, 50), AT + 12)
+    run.add_baseline_step({"baseline": "local:grid"}, AT + 12)
+    shown = run.section("scoring")
+    assert (shown["now"]["baseline"], shown["now"]["left_tokens"]) == ("local:grid", 350)
     (row,) = shown["rows"]
     assert (row["name"], row["state"], row["progress"]) == ("local:grid", "training", "step 1 of 4")
     assert (row["done_frac"], row["left_tokens"], row["loss"]) == (0.25, 150, 3.0)
-    run.add_event(event("control_trained", 13, control="local:grid", num_tokens=200))
-    run.add_event(event("control_started", 14, control="pooled", num_left_tokens=200))
-    assert run.section("judging")["now"]["left_tokens"] == 200
-    run.add_event(event("control_left_out", 15, control="pooled", reason="no <room>"))
-    assert [(r["state"], r["reason"]) for r in run.section("judging")["rows"]] == [
+    run.add_event(event("baseline_trained", 13, baseline="local:grid", num_tokens=200))
+    run.add_event(event("baseline_started", 14, baseline="centralized", num_left_tokens=200))
+    assert run.section("scoring")["now"]["left_tokens"] == 200
+    run.add_event(event("baseline_failed", 15, baseline="centralized", reason="no <room>"))
+    assert [(r["state"], r["reason"]) for r in run.section("scoring")["rows"]] == [
         ("trained", ""),
-        ("left out", "no <room>"),
+        ("dropped", "no <room>"),
     ]
-    assert run.section("run")["phase"] == "judging"
+    assert run.section("run")["phase"] == "scoring"
     run.add_event(seed("seed_finished", 16, 1, 1))
     assert run.section("run")["phase"] == "finished"
     assert run.section("run")["num_unreadable"] == 1
@@ -126,12 +126,12 @@ def test_what_is_asked_for_later_opens_a_finished_run_again() -> None:
     run = live(started(), event("run_finished", 10, seconds=9.0))
     assert run.section("run")["phase"] == "finished"
     run.add_event(seed("seed_started", 20, 1, 1))
-    assert run.section("run")["phase"] == "judging"
-    run.add_event(event("control_started", 21, control="pooled", num_left_tokens=200))
-    run.add_event(event("judging_failed", 22, reason="no general text"))
+    assert run.section("run")["phase"] == "scoring"
+    run.add_event(event("baseline_started", 21, baseline="centralized", num_left_tokens=200))
+    run.add_event(event("seed_summary_failed", 22, reason="no general text"))
     run.add_event(seed("seed_started", 30, 1, 1))  # resumed
-    assert (run.section("run")["phase"], run.section("run")["reason"]) == ("judging", "")
-    run.add_event(event("judging_failed", 31, reason="no general text"))
+    assert (run.section("run")["phase"], run.section("run")["reason"]) == ("scoring", "")
+    run.add_event(event("seed_summary_failed", 31, reason="no general text"))
     assert (run.section("run")["phase"], run.section("run")["reason"]) == ("failed", "no general text")
 
 
@@ -142,7 +142,7 @@ def test_time_left_is_what_the_pace_of_the_round_says() -> None:
     # Two of the round's eight steps took 10 s; six of this round and eight of the next are left.
     assert run.section("run")["left_seconds"] == pytest.approx(70.0)
     assert run.section("run")["done_frac"] == pytest.approx(0.125)
-    run.add_event(event("client_left_out", 20, round=1, domain="grid", reason="late"))
+    run.add_event(event("client_dropped", 20, round=1, domain="grid", reason="late"))
     # Half a client and a whole one in 20 s.
     assert run.section("run")["left_seconds"] == pytest.approx(20 / 0.75 * 1.25)
 
@@ -185,10 +185,10 @@ def test_what_is_not_finite_or_not_whole_is_never_sent() -> None:
     run = live(started(), event("round_started", 0, round=1), replied(3, 1, "grid", math.nan, math.inf))
     run.add_step("clinical", step(1, 1, 100, math.nan), AT + 1)
     run.add_step("clinical", {"round": 1}, AT + 2)
-    run.add_event(event("control_started", 4, control="pooled", num_left_tokens=100))
-    run.add_control_step(control_step("pooled", 1, 10, math.nan), AT + 2)
+    run.add_event(event("baseline_started", 4, baseline="centralized", num_left_tokens=100))
+    run.add_baseline_step(baseline_step("centralized", 1, 10, math.nan), AT + 2)
     run.add_event(event("client_replied", 4, domain="grid"))
-    for name in ("run", "clients", "events", "bits", "matrix", "judging", "loss:clinical"):
+    for name in ("run", "clients", "events", "bits", "matrix", "scoring", "loss:clinical"):
         json.dumps(run.section(name), allow_nan=False)
     assert run.section("run")["num_unreadable"] == 2
 
@@ -201,7 +201,7 @@ def test_only_the_last_events_are_kept() -> None:
 
 def test_an_event_that_is_not_known_is_shown_with_its_values() -> None:
     assert describe({"event": "tea_made", "time": "x", "domain": "grid"}) == "tea made · domain grid"
-    assert describe({"event": "control_started", "domain": "grid"}) == "control started · domain grid"
+    assert describe({"event": "baseline_started", "domain": "grid"}) == "baseline started · domain grid"
     assert describe({"event": "client_replied", "domain": "grid"}) == "client replied · domain grid"
 
 
@@ -262,7 +262,7 @@ def test_only_what_changed_is_sent(tmp_path: Path) -> None:
     assert kind == "change"
     assert set(sections) == {"run", "clients", "loss:grid"}
     # A second browser, which has seen nothing yet, gets it all; so does one that another server has served.
-    everything = {"folder", "run", "clients", "events", "bits", "matrix", "judging", "loss:grid"}
+    everything = {"folder", "run", "clients", "events", "bits", "matrix", "scoring", "loss:grid"}
     assert set(told(feed)[1]) == everything
     assert told(feed, "deadbeef-3")[0] == "state"
     assert set(told(feed, "deadbeef-3")[1]) == everything
@@ -272,23 +272,26 @@ def test_further_seeds_and_their_controls_are_read_from_their_own_folders(tmp_pa
     """Red: a second seed that trains while the page says that the run is finished."""
     append(tmp_path / "events.jsonl", seed("seed_started", 0, 1, 2), started(1), event("run_finished", 2, seconds=1.0))
     feed = Feed(tmp_path)
-    states = [(row["seed"], row["name"], row["state"]) for row in told(feed)[1]["judging"]["rows"]]
+    states = [(row["seed"], row["name"], row["state"]) for row in told(feed)[1]["scoring"]["rows"]]
     assert states == [(7, "the run", "trained"), (8, "the run", "waiting")]
     append(tmp_path / "events.jsonl", seed("seed_finished", 3, 1, 2), seed("seed_started", 3, 2, 2))
     other = tmp_path / "seeds/8"
     append(other / "events.jsonl", started(4), event("round_started", 5, round=2))
     sections = told(feed, feed.last_id)[1]
-    assert sections["run"]["phase"] == "judging"
-    assert sections["judging"]["seed"] == {"seed": 8, "number": 2, "num_seeds": 2}
-    assert sections["judging"]["now"] | {"phase": "training", "round": 2, "num_rounds": 2} == sections["judging"]["now"]
+    assert sections["run"]["phase"] == "scoring"
+    assert sections["scoring"]["seed"] == {"seed": 8, "number": 2, "num_seeds": 2}
+    assert sections["scoring"]["now"] | {"phase": "training", "round": 2, "num_rounds": 2} == sections["scoring"]["now"]
     assert sections["run"]["updated"] == AT + 5
-    ends = [event("run_finished", 6, seconds=2.0), event("control_started", 7, control="pooled", num_left_tokens=200)]
+    ends = [
+        event("run_finished", 6, seconds=2.0),
+        event("baseline_started", 7, baseline="centralized", num_left_tokens=200),
+    ]
     append(other / "events.jsonl", *ends)
-    append(other / "logs/controls.jsonl", control_step("pooled", 2, 80))
-    now = told(feed, feed.last_id)[1]["judging"]["now"]
-    assert (now["phase"], now["control"], now["left_tokens"]) == ("control", "pooled", 120)
-    append(other / "events.jsonl", event("control_trained", 8, control="pooled", num_tokens=200))
-    assert told(feed, feed.last_id)[1]["judging"]["now"]["phase"] == "judging"
+    append(other / "logs/baselines.jsonl", baseline_step("centralized", 2, 80))
+    now = told(feed, feed.last_id)[1]["scoring"]["now"]
+    assert (now["phase"], now["baseline"], now["left_tokens"]) == ("baseline", "centralized", 120)
+    append(other / "events.jsonl", event("baseline_trained", 8, baseline="centralized", num_tokens=200))
+    assert told(feed, feed.last_id)[1]["scoring"]["now"]["phase"] == "scoring"
     append(tmp_path / "events.jsonl", seed("seed_finished", 9, 2, 2))
     assert told(feed, feed.last_id)[1]["run"]["phase"] == "finished"
 

@@ -79,7 +79,7 @@ def said() -> Iterator[io.StringIO]:
 
 
 def test_a_node_says_a_dated_line_for_what_comes_and_goes(said: io.StringIO) -> None:
-    """Red: Flower's own eight; a failure that is left out."""
+    """Red: Flower's own eight; a failure that is dropped."""
     be_brief()
     for level, line in (
         (logging.INFO, ""),

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from cogen.adapter import Factors
 from cogen.base import Base
-from cogen.errors import ContractMismatch
+from cogen.errors import FingerprintMismatch
 from cogen.train.lora import attached, init_factors, read_back
 
 TOKENS = (torch.arange(2 * 9).reshape(2, 9) * 37 + 5) % 512
@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_attached(model: Any, wh
     name = {"absent": "model.layers.9.mlp.up_proj", "misshapen": DOWN, "not-linear": "model.norm"}[bad]
     mixed = {**good, name: good[Q]}
     parts = (mixed,) if where == "train" else (good, mixed)
-    fit = pytest.raises(ContractMismatch, match=rf"{name} .*, got \(32, 32\)")
+    fit = pytest.raises(FingerprintMismatch, match=rf"{name} .*, got \(32, 32\)")
     with fit as refused, attached(model, *parts):
         pass
     assert "\n" not in str(refused.value)

@@ -42,9 +42,9 @@ def example() -> Evaluation:
 
 def test_rows_and_columns_keep_their_first_appearance() -> None:
     evaluation = Evaluation(
-        (cell("pooled", "grid", 1.0), cell("base", "clinical", 1.0), cell("pooled", "clinical", 2.0))
+        (cell("centralized", "grid", 1.0), cell("base", "clinical", 1.0), cell("centralized", "clinical", 2.0))
     )
-    assert evaluation.models == ("pooled", "base")
+    assert evaluation.models == ("centralized", "base")
     assert evaluation.domains == ("grid", "clinical")
 
 
@@ -64,8 +64,8 @@ def test_retained_gain_by_hand() -> None:
 
 
 def test_retained_gain_of_another_model() -> None:
-    evaluation = Evaluation((*example().cells, cell("pooled", "grid", 1.3)))
-    assert retained_gain(evaluation, "pooled") == {"clinical": None, "grid": pytest.approx(-0.5)}
+    evaluation = Evaluation((*example().cells, cell("centralized", "grid", 1.3)))
+    assert retained_gain(evaluation, "centralized") == {"clinical": None, "grid": pytest.approx(-0.5)}
 
 
 @pytest.mark.parametrize("expert", [1.0, 1.1], ids=["nothing gained", "worse than base"])

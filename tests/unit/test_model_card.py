@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
         "format": 1,
         "base": "/home/me/bases/tiny",
         "factors_sha256": "b" * 64,
-        "contract": {"weights": "a" * 64},
+        "fingerprint": {"weights": "a" * 64},
     }
     (folder / "merged/cogen.json").write_text(json.dumps(manifest))
     return folder
@@ -115,7 +115,7 @@ def test_peft_and_cogen_load_the_folder_as_before(run: Path, tiny: Base, tiny_fo
     shapes = {"model.layers.0.self_attn.q_proj": (32, 32)}
     factors = init_factors(shapes, 4, 2.0, seed=1)
     folder = run / "merged"
-    Adapter(factors, str(tiny_folder), tiny.info.contract).save(folder)
+    Adapter(factors, str(tiny_folder), tiny.info.fingerprint).save(folder)
     write_report(run)
     assert (folder / "MODEL_CARD.md").is_file()
     assert Adapter.load(folder).digest == Adapter(factors, "", None).digest

@@ -99,7 +99,7 @@ def test_limits_of_a_run_count_rounds_once_and_bytes_each_time() -> None:
         allow_round(Policy(max_bytes_up_per_run=150), config(), 2, 51, sent)
 
 
-@pytest.mark.parametrize("key", ["replay", "end_phase"])
+@pytest.mark.parametrize("key", ["replay", "annealing"])
 def test_a_coordinator_names_no_file_of_this_machine(key: str) -> None:
     """Red: a run that replays /var/lib/records would train what the domain never offered."""
     with pytest.raises(PolicyError, match=f"train.{key}") as caught:

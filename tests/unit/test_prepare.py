@@ -54,7 +54,7 @@ def put(path: Path, documents: Sequence[tuple[str, str]]) -> Path:
 
 
 def made(base: Base, path: Path, data: Data = PLAIN, frac: float = FRAC, **options: Any) -> Prepared:
-    options = {"cache_dir": path.parent / "cache", "tokenizer_hash": base.info.contract.tokenizer} | options
+    options = {"cache_dir": path.parent / "cache", "tokenizer_hash": base.info.fingerprint.tokenizer} | options
     return prepare(path, lambda: base.tokenizer, data, frac, **options)
 
 
@@ -195,11 +195,11 @@ def test_workers_give_what_one_process_gives(tiny: Base, tmp_path: Path, monkeyp
     monkeypatch.setattr(workers, "LEAST_BYTES", 0)
     monkeypatch.setattr(workers, "num_cores", lambda: 3)
     seen: list[tuple[str, int, int]] = []
-    together = made(tiny, path, Data(), cache_dir=tmp_path / "three", progress=lambda *of: seen.append(of))
+    group = made(tiny, path, Data(), cache_dir=tmp_path / "three", progress=lambda *of: seen.append(of))
     for name in folders(tmp_path / "one"):
         for file in (tmp_path / "one" / name).iterdir():
             assert file.read_bytes() == (tmp_path / "three" / name / file.name).read_bytes()
-    assert alone == replaced(together, alone) and together.card.dropped["exact duplicate"].num_documents == 5
+    assert alone == replaced(group, alone) and group.card.dropped["exact duplicate"].num_documents == 5
     assert {what for what, _, _ in seen} == {"looking for boilerplate", "preparing"}
     assert seen[-1][1] == seen[-1][2] > 10_000
 
@@ -277,11 +277,11 @@ def test_a_touched_file_finds_what_was_made_of_its_content(tiny: Base, tmp_path:
         {"data": Data(boilerplate=False)},
         {"frac": 0.4},
         {"tokenizer_hash": "another"},
-        {"judge_hash": "another"},
+        {"scorer_hash": "another"},
     ],
 )
 def test_another_setting_is_another_key(tiny: Base, tmp_path: Path, change: dict[str, Any]) -> None:
-    """Red: any of them left out of the key."""
+    """Red: any of them skipped of the key."""
     path = corpus(tmp_path)
     made(tiny, path)
     made(tiny, path)
@@ -356,11 +356,11 @@ def test_files_that_cannot_be_read_are_in_the_card_or_stop_it(tiny: Base, tmp_pa
     put(tmp_path / "c" / "a.jsonl", [(f"doc{n}", essay(n)) for n in range(12)])
     (tmp_path / "c" / "b.txt").write_bytes(b"\xff")
     prepared = made(tiny, tmp_path / "c")
-    (left,) = prepared.card.left_out
+    (left,) = prepared.card.skipped
     assert (left.file, left.reason) == (str(tmp_path / "c" / "b.txt"), "expected UTF-8, got byte 0 that is not")
     with pytest.raises(DataError, match="got byte 0"):
         made(tiny, tmp_path / "c", PLAIN.model_copy(update={"strict": True}))
-    with pytest.raises(DataError, match="got 1 files or lines that were left out"):
+    with pytest.raises(DataError, match="got 1 files or lines that were skipped"):
         made(tiny, tmp_path / "c" / "b.txt")
 
 
@@ -369,8 +369,8 @@ def test_a_long_list_of_what_was_left_out_is_cut(tmp_path: Path, monkeypatch: py
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + "bad\n" * 8)
     found = spool.write_spool(tmp_path, iter_corpus(path), FRAC)
-    assert [left.file.rpartition(" ")[2] for left in found.left_out] == ["2", "3", "4"]
-    assert found.num_left_out == 8
+    assert [left.file.rpartition(" ")[2] for left in found.skipped] == ["2", "3", "4"]
+    assert found.num_skipped == 8
 
 
 def test_documents_that_the_base_finds_absurd_are_dropped(tiny: Base, tmp_path: Path) -> None:

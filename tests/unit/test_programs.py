@@ -12,7 +12,7 @@ import pytest
 
 from cogen.deploy.limits import Buckets
 from cogen.flower import programs
-from cogen.flower.programs import Kept, bound_log, order_end, start_guarded, stop_guarded
+from cogen.flower.programs import Kept, bound_log, order_end, start_supervised, stop_supervised
 from tests.gate import wait_until
 
 
@@ -56,7 +56,7 @@ def test_started_again_when_it_dies_after_longer_and_longer_pauses(kept: Kept, t
     assert said.count("it started again") == 3
     assert kept.guard is not None
     order_end(kept.guard)
-    stop_guarded(kept.guard)
+    stop_supervised(kept.guard)
     assert not psutil.pid_exists(last)
     assert not kept.alive()
 
@@ -79,9 +79,9 @@ def test_a_server_app_does_not_outlive_what_is_around_it(tmp_path: Path) -> None
         f"subprocess.Popen([sys.executable, {str(app)!r}, str(client.pid)])\n"
         "time.sleep(600)\n"
     )
-    guard = start_guarded([sys.executable, "-c", code], tmp_path / "log", os.environ)
+    guard = start_supervised([sys.executable, "-c", code], tmp_path / "log", os.environ)
     assert wait_until((tmp_path / "ready").is_file)
-    stop_guarded(guard)
+    stop_supervised(guard)
     assert not blamed.exists()
 
 

@@ -1,4 +1,4 @@
-"""Replies judged by hand, and the rates that are made of them."""
+"""Replies scored by hand, and the rates that are made of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from cogen.errors import DataError
 from cogen.evaluate.generate import Generated
-from cogen.evaluate.questions import EXAMPLES, Question, few_shot_prompt, judge_reply, read_questions, sum_up
+from cogen.evaluate.questions import EXAMPLES, Question, few_shot_prompt, grade_reply, read_questions, sum_up
 
 GOOD = {"id": "q1", "question": "At what frequency?", "answers": ["50 hz", "fifty hertz"], "document": "grid-001"}
 
@@ -43,7 +43,7 @@ def write(folder: Path, *rows: object) -> Path:
     ],
 )
 def test_replies(reply: str, verdict: str) -> None:
-    assert judge_reply(reply, ["50 hz", "fifty hertz"]) == verdict
+    assert grade_reply(reply, ["50 hz", "fifty hertz"]) == verdict
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_replies(reply: str, verdict: str) -> None:
     ],
 )
 def test_where_an_answer_may_end(reply: str, answer: str, verdict: str) -> None:
-    assert judge_reply(reply, [answer]) == verdict
+    assert grade_reply(reply, [answer]) == verdict
 
 
 def test_no_reply_to_an_unanswerable_question_is_right() -> None:
-    assert [judge_reply(reply, []) for reply in ("50 Hz", "I do not know.")] == ["wrong", "abstained"]
+    assert [grade_reply(reply, []) for reply in ("50 Hz", "I do not know.")] == ["wrong", "abstained"]
 
 
 def test_rates_by_hand() -> None:
@@ -92,7 +92,7 @@ def test_the_prompt_shows_that_one_may_not_know() -> None:
     assert prompt.endswith("\n\nQuestion: At what frequency?\nAnswer:")
     assert "\nAnswer: I do not know.\n\n" in prompt
     assert prompt.count("Question: ") == len(EXAMPLES) + 1
-    assert sum(judge_reply(answer, []) == "abstained" for _, answer in EXAMPLES) == 1
+    assert sum(grade_reply(answer, []) == "abstained" for _, answer in EXAMPLES) == 1
 
 
 def test_files(tmp_path: Path) -> None:

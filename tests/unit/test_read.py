@@ -41,7 +41,7 @@ def test_each_kind_becomes_documents(tmp_path: Path) -> None:
     corpus = read_corpus(tmp_path)
     found = [(d.id, d.title, d.source, d.text) for d in corpus]
     assert found == [("a.txt", "a", "a.txt", "Plain."), ("b.md", "b", "b.md", "# Marked"), ("x", "T", "S", "Lined")]
-    assert corpus.left_out == () and len(corpus) == 3
+    assert corpus.skipped == () and len(corpus) == 3
 
 
 def test_one_file_alone_is_read_under_its_name(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_folders_are_read_deep_and_sorted(tmp_path: Path) -> None:
     put(tmp_path, z_txt="1", b__c__deep_md="2", b__a_txt="3", a_txt="4", B_txt="5")
     corpus = read_corpus(tmp_path)
     assert ids(corpus) == ["B.txt", "a.txt", "b/a.txt", "b/c/deep.md", "z.txt"]
-    assert corpus.left_out == (), "a folder is no file to leave out"
+    assert corpus.skipped == (), "a folder is no file to skip"
 
 
 def test_hidden_files_are_passed_over_without_a_word(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_hidden_files_are_passed_over_without_a_word(tmp_path: Path) -> None:
     put(hidden / ".git", b_txt="no")
     (hidden / ".c.txt").write_text("no")
     corpus = read_corpus(hidden)
-    assert ids(corpus) == ["a.txt"] and corpus.left_out == ()
+    assert ids(corpus) == ["a.txt"] and corpus.skipped == ()
 
 
 def test_other_and_empty_files_are_left_out_with_the_reason(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_other_and_empty_files_are_left_out_with_the_reason(tmp_path: Path) -> N
     (tmp_path / "README").write_text("x")
     (tmp_path / "e.tar.gz").write_text("x")
     known = f"one of {', '.join(SUFFIXES)}, alone or with .gz or .zst"
-    assert dict(read_corpus(tmp_path, strict=True).left_out) == {
+    assert dict(read_corpus(tmp_path, strict=True).skipped) == {
         str(tmp_path / "README"): f"no suffix is not {known}",
         str(tmp_path / "b.odt"): f".odt is not {known}",
         str(tmp_path / "e.tar.gz"): f".tar.gz is not {known}",
@@ -118,7 +118,7 @@ def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_files_says_how_many(tmp_path: Path) -> None:
     put(tmp_path, a_odt="x", b_txt="")
-    assert "got 2 files or lines that were left out, the first" in refusal(tmp_path, strict=False)
+    assert "got 2 files or lines that were skipped, the first" in refusal(tmp_path, strict=False)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_bytes_that_are_not_utf8_are_named_by_their_offset(tmp_path: Path, conte
     assert f"expected UTF-8, got byte {offset} that is not" in refusal(path)
     corpus = read_corpus(tmp_path)
     assert ids(corpus) == ["b.txt"]
-    assert corpus.left_out == ((str(path), f"expected UTF-8, got byte {offset} that is not"),)
+    assert corpus.skipped == ((str(path), f"expected UTF-8, got byte {offset} that is not"),)
 
 
 def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
     corpus = read_corpus(tmp_path)
     assert [d.text for d in corpus] == ["one", "two"]
     left = (f"{tmp_path / 'a.jsonl'}, line 2", "expected UTF-8, got byte 32 that is not")
-    assert corpus.left_out == (left,)
+    assert corpus.skipped == (left,)
     assert "byte 32" in refusal(tmp_path / "a.jsonl")
 
 
@@ -163,7 +163,7 @@ def test_a_line_that_is_no_document_is_named_by_its_number(tmp_path: Path, bad: 
     assert got in line and "a.jsonl, line 3)" in line
     corpus = read_corpus(tmp_path)
     assert [d.text for d in corpus] == ["fine", "good"]
-    assert [file for file, _ in corpus.left_out] == [f"{tmp_path / 'a.jsonl'}, line 3"] and got in corpus.left_out[0][1]
+    assert [file for file, _ in corpus.skipped] == [f"{tmp_path / 'a.jsonl'}, line 3"] and got in corpus.skipped[0][1]
 
 
 def test_of_two_documents_with_one_id_the_first_is_read(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_of_two_documents_with_one_id_the_first_is_read(tmp_path: Path) -> None:
     assert "got two with id 'same'" in refusal(tmp_path)
     corpus = read_corpus(tmp_path)
     assert [d.text for d in corpus] == ["a"]
-    assert corpus.left_out == ((str(tmp_path / "b.jsonl"), "expected one document an id, got two with id 'same'"),)
+    assert corpus.skipped == ((str(tmp_path / "b.jsonl"), "expected one document an id, got two with id 'same'"),)
 
 
 def test_one_text_twice_without_ids_is_left_to_deduplication(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogen.node.receipt import Reply, is_layout, read_receipts, receipt_table, record, sent_in_run
+from cogen.node.receipt import SentMessage, is_layout, read_receipts, receipt_table, record, sent_in_run
 from cogen.runs import append_line, read_lines
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -18,7 +18,7 @@ def test_a_line_says_all_of_a_reply(tmp_path: Path) -> None:
     path = tmp_path / "receipts.jsonl"
     turned = np.asfortranarray(A)  # bytes in another order in memory, the same array
     values = {"figures": {"num_tokens": 64, "seconds": 0.25}, "about": {"domain": "grid"}}
-    reply = Reply({"factors": {"q.a": turned}}, values, content=[b"all", b" of it"])
+    reply = SentMessage({"factors": {"q.a": turned}}, values, content=[b"all", b" of it"])
     line = record(path, "ab12", 3, "train", reply)
     assert read_receipts(path) == [line]
     assert (line["run"], line["round"], line["kind"], line["num_bytes"]) == ("ab12", 3, "train", 24)
@@ -41,22 +41,22 @@ def test_what_is_the_same_in_every_round_is_written_once(tmp_path: Path) -> None
     """Red: a layout a message; one for all shapes or texts; one that a full disk has cut off taken for whole."""
     path = tmp_path / "receipts.jsonl"
     about = {"about": {"domain": "grid"}, "figures": {"seconds": 0.5}}
-    said = [record(path, "ab12", n, "train", Reply({"factors": {"q.a": A * n}}, about)) for n in (1, 2)]
+    said = [record(path, "ab12", n, "train", SentMessage({"factors": {"q.a": A * n}}, about)) for n in (1, 2)]
     whole = path.read_bytes()
     assert [is_layout(line) for line in read_lines(path)] == [True, False, False]
     assert whole.count(b"q.a") == whole.count(b"grid") == 1
-    said.append(record(path, "ab12", 3, "train", Reply({"factors": {"q.a": A.T}}, about)))
+    said.append(record(path, "ab12", 3, "train", SentMessage({"factors": {"q.a": A.T}}, about)))
     assert [is_layout(line) for line in read_lines(path)] == [True, False, False, True, False]
-    said.append(record(path, "ab12", 4, "train", Reply({"factors": {"q.a": A}}, {"about": {"domain": "other"}})))
-    said.append(record(path, "ab12", 5, "evaluate", Reply(values={"about": {"domain": "other"}, "cells": {}})))
-    said.append(record(path, "ab12", 6, "evaluate", Reply(values={"cells": {"base": {"bits_per_byte": 1.0}}})))
-    said.append(record(path, "ab12", 7, "train", Reply(error="refused")))
+    said.append(record(path, "ab12", 4, "train", SentMessage({"factors": {"q.a": A}}, {"about": {"domain": "other"}})))
+    said.append(record(path, "ab12", 5, "evaluate", SentMessage(values={"about": {"domain": "other"}, "cells": {}})))
+    said.append(record(path, "ab12", 6, "evaluate", SentMessage(values={"cells": {"base": {"bits_per_byte": 1.0}}})))
+    said.append(record(path, "ab12", 7, "train", SentMessage(error="refused")))
     assert [is_layout(line) for line in read_lines(path)[5:]] == [True, False, True, False, False, False]
     assert read_receipts(path) == said
     assert "sha256" in said[5] and "sha256" not in said[6]
     path.write_bytes(whole[: whole.index(b"\n") - 1])
     assert read_receipts(path) == []
-    again = record(path, "ab12", 1, "train", Reply({"factors": {"q.a": A}}))
+    again = record(path, "ab12", 1, "train", SentMessage({"factors": {"q.a": A}}))
     assert read_receipts(path) == [again]
 
 
@@ -69,7 +69,7 @@ def test_receipts_of_an_older_version_are_read_as_they_are(tmp_path: Path) -> No
     each = {"sha256": ["f0", "f1"], "l2_norm": [1.0, 2.0]}
     append_line(path, {**old, "format": 2, "round": 2, "arrays": 2, "values": {}, "layout": "c0", **each})
     append_line(path, {**old, "format": 2, "kind": "query", "num_bytes": 0, "arrays": 0, "values": {}})
-    new = record(path, "ab12", 3, "train", Reply({"factors": {"q.a": A}}))
+    new = record(path, "ab12", 3, "train", SentMessage({"factors": {"q.a": A}}))
     first, second, third, fourth = read_receipts(path)
     assert (first, third["arrays"], fourth) == (old, [], new)
     shape = {"shape": [2, 3], "dtype": "float32", "num_bytes": 24}
@@ -81,7 +81,7 @@ def test_receipts_of_an_older_version_are_read_as_they_are(tmp_path: Path) -> No
 def test_a_receipt_outlives_its_layout(tmp_path: Path) -> None:
     path = tmp_path / "receipts.jsonl"
     values = {"about": {"domain": "grid"}, "figures": {"num_tokens": 64}}
-    whole = record(path, "ab12", 1, "train", Reply({"factors": {"q.a": A}}, values, content=[b"it"]))
+    whole = record(path, "ab12", 1, "train", SentMessage({"factors": {"q.a": A}}, values, content=[b"it"]))
     path.write_bytes(path.read_bytes().partition(b"\n")[2])
     (receipt,) = read_receipts(path)
     assert (receipt["sha256"], receipt["num_bytes"]) == (whole["sha256"], 24)
@@ -92,14 +92,14 @@ def test_a_receipt_outlives_its_layout(tmp_path: Path) -> None:
 def test_rounds_and_bytes_of_a_run_are_counted_from_its_lines(tmp_path: Path) -> None:
     """Red: counting another run's, an error as a round, or a round sent twice as two."""
     path = tmp_path / "receipts.jsonl"
-    sent = Reply({"factors": {"q.a": A}})
+    sent = SentMessage({"factors": {"q.a": A}})
     for run, number, kind, reply in (
         ("one", 1, "train", sent),
         ("one", 1, "train", sent),
         ("one", 2, "train", sent),
         ("two", 9, "train", sent),
-        ("one", 3, "train", Reply(error="refused")),
-        ("one", 2, "evaluate", Reply(values={"base": {"bits_per_byte": 1.0}})),
+        ("one", 3, "train", SentMessage(error="refused")),
+        ("one", 2, "evaluate", SentMessage(values={"base": {"bits_per_byte": 1.0}})),
     ):
         record(path, run, number, kind, reply)
     assert sent_in_run(path, "one").rounds == {1, 2}
@@ -110,8 +110,8 @@ def test_rounds_and_bytes_of_a_run_are_counted_from_its_lines(tmp_path: Path) ->
 def test_the_table_has_a_line_a_message(tmp_path: Path) -> None:
     path = tmp_path / "receipts.jsonl"
     lines = [
-        record(path, "one", 1, "train", Reply({"factors": {"q.a": A}}, {"figures": {"seconds": 1.23456}})),
-        record(path, "one", 2, "train", Reply(error="refused by the domain's policy")),
+        record(path, "one", 1, "train", SentMessage({"factors": {"q.a": A}}, {"figures": {"seconds": 1.23456}})),
+        record(path, "one", 2, "train", SentMessage(error="refused by the domain's policy")),
     ]
     head, first, second = receipt_table(lines).splitlines()
     assert head.split() == ["time", "run", "round", "kind", "arrays", "bytes", "values"]

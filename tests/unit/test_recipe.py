@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from cogen.adapter import Adapter, Contract, Factors, factor_digest
+from cogen.adapter import Adapter, Factors, Fingerprint, factor_digest
 from cogen.errors import AdapterError, CogenError, ConfigError, MergeError
-from cogen.merge import merge_adapters, self_check, sketch
+from cogen.merge import checksum, merge_adapters, self_check
 from cogen.merge_folder import merge_recipe, open_all, recipe_of, save_checked, signed, without
 from cogen.recipe import RECIPE_NAME, load_recipe
 
-CONTRACT = Contract(weights="a" * 64, tokenizer="b" * 64, modules="c" * 64)
+FINGERPRINT = Fingerprint(weights="a" * 64, tokenizer="b" * 64, modules="c" * 64)
 MODULES = [f"model.layers.{i}.{n}" for i in range(3) for n in ("q_proj", "up_proj")]
 
 
@@ -25,7 +25,7 @@ def expert(folder: Path, seed: int, rank: int = 2, **manifest: Any) -> Adapter:
         name: Factors(torch.randn(rank, 7, generator=generator), torch.randn(5, rank, generator=generator), 1.5)
         for name in MODULES
     }
-    adapter = Adapter(factors, "base", CONTRACT, manifest)
+    adapter = Adapter(factors, "base", FINGERPRINT, manifest)
     adapter.save(folder)
     return adapter
 
@@ -55,7 +55,7 @@ def same(left: Adapter, right: Adapter) -> bool:
 
 
 def test_a_recipe_is_the_call_with_its_settings(tmp_path: Path, three: list[Adapter]) -> None:
-    """Red: weights are left out. Red: factors on disk in another order than in memory."""
+    """Red: weights are dropped. Red: factors on disk in another order than in memory."""
     made = carried_out(recipe(tmp_path, 'method = "ties"\ndensity = 0.4\nscale = 1.5\nrank = 3'))
     called = merge_adapters(three, [1, 2, 3], method="ties", density=0.4, scale=1.5, rank=3)
     assert same(made.adapter, called.adapter)
@@ -121,7 +121,7 @@ def written(tmp_path: Path, text: str = "", name: str = "merged") -> Path:
 def test_a_written_merge_says_how_far_it_is_from_what_was_meant(
     tmp_path: Path, three: list[Adapter], text: str
 ) -> None:
-    """Red: the sketch is of the cut update. Red: self_check leaves out the root."""
+    """Red: the checksum is of the cut update. Red: self_check leaves out the root."""
     check = json.loads((written(tmp_path, text) / "cogen.json").read_text())["self_check"]
     settings = {"rank": 2} if "rank" in text else {}
     settings |= {"method": text.split('"')[1]} if "method" in text else {}
@@ -142,24 +142,24 @@ def test_a_result_that_is_not_what_was_meant_is_not_written(
     bad = dict(merged.adapter.factors)
     bad[name] = Factors(bad[name].a, bad[name].b * 1.5, 1.0)
     spoiled = type(merged)(
-        Adapter(bad, "base", CONTRACT),
+        Adapter(bad, "base", FINGERPRINT),
         merged.energy_cut_frac | dict.fromkeys(MODULES, 0.0),
         merged.energy,
-        merged.sketches,
+        merged.checksums,
     )
     with pytest.raises(MergeError, match="merge failed its own check"):
         save_checked(spoiled, tmp_path / "out")
     assert not (tmp_path / "out").exists() and sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
-def test_the_sketch_measures_the_frobenius_norm() -> None:
+def test_the_checksum_measures_the_frobenius_norm() -> None:
     """Mean over many names of |delta probe|^2 / 8 is |delta|^2. Red: probes of variance 2."""
     f = Factors(torch.randn(3, 40), torch.randn(30, 3), 0.7)
-    found = [float(sketch(f, str(i)).square().sum()) / 8 for i in range(400)]
+    found = [float(checksum(f, str(i)).square().sum()) / 8 for i in range(400)]
     assert sum(found) / 400 == pytest.approx(float(f.delta().square().sum()), rel=0.1)
     twin = {"x": f}
-    assert self_check(twin, {"x": sketch(f, "x")}, 0.0).error == 0.0
-    assert not self_check(twin, {"y": sketch(f, "y")}, 0.0).has_passed
+    assert self_check(twin, {"x": checksum(f, "x")}, 0.0).error == 0.0
+    assert not self_check(twin, {"y": checksum(f, "y")}, 0.0).has_passed
 
 
 def test_the_manifest_names_inputs_versions_and_what_each_module_lost(tmp_path: Path, three: list[Adapter]) -> None:

@@ -82,7 +82,7 @@ def page(run: Path) -> str:
 
 
 def words(html: str) -> str:
-    """The page's text, tags and style left out, spaces made one."""
+    """The page's text, tags and style dropped, spaces made one."""
     return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)).split())
 
 
@@ -122,7 +122,7 @@ def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
 
 def test_names_and_reasons_cannot_be_markup(tmp_path: Path) -> None:
     bad = "<script>alert('x')</script>"
-    left = event("client_left_out", round=1, domain=bad, reason=f"because {bad}")
+    left = event("client_dropped", round=1, domain=bad, reason=f"because {bad}")
     run = write_run(tmp_path, [started([bad, "<i>b"], 2), replied(1, "<i>b"), finished(1), replied(2, "<i>b"), left])
     write_scores(run, {"base": (1.0,), f"expert:{bad}": (0.8,), "combined": (0.9,)}, [bad])
     write_steps(run, "<i>b", [(1, 1, 100, 3.0)])
@@ -215,7 +215,7 @@ def test_a_broken_line_in_the_middle_is_counted(tmp_path: Path) -> None:
     record = read_run(run)
     assert [reply.domain for reply in record.replies] == ["clinical"]
     assert record.num_unreadable == 3
-    assert "3 lines of the logs could not be read and are left out." in page(run)
+    assert "3 lines of the logs could not be read and are dropped." in page(run)
 
 
 # --- the last time counts
@@ -237,10 +237,10 @@ def test_the_second_occurrence_of_a_reply_counts(tmp_path: Path) -> None:
 
 
 def test_a_client_left_out_the_second_time_did_not_reply(tmp_path: Path) -> None:
-    left = event("client_left_out", round=1, domain="grid", reason="too late")
+    left = event("client_dropped", round=1, domain="grid", reason="too late")
     record = read_run(write_run(tmp_path, [started(), replied(1, "grid"), replied(1, "clinical"), left]))
     assert [reply.domain for reply in record.replies] == ["clinical"]
-    assert [client.reason for client in record.left_out] == ["too late"]
+    assert [client.reason for client in record.dropped] == ["too late"]
     assert "too late" in page(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What a report tells when more lies in the run folder: seeds and controls, probes, contributions, costs, hashes."""
+"""What a report tells when more lies in the run folder: seeds and baselines, probes, contributions, costs, hashes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from cogen.errors import RunError
 from cogen.evaluate.matrix import Cell, Evaluation
-from cogen.evaluate.seed_summary import Judgement, Member, Spread, judge
-from cogen.evaluate.seed_summary_read import read_judgement
+from cogen.evaluate.seed_summary import DomainSummary, SeedSummary, Spread, summarize_seeds
+from cogen.evaluate.seed_summary_read import read_seed_summary
 from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.report.clients import client_rows
 from cogen.report.record import read_run
@@ -25,8 +25,8 @@ def spread(mean: float | None, sd: float = 0.0) -> dict[str, Any]:
     return values.to_dict()
 
 
-def judgement(seeds: int, members: dict[str, Member]) -> Judgement:
-    return Judgement(tuple(range(seeds)), {}, {}, {}, {}, members)
+def seed_summary(seeds: int, members: dict[str, DomainSummary]) -> SeedSummary:
+    return SeedSummary(tuple(range(seeds)), {}, {}, {}, {}, members)
 
 
 def write(path: Path, **values: Any) -> None:
@@ -47,17 +47,17 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-# --- seeds and controls
+# --- seeds and baselines
 
 
 def test_the_verdict_counts_domains_that_gained() -> None:
     members = {
-        "clinical": Member(Spread((0.02, 0.04)), Spread((0.02,))),
-        "grid": Member(Spread((-0.02, 0.0)), Spread((0.02,))),
-        "materials": Member(Spread((0.01,)), Spread((None,))),
-        "education": Member(Spread((None,)), Spread((0.5,))),
+        "clinical": DomainSummary(Spread((0.02, 0.04)), Spread((0.02,))),
+        "grid": DomainSummary(Spread((-0.02, 0.0)), Spread((0.02,))),
+        "materials": DomainSummary(Spread((0.01,)), Spread((None,))),
+        "education": DomainSummary(Spread((None,)), Spread((0.5,))),
     }
-    found = judgement(2, members)
+    found = seed_summary(2, members)
     assert verdict(found) == (
         "Joining was better than training alone for 2 of 3 domains on their own text, "
         "0.0100 bits per byte better on average (2 seeds)."
@@ -70,20 +70,20 @@ def test_the_verdict_counts_domains_that_gained() -> None:
         "materials: joining improved your own held-out text by 0.0100 bits per byte over training alone",
     ]
     assert verdict(None) == ""
-    assert verdict(judgement(1, {})) == ""
+    assert verdict(seed_summary(1, {})) == ""
 
 
 def test_a_judgement_is_the_answer_at_the_top(run: Path) -> None:
     rows = [
         {"model": m, "domain": d, **spread(v, 0.002)}
-        for m, v in (("base", 1.0), ("pooled", 0.75))
+        for m, v in (("base", 1.0), ("centralized", 0.75))
         for d in ("clinical", "grid")
     ]
     members = {"clinical": {"own": spread(0.02, 0.004), "others": spread(-0.01, 0.003)}}
-    general = [{"model": "pooled", **spread(1.31, 0.005)}]
+    general = [{"model": "centralized", **spread(1.31, 0.005)}]
     gains = {"clinical": spread(0.871, 0.02), "grid": spread(None)}
     write(
-        run / "judgement.json",
+        run / "seed_summary.json",
         seeds=[0, 1, 2],
         rows=rows,
         retained_gain=gains,
@@ -95,7 +95,7 @@ def test_a_judgement_is_the_answer_at_the_top(run: Path) -> None:
     html = page(run)
     text = words(html)
     assert text.index("Joining was better than training alone for 1 of 1 domains") < text.index("The combined model")
-    assert "pooled 0.7500 ± 0.0020 0.7500 ± 0.0020 1.3100 ± 0.0050" in text
+    assert "centralized 0.7500 ± 0.0020 0.7500 ± 0.0020 1.3100 ± 0.0050" in text
     assert "retained gain [%] 87.1 ± 2.0 –" in text
     assert "worsened others&#39; by 0.0100 ± 0.0030 bits" not in text
     assert "and worsened others&#39; by 0.0100 ± 0.0030." in text
@@ -115,21 +115,21 @@ def test_forgetting_is_against_the_base() -> None:
     assert forgotten(Evaluation(tuple(scores)), []) == []
 
 
-def whole_judgement() -> Judgement:
-    """Two seeds, the second without `pooled` on grid."""
-    rows = {"base": 1.0, "local:grid": 0.9, "combined": 0.8, "pooled": 0.7}
+def whole_judgement() -> SeedSummary:
+    """Two seeds, the second without `centralized` on grid."""
+    rows = {"base": 1.0, "local:grid": 0.9, "combined": 0.8, "centralized": 0.7}
     cells = [Cell(m, d, v, 4, 1) for m, v in rows.items() for d in ("grid", "clinical")]
     general = tuple(Cell(m, "general", v, 4, 1) for m, v in (("base", 3.0), ("combined", 3.25)))
-    return judge({0: Evaluation(tuple(cells), general), 1: Evaluation(tuple(c for c in cells[:-2]))})
+    return summarize_seeds({0: Evaluation(tuple(cells), general), 1: Evaluation(tuple(c for c in cells[:-2]))})
 
 
 def test_a_judgement_is_read_back_as_it_was() -> None:
     """Means over the domains too, which are not in the file."""
     found = whole_judgement()
-    again = read_judgement(found.to_json(), "here")
+    again = read_seed_summary(found.to_json(), "here")
     assert again == found
     assert again.means == found.means
-    assert again.means["pooled"].values == (0.7, None)
+    assert again.means["centralized"].values == (0.7, None)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_judgement_is_read_back_as_it_was() -> None:
 )
 def test_a_judgement_that_contradicts_itself_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(RunError, match=expected):
-        read_judgement(json.dumps({**whole_judgement().to_dict(), **change}), "here")
+        read_seed_summary(json.dumps({**whole_judgement().to_dict(), **change}), "here")
 
 
 # --- more scores
@@ -184,13 +184,13 @@ def test_contributions_of_the_run_or_of_the_merge(run: Path) -> None:
 
 
 def test_a_malformed_file_is_named(run: Path) -> None:
-    write(run / "judgement.json", seeds=[0], members={}, rows=[{"model": "base"}])
-    with pytest.raises(RunError, match=r"cannot read judgement\.json: expected rows\.0 with the field domain"):
+    write(run / "seed_summary.json", seeds=[0], members={}, rows=[{"model": "base"}])
+    with pytest.raises(RunError, match=r"cannot read seed_summary\.json: expected rows\.0 with the field domain"):
         page(run)
-    (run / "judgement.json").write_text('{"format": 2}')
+    (run / "seed_summary.json").write_text('{"format": 2}')
     with pytest.raises(RunError, match="expected an object of format 1, got format 2"):
         page(run)
-    (run / "judgement.json").write_text("{")
+    (run / "seed_summary.json").write_text("{")
     with pytest.raises(RunError, match="expected JSON in UTF-8"):
         page(run)
 
@@ -199,8 +199,8 @@ def test_a_malformed_file_is_named(run: Path) -> None:
 
 
 def test_clients_over_all_rounds(tmp_path: Path) -> None:
-    left = event("client_left_out", round=2, domain="grid", reason="late")
-    unscored = event("client_left_out", round=0, domain="grid", reason="scores: late")
+    left = event("client_dropped", round=2, domain="grid", reason="late")
+    unscored = event("client_dropped", round=0, domain="grid", reason="scores: late")
     events = [started(num_rounds=2), replied(1, "clinical"), replied(1, "grid"), replied(2, "clinical"), left, unscored]
     run = write_run(tmp_path, [*events, finished(2)])
     rows = [{"round": 1, "seconds": 9.0, "peak_memory_bytes": 9_000}, {"round": 1, "seconds": 30.0}]
@@ -211,11 +211,11 @@ def test_clients_over_all_rounds(tmp_path: Path) -> None:
     clinical, grid = client_rows(record)
     # The second line of round 1 has no memory, and its third takes the place of its first.
     assert record.num_unreadable == 1
-    assert (clinical.num_rounds, clinical.num_left_out, clinical.num_tokens) == (2, 0, 10_000)
+    assert (clinical.num_rounds, clinical.num_dropped, clinical.num_tokens) == (2, 0, 10_000)
     assert (clinical.train_seconds, clinical.tokens_per_second) == (40.0, 250.0)
     assert (clinical.peak_memory_bytes, clinical.bytes_up, clinical.bytes_down) == (2_000_000, 3_000_000, 4_000_000)
     # No log of its own: the time to the reply must do.
-    assert (grid.num_rounds, grid.num_left_out) == (1, 1)
+    assert (grid.num_rounds, grid.num_dropped) == (1, 1)
     assert grid.tokens_per_second == pytest.approx(5000 / 61)
     assert grid.peak_memory_bytes is None
     assert "clinical 2 0 10,000 2 min 2 s 250 2.00 MB 3.00 MB 4.00 MB" in words(page(run))
@@ -224,7 +224,11 @@ def test_clients_over_all_rounds(tmp_path: Path) -> None:
 def test_hashes_versions_and_amounts(run: Path) -> None:
     parents = [{"name": "grid", "factors_sha256": "c" * 64, "weight": 0.25}]
     write(
-        run / "merged/cogen.json", base="tiny", contract={"weights": "a" * 64}, factors_sha256="b" * 64, parents=parents
+        run / "merged/cogen.json",
+        base="tiny",
+        fingerprint={"weights": "a" * 64},
+        factors_sha256="b" * 64,
+        parents=parents,
     )
     amounts = {"num_documents": 27, "num_tokens": 7421, "num_heldout_documents": 5, "num_heldout_tokens": 1021}
     write(run / "about.json", versions={"torch": "2.13.0"}, data={"grid": {**amounts, "num_dropped_documents": 3}})

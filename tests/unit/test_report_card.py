@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from cogen.data.card import Amount, LeftOutFile, describe_lengths
+from cogen.data.card import Amount, SkippedFile, describe_lengths
 from cogen.report.card import card_page, card_text, fate_chart, findings, language_chart, length_chart
 from cogen.report.columns import column_chart, share_chart
 from tests.unit.test_card import CARD
@@ -50,14 +50,14 @@ def test_findings_say_what_was_done() -> None:
 
 
 def test_the_page_stands_alone_and_escapes() -> None:
-    page = card_page(replace(CARD, source="<script>alert(1)</script>", left_out=(LeftOutFile("<i>.pdf", "no & text"),)))
+    page = card_page(replace(CARD, source="<script>alert(1)</script>", skipped=(SkippedFile("<i>.pdf", "no & text"),)))
     assert "<script" not in page and "&lt;script&gt;" in page and "&lt;i&gt;.pdf" in page and "no &amp; text" in page
     assert not re.search(r'(?:src|href)="', page) and "@media print" in page and "prefers-color-scheme: dark" in page
     assert "email" in page and CARD.sha256 in page and "near_duplicate_jaccard" in page
 
 
 def test_charts_of_little_or_nothing() -> None:
-    nothing = {"languages": {}, "dropped": {}, "personal_data": {}, "cost": None, "left_out": (), "num_left_out": 0}
+    nothing = {"languages": {}, "dropped": {}, "personal_data": {}, "cost": None, "skipped": (), "num_skipped": 0}
     bare = replace(CARD, lengths=describe_lengths([]), **nothing)
     assert length_chart(bare) is None and language_chart(bare) is None
     assert fate_chart(bare).wide.count("<rect") == 2
@@ -67,12 +67,12 @@ def test_charts_of_little_or_nothing() -> None:
 
 def test_what_was_left_out_is_counted_beyond_the_list() -> None:
     """Red: the length of the list."""
-    many = tuple(LeftOutFile(f"{n}.odt", "no reader") for n in range(25))
-    card = replace(CARD, left_out=many, num_left_out=1234)
+    many = tuple(SkippedFile(f"{n}.odt", "no reader") for n in range(25))
+    card = replace(CARD, skipped=many, num_skipped=1234)
     text, page = card_text(card), card_page(card)
-    assert re.search(r"left out +1,234\n", text) and re.search(r"\.\.\. +and 1,214 more", text)
-    assert "<dt>left out</dt><dd>1,234</dd>" in page and "And 1,209 more." in page
-    few = replace(CARD, left_out=many[:3], num_left_out=3)
+    assert re.search(r"skipped +1,234\n", text) and re.search(r"\.\.\. +and 1,214 more", text)
+    assert "<dt>skipped</dt><dd>1,234</dd>" in page and "And 1,209 more." in page
+    few = replace(CARD, skipped=many[:3], num_skipped=3)
     assert "more" not in card_text(few) and "more." not in card_page(few)
 
 

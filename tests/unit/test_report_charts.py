@@ -15,7 +15,7 @@ from cogen.report import units
 from cogen.report.charts import bucket_means, gain_chart, round_chart
 from cogen.report.headline import forgetting, headline
 from cogen.report.heat import colour, heat_rows, legend
-from cogen.report.record import Record, Reply, Started
+from cogen.report.record import ReplyEvent, RunRecord, Started
 from cogen.report.svg import Axis, Series, bar_chart, line_chart, shorten, spread, text_width, ticks
 
 SCORES = {
@@ -24,7 +24,7 @@ SCORES = {
     "expert:grid": (1.1, 1.0),
     "combined": (0.85, 1.01),
 }
-EMPTY = Record("demo", None, (), (), (), {}, {}, 0, None, "", ())
+EMPTY = RunRecord("demo", None, (), (), (), {}, {}, 0, None, "", ())
 
 
 def matrix(scores: Mapping[str, tuple[float, float]]) -> Evaluation:
@@ -33,8 +33,8 @@ def matrix(scores: Mapping[str, tuple[float, float]]) -> Evaluation:
     return Evaluation(tuple(cells))
 
 
-def reply(round_: int, before: float | None, after: float | None) -> Reply:
-    return Reply(round_, "grid", 8, 5000, 61.0, 1, 1, before, after)
+def reply(round_: int, before: float | None, after: float | None) -> ReplyEvent:
+    return ReplyEvent(round_, "grid", 8, 5000, 61.0, 1, 1, before, after)
 
 
 # --- sentences

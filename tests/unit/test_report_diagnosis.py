@@ -66,7 +66,7 @@ def test_the_page_says_what_the_diagnosis_says() -> None:
 
 
 def test_problems_stand_at_the_top() -> None:
-    found = Finding("grid", "contract", "problem", "", "Another base.")
+    found = Finding("grid", "fingerprint", "problem", "", "Another base.")
     page = diagnosis_page(replace(SAMPLE, findings=(found,)))
     assert "Problems with grid: see the findings." in page
     assert "None: nothing stands against any adapter." in diagnosis_page(replace(SAMPLE, findings=()))

@@ -21,7 +21,7 @@ NAMES = [f"d{i}" for i in range(8)]
 def config(folder: Path, federation: str = "", domains: int = 8) -> RunConfig:
     path = folder / "run.toml"
     path.write_text("".join(f'[[domains]]\nname = "{n}"\n' for n in NAMES[:domains]) + f"[federation]\n{federation}")
-    return load_config(path, ["train.tokens_per_round=1000", "train.block_tokens=64"])
+    return load_config(path, ["train.tokens_per_round=1000", "train.sequence_length=64"])
 
 
 def test_a_draw_depends_on_seed_and_round_alone() -> None:

@@ -14,7 +14,7 @@ PEAK = 0.004
 
 def settings(**values: float | str) -> Train:
     return Train.model_validate(
-        {"learning_rate": PEAK, "warmup_frac": 0.2, "final_learning_rate_frac": 0.1, "block_tokens": 8, **values}
+        {"learning_rate": PEAK, "warmup_frac": 0.2, "min_lr_ratio": 0.1, "sequence_length": 8, **values}
     )
 
 
@@ -74,7 +74,7 @@ def test_wsd_by_hand(step: int, expected: float) -> None:
 @pytest.mark.parametrize("num_rounds", [2, 3, 6])
 def test_wsd_falls_at_the_end_of_all_rounds(num_rounds: int) -> None:
     """12 steps: 3 warm up, 3 fall. Red: plans that fall at the end of each round."""
-    cut = settings(schedule="wsd", decay_frac=0.25, tokens_per_round=192 / num_rounds, batch_blocks=2)
+    cut = settings(schedule="wsd", decay_frac=0.25, tokens_per_round=192 / num_rounds, batch_size=2)
     plans = [plan_round(cut, n, num_rounds) for n in range(1, num_rounds + 1)]
     rates = [learning_rate(cut, p.first_step + s, p.total_steps) for p in plans for s in range(p.num_steps)]
     assert rates[2:9] == [PEAK] * 7 and rates[9:] == sorted(rates[9:], reverse=True) and rates[9] < PEAK
@@ -91,13 +91,13 @@ def test_wsd_without_a_level_part_and_of_few_steps() -> None:
 
 @pytest.mark.parametrize(("final", "last"), [(0.0, 0.0), (1.0, PEAK)])
 def test_the_last_step_is_the_final_fraction(final: float, last: float) -> None:
-    assert learning_rate(settings(final_learning_rate_frac=final), 19, 20) == pytest.approx(last, abs=1e-18)
+    assert learning_rate(settings(min_lr_ratio=final), 19, 20) == pytest.approx(last, abs=1e-18)
 
 
 @pytest.mark.parametrize("num_rounds", [1, 2, 3, 6])
 def test_rounds_are_one_schedule_without_a_restart(num_rounds: int) -> None:
-    whole = settings(tokens_per_round=192, batch_blocks=2)  # 24 blocks, 12 steps
-    cut = settings(tokens_per_round=192 / num_rounds, batch_blocks=2)
+    whole = settings(tokens_per_round=192, batch_size=2)  # 24 blocks, 12 steps
+    cut = settings(tokens_per_round=192 / num_rounds, batch_size=2)
     once = plan_round(whole, 1, 1)
     rounds = [plan_round(cut, n, num_rounds) for n in range(1, num_rounds + 1)]
     assert once.total_steps == 12
@@ -108,7 +108,7 @@ def test_rounds_are_one_schedule_without_a_restart(num_rounds: int) -> None:
 
 
 def test_blocks_of_rounds_are_contiguous_and_the_last_step_of_each_is_smaller() -> None:
-    uneven = settings(tokens_per_round=50, batch_blocks=3)  # 7 blocks of 8 tokens, steps of 3, 3 and 1
+    uneven = settings(tokens_per_round=50, batch_size=3)  # 7 blocks of 8 tokens, steps of 3, 3 and 1
     plans = [plan_round(uneven, n, 3) for n in (1, 2, 3)]
     assert [p.blocks_of(s) for p in plans for s in range(p.num_steps)] == [
         *[(0, 3), (3, 3), (6, 1)],
@@ -126,5 +126,5 @@ def test_blocks_of_rounds_are_contiguous_and_the_last_step_of_each_is_smaller() 
     ("tokens", "num_blocks", "num_steps"), [(1, 1, 1), (8, 1, 1), (9, 2, 1), (32, 4, 1), (33, 5, 2)]
 )
 def test_tokens_are_rounded_up_to_blocks_and_blocks_to_steps(tokens: int, num_blocks: int, num_steps: int) -> None:
-    plan = plan_round(settings(tokens_per_round=tokens, batch_blocks=4), 1, 1)
+    plan = plan_round(settings(tokens_per_round=tokens, batch_size=4), 1, 1)
     assert (plan.num_blocks, plan.num_steps) == (num_blocks, num_steps)

@@ -63,7 +63,7 @@ def test_the_best_scale_of_a_smooth_curve_is_found_in_seven_trials(shape: str, b
 
 
 def test_a_true_parabola_needs_three_trials() -> None:
-    """The base is the point at scale 0. Red: it is left out of `_points`."""
+    """The base is the point at scale 0. Red: it is dropped of `_points`."""
     result = look(curve({"mean": 1.6}, {"mean": 0.1}), 3)
     assert [t.candidate.rule.scale for t in result.trials] == [1.131, 2.263, 1.6]
 

@@ -11,7 +11,7 @@ from cogen.adapter import Factors
 from cogen.config import RunConfig, load_config
 from cogen.merge.factored import compress, norm, stack
 from server.aggregate import aggregate
-from server.replies import Reply
+from server.replies import ClientUpdate
 
 SHAPES = {"x": (24, 30), "y": (18, 20)}
 NAMES = ["a", "b", "c", "d", "e"]
@@ -40,8 +40,8 @@ def sorted_factors(seed: int) -> dict[str, Factors]:
     return {n: compress(f, None, f.scaling).factors for n, f in factors(seed).items()}
 
 
-def reply(domain: str, made: dict[str, Factors], tokens: int = 100) -> Reply:
-    return Reply(domain, made, tokens, None, None, 0.0, 0)
+def reply(domain: str, made: dict[str, Factors], tokens: int = 100) -> ClientUpdate:
+    return ClientUpdate(domain, made, tokens, None, None, 0.0, 0)
 
 
 def size_of(new: dict[str, Factors], old: dict[str, Factors]) -> float:
@@ -60,7 +60,7 @@ BAD = {
 def test_one_bad_client_of_five_stays_within_the_bound(tmp_path: Path, kind: str, robust: str) -> None:
     """|D| <= largest good norm with clip and krum, 2 (1 - 1/5) / (1 - 2/5) of it with the median; the mean breaks all.
 
-    Red: robust is not passed on; the gram is of factors in place of increments.
+    Red: robust is not passed on; the gram is of factors in place of client updates.
     """
     good = [reply(name, factors(10 + i)) for i, name in enumerate(NAMES[:4])]
     replies = [*good, reply("e", BAD[kind])]
@@ -77,7 +77,7 @@ def test_one_bad_client_of_five_stays_within_the_bound(tmp_path: Path, kind: str
 
 @pytest.mark.parametrize("optimizer", ["none", "nesterov"])
 def test_clipping_nobody_is_the_mean(tmp_path: Path, optimizer: str) -> None:
-    """Red: weights are divided by their sum once more, or increments enter twice."""
+    """Red: weights are divided by their sum once more, or client updates enter twice."""
     old = sorted_factors(5)
     replies = [reply(name, factors(10 + i), 100 + i) for i, name in enumerate(NAMES)]
     settings = (f"federation.server_optimizer={optimizer}", "federation.robust_clip=1000")
@@ -88,8 +88,8 @@ def test_clipping_nobody_is_the_mean(tmp_path: Path, optimizer: str) -> None:
 
 
 def test_a_late_reply_weighs_less(tmp_path: Path) -> None:
-    """100 tokens one round late at 0.25. Red: late_weight is not read."""
+    """100 tokens one round late at 0.25. Red: straggler_weight is not read."""
     old = sorted_factors(5)
-    late = Reply("b", factors(11), 100, None, None, 0.0, 0, start=sorted_factors(6), rounds_late=1)
-    made = aggregate(config(tmp_path, "federation.late_weight=0.25"), old, [reply("a", factors(10)), late], 2)
+    late = ClientUpdate("b", factors(11), 100, None, None, 0.0, 0, start=sorted_factors(6), rounds_late=1)
+    made = aggregate(config(tmp_path, "federation.straggler_weight=0.25"), old, [reply("a", factors(10)), late], 2)
     assert made.weights == pytest.approx([0.8, 0.2])

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cogen.base import default_device
-from cogen.distributed import Launched, launched
+from cogen.distributed import ProcessRank, process_rank
 from cogen.errors import ConfigError
-from cogen.train.distributed import Together, come_together
+from cogen.train.distributed import ProcessGroup, join_process_group
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def as_launched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize(("num_blocks", "count"), [(4, 2), (7, 3), (3, 3), (1, 4), (64, 8)])
 def test_every_block_is_of_one_process(num_blocks: int, count: int) -> None:
     """Red: num_blocks // count blocks each."""
-    shares = [Together(i, count).share(10, num_blocks) for i in range(count)]
+    shares = [ProcessGroup(i, count).share(10, num_blocks) for i in range(count)]
     blocks = [first + k for first, num in shares for k in range(num)]
     assert blocks == list(range(10, 10 + num_blocks))
     sizes = [num for _, num in shares]
@@ -34,7 +34,7 @@ def test_every_block_is_of_one_process(num_blocks: int, count: int) -> None:
 
 def test_alone_nothing_changes() -> None:
     """Red: the gradients copied, or None made zero."""
-    alone = Together()
+    alone = ProcessGroup()
     parameters = [torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))]
     parameters[0].grad = grad = torch.ones(2)
     alone.sum_gradients(parameters)
@@ -48,9 +48,9 @@ def test_alone_nothing_changes() -> None:
 
 def test_a_launcher_is_known_by_all_of_its_variables(as_launched: pytest.MonkeyPatch) -> None:
     """A scheduler that sets WORLD_SIZE alone starts single processes. Red: WORLD_SIZE alone is read."""
-    assert launched() == Launched(2, 1, 4)
+    assert process_rank() == ProcessRank(2, 1, 4)
     as_launched.delenv("LOCAL_RANK")
-    assert launched() == Launched()
+    assert process_rank() == ProcessRank()
 
 
 def test_each_process_has_its_own_device(as_launched: pytest.MonkeyPatch) -> None:
@@ -65,10 +65,10 @@ def test_each_process_has_its_own_device(as_launched: pytest.MonkeyPatch) -> Non
 
 def test_launches_that_cannot_work(as_launched: pytest.MonkeyPatch) -> None:
     """Refused before anybody waits for the others."""
-    with pytest.raises(ConfigError, match=r"expected 4 or more blocks of a step, got train.batch_blocks = 3") as few:
-        come_together(3)
+    with pytest.raises(ConfigError, match=r"expected 4 or more blocks of a step, got train.batch_size = 3") as few:
+        join_process_group(3)
     as_launched.setattr(torch.cuda, "is_available", lambda: True)
     as_launched.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"expected 2 GPUs or more on this machine, got 1 \(4 processes\)") as gpus:
-        come_together(4)
+        join_process_group(4)
     assert all("\n" not in str(error.value) for error in (few, gpus))

@@ -26,7 +26,7 @@ def whole_numbers(rank: int) -> dict[str, Factors]:
 
 
 def test_a_smaller_rank_trains_the_leading_directions(tiny: Base) -> None:
-    """Red: the last directions; the rest left out; the scaling of the rest another."""
+    """Red: the last directions; the rest dropped; the scaling of the rest another."""
     current = whole_numbers(4)
     start, rest = split_rank(current, 3, seed=1)
     assert rest is not None and set(start) == set(rest) == set(current)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cogen.adapter import Adapter, Factors, layout_of
-from cogen.errors import AdapterError, ContractMismatch
+from cogen.errors import AdapterError, FingerprintMismatch
 from cogen.merge import merge_adapters
 
 TOKENS = torch.arange(14).reshape(2, 7) * 5 % 64
@@ -139,5 +139,5 @@ def test_whole_embedding_tables_are_refused(tmp_path: Path) -> None:
 def test_an_embedding_and_a_linear_layer_of_one_name_do_not_mix() -> None:
     f = small()["layers.0.up"]
     table, layer = Adapter({"x": f}, "", embeddings=frozenset("x")), Adapter({"x": f}, "")
-    with pytest.raises(ContractMismatch, match="of an embedding"):
+    with pytest.raises(FingerprintMismatch, match="of an embedding"):
         merge_adapters([table, layer])

@@ -39,7 +39,7 @@ def test_steps_and_rounds_lie_over_the_tokens_of_all_clients(config_file: Path, 
     done: dict[str, Any] = {"event": "round_finished", "round": 1, "bits_per_byte_after": 1.25, "energy_cut_frac": None}
     with Tracking(config(config_file), tmp_path, "mine") as tracking:
         for event in [*STEPS, {"event": "run_started"}, done]:
-            tracking.follow(event)
+            tracking.on_event(event)
     found = tracked(tmp_path / "tracking" / "cogen")
     assert found["clinical/loss_nats"] == [(64, 4.0), (192, 3.0)]
     assert found["grid/loss_nats"] == [(128, 5.0)]
@@ -49,7 +49,7 @@ def test_steps_and_rounds_lie_over_the_tokens_of_all_clients(config_file: Path, 
 
 def test_without_trackers_nothing_is_written(config_file: Path, tmp_path: Path) -> None:
     with Tracking(load_config(config_file), tmp_path / "run", "mine") as tracking:
-        tracking.follow(STEPS[0])
+        tracking.on_event(STEPS[0])
     assert not (tmp_path / "run").exists()
 
 
@@ -66,8 +66,8 @@ def test_a_tracker_that_fails_does_not_end_the_run(
 ) -> None:
     with Tracking(config(config_file), tmp_path, "mine") as tracking:
         monkeypatch.setattr(tracking._accelerator, "log", lambda *a, **k: 1 / 0)
-        tracking.follow(STEPS[0])
-        tracking.follow(STEPS[1])
+        tracking.on_event(STEPS[0])
+        tracking.on_event(STEPS[1])
     assert capsys.readouterr().err.count("tracking stopped: ZeroDivisionError") == 1
 
 
@@ -79,7 +79,7 @@ def test_settings_are_scalars(config_file: Path) -> None:
 
 def test_training_alone_is_tracked(cogen: Cogen, tiny_folder: Path, tmp_path: Path) -> None:
     seeds = Path(__file__).parents[2] / "seeds"
-    args = ["--set", "train.block_tokens=64", "--set", 'track.to=["tensorboard"]', "--set", "track.project=p"]
+    args = ["--set", "train.sequence_length=64", "--set", 'track.to=["tensorboard"]', "--set", "track.project=p"]
     made = ["train", "--base", tiny_folder, "--data", seeds / "grid.jsonl", "--domain", "grid", "--tokens", "512"]
     code, _, err = cogen(*made, *args, "--out", tmp_path / "out")
     assert code == 0, err

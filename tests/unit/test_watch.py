@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from cogen.cli.run_watch import newest_run
 from cogen.errors import RunError
 from cogen.report.feed import Feed
-from cogen.report.watch import Place, open_place, watch_app
+from cogen.report.watch import PageAddress, open_place, watch_app
 
 BAD = "<img src=x onerror=alert(1)>"
 
@@ -25,14 +25,14 @@ def client(run: Path, token: str = "", host: str = "127.0.0.1:8420") -> TestClie
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    event = {"time": "", "event": "client_left_out", "round": 1, "domain": BAD, "reason": BAD}
+    event = {"time": "", "event": "client_dropped", "round": 1, "domain": BAD, "reason": BAD}
     (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
     return tmp_path
 
 
 @pytest.fixture
-def places() -> Iterator[list[Place]]:
-    opened: list[Place] = []
+def places() -> Iterator[list[PageAddress]]:
+    opened: list[PageAddress] = []
     yield opened
     for place in opened:
         place.listener.close()
@@ -61,7 +61,7 @@ def test_events_are_sent_as_json_of_one_line(run: Path) -> None:
     name, kind, data = message.split("\n")
     assert kind == "event: state"
     sections = json.loads(data.removeprefix("data: "))["sections"]
-    assert sections["events"][0]["text"] == f"{BAD} was left out of round 1: {BAD}"
+    assert sections["events"][0]["text"] == f"{BAD} was dropped of round 1: {BAD}"
     again = client(run).get("/events", headers={"Last-Event-ID": name.removeprefix("id: ")})
     assert "event: state" in again.text  # of another server, which knows nothing of that id
 
@@ -103,7 +103,7 @@ def test_without_a_token_the_request_must_name_loopback(run: Path, host: str, st
     assert client(run).get("/", headers={"Host": host}).status_code == status
 
 
-def test_loopback_needs_no_token_and_a_network_does(places: list[Place]) -> None:
+def test_loopback_needs_no_token_and_a_network_does(places: list[PageAddress]) -> None:
     places += [open_place("127.0.0.1", 0), open_place("0.0.0.0", 0), open_place("0.0.0.0", 0)]
     assert places[0].token == ""
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", places[0].url)
@@ -112,7 +112,7 @@ def test_loopback_needs_no_token_and_a_network_does(places: list[Place]) -> None
     assert places[1].url.endswith(f"/?token={places[1].token}")
 
 
-def test_a_port_that_is_taken(places: list[Place]) -> None:
+def test_a_port_that_is_taken(places: list[PageAddress]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(RunError, match=f"expected port {port} to be free, got Address already in use"):

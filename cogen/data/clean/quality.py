@@ -2,7 +2,7 @@
 
 Sources: Gopher (Rae et al., arXiv 2112.11446, appendix A.1.1 and table A1); FineWeb (Penedo et al.,
 arXiv 2406.17557, section 3.6). Where the rules were made for English web pages they are held to what they
-can judge: stop words to English; words to scripts with spaces; stop words, numbers and repetition to
+can measure: stop words to English; words to scripts with spaces; stop words, numbers and repetition to
 documents of 50 words, shares of lines to documents of 10 lines. Domain text may be short and telegraphic
 ("Relay 21 tripped 14:05, no load lost."): the least is 10 words, where Gopher has 50.
 """
@@ -46,8 +46,8 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Lower and upper bound of a measure, both allowed; only documents with enough words and lines are judged."""
+class QualityRule:
+    """Lower and upper bound of a measure, both allowed; only documents with enough words and lines are scored."""
 
     measure: Callable[[_Measured], float]
     least: float = float("-inf")
@@ -105,18 +105,20 @@ class _Measured:
         return sum(bool(has(line)) for line in self.lines) / max(1, len(self.lines))
 
 
-def _repetition(measure: Callable[[_Measured], float], most: float) -> Rule:
-    return Rule(measure, most=most, least_words=LEAST_WORDS_SHARES)
+def _repetition(measure: Callable[[_Measured], float], most: float) -> QualityRule:
+    return QualityRule(measure, most=most, least_words=LEAST_WORDS_SHARES)
 
 
-RULES: dict[str, Rule] = {
-    "number of words": Rule(lambda m: len(m.words), LEAST_WORDS, 100_000, needs_spaces=False),
-    "mean word length": Rule(lambda m: m.mean_word_length, 3, 10),
-    "symbols per word": Rule(lambda m: len(_SYMBOL.findall(m.text)) / max(1, len(m.words)), most=0.1),
-    "bullet lines": Rule(lambda m: m.line_frac(_BULLET.match), most=0.9, least_lines=LEAST_LINES, needs_spaces=False),
-    "ellipsis lines": Rule(lambda m: m.line_frac(lambda x: x.endswith(_ELLIPSES)), most=0.3, needs_spaces=False),
-    "words with a letter": Rule(lambda m: m.alphabetic_frac, least=0.8, least_words=LEAST_WORDS_SHARES),
-    "stop words": Rule(lambda m: m.num_stop_words, least=2, least_words=LEAST_WORDS_SHARES),
+RULES: dict[str, QualityRule] = {
+    "number of words": QualityRule(lambda m: len(m.words), LEAST_WORDS, 100_000, needs_spaces=False),
+    "mean word length": QualityRule(lambda m: m.mean_word_length, 3, 10),
+    "symbols per word": QualityRule(lambda m: len(_SYMBOL.findall(m.text)) / max(1, len(m.words)), most=0.1),
+    "bullet lines": QualityRule(
+        lambda m: m.line_frac(_BULLET.match), most=0.9, least_lines=LEAST_LINES, needs_spaces=False
+    ),
+    "ellipsis lines": QualityRule(lambda m: m.line_frac(lambda x: x.endswith(_ELLIPSES)), most=0.3, needs_spaces=False),
+    "words with a letter": QualityRule(lambda m: m.alphabetic_frac, least=0.8, least_words=LEAST_WORDS_SHARES),
+    "stop words": QualityRule(lambda m: m.num_stop_words, least=2, least_words=LEAST_WORDS_SHARES),
     "duplicate lines": _repetition(lambda m: duplicate_frac(m.lines), 0.3),
     "duplicate paragraphs": _repetition(lambda m: duplicate_frac(m.paragraphs), 0.3),
     "characters in duplicate paragraphs": _repetition(lambda m: duplicate_frac(m.paragraphs, by_length=True), 0.2),
@@ -130,8 +132,8 @@ RULES: dict[str, Rule] = {
     "repeated 8-grams": _repetition(lambda m: m.ngram_fracs[8], 0.12),
     "repeated 9-grams": _repetition(lambda m: m.ngram_fracs[9], 0.11),
     "repeated 10-grams": _repetition(lambda m: m.ngram_fracs[10], 0.1),
-    "ended lines": Rule(lambda m: m.ended_frac, least=0.12, least_lines=LEAST_LINES),
-    "short lines": Rule(
+    "ended lines": QualityRule(lambda m: m.ended_frac, least=0.12, least_lines=LEAST_LINES),
+    "short lines": QualityRule(
         lambda m: m.line_frac(lambda x: len(x) < SHORT_LINE_CHARACTERS), most=0.67, least_lines=LEAST_LINES
     ),
 }

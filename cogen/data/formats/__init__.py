@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from cogen.data.document import Document, Place
+from cogen.data.document import Document, SourceLocation
 from cogen.data.formats.compressed import OPENERS, opened
 from cogen.data.formats.docx import read_docx
 from cogen.data.formats.html import read_html
@@ -22,7 +22,7 @@ from cogen.data.formats.table import read_csv, read_tsv
 from cogen.data.formats.text import read_text
 from cogen.errors import DataError
 
-Reader = Callable[[BinaryIO, Place], Iterator[Document | DataError]]
+Reader = Callable[[BinaryIO, SourceLocation], Iterator[Document | DataError]]
 
 READERS: Mapping[str, Reader] = {
     ".txt": read_text,
@@ -62,6 +62,6 @@ def read_file(path: Path, name: str) -> Iterator[Document | DataError]:
         DataError: the file as a whole cannot be read, or not to its end.
     """
     title, suffix, compression = split_suffix(path.name)
-    place = Place(str(path), name, title)
+    place = SourceLocation(str(path), name, title)
     with opened(path, compression) as file:
         yield from READERS[suffix](file, place)

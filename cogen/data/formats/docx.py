@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Document, Place, bad_data, too_long
+from cogen.data.document import Document, SourceLocation, bad_data, too_long
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
 from cogen.errors import DataError
 
 
-def read_docx(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """Paragraphs a line each, a table's rows too with tabs between cells; headers, footers and notes are left."""
     with needs("python-docx", ".docx"):
         import docx
@@ -34,7 +34,7 @@ def read_docx(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
         yield found
 
 
-def _require_small(file: BinaryIO, place: Place) -> None:
+def _require_small(file: BinaryIO, place: SourceLocation) -> None:
     """A few kilobytes may unpack to gigabytes: see what the archive says of itself before the library loads it."""
     try:
         with zipfile.ZipFile(file) as archive:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Document, Place, too_long
+from cogen.data.document import Document, SourceLocation, too_long
 from cogen.data.formats.extra import needs
 from cogen.errors import DataError
 
 
-def read_html(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_html(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """The main text of the page, as trafilatura finds it, or else all of its text; in the page's own encoding."""
     with needs("trafilatura", ".html"):
         from trafilatura import bare_extraction, html2txt

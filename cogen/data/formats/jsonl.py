@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from cogen.data.document import MEND_LINE, Document, Place, bad_data, document_of
+from cogen.data.document import MEND_LINE, Document, SourceLocation, bad_data, document_of
 from cogen.data.formats.text import numbered_lines
 from cogen.errors import DataError
 
 
-def read_jsonl(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_jsonl(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """A document a line; empty lines are passed over."""
     for number, line in numbered_lines(file, place):
         if isinstance(line, DataError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Document, Place, bad_data, document_of, too_long
+from cogen.data.document import Document, SourceLocation, bad_data, document_of, too_long
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
 from cogen.data.formats.table import text_column
@@ -15,7 +15,7 @@ from cogen.errors import DataError
 BATCH_ROWS = 16  # of up to MAX_DOCUMENT_BYTES each, as Arrow holds them
 
 
-def read_parquet(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_parquet(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """A document a row, by the columns `text`, `id`, `title` and `source`."""
     with needs("pyarrow", ".parquet"):
         import pyarrow as arrow

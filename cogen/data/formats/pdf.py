@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from cogen.data.document import Document, Place, bad_data
+from cogen.data.document import Document, SourceLocation, bad_data
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
 from cogen.errors import DataError
@@ -14,7 +14,7 @@ from cogen.errors import DataError
 PAGE_BREAK = "\f"
 
 
-def read_pdf(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_pdf(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """All pages as one document, a form feed between them, lines as the page has them.
 
     Headers and page numbers are still there: they are told by standing on many pages, see `strip_boilerplate`.

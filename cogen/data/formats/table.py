@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Document, Place, bad_data, document_of
+from cogen.data.document import Document, SourceLocation, bad_data, document_of
 from cogen.data.formats.text import numbered_lines
 from cogen.errors import DataError
 
@@ -15,12 +15,12 @@ ABOUT = ("id", "title", "source")
 DELIMITERS = ",;\t"
 
 
-def read_csv(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_csv(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """A document a row under a header, its delimiter the most frequent in the header of , ; and tab."""
     return _read_rows(file, place, "")
 
 
-def read_tsv(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_tsv(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """A document a row under a header, columns set apart by tabs."""
     return _read_rows(file, place, "\t")
 
@@ -45,7 +45,7 @@ def text_column(columns: Sequence[str], candidates: Sequence[str], path: str) ->
     return {"text": text, **{field: known[field] for field in ABOUT if field in known and known[field] != text}}
 
 
-def _read_rows(file: BinaryIO, place: Place, delimiter: str) -> Iterator[Document | DataError]:
+def _read_rows(file: BinaryIO, place: SourceLocation, delimiter: str) -> Iterator[Document | DataError]:
     lines = _lines(file, place)
     header = next(lines, "")
     if not header.strip():
@@ -67,7 +67,7 @@ def _read_rows(file: BinaryIO, place: Place, delimiter: str) -> Iterator[Documen
         raise bad_data(place.line(rows.line_num), "rows of a table", str(error), fix) from None
 
 
-def _lines(file: BinaryIO, place: Place) -> Iterator[str]:
+def _lines(file: BinaryIO, place: SourceLocation) -> Iterator[str]:
     """A bad line ends a table: where the next row begins is not known."""
     for _, line in numbered_lines(file, place):
         if isinstance(line, DataError):

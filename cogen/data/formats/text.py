@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cogen.data import document
-from cogen.data.document import Document, Place, bad_data, too_long
+from cogen.data.document import Document, SourceLocation, bad_data, too_long
 from cogen.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CHUNK_BYTES = 1 << 16
 
 
-def read_text(file: BinaryIO, place: Place) -> Iterator[Document | DataError]:
+def read_text(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
     """The whole file as one document."""
     content = as_utf8(file, place.path).read(document.MAX_DOCUMENT_BYTES + 1)
     if len(content) > document.MAX_DOCUMENT_BYTES:
@@ -58,7 +58,7 @@ def decoded(content: bytes, where: str, offset: int = 0) -> str:
         raise bad_data(where, "UTF-8", got, "Convert it to UTF-8.") from None
 
 
-def numbered_lines(file: BinaryIO, place: Place) -> Iterator[tuple[int, str | DataError]]:
+def numbered_lines(file: BinaryIO, place: SourceLocation) -> Iterator[tuple[int, str | DataError]]:
     """Lines with their numbers from 1, ended by \\n alone; an error in place of one too long or not UTF-8."""
     file = as_utf8(file, place.path)
     number, offset = 0, 0

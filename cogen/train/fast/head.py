@@ -29,7 +29,7 @@ def fast_head(head: Frozen) -> Chunk:
     """What `cogen.train.loss.nll_and_gradient` gives, through `head`.
 
     Only logits go through 8-bit integers: softmax minus one-hot, rounded by row, would keep the likeliest tokens
-    alone. Where the head is not rounded, nothing is left out of the gradient either.
+    alone. Where the head is not rounded, nothing is dropped of the gradient either.
     """
     if head.by_output is None:
         return _exact

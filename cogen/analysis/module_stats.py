@@ -21,7 +21,7 @@ CANCELLED = 1e-12  # a mean with less of the parts' energy than this is rounding
 
 
 @dataclass(frozen=True)
-class Tally:
+class ModuleStats:
     """Sums over one module or several; they add up.
 
     Args:
@@ -42,10 +42,10 @@ class Tally:
     shared_energy: float = 0.0
     num_modules: int = 1
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: ModuleStats) -> ModuleStats:
         apart = [x.averaging for x in (self, other)]
         reasons = [x for x in apart if isinstance(x, str)]
-        return Tally(
+        return ModuleStats(
             self.sums + other.sums,
             self.energy + other.energy,
             _padded_sum(self.mean_energy, other.mean_energy),
@@ -58,7 +58,7 @@ class Tally:
 
 
 def diagnosis_of(
-    adapters: Sequence[Adapter], names: Sequence[str], families: Mapping[str, Tally], findings: Sequence[Finding]
+    adapters: Sequence[Adapter], names: Sequence[str], families: Mapping[str, ModuleStats], findings: Sequence[Finding]
 ) -> Diagnosis:
     """All numbers from the sums; see `cogen.analysis.diagnose.diagnose` for what they are.
 
@@ -102,7 +102,7 @@ def _pair(names: Sequence[str], norms: Sequence[float], sums: Tensor, i: int, j:
     return Pair(names[i], names[j], norm_ratio=ratio, **_relations(sums[:, i, j].tolist(), norms[i] * norms[j]))
 
 
-def _family(name: str, tally: Tally, total: float) -> Family:
+def _family(name: str, tally: ModuleStats, total: float) -> Family:
     """All pairs together; norms are those inside the family."""
     sums = tally.sums.triu(diagonal=1)
     norms = tally.energy.sqrt()
@@ -144,11 +144,11 @@ def _padded_sum(x: Tensor, y: Tensor) -> Tensor:
     return total
 
 
-def _is_cancelled(whole: Tally) -> bool:
+def _is_cancelled(whole: ModuleStats) -> bool:
     return not float(whole.mean_energy.sum()) > CANCELLED * float(whole.energy.sum())
 
 
-def _energy_by_rank(whole: Tally) -> tuple[tuple[EnergyAtRank, ...], int | None, int | None]:
+def _energy_by_rank(whole: ModuleStats) -> tuple[tuple[EnergyAtRank, ...], int | None, int | None]:
     """The curve at 1, 2, 4 ... and the last rank, and the ranks for 90% and 99%; nothing for a mean of zero."""
     if _is_cancelled(whole):
         return (), None, None
@@ -160,7 +160,7 @@ def _energy_by_rank(whole: Tally) -> tuple[tuple[EnergyAtRank, ...], int | None,
     return tuple(curve), first[0], first[1]
 
 
-def _averaging(whole: Tally) -> tuple[float | None, str]:
+def _averaging(whole: ModuleStats) -> tuple[float | None, str]:
     """|error| / |mean| over all modules, or why not."""
     if isinstance(whole.averaging, str):
         return None, whole.averaging
