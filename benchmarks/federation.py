@@ -185,7 +185,7 @@ def _config(args: argparse.Namespace) -> str:
     domains = "".join(f'[[domains]]\nname = "{d}"\n' for d in DOMAINS[: args.nodes])
     return (
         f'[base]\nname = "{args.base}"\n{domains}'
-        f"[train]\ntokens_per_round = {args.sequence_length}\nblock_tokens = {args.sequence_length}\nbatch_blocks = 1\n"
+        f"[train]\ntokens_per_round = {args.sequence_length}\nsequence_length = {args.sequence_length}\nbatch_size = 1\n"
         f"rank = {args.rank}\n[federation]\nnum_rounds = {args.rounds}\n"
         f"{'' if args.keep_rounds is None else f'keep_rounds = {args.keep_rounds}'}\n"
         "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 64\nround_heldout_tokens = 0\n"

@@ -35,7 +35,7 @@ SHORT = Train(
 )
 CASES = {
     "plain": SHORT,
-    "parts": SHORT.model_copy(update={"accumulate": 2, "train_embeddings": True}),
+    "parts": SHORT.model_copy(update={"gradient_accumulation_steps": 2, "train_embeddings": True}),
     "fast": SHORT.model_copy(update={"cpu_kernels": "fused"}),
     "early": SHORT.model_copy(update={"early_stop_patience": 1, "early_stop_every": 1, "early_stop_frac": 0.2}),
 }

@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(
     assert not Path("cards").exists()
 
 
-def test_strict_stops_at_a_file_that_is_left_out_otherwise(cogen: Cogen, corpus: Path, tiny_folder: Path) -> None:
+def test_strict_stops_at_a_file_that_is_skipped_otherwise(cogen: Cogen, corpus: Path, tiny_folder: Path) -> None:
     (corpus / "old.txt").write_bytes(b"caf\xe9 au lait")
     code, _, err = cogen("data", corpus, "--base", tiny_folder, "--no-cost", "--strict")
     assert code == 2 and "old.txt" in err

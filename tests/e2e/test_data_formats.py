@@ -224,7 +224,7 @@ def words(text: str) -> int:
 
 
 OPTIONS = ("--heldout-frac", FRAC, "--set", "data.near_duplicate_jaccard=0.75")
-TRAIN = ("train.sequence_length=48", "train.batch_size=2", "train.rank=5", 'train.targets=["mlp"]')
+TRAIN = ("train.sequence_length=48", "train.batch_size=2", "train.rank=5", 'train.target_modules=["mlp"]')
 SET = [word for setting in (*TRAIN, "train.tokens_per_round=100") for word in ("--set", setting)]
 
 

@@ -70,7 +70,7 @@ def of_domain(made: Town, kind: str, domain: str) -> psutil.Process:
 
 
 def hanging_config(tiny_folder: Path, deadline: int, *, with_data: bool) -> str:
-    late = {"late": "next", "num_rounds": 3, "min_valid_clients": 2, "round_deadline_seconds": deadline}
+    late = {"stragglers": "next", "num_rounds": 3, "min_valid_clients": 2, "round_deadline_seconds": deadline}
     config = config_for(tiny_folder, with_data=with_data, **late)
     return config.replace("tokens_per_round = 512", "tokens_per_round = 6400")
 
@@ -183,7 +183,7 @@ def lying(socket_path: Path) -> Iterator[None]:
         real.rename(socket_path)
 
 
-def test_a_node_that_lies_is_left_out_each_time_and_moves_nothing(
+def test_a_node_that_lies_is_dropped_each_time_and_moves_nothing(
     tmp_path: Path, stage: Stage, tiny_folder: Path
 ) -> None:
     """The adapter is that of rounds in which it gave no reply at all. Red: any check missing."""

@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_faulty_reply_is_left_out_and_the_round_goes_on(name: str, start: Start) -> None:
+def test_a_faulty_reply_is_dropped_and_the_round_goes_on(name: str, start: Start) -> None:
     """The global model is that of the other two clients, as if the third had never been."""
     fault, reason = FAULTS[name]
     run = start("federation.num_rounds=1", faults={1: fault})
@@ -137,7 +137,7 @@ def test_a_faulty_reply_is_left_out_and_the_round_goes_on(name: str, start: Star
     assert run.evaluation.is_file()
 
 
-def test_a_client_that_raises_is_left_out(start: Start, tmp_path: Path) -> None:
+def test_a_client_that_raises_is_dropped(start: Start, tmp_path: Path) -> None:
     corpus = tmp_path / "gone.jsonl"
     corpus.write_text((Path(__file__).parents[2] / "seeds/grid.jsonl").read_text())
     config = load_config(tmp_path / "tiny.toml", ["federation.num_rounds=1"])
@@ -150,7 +150,7 @@ def test_a_client_that_raises_is_left_out(start: Start, tmp_path: Path) -> None:
     assert run.merged.is_dir()
 
 
-def test_a_client_that_dies_is_left_out_and_the_next_one_gets_a_new_process(start: Start, tmp_path: Path) -> None:
+def test_a_client_that_dies_is_dropped_and_the_next_one_gets_a_new_process(start: Start, tmp_path: Path) -> None:
     """The trainer process is killed while it trains the first domain."""
     killed: list[int] = []
 
@@ -170,7 +170,7 @@ def test_a_client_that_dies_is_left_out_and_the_next_one_gets_a_new_process(star
     assert sorted(p.name for p in (run.round(1) / "clients").iterdir()) == ["grid", "materials"]
 
 
-def test_a_silent_client_is_left_out_at_the_deadline(start: Start) -> None:
+def test_a_silent_client_is_dropped_at_the_deadline(start: Start) -> None:
     run = start("federation.num_rounds=1", "federation.round_deadline_seconds=1.5", faults={2: silence})
     assert "within 1.5 s" in dropped(run)["materials"]
     assert run.merged.is_dir()
@@ -306,7 +306,7 @@ def test_a_servers_momentum_lives_through_a_resume(start: Start, kind: str) -> N
 
 def test_mixed_text_and_targets_in_rounds(start: Start) -> None:
     """Red: the server starts from all modules; clients leave the replayed text out."""
-    options = ("train.targets=['q_proj', 'mlp']", "train.rslora=true", "train.accumulate=2")
+    options = ("train.target_modules=['q_proj', 'mlp']", "train.rslora=true", "train.gradient_accumulation_steps=2")
     seeds = Path(__file__).parents[2] / "seeds"
     mixed = (f"train.replay={seeds / 'education.jsonl'}", "train.replay_frac=0.3")
     plain, replayed = start(*options), start(*options, *mixed, name="replayed")

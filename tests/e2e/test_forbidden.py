@@ -57,7 +57,7 @@ def card(cogen: Cogen, corpus: Path, options: tuple[object, ...]) -> dict[str, A
     return found
 
 
-def test_what_may_not_be_read_is_left_out_with_its_reason(
+def test_what_may_not_be_read_is_skipped_with_its_reason(
     cogen: Cogen, corpus: Path, options: tuple[object, ...]
 ) -> None:
     """Red: `path.is_dir()`, which a folder of mode 444 breaks; `_known_by` without its `except`;

@@ -32,7 +32,7 @@ from tests.shell import Cogen
 SEEDS = Path(__file__).parents[2] / "seeds"
 NUM_STEPS = 8
 SETTINGS = Train(
-    tokens_per_round=22 * 64, sequence_length=64, batch_size=3, accumulate=2, learning_rate=0.01, rank=4,
+    tokens_per_round=22 * 64, sequence_length=64, batch_size=3, gradient_accumulation_steps=2, learning_rate=0.01, rank=4,
     replay=str(SEEDS / "materials.jsonl"), replay_frac=0.2,
     annealing=str(SEEDS / "education.jsonl"), annealing_frac=0.3, annealing_mix=0.5,
     checkpoint_seconds=1e-9,
@@ -166,7 +166,7 @@ def test_replayed_text_that_is_held_out_is_not_trained_on(tiny: Base, corpora: d
 
 def test_from_the_command_line(cogen: Cogen, tiny_folder: Path) -> None:
     options = ["train", "--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "grid", "--tokens", 512]
-    options += ["--set", "train.sequence_length=64", "--set", "train.accumulate=2"]
+    options += ["--set", "train.sequence_length=64", "--set", "train.gradient_accumulation_steps=2"]
     mixed = ["--replay", SEEDS / "materials.jsonl", "--end-phase", SEEDS / "education.jsonl"]
     code, _, err = cogen(*options, *mixed, "--out", "mixed")
     assert code == 0, err
@@ -174,5 +174,5 @@ def test_from_the_command_line(cogen: Cogen, tiny_folder: Path) -> None:
     assert {"replay_sha256", "end_phase_sha256"} <= manifest.keys()
     code, _, err = cogen(*options, "--replay", "none.jsonl", "--out", "other")
     assert code == 2 and "no such path" in err
-    code, _, err = cogen(*options, "--set", "train.accumulate=5", "--out", "other")
-    assert code == 2 and "train.accumulate = 5 parts of train.batch_size = 4" in err
+    code, _, err = cogen(*options, "--set", "train.gradient_accumulation_steps=5", "--out", "other")
+    assert code == 2 and "train.gradient_accumulation_steps = 5 parts of train.batch_size = 4" in err

@@ -34,8 +34,7 @@ from cogen.deploy.folder import FederationFolder
 from cogen.errors import FederationError
 from cogen.flower import clientapp_process as launch
 from cogen.flower.supernode_process import SEAM, Naps, be_prompt, patch_patience
-from server import superlink
-from server import transport as post
+from server import superlink, transport
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwhole"
 
@@ -187,11 +186,11 @@ class OnItsWay:
 
 def test_the_server_looks_soon_for_what_a_node_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     """By Flower's own function, where its grid takes it from. Red: it sleeps one second, then two."""
-    monkeypatch.setattr(http_grid, post.PULL, inflatable_utils.pull_objects)
-    post.look_soon()
-    post.look_soon()
+    monkeypatch.setattr(http_grid, transport.PULL, inflatable_utils.pull_objects)
+    transport.look_soon()
+    transport.look_soon()
     began = time.monotonic()
-    assert getattr(http_grid, post.PULL)(["it"], OnItsWay()) == {"it": b"whole"}
+    assert getattr(http_grid, transport.PULL)(["it"], OnItsWay()) == {"it": b"whole"}
     assert time.monotonic() - began < 0.8
 
 
@@ -215,11 +214,11 @@ def test_a_flower_that_pulls_otherwise_is_left_as_it_is(monkeypatch: pytest.Monk
     def other(object_ids: list[str]) -> dict[str, bytes]:
         return dict.fromkeys(object_ids, b"")
 
-    monkeypatch.setattr(http_grid, post.PULL, other)
+    monkeypatch.setattr(http_grid, transport.PULL, other)
     monkeypatch.setattr(run_clientapp, launch.PULL, other)
-    post.look_soon()
+    transport.look_soon()
     launch.look_soon()
-    assert getattr(http_grid, post.PULL) is other and getattr(run_clientapp, launch.PULL) is other
+    assert getattr(http_grid, transport.PULL) is other and getattr(run_clientapp, launch.PULL) is other
 
 
 def test_a_connection_to_the_database_keeps_few_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "merged").mkdir()
     manifest: dict[str, Any] = {"format": 1, "base": "tiny", "factors_sha256": "b" * 64}
     (folder / "merged/cogen.json").write_text(json.dumps({**manifest, "fingerprint": {"weights": "a" * 64}}))
-    (folder / "about.json").write_text(json.dumps({"format": 1, "versions": {"torch": "2.13.0"}, "data": {}}))
+    (folder / "run_metadata.json").write_text(json.dumps({"format": 1, "versions": {"torch": "2.13.0"}, "data": {}}))
     return folder
 
 

@@ -318,7 +318,7 @@ def test_a_bad_client_moves_a_clipped_round_by_no_more_than_its_bound(deploy: De
     assert done["weights"]["grid"] * norms["grid"] <= median / 3 * (1 + 1e-6)
 
 
-def test_an_increment_that_worsens_public_text_is_left_out(deploy: Deploy) -> None:
+def test_an_increment_that_worsens_public_text_is_dropped(deploy: Deploy) -> None:
     """Red: the client update is scored without the global factors, or not at all."""
     text = Path(__file__).parents[2] / "seeds" / "education.jsonl"
     settings = [f"federation.validation={text}", "federation.validation_tokens=256", "federation.num_rounds=1"]

@@ -43,7 +43,7 @@ def origins(stream: MixedStream, indices: list[int]) -> list[tuple[int, ...]]:
 
 @law
 @given(SHARES, FIRST, st.integers(1, 400))
-def test_both_are_read_in_order_and_none_of_their_blocks_is_left_out(share: float, first: int, count: int) -> None:
+def test_both_are_read_in_order_and_none_of_their_blocks_is_dropped(share: float, first: int, count: int) -> None:
     """Red: `main` read at the mixture's own index."""
     read = origins(MixedStream(Numbered(0), Numbered(1), share, first), list(range(count)))
     for number in (0, 1):

@@ -62,7 +62,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path, rest: st
 
 def test_an_unknown_key_like_no_other_is_refused_without_a_guess(tmp_path: Path) -> None:
     line = refusal(toml(tmp_path, "[evaluate]\nzzzzzz = 1\n"))
-    assert "one of controls, general, heldout_frac, max_heldout_tokens, num_seeds, round_heldout_tokens" in line
+    assert "one of baselines, general, heldout_frac, max_heldout_tokens, num_seeds, round_heldout_tokens" in line
     assert line.endswith("Remove it.")
 
 
@@ -77,22 +77,22 @@ def test_an_unknown_key_like_no_other_is_refused_without_a_guess(tmp_path: Path)
         ("[train]\nlearning_rate = 1.5\n", "train.learning_rate"),
         ("[train]\nlearning_rate = nan\n", "train.learning_rate"),
         ("[train]\nalpha = inf\n", "train.alpha"),
-        ("[train]\nblock_tokens = 7\n", "train.sequence_length"),
+        ("[train]\nsequence_length = 7\n", "train.sequence_length"),
         ("[train]\nwarmup_frac = 1.01\n", "train.warmup_frac"),
         ("[train]\nseed = 2147483648\n", "train.seed"),
         ("[train]\nreplay = ''\n", "train.replay"),
         ("[train]\nreplay_frac = 1\n", "train.replay_frac"),
-        ("[train]\nend_phase_frac = 0\n", "train.annealing_frac"),
-        ("[train]\nend_phase_mix = 1.1\n", "train.annealing_mix"),
-        ("[train]\naccumulate = 0\n", "train.accumulate"),
+        ("[train]\nannealing_frac = 0\n", "train.annealing_frac"),
+        ("[train]\nannealing_mix = 1.1\n", "train.annealing_mix"),
+        ("[train]\ngradient_accumulation_steps = 0\n", "train.gradient_accumulation_steps"),
         ("[train]\nschedule = 'linear'\n", "train.schedule"),
-        ("[train]\ntargets = []\n", "train.targets"),
+        ("[train]\ntarget_modules = []\n", "train.target_modules"),
         ("[train]\nrank_pattern = { mlp = 0 }\n", "train.rank_pattern.mlp"),
         ("[train]\nalpha_pattern = { mlp = 'x' }\n", "train.alpha_pattern.mlp"),
         ("[train]\nearly_stop_frac = 0\n", "train.early_stop_frac"),
         ("[train]\ntokens_per_round = 10.5\n", "train.tokens_per_round"),
         ("[federation]\nserver_rank = 0\n", "federation.server_rank"),
-        ("[federation]\nserver_scale = inf\n", "federation.server_learning_rate"),
+        ("[federation]\nserver_learning_rate = inf\n", "federation.server_learning_rate"),
         ("[federation]\nnum_rounds = 0\n", "federation.num_rounds"),
         ("[federation]\nweighting = 'documents'\n", "federation.weighting"),
         ("[evaluate]\nheldout_frac = 1\n", "evaluate.heldout_frac"),
@@ -109,7 +109,7 @@ def test_the_bounds_themselves_are_allowed(tmp_path: Path) -> None:
     config = load_config(
         toml(
             tmp_path,
-            "rank = 1\n[train]\nblock_tokens = 8\nlearning_rate = 1\nwarmup_frac = 1\nseed = 2147483647\n"
+            "rank = 1\n[train]\nsequence_length = 8\nlearning_rate = 1\nwarmup_frac = 1\nseed = 2147483647\n"
             "max_grad_norm = inf\n[federation]\nmin_valid_clients = 3\n[evaluate]\nround_heldout_tokens = 0\n",
         )
     )
@@ -211,8 +211,8 @@ def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
     config = load_config(
         toml(
             tmp_path,
-            "rank = 3\nweight = 0.25\n[base]\nname = 'a/ü'\n[train]\nalpha = 5\nlearning_rate = 1e-5\nclip_norm = inf\n"
-            "replay = 'general'\nend_phase = '/data/qa'\ntargets = ['q_proj', 'mlp']\n"
+            "rank = 3\nweight = 0.25\n[base]\nname = 'a/ü'\n[train]\nalpha = 5\nlearning_rate = 1e-5\nmax_grad_norm = inf\n"
+            "replay = 'general'\nannealing = '/data/qa'\ntarget_modules = ['q_proj', 'mlp']\n"
             "rank_pattern = { 'layers.0-9.mlp' = 8, q_proj = 2 }\nalpha_pattern = { mlp = 1.5 }\n"
             "[federation]\nserver_rank = 7\nmin_valid_clients = 1\n[evaluate]\nheldout_frac = 0.3\ngeneral = 'plain.jsonl'\n",
         )
@@ -232,7 +232,7 @@ def test_every_shipped_config_reads_back_equal(tmp_path: Path, path: Path) -> No
 
 
 def test_paths_resolve_from_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rest = "[train]\nreplay = 'general'\nend_phase = '/data/qa'\n[evaluate]\ngeneral = 'plain.jsonl'\n"
+    rest = "[train]\nreplay = 'general'\nannealing = '/data/qa'\n[evaluate]\ngeneral = 'plain.jsonl'\n"
     path = toml(tmp_path, "[base]\nname = '../bases/small'\n" + rest)
     (tmp_path / "bases" / "small").mkdir(parents=True)
     away = tmp_path / "away"
@@ -246,10 +246,10 @@ def test_paths_resolve_from_the_config_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_every_seed_is_the_run_once_with_that_seed(tmp_path: Path) -> None:
-    config = load_config(toml(tmp_path, "[train]\nseed = 5\n[evaluate]\nnum_seeds = 3\ncontrols = true\n"))
+    config = load_config(toml(tmp_path, "[train]\nseed = 5\n[evaluate]\nnum_seeds = 3\nbaselines = true\n"))
     assert list(config.seeds) == [5, 6, 7]
     once = config.with_seed(6)
-    assert (once.train.seed, list(once.seeds), once.evaluate.controls) == (6, [6], True)
+    assert (once.train.seed, list(once.seeds), once.evaluate.baselines) == (6, [6], True)
     assert once.model_copy(update={"train": config.train, "evaluate": config.evaluate}) == config
 
 

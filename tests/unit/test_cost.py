@@ -28,7 +28,7 @@ from tests.shell import Cogen
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "rank above the narrow side": {"rank": 40},
-    "targets": {"rank": 5, "targets": ["q_proj", "layers.1.mlp"]},
+    "targets": {"rank": 5, "target_modules": ["q_proj", "layers.1.mlp"]},
     "patterns": {"rank": 4, "rank_pattern": {"layers.1.mlp.down_proj": 2, "mlp": 7}},
     "embeddings": {"rank": 3, "train_embeddings": True, "rank_pattern": {"embed_tokens": 6}},
 }
@@ -100,7 +100,7 @@ def test_the_rate_is_that_of_what_is_trained(tiny: Base, monkeypatch: pytest.Mon
 
 def test_memory_of_a_base_by_hand(tiny: Base, tiny_folder: Path) -> None:
     """Float32 and bfloat16 on the CPU, with fast layers and without. Red: one dtype's bytes for all; no copies."""
-    settings = Train(rank=4, sequence_length=64, batch_size=4, accumulate=2)
+    settings = Train(rank=4, sequence_length=64, batch_size=4, gradient_accumulation_steps=2)
     half = load_base(str(tiny_folder), device="cpu", precision="bfloat16")
     values = sum(d_out + d_in for d_out, d_in in tiny.info.modules.values())
     weights = sum(p.numel() for p in tiny.model.parameters())
@@ -123,12 +123,12 @@ def test_memory_of_a_base_by_hand(tiny: Base, tiny_folder: Path) -> None:
 
 def test_training_says_it_before_it_starts(cogen: Cogen, tiny_folder: Path, tiny: Base) -> None:
     """Red: the cost of other settings, or without memory."""
-    options = ("--set", "train.sequence_length=32", "--set", "train.rank=3", "--set", 'train.targets=["q_proj"]')
+    options = ("--set", "train.sequence_length=32", "--set", "train.rank=3", "--set", 'train.target_modules=["q_proj"]')
     given = ("--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "grid", "--tokens", 64, "--out", "grid")
     code, _, err = cogen("train", *given, *options)
     assert code == 0, err
     said = next(line for line in err.splitlines() if line.startswith("grid: "))
-    settings = Train(tokens_per_round=64, sequence_length=32, rank=3, targets=("q_proj",))
+    settings = Train(tokens_per_round=64, sequence_length=32, rank=3, target_modules=("q_proj",))
     likely = load_base(str(tiny_folder))
     assert said == f"grid: {training_cost(likely, settings)}" and " · memory about 0.6 GB · 1 steps · 64 tok" in said
     size = Path("grid/adapter_model.safetensors").stat().st_size

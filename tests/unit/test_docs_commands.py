@@ -34,7 +34,7 @@ RUN = {
         "tests/e2e/test_mixed_training.py::test_from_the_command_line"
     ),
     "train ": "tests/e2e/test_cli.py::test_train_merge_evaluate_report",
-    "simulate configs/quickstart.toml --baselines": "tests/e2e/test_judging.py::test_two_seeds_with_controls_and_general_text",
+    "simulate configs/quickstart.toml --baselines": "tests/e2e/test_run_scores.py::test_two_seeds_with_baselines_and_general_text",
     "simulate configs/quickstart.toml --watch": (
         "tests/e2e/test_watch_browser.py::test_the_page_follows_a_run_to_its_end_and_comes_back"
     ),

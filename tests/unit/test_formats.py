@@ -148,7 +148,7 @@ def test_a_pdfs_pages_keep_their_lines(tmp_path: Path) -> None:
     assert [page.split("\n") for page in found.text.split("\f")] == pages
 
 
-def test_a_scanned_and_a_broken_pdf_are_left_out(tmp_path: Path) -> None:
+def test_a_scanned_and_a_broken_pdf_are_skipped(tmp_path: Path) -> None:
     put(tmp_path, "broken.pdf", pdf([["text"]])[:300])
     put(tmp_path, "garbage.pdf", os.urandom(2000))
     put(tmp_path, "good.txt", "kept")
@@ -161,7 +161,7 @@ def test_a_scanned_and_a_broken_pdf_are_left_out(tmp_path: Path) -> None:
     assert "text recognition" in refused(tmp_path / "scan.pdf")
 
 
-def test_a_pdf_with_a_password_is_left_out(tmp_path: Path) -> None:
+def test_a_pdf_with_a_password_is_skipped(tmp_path: Path) -> None:
     import pypdf
 
     writer = pypdf.PdfWriter(io.BytesIO(pdf([["secret"]])))
@@ -174,7 +174,7 @@ def test_a_pdf_with_a_password_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.docx", "a.parquet", "a.jsonl.gz", "a.txt.zst"])
 @pytest.mark.parametrize("cut", [None, 20, 60])
-def test_what_is_not_what_its_suffix_says_is_left_out(tmp_path: Path, name: str, cut: int | None) -> None:
+def test_what_is_not_what_its_suffix_says_is_skipped(tmp_path: Path, name: str, cut: int | None) -> None:
     import zstandard
 
     text = json.dumps({"text": os.urandom(300).hex()}).encode()
@@ -202,7 +202,7 @@ def test_frames_end_to_end_are_one_file(tmp_path: Path) -> None:
     assert [len(d.text) for d in read_corpus(tmp_path, strict=True)] == [3, 3, 900_000] * 2
 
 
-def test_bytes_named_txt_are_left_out(tmp_path: Path) -> None:
+def test_bytes_named_txt_are_skipped(tmp_path: Path) -> None:
     put(tmp_path, "a.txt", b"ELF\0\0\0\1text")
     put(tmp_path, "b.txt", "kept")
     assert reason(read_corpus(tmp_path), "a.txt") == "expected text, got zero bytes"
@@ -243,7 +243,7 @@ def test_a_bad_row_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     ]
 
 
-def test_a_row_without_end_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_without_end_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its bytes, whatever Python or Arrow counts. Red: no limit in `document_of`; one in characters."""
     monkeypatch.setattr(document, "MAX_DOCUMENT_BYTES", 500)
     texts = ["one", "x" * 501, "ü" * 251, "ü" * 250]
@@ -265,7 +265,7 @@ def test_rows_of_parquet_become_pythons_one_at_a_time(tmp_path: Path, monkeypatc
     asked: list[int] = []
     monkeypatch.setattr("cogen.data.formats.parquet.document_of", lambda values, *_: asked.append(len(values["text"])))
     put(tmp_path, "a.parquet", parquet({"text": ["x" * n for n in (400, 501, 300)], "n": [1, 2, 3]}))
-    rows = READERS[".parquet"]((tmp_path / "a.parquet").open("rb"), document.Place("a", "a", "a"))
+    rows = READERS[".parquet"]((tmp_path / "a.parquet").open("rb"), document.SourceLocation("a", "a", "a"))
     next(rows)
     assert asked == [400]
     assert [isinstance(row, DataError) for row in rows] == [True, False] and asked == [400, 300]
@@ -294,7 +294,7 @@ def test_a_field_above_the_librarys_own_limit_is_read(tmp_path: Path) -> None:
     assert len(next(iter(read_corpus(tmp_path, strict=True))).text) == 200_000
 
 
-def test_a_line_or_file_without_end_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_or_file_without_end_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red: the rest of a long line read as a line of its own; no limit at all."""
     monkeypatch.setattr(document, "MAX_DOCUMENT_BYTES", 1000)
     put(tmp_path, "a.jsonl", '{"text": "one"}\n{"text": "' + "x" * 200_000 + '"}\n{"text": "two"}\n')

@@ -25,7 +25,7 @@ FINGERPRINT = Fingerprint("a" * 64, "b" * 64, "c" * 64)
 CONFIG = RunConfig(
     base=BaseTable(precision="float32"),
     domains=(Domain(name="grid", rank=8, tokens_per_round=1024), Domain(name="clinical")),
-    train=Train(sequence_length=256, batch_size=2, targets=("q_proj", "v_proj"), cpu_kernels="fused"),
+    train=Train(sequence_length=256, batch_size=2, target_modules=("q_proj", "v_proj"), cpu_kernels="fused"),
     federation=Federation(round_deadline_seconds=90),
 )
 ROUND = round_spec(CONFIG, CONFIG.domains[0])

@@ -198,7 +198,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
 ) -> None:
     path, folder = tmp_path / "one.invite", tmp_path / "member"
     base = describe_base(invite.base)
-    asks = default_round_spec().model_copy(update={"rank": 6, "targets": ("q_proj",)})
+    asks = default_round_spec().model_copy(update={"rank": 6, "target_modules": ("q_proj",)})
     some = {name: shape for name, shape in base.modules.items() if "q_proj" in name}
     for made, rank, modules in ((invite, 16, base.modules), (invite_for(gateway, invite, asks), 6, some)):
         path.write_text(made.to_toml())

@@ -66,7 +66,7 @@ def states(run: LiveRun) -> list[str]:
 # --- the state
 
 
-def test_a_round_from_waiting_to_replied_and_left_out() -> None:
+def test_a_round_from_waiting_to_replied_and_dropped() -> None:
     run = live(started(), event("round_started", 10, round=1))
     assert states(run) == ["waiting", "waiting"]
     run.add_step("clinical", step(1, 1, 100, 3.5), AT + 12)
@@ -95,7 +95,7 @@ def test_phases() -> None:
     assert (run.section("run")["phase"], run.section("run")["reason"]) == ("starting", "")
 
 
-def test_a_run_with_controls_is_over_only_when_it_is_judged() -> None:
+def test_a_run_with_baselines_is_over_only_when_it_is_judged() -> None:
     """Red: `run_finished`, which ends the rounds, taken for the end of it all."""
     run = live(seed("seed_started", 0, 1, 1), started(1), event("run_finished", 10, seconds=9.0))
     assert run.section("run")["phase"] == "scoring"
@@ -174,7 +174,7 @@ def test_scores_so_far_and_then_the_matrix() -> None:
     assert [row["model"] for row in matrix["rows"]] == ["combined"]
 
 
-def test_bits_per_byte_by_round_have_a_gap_where_a_client_was_left_out() -> None:
+def test_bits_per_byte_by_round_have_a_gap_where_a_client_was_dropped() -> None:
     run = live(started(), replied(1, 1, "grid", 2.0, 1.8), replied(2, 3, "grid", 1.7, 1.6))
     assert run.section("bits") == [
         {"name": "grid", "points": [[0.0, 2.0], [1.0, 1.8], [None, None], [2.0, 1.7], [3.0, 1.6]]}
@@ -268,7 +268,7 @@ def test_only_what_changed_is_sent(tmp_path: Path) -> None:
     assert set(told(feed, "deadbeef-3")[1]) == everything
 
 
-def test_further_seeds_and_their_controls_are_read_from_their_own_folders(tmp_path: Path) -> None:
+def test_further_seeds_and_their_baselines_are_read_from_their_own_folders(tmp_path: Path) -> None:
     """Red: a second seed that trains while the page says that the run is finished."""
     append(tmp_path / "events.jsonl", seed("seed_started", 0, 1, 2), started(1), event("run_finished", 2, seconds=1.0))
     feed = Feed(tmp_path)

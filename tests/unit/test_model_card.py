@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
     write_scores(folder)
     (folder / "config.toml").write_text('[train]\nrank = 4\n[federation]\nmethod = "tsv_m"\n')
     about = {"num_documents": 27, "num_tokens": 7421, "num_heldout_documents": 5, "num_heldout_tokens": 1021}
-    (folder / "about.json").write_text(json.dumps({"format": 1, "versions": {}, "data": {"grid": about}}))
+    (folder / "run_metadata.json").write_text(json.dumps({"format": 1, "versions": {}, "data": {"grid": about}}))
     (folder / "merged").mkdir()
     manifest = {
         "format": 1,

@@ -364,7 +364,7 @@ def test_files_that_cannot_be_read_are_in_the_card_or_stop_it(tiny: Base, tmp_pa
         made(tiny, tmp_path / "c" / "b.txt")
 
 
-def test_a_long_list_of_what_was_left_out_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_of_what_was_skipped_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "MOST_LEFT_OUT", 3)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + "bad\n" * 8)
@@ -381,10 +381,10 @@ def test_documents_that_the_base_finds_absurd_are_dropped(tiny: Base, tmp_path: 
     with pytest.raises(ConfigError, match="cannot filter by perplexity"):
         made(tiny, path, data)
 
-    def judge(documents: Sequence[Document]) -> list[float]:
+    def scorer(documents: Sequence[Document]) -> list[float]:
         return [1.0 if "Good" in d.text else 9.0 if "x" in d.text else 0.01 for d in documents]
 
-    prepared = made(tiny, path, data, judge=judge)
+    prepared = made(tiny, path, data, scorer=scorer)
     assert texts(tiny, prepared) == found[:2]
     assert {k: v.num_documents for k, v in prepared.card.dropped.items()} == {
         "gibberish to the base": 1,

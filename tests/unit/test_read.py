@@ -70,7 +70,7 @@ def test_hidden_files_are_passed_over_without_a_word(tmp_path: Path) -> None:
     assert ids(corpus) == ["a.txt"] and corpus.skipped == ()
 
 
-def test_other_and_empty_files_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_other_and_empty_files_are_skipped_with_the_reason(tmp_path: Path) -> None:
     put(tmp_path, a_txt="kept", b_odt="x", c_txt=" \n\t", d_jsonl="\n \n")
     (tmp_path / "README").write_text("x")
     (tmp_path / "e.tar.gz").write_text("x")

@@ -236,7 +236,7 @@ def test_the_second_occurrence_of_a_reply_counts(tmp_path: Path) -> None:
     assert done.num_tokens == 9
 
 
-def test_a_client_left_out_the_second_time_did_not_reply(tmp_path: Path) -> None:
+def test_a_client_dropped_the_second_time_did_not_reply(tmp_path: Path) -> None:
     left = event("client_dropped", round=1, domain="grid", reason="too late")
     record = read_run(write_run(tmp_path, [started(), replied(1, "grid"), replied(1, "clinical"), left]))
     assert [reply.domain for reply in record.replies] == ["clinical"]

@@ -65,7 +65,7 @@ def test_charts_of_little_or_nothing() -> None:
     assert "Left out" not in card_text(bare)
 
 
-def test_what_was_left_out_is_counted_beyond_the_list() -> None:
+def test_what_was_skipped_is_counted_beyond_the_list() -> None:
     """Red: the length of the list."""
     many = tuple(SkippedFile(f"{n}.odt", "no reader") for n in range(25))
     card = replace(CARD, skipped=many, num_skipped=1234)

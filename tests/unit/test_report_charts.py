@@ -202,7 +202,7 @@ def test_bucket_means_by_hand() -> None:
     assert bucket_means(points, 1) == tuple(points)
 
 
-def test_round_chart_runs_from_before_to_after_with_a_gap_where_left_out() -> None:
+def test_round_chart_runs_from_before_to_after_with_a_gap_where_dropped() -> None:
     replies = reply(1, 1.0, 0.9), reply(2, 0.95, 0.85), reply(4, 0.8, 0.7)
     chart = round_chart(replace(EMPTY, replies=replies, rounds=dict.fromkeys([1, 2, 3, 4])))
     assert chart is not None

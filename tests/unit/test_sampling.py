@@ -34,7 +34,7 @@ def test_a_draw_depends_on_seed_and_round_alone() -> None:
 
 def test_a_sample_is_its_share_and_never_too_few(tmp_path: Path) -> None:
     assert [
-        sample_size(config(tmp_path, f"min_valid_clients = 2\nsample_frac = {f}")) for f in (1.0, 0.5, 0.3, 0.01)
+        sample_size(config(tmp_path, f"min_valid_clients = 2\nfraction_train = {f}")) for f in (1.0, 0.5, 0.3, 0.01)
     ] == [
         8,
         4,

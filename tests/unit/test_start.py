@@ -53,7 +53,7 @@ def test_scaling_by_hand(tiny: Base, values: dict[str, Any], scaling: float) -> 
 
 
 def test_targets_are_patterns(tiny: Base) -> None:
-    found = start(tiny, targets=["q_proj", "layers.1.mlp"])
+    found = start(tiny, target_modules=["q_proj", "layers.1.mlp"])
     assert [n for n in tiny.info.modules if "q_proj" in n or "layers.1.mlp" in n] == list(found) and len(found) == 5
 
 
@@ -67,10 +67,10 @@ def test_ranks_and_alphas_by_pattern_and_the_first_that_fits_wins(tiny: Base) ->
     assert (rooted[DOWN].scaling, rooted[UP].scaling, rooted[Q].scaling) == (4.0, 1.0, 6.0)
 
 
-@pytest.mark.parametrize("key", ["targets", "rank_pattern", "alpha_pattern"])
+@pytest.mark.parametrize("key", ["target_modules", "rank_pattern", "alpha_pattern"])
 def test_a_pattern_that_picks_nothing_is_refused(tiny: Base, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"got 'qproj', which picks none \(train\.{key}\)") as refused:
-        start(tiny, **{key: ["qproj"] if key == "targets" else {"qproj": 3}})
+        start(tiny, **{key: ["qproj"] if key == "target_modules" else {"qproj": 3}})
     assert "layers.0" in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -78,7 +78,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "rslora": {"rank": 5, "rslora": True},
     "patterns": {"rank": 3, "rank_pattern": {"mlp": 7, "k_proj": 2}, "alpha_pattern": {"layers.0.*.q_proj": 11.0}},
     "both": {"rank": 3, "alpha": 7.0, "rslora": True, "rank_pattern": {"0-9.mlp": 6}},
-    "targets": {"rank": 3, "targets": ["v_proj", "layers.1.mlp.gate_proj"]},
+    "targets": {"rank": 3, "target_modules": ["v_proj", "layers.1.mlp.gate_proj"]},
 }
 
 

@@ -158,7 +158,7 @@ def test_every_member_reads_what_joining_gave() -> None:
     assert first[-1] == "one seed: these figures have no spread (--seeds 3)"
 
 
-def test_a_run_without_controls_has_no_members_to_speak_to() -> None:
+def test_a_run_without_baselines_has_no_members_to_speak_to() -> None:
     """Several rounds over two seeds: no row of a domain alone, so nothing to compare with."""
     seeds = {
         n: Evaluation(tuple(c for c in one.cells if not c.model.startswith("local:"))) for n, one in two_seeds().items()

@@ -141,7 +141,7 @@ def test_adapters_that_cannot_be_read_are_no_cohort() -> None:
 # --- fingerprint, modules, numbers
 
 
-def test_factors_that_are_not_finite_are_named_and_left_out() -> None:
+def test_factors_that_are_not_finite_are_named_and_dropped() -> None:
     """In memory, where nothing has checked them. Red: only A is looked at."""
     group = clean(8)
     factors = dict(group[2].factors)

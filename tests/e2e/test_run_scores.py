@@ -106,7 +106,7 @@ def test_with_one_round_the_experts_are_the_domains_alone(
     assert rows == ("base", *(f"expert:{d}" for d in DOMAINS), "combined", "centralized")
 
 
-def test_controls_of_several_rounds_have_all_their_tokens_and_nothing_is_done_twice(
+def test_baselines_of_several_rounds_have_all_their_tokens_and_nothing_is_done_twice(
     finished: Callable[..., RunFolder], general: Path
 ) -> None:
     """Red: the tokens of one round; general text cut at max_heldout_tokens or held out in part."""
@@ -134,7 +134,7 @@ def test_controls_of_several_rounds_have_all_their_tokens_and_nothing_is_done_tw
     assert files(run, "baselines", "evaluation.json") == whole
 
 
-def test_cut_off_between_and_within_controls_and_scores(
+def test_cut_off_between_and_within_baselines_and_scores(
     finished: Callable[..., RunFolder], general: Path, tmp_path: Path
 ) -> None:
     """Cut in the second baseline and again after one scored row; the rest is as if nothing had happened.
@@ -170,7 +170,7 @@ def test_cut_off_between_and_within_controls_and_scores(
     assert not list(run.path.rglob("*.training"))
 
 
-def test_a_control_that_fails_is_said_and_left_out_until_it_is_mended(finished: Callable[..., RunFolder]) -> None:
+def test_a_control_that_fails_is_said_and_dropped_until_it_is_mended(finished: Callable[..., RunFolder]) -> None:
     run = finished("evaluate.baselines=true", "federation.num_rounds=1")
     state = run.baselines(0) / ".centralized.training"
     state.parent.mkdir(parents=True)
@@ -273,7 +273,7 @@ def test_a_kill_in_the_middle_of_a_control_and_a_resume(
 
 
 @pytest.mark.slow
-def test_two_seeds_with_controls_and_general_text(
+def test_two_seeds_with_baselines_and_general_text(
     finished: Callable[..., RunFolder], config_file: Path, general: Path, cogen: Cogen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first seed is there, so Flower runs the second alone; then both are scored together."""
