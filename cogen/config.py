@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cogen.errors import ConfigError
-from cogen.settings import Table, apply_overrides, read_toml, validated
+from cogen.records import Table, apply_overrides, read_toml, validated
 
 DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

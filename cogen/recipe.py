@@ -28,7 +28,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cogen.settings import Table, read_toml, validated
+from cogen.records import Table, read_toml, validated
 
 RECIPE_NAME = "recipe.toml"
 Number = Annotated[float, Field(allow_inf_nan=False)]

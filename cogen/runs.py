@@ -35,6 +35,7 @@ CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.
 SEED_SUMMARY, RUN, RUN_METADATA = "seed_summary.json", "run.json", "run_metadata.json"
 FORMAT = 1
 LOCK = ".lock"
+HEAD_BYTES = 80  # by which a file that was replaced is told from the one that was read
 FILES = (CONFIG, RUN, RUN_METADATA, EVENTS, EVALUATION, REPORT, SEED_SUMMARY)
 ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "baselines", "seeds", "tracking")
 
@@ -230,16 +231,64 @@ def append_line(path: Path, values: Mapping[str, Any], *, durable: bool = False)
         raise cannot_write(path, error) from None
 
 
+class Tail:
+    """The new whole lines of a file that another process appends to; half a line waits for the next call.
+
+    A file that was replaced or cut is read from its start again, and `generation` goes up by one.
+
+    Args:
+        skip_existing: start at the end of what is there now.
+    Attributes:
+        written: when the file was last seen to change [seconds since 1970].
+    """
+
+    def __init__(self, path: Path, *, skip_existing: bool = False) -> None:
+        self.path, self.written, self.generation = path, 0.0, 0
+        self._offset, self._head = 0, b""
+        if skip_existing:
+            self.lines()
+
+    def lines(self) -> list[bytes]:
+        """Lines that were completed since the last call; empty ones are skipped, a missing file has none."""
+        try:
+            found = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._restart()
+            return []
+        if found.st_size < self._offset:
+            self._restart()
+        if found.st_size == self._offset:
+            return []
+        self.written = found.st_mtime
+        with open(self.path, "rb") as file:
+            if file.read(len(self._head)) != self._head:
+                self._restart()
+            file.seek(self._offset)
+            fresh = file.read()
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        self._head = self._head or whole[:HEAD_BYTES]
+        self._offset += len(whole)
+        return [line for line in whole.split(b"\n") if line.strip()]
+
+    def records(self) -> list[dict[str, Any] | None]:
+        """The same lines as JSON objects; None stands for a line that is no object, as a killed process leaves one."""
+        return [_parse(line) for line in self.lines()]
+
+    def _restart(self) -> None:
+        self.generation += self._offset > 0
+        self._offset, self._head = 0, b""
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole JSON lines of a file; torn ones are passed over, a missing file has none."""
+    """All whole JSON objects of a JSONL file; torn lines are skipped, a missing file has none."""
     if not path.is_file():
         return []
-    found = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
+    return [value for line in path.read_bytes().split(b"\n") if (value := _parse(line)) is not None]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from cogen.config import RunConfig, parse_config
 from cogen.errors import ConfigError
-from cogen.settings import apply_overrides
+from cogen.records import apply_overrides
 
 
 def cli_config(

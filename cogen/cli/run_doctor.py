@@ -34,7 +34,7 @@ from cogen.node.doctor import (
 from cogen.node.home import NodeHome, default_home
 from cogen.node.policy import Policy, read_policy, within
 from cogen.node.round_spec import RoundSpec, default_round_spec, round_spec
-from cogen.settings import read_toml
+from cogen.records import read_toml
 from cogen.train.corpus import prepare_corpus
 from cogen.versions import versions
 

@@ -13,7 +13,7 @@ from cogen.deploy.invites import InviteFingerprint, find_issued, mark_used
 from cogen.deploy.known_keys import key_line, parse_key
 from cogen.deploy.members import Member, add_member, all_members, read_members, require_free
 from cogen.errors import EnrolmentError
-from cogen.settings import Table
+from cogen.records import Table
 
 
 class Enrolment(Table):

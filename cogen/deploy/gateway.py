@@ -25,7 +25,7 @@ from cogen.deploy.known_keys import KEY_HEADER, KnownKeys
 from cogen.deploy.limits import Buckets, Gone, HttpRefusal, Limits, Receive, body_of, whole_body
 from cogen.deploy.redelivery import Redelivery, Work
 from cogen.errors import CogenError, ConfigError, EnrolmentError
-from cogen.settings import validated
+from cogen.records import validated
 
 if TYPE_CHECKING:
     import httpx

@@ -24,7 +24,7 @@ from cogen.config import DOMAIN_PATTERN
 from cogen.deploy.folder import FederationFolder, locked, utc_now
 from cogen.errors import EnrolmentError, FederationError
 from cogen.node.round_spec import RoundSpec
-from cogen.settings import Table, read_toml, validated
+from cogen.records import Table, read_toml, validated
 
 FORMAT: Literal[1] = 1
 TOKEN_BYTES = 32

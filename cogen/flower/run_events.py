@@ -10,7 +10,7 @@ from typing import Any
 from cogen.config import RunConfig, load_config
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.baselines import OnEvent
-from cogen.runs import RunFolder, read_lines
+from cogen.runs import RunFolder, Tail
 
 POLL_SECONDS = 0.5
 # Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
@@ -22,7 +22,7 @@ class Watcher:
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self._seen: dict[Path, int] = {}
+        self._tails: dict[Path, Tail] = {}
 
     def skip(self) -> None:
         """Pass over what is there already."""
@@ -32,14 +32,12 @@ class Watcher:
     def new(self) -> Iterator[dict[str, Any]]:
         """Events and steps since the last call; a step carries `event = "step"` and its domain."""
         for path in sorted(self.run.path.glob("nodes/*/train.jsonl")):
-            for line in self._lines(path):
+            for line in self._new_in(path):
                 yield {**line, "event": "step", "domain": path.parent.name}
-        yield from self._lines(self.run.events_path)
+        yield from self._new_in(self.run.events_path)
 
-    def _lines(self, path: Path) -> list[dict[str, Any]]:
-        lines = read_lines(path)
-        before, self._seen[path] = self._seen.get(path, 0), len(lines)
-        return lines[before:]
+    def _new_in(self, path: Path) -> Iterator[dict[str, Any]]:
+        return filter(None, self._tails.setdefault(path, Tail(path)).records())
 
 
 def follow_run(seen: Watcher, show: OnEvent, alive: Callable[[], bool], status: Callable[[], str]) -> None:

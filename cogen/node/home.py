@@ -24,7 +24,7 @@ from cogen.config import DOMAIN_PATTERN
 from cogen.errors import PolicyError, RunError
 from cogen.files import cannot_write, write_file
 from cogen.node.round_spec import RoundSpec
-from cogen.settings import Table, read_toml, validated
+from cogen.records import Table, read_toml, validated
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

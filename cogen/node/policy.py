@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from cogen.config import RunConfig, Train
 from cogen.errors import PolicyError
 from cogen.node.home import write_private
-from cogen.settings import Table, read_toml, validated
+from cogen.records import Table, read_toml, validated
 
 Limit = Annotated[int, Field(ge=0)]
 

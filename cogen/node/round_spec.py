@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cogen.config import Count, CpuKernels, Domain, Precision, RunConfig, Train
-from cogen.settings import Table
+from cogen.records import Table
 
 TRAIN_KEYS = (
     "sequence_length",

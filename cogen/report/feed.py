@@ -11,49 +11,13 @@ from typing import Any
 from cogen.errors import RunError
 from cogen.evaluate.matrix import Evaluation
 from cogen.report.live import LiveRun
-from cogen.runs import RunFolder
+from cogen.runs import RunFolder, Tail
 
 POLL_SECONDS = 1.0
-HEAD_BYTES = 80
 
 
 class Replaced(Exception):
     """A file is no longer the one that was read."""
-
-
-class Tail:
-    """New whole lines of a file that grows; half a line is left for the next time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.written = path, 0.0
-        self._offset, self._head = 0, b""
-
-    def new(self) -> list[dict[str, Any] | None]:
-        """The JSON objects since the last call; None for a line that is none.
-
-        Raises:
-            Replaced: the file is gone, has shrunk, or begins in another way.
-        """
-        try:
-            found = self.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            if self._offset:
-                raise Replaced from None
-            return []
-        if found.st_size < self._offset:
-            raise Replaced
-        if found.st_size == self._offset:
-            return []
-        self.written = found.st_mtime
-        with open(self.path, "rb") as file:
-            if file.read(len(self._head)) != self._head:
-                raise Replaced
-            file.seek(self._offset)
-            fresh = file.read()
-        whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._head = self._head or whole[:HEAD_BYTES]
-        self._offset += len(whole)
-        return [_parse(line) for line in whole.split(b"\n") if line.strip()]
 
 
 class Reader:
@@ -72,18 +36,24 @@ class Reader:
         Raises:
             Replaced: the folder is another one now.
         """
-        for values in self._events.new():
+        for values in self._new(self._events):
             self._count(values) if values is None else self.live.add_event(values)
         for domain in _entries(self.run.path / "nodes"):
             tail = self._steps.setdefault(domain, Tail(self.run.node(domain) / "train.jsonl"))
-            for values in tail.new():
+            for values in self._new(tail):
                 self._count(values) if values is None else self.live.add_step(domain, values, tail.written)
-        for values in self._baselines.new():
+        for values in self._new(self._baselines):
             self._count(values) if values is None else self.live.add_baseline_step(values, self._baselines.written)
         self._read_evaluation()
         for name in _entries(self.run.path / "seeds"):
             if name.isdecimal():
                 self._read_seed(int(name))
+
+    def _new(self, tail: Tail) -> list[dict[str, Any] | None]:
+        found = tail.records()
+        if tail.generation:
+            raise Replaced
+        return found
 
     def _read_seed(self, seed: int) -> None:
         """A run folder of its own, which is a part of this page."""
@@ -170,14 +140,6 @@ class Feed:
         text = json.dumps(values, separators=(",", ":"), allow_nan=False)
         if self._sections.get(name, (0, ""))[1] != text:
             self._sections[name] = self.version + 1, text
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        values = json.loads(line)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def _entries(folder: Path) -> list[str]:

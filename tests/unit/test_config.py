@@ -9,7 +9,7 @@ import pytest
 
 from cogen.config import RunConfig, Train, load_config
 from cogen.errors import ConfigError
-from cogen.settings import apply_overrides
+from cogen.records import apply_overrides
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.toml"))

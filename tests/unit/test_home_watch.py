@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cogen.node.home import NodeHome
-from cogen.node.watch import HomeWatcher, Tail
-from cogen.runs import append_line
+from cogen.node.watch import HomeWatcher
+from cogen.runs import Tail, append_line
 
 
 def test_only_what_is_new_and_whole_is_told(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_only_what_is_new_and_whole_is_told(tmp_path: Path) -> None:
 def test_a_file_made_anew_is_read_from_its_start(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"one\ntwo\n")
-    tail = Tail(path, skip=False)
+    tail = Tail(path)
     assert tail.lines() == [b"one", b"two"]
     path.write_bytes(b"new\n")
     assert tail.lines() == [b"new"]

@@ -231,7 +231,9 @@ def test_hashes_versions_and_amounts(run: Path) -> None:
         parents=parents,
     )
     amounts = {"num_documents": 27, "num_tokens": 7421, "num_heldout_documents": 5, "num_heldout_tokens": 1021}
-    write(run / "run_metadata.json", versions={"torch": "2.13.0"}, data={"grid": {**amounts, "num_dropped_documents": 3}})
+    write(
+        run / "run_metadata.json", versions={"torch": "2.13.0"}, data={"grid": {**amounts, "num_dropped_documents": 3}}
+    )
     text = words(page(run))
     assert f"base, weights {'a' * 64} combined adapter {'b' * 64} grid, weight 0.25 {'c' * 64}" in text
     assert "torch 2.13.0" in text
