@@ -29,7 +29,8 @@ from cogen.errors import CogenError
 from cogen.files import write_file
 from cogen.merge import compress, leading, revive, stack
 from cogen.node.trainer import Trainer
-from cogen.protocol.settings import Site, settings_for
+from cogen.protocol.messages import Figures
+from cogen.protocol.settings import work_settings
 from cogen.runs import RunFolder
 from cogen.train.lora import module_seed
 from cogen.train.memory import tune_allocator
@@ -103,14 +104,14 @@ def run(name: str, folder: Path, data: Mapping[str, str], args: argparse.Namespa
 
 
 def _trainer(config: RunConfig, domain: Domain, run: RunFolder) -> Trainer:
-    return Trainer(settings_for(config, domain), Site(domain.name, str(domain.data), run.node(domain.name)))
+    folder = run.node(domain.name)
+    return Trainer(work_settings(config, domain), domain.name, str(domain.data), config.base.name, folder)
 
 
 def _reply(trainer: Trainer, variant: str, domain: str, number: int, now: Globals, rank: int) -> ClientUpdate:
     start = {n: leading(f, rank)[0] for n, f in now.items()} if variant == "whole" else now
     made = trainer.train(number, start)
-    before, after = made.bits_per_byte_before, made.bits_per_byte_after
-    return ClientUpdate(domain, made.factors, made.num_tokens, before, after, made.seconds, 0)
+    return ClientUpdate(domain, made.factors, Figures(num_tokens=made.num_tokens, seconds=made.seconds), 0)
 
 
 def averaged(now: Globals, replies: list[ClientUpdate], config: RunConfig, number: int) -> Globals:

@@ -137,6 +137,22 @@ class Train(Table):
             return (8.0 if alpha is None else alpha) / math.sqrt(rank)
         return 2.0 if alpha is None else alpha / rank
 
+    def require_rounds(self) -> None:
+        """Refuse settings that have a meaning for one domain alone.
+
+        Raises:
+            ConfigError: factors with several scalings, or training that ends when it likes, in a federation.
+        """
+        alone = ("rank_pattern", "alpha_pattern", "early_stop_patience", "train_embeddings")
+        for key in alone:
+            if value := getattr(self, key):
+                raise ConfigError(
+                    "cannot run rounds",
+                    expected=f"no train.{key}",
+                    got=str(value),
+                    fix="It is for cogen train; take it out of the config.",
+                )
+
 
 class Federation(Table):
     """`[federation]`: rounds, and when one counts."""
@@ -202,8 +218,8 @@ class Federation(Table):
     """Bits per byte by which a client update may make it worse."""
 
 
-class Evaluate(Table):
-    """`[evaluate]`: the held-out part, and how much of it is read."""
+class Heldout(Table):
+    """The held-out part of a corpus, and how much of it is read."""
 
     heldout_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Share of documents held out, chosen by a hash of their id."""
@@ -211,6 +227,11 @@ class Evaluate(Table):
     """Per domain in the final matrix."""
     round_heldout_tokens: Annotated[int, Field(ge=0)] = 2048
     """Per domain before and after each round; 0 leaves both out."""
+
+
+class Evaluate(Heldout):
+    """`[evaluate]`: the held-out part, and what else a simulation measures."""
+
     general: Annotated[str, Field(min_length=1)] | None = None
     """Text that nobody trains on, scored whole after a simulation; relative to the config file; None scores none."""
     baselines: bool = False
@@ -334,20 +355,8 @@ class RunConfig(Table):
         return domain.tokens_per_round or self.train.tokens_per_round
 
     def require_rounds(self) -> None:
-        """Refuse settings that have a meaning for one domain alone.
-
-        Raises:
-            ConfigError: factors with several scalings, or training that ends when it likes, in a federation.
-        """
-        alone = ("rank_pattern", "alpha_pattern", "early_stop_patience", "train_embeddings")
-        for key in alone:
-            if value := getattr(self.train, key):
-                raise ConfigError(
-                    "cannot run rounds",
-                    expected=f"no train.{key}",
-                    got=str(value),
-                    fix="It is for cogen train; take it out of the config.",
-                )
+        """Raise ConfigError where `[train]` has settings that work for one domain alone."""
+        self.train.require_rounds()
 
     def require_data(self) -> None:
         """Refuse domains without a corpus, for what reads all of them.

@@ -14,6 +14,7 @@ CogenError
 ├── PolicyError            a domain refuses what its own policy forbids
 └── FederationError        Flower's programs or the clients failed
     ├── EnrolmentError     an invite, a key or a base does not let a domain in; its text may go to that domain
+    ├── MessageError       a message between coordinator and domain is not of the expected form
     └── ReplyError         a client's reply may not touch the global model
 """
 
@@ -97,6 +98,10 @@ class FederationError(CogenError):
 
 class EnrolmentError(FederationError):
     """An invite, a key or a base does not let a domain in; its text may go to that domain."""
+
+
+class MessageError(FederationError):
+    """A message between coordinator and domain is not of the expected form."""
 
 
 class ReplyError(FederationError):

@@ -1,15 +1,14 @@
-"""Who answers for which domain, and what its own policy allows: read anew before each round."""
+"""The connected nodes, the domain of each, and what its policy allows: updated before each round."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cogen.config import Domain, RunConfig
 from cogen.errors import ReplyError
-from cogen.protocol.wire import Frame
+from cogen.protocol.messages import HelloReply, HelloRequest
 from cogen.runs import RunFolder
 from server.transport import MAX_POLL_SECONDS, POLL_SECONDS, Answer, Transport
 
@@ -18,10 +17,10 @@ Members = Callable[[], Mapping[int, str]]
 
 @dataclass(frozen=True)
 class Client:
-    """A domain's node, and what it trains in a round: what the config asks, within what the node allows.
+    """A domain's node, and what it trains in a round: what the config asks, within what the domain allows.
 
     Args:
-        evaluates: whether its held-out numbers may leave.
+        evaluates: whether scores on its held-out text may be sent.
     """
 
     node: int
@@ -33,20 +32,20 @@ class Client:
 
     @property
     def asked(self) -> Domain:
-        """The domain as the node is to see it."""
+        """The domain with the rank and tokens that its node is asked for."""
         return self.domain.model_copy(update={"rank": self.rank, "tokens_per_round": self.tokens_per_round})
 
 
 class ClientRegistry:
-    """The nodes that have said hello in this start, by domain.
+    """The nodes that have answered a hello since this start, by domain.
 
     Args:
-        members: node to domain, as enrolled; None in a simulation, where a node is believed.
-        hello_seconds: how long a node's hello is waited for.
+        members: node to domain, as enrolled; None in a simulation, where a node's own word counts.
+        hello_seconds: how long a reply to a hello is waited for.
     Attributes:
-        missing: why a domain is not among the clients, where more is known than that.
-        silent: domains whose node is connected but has not answered in the last update.
-        suspended: domains that are not to be asked any more.
+        missing: why a domain is not among the clients, where the reason is known.
+        silent: domains whose node is connected but did not answer in the last update.
+        suspended: domains that are not asked any more.
     """
 
     def __init__(
@@ -61,15 +60,15 @@ class ClientRegistry:
         self._transport, self._members, self._hello_seconds = transport, members, hello_seconds
         self._open: dict[str, int] = {}
         self._strangers: set[int] = set()
-        self._told: dict[str, object] = {}
+        self._written: dict[str, object] = {}
 
     def update(self, want: int, seconds: float) -> None:
-        """Drop who is gone or revoked, greet who is new, until `want` domains are there or the time is over.
+        """Remove nodes that are gone or revoked and greet new ones, until `want` domains are there or the time is over.
 
-        A node that has not answered after `hello_seconds` is greeted again at the next update.
+        A node that has not answered after `hello_seconds` is greeted again in the next update.
         """
         until, pause = time.monotonic() + seconds, POLL_SECONDS
-        longest = MAX_POLL_SECONDS if self._members else POLL_SECONDS  # a simulation's messages lie in this process
+        longest = MAX_POLL_SECONDS if self._members else POLL_SECONDS  # a simulation's messages stay in this process
         greeted: dict[int, float] = {}
         self.missing, self.silent = {}, set()
         while True:
@@ -86,8 +85,8 @@ class ClientRegistry:
             time.sleep(pause)
             pause = min(1.5 * pause, longest)
         for node in sorted(greeted.keys() & nodes.keys() & set(self._open.values())):
-            self._drop(node, nodes[node], f"its node has not answered within {self._hello_seconds:g} s")
-        self._tell()
+            self._set_missing(node, nodes[node], f"its node has not answered within {self._hello_seconds:g} s")
+        self._write_event()
 
     def owns(self, node: int, domain: str) -> bool:
         """Whether `node` still speaks for `domain`, connected or not."""
@@ -113,42 +112,42 @@ class ClientRegistry:
                 del self.clients[domain]
 
     def _greet(self, nodes: Sequence[int]) -> None:
-        frame = Frame({"request": {"run": self.run_name}})
-        self._open |= self._transport.send("query.hello", dict.fromkeys(nodes, frame), self._hello_seconds)
+        request = HelloRequest(run=self.run_name)
+        self._open |= self._transport.send(dict.fromkeys(nodes, request), self._hello_seconds)
 
     def _hear(self, nodes: Mapping[int, str]) -> None:
-        """Take in the answers that are there; those to an earlier greeting count too."""
+        """Read the replies that have come; those to an earlier hello count too."""
         asked = dict(self._open)
         for number, answer in self._transport.answers(self._open, 0.0):
             if (node := asked[number]) not in nodes:
                 continue
             try:
                 self._enter(node, nodes[node], answer)
-            except (ReplyError, KeyError, ValueError, TypeError) as error:
-                self._drop(node, nodes[node], f"hello: {error}")
+            except ReplyError as error:
+                self._set_missing(node, nodes[node], f"hello: {error}")
         heard = {c.node for c in self.clients.values()} | self._strangers
         self._open = {i: n for i, n in self._open.items() if n in nodes and n not in heard}
 
     def _enter(self, node: int, domain: str, answer: Answer) -> None:
-        """A member's domain is what the members say; a client's own word counts in a simulation alone."""
-        if answer.frame is None:
-            raise ValueError(answer.error)
-        about = answer.frame.header["about"]
-        name = domain or str(about["domain"])
+        """Enter a node. A member's domain is the enrolled one; a client's own word counts in a simulation alone."""
+        if not isinstance(answer.reply, HelloReply):
+            self._set_missing(node, domain, f"hello: {answer.error or 'a reply of another kind'}")
+            return
+        name = domain or answer.reply.domain
         known = {d.name: d for d in self.config.domains}
         if name not in known or name in self.clients:
             self._strangers.add(node)
             return
-        self.clients[name] = client_of(self.config, known[name], node, about)
+        self.clients[name] = client_of(self.config, known[name], node, answer.reply)
 
-    def _drop(self, node: int, domain: str, reason: str) -> None:
+    def _set_missing(self, node: int, domain: str, reason: str) -> None:
         if domain:
             self.missing[domain] = reason
             self.silent.add(domain)
         else:
             self.run.append_event("client_dropped", round=0, domain=f"node {node}", reason=reason)
 
-    def _tell(self) -> None:
+    def _write_event(self) -> None:
         """An event whenever the registry has changed."""
         rows = [
             {
@@ -161,35 +160,30 @@ class ClientRegistry:
             for name, c in sorted(self.clients.items())
         ]
         missing = {d.name: self.why_missing(d.name) for d in self.config.domains if d.name not in self.clients}
-        told: dict[str, object] = {"clients": rows, "missing": missing}
-        if told != self._told:
-            self._told = told
-            self.run.append_event("client_registry", **told)
+        event: dict[str, object] = {"clients": rows, "missing": missing}
+        if event != self._written:
+            self._written = event
+            self.run.append_event("client_registry", **event)
 
 
-def client_of(config: RunConfig, domain: Domain, node: int, about: Mapping[str, Any]) -> Client:
-    """What `domain` trains: the config's rank and tokens, cut to what the node allows, in whole blocks.
+def client_of(config: RunConfig, domain: Domain, node: int, hello: HelloReply) -> Client:
+    """What `domain` trains: the config's rank and tokens, cut to the domain's limits, in whole blocks.
 
-    Args:
-        about: of its hello: `max_rank`, `max_tokens_per_round` (0 is no limit), `evaluates`.
     Raises:
-        ReplyError: a limit is no whole number of 0 or more, or below one block.
+        ReplyError: the limit of tokens is below one block.
     """
-    limits = [about.get(key, 0) for key in ("max_rank", "max_tokens_per_round")]
-    for value in limits:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise _unfit("limits of 0 or more", repr(value), domain)
     rank, tokens = config.rank_of(domain), config.tokens_of(domain)
-    if limits[0]:
-        rank = min(rank, limits[0])
-    block = config.train.sequence_length
-    if limits[1] and limits[1] < -(-tokens // block) * block:  # tokens are rounded up to whole blocks
-        tokens = limits[1] // block * block
+    if hello.max_rank:
+        rank = min(rank, hello.max_rank)
+    block, limit = config.train.sequence_length, hello.max_tokens_per_round
+    if limit and limit < -(-tokens // block) * block:  # tokens are rounded up to whole blocks
+        tokens = limit // block * block
     if tokens == 0:
-        raise _unfit(f"a limit of at least one block, {block} tokens", f"{limits[1]} tokens a round", domain)
-    return Client(node, domain, rank, tokens, bool(about.get("evaluates", True)), str(about.get("version", ""))[:40])
-
-
-def _unfit(expected: str, got: str, domain: Domain) -> ReplyError:
-    where = f"domain {domain.name!r}"
-    return ReplyError("cannot take part", expected=expected, got=got, where=where, fix="It is not asked.")
+        raise ReplyError(
+            "cannot take part",
+            expected=f"a limit of at least one block, {block} tokens",
+            got=f"{limit} tokens a round",
+            where=f"domain {domain.name!r}",
+            fix="It is not asked.",
+        )
+    return Client(node, domain, rank, tokens, hello.evaluates, hello.version)

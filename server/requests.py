@@ -1,28 +1,25 @@
-"""What a round asks of a client, and what its answer is worth."""
+"""What a round asks of a client, and the client update that comes back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Factors, Fingerprint
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
-from cogen.protocol.settings import settings_for
+from cogen.protocol.factors import to_arrays
+from cogen.protocol.messages import EvaluateRequest, TrainReply, TrainRequest
+from cogen.protocol.settings import work_settings
 from cogen.train.schedule import plan_round
 from server.client_registry import Client
 from server.replies import ClientUpdate, Expected, check_reply
 from server.transport import Answer
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 @dataclass(frozen=True, eq=False)
 class OpenRequest:
-    """One request: to whom, in which round, from which global factors on."""
+    """One train request: to which client, in which round, from which global factors."""
 
     client: Client
     round: int
@@ -33,44 +30,54 @@ class OpenRequest:
         return self.client.domain.name
 
 
-def request_for(config: RunConfig, client: Client, run_name: str, number: int) -> dict[str, Any]:
-    """What a domain is told: the run, the round, and settings with its own rank and tokens."""
-    settings = settings_for(config, client.asked)
-    return {"run": run_name, "round": number, "scaling": config.train.scaling, "settings": settings}
+def train_requests(
+    config: RunConfig, clients: Mapping[int, Client], run_name: str, number: int, current: Mapping[str, Factors]
+) -> dict[int, TrainRequest]:
+    """The round's request for each node; all of them share the arrays of the global factors."""
+    arrays = to_arrays(current)
+    return {
+        node: TrainRequest(run=run_name, round=number, settings=work_settings(config, client.asked)).with_arrays(arrays)
+        for node, client in clients.items()
+    }
 
 
-def reply_from(
-    config: RunConfig, fingerprint: Fingerprint, asked: OpenRequest, answer: Answer, number: int
+def evaluate_requests(
+    config: RunConfig, clients: Mapping[int, Client], run_name: str, models: Mapping[str, Mapping[str, Factors]]
+) -> dict[int, EvaluateRequest]:
+    """The request to score `models` for each node."""
+    arrays = {key: a for name, factors in models.items() for key, a in to_arrays(factors, f"{name}/").items()}
+    number = config.federation.num_rounds
+    return {
+        node: EvaluateRequest(
+            run=run_name, round=number, settings=work_settings(config, client.asked), models=tuple(models)
+        ).with_arrays(arrays)
+        for node, client in clients.items()
+    }
+
+
+def update_from(
+    config: RunConfig, fingerprint: Fingerprint, request: OpenRequest, answer: Answer, number: int
 ) -> ClientUpdate:
-    """The checked reply that `answer` is in round `number`; one to an older round keeps what it started from.
+    """The checked client update that `answer` holds; a straggler's keeps the factors that it started from.
 
+    Args:
+        number: the round that it enters.
     Raises:
         ReplyError: it is an error, or may not touch the global model.
     """
-    if answer.frame is None:
-        raise no_reply("a reply", answer.error, asked.domain)
-    settings = config.train.model_copy(update={"tokens_per_round": asked.client.tokens_per_round})
+    if not isinstance(answer.reply, TrainReply):
+        raise no_reply("a reply", answer.error or "a reply of another kind", request.domain)
+    settings = config.train.model_copy(update={"tokens_per_round": request.client.tokens_per_round})
     tokens = plan_round(settings, 1, config.federation.num_rounds).num_blocks * settings.sequence_length
     bound = config.federation.max_update_norm
-    expected = Expected(asked.domain, asked.client.rank, fingerprint, asked.start, bound, tokens)
-    reply = check_reply(answer.frame, expected)
-    if asked.round == number:
-        return reply
-    return replace(reply, start=asked.start, rounds_late=number - asked.round)
+    expected = Expected(request.domain, request.client.rank, fingerprint, request.start, bound, tokens)
+    update = check_reply(answer.reply, expected)
+    if request.round == number:
+        return update
+    return replace(update, start=request.start, rounds_late=number - request.round)
 
 
 def no_reply(expected: str, got: str, domain: str) -> ReplyError:
-    """The error for a domain that did not answer, or with an error."""
-    return ReplyError(
-        "no reply", expected=expected, got=got, where=f"domain {domain!r}", fix="It is dropped of this round."
-    )
-
-
-def to_arrays(factors: Mapping[str, Factors], prefix: str = "") -> dict[str, NDArray[np.float32]]:
-    """Factors as they travel: `<module>.a`, `<module>.b`."""
-    return {f"{prefix}{n}.{side}": getattr(f, side).contiguous().numpy() for n, f in factors.items() for side in "ab"}
-
-
-def num_bytes(factors: Mapping[str, Factors]) -> int:
-    """Of the factors as they travel."""
-    return sum(f.a.nbytes + f.b.nbytes for f in factors.values())
+    """The error for a client that did not reply, or with an error."""
+    where = f"domain {domain!r}"
+    return ReplyError("no reply", expected=expected, got=got, where=where, fix="The client is dropped from this round.")

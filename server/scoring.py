@@ -1,50 +1,55 @@
-"""The matrix: every domain scores base, experts and combined on its own held-out part, and sends numbers."""
+"""The matrix: every domain scores the base, the experts and the combined model on its own held-out text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cogen.adapter import Adapter
 from cogen.config import RunConfig
-from cogen.errors import FederationError
+from cogen.errors import FederationError, ReplyError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.files import write_file
-from cogen.protocol.wire import Frame
+from cogen.protocol.messages import EvaluateReply
 from cogen.runs import RunFolder
 from server.client_registry import Client, ClientRegistry
-from server.requests import request_for, to_arrays
+from server.requests import evaluate_requests, no_reply
 from server.transport import Answer, Transport
 
 
 def score_everywhere(
     run: RunFolder, config: RunConfig, transport: Transport, registry: ClientRegistry, final: Adapter
 ) -> None:
-    """Write `evaluation.json` with the cells of all domains that may send theirs.
+    """Write `evaluation.json` with the scores of all domains that may send theirs.
 
     Raises:
-        FederationError: domains may send numbers, and none did.
+        FederationError: domains may send scores, and none did.
     """
     domains = [d.name for d in config.domains]
-    factors = {f"expert:{d}": Adapter.load(run.expert(d)).factors for d in domains if run.expert(d).is_dir()}
-    factors["combined"] = final.factors
-    arrays = {key: a for name, f in factors.items() for key, a in to_arrays(f, f"{name}/").items()}
-    shared = Frame({"models": dict.fromkeys(factors, config.train.scaling)}, arrays)
+    models = {f"expert:{d}": Adapter.load(run.expert(d)).factors for d in domains if run.expert(d).is_dir()}
+    models["combined"] = final.factors
     clients = _willing(run, domains, registry)
     if not clients and registry.clients:
         run.append_event("evaluated", num_cells=0)
         return
-    rows, found = ["base", *factors], dict[tuple[str, str], Cell]()
-    for domain, answer in _answers(config, transport, registry.run_name, clients, shared):
+    requests = evaluate_requests(config, clients, registry.run_name, models)
+    seconds = config.federation.round_deadline_seconds
+    waiting = transport.send(requests, seconds)
+    nodes, rows, found = dict(waiting), ["base", *models], dict[tuple[str, str], Cell]()
+    silent = {client.domain.name for client in clients.values()}
+    for message, answer in transport.answers(waiting, seconds):
+        domain = clients[nodes[message]].domain.name
+        silent.discard(domain)
         try:
             found |= {(cell.model, domain): cell for cell in _cells(answer, rows, domain)}
-        except (KeyError, ValueError, TypeError) as error:
-            _drop(run, domain, f"{error}" if answer is None or answer.frame is None else _kind(error))
+        except ReplyError as error:
+            _drop(run, domain, error.reason)
+    for domain in sorted(silent):
+        _drop(run, domain, "no scores in time")
     cells = tuple(found[m, d] for m in rows for d in domains if (m, d) in found)
     if not cells:
         raise FederationError(
             "cannot score",
-            expected="numbers from at least one domain",
+            expected="scores from at least one domain",
             got="none",
             where=str(run.events_path),
             fix="The reasons are there; mend them and run again with --resume.",
@@ -53,9 +58,9 @@ def score_everywhere(
     run.append_event("evaluated", num_cells=len(cells))
 
 
-def _willing(run: RunFolder, domains: Sequence[str], registry: ClientRegistry) -> list[Client]:
-    """The clients to ask; the reason of every other domain is in the events."""
-    willing = []
+def _willing(run: RunFolder, domains: Sequence[str], registry: ClientRegistry) -> dict[int, Client]:
+    """The clients to ask, by node; the reason of every other domain is in the events."""
+    willing = {}
     for domain in domains:
         client = registry.clients.get(domain)
         if client is None:
@@ -63,50 +68,21 @@ def _willing(run: RunFolder, domains: Sequence[str], registry: ClientRegistry) -
         elif domain in registry.suspended:
             _drop(run, domain, "it was suspended")
         elif not client.evaluates:
-            _drop(run, domain, "its policy keeps held-out numbers at the domain")
+            _drop(run, domain, "its policy keeps held-out scores at the domain")
         else:
-            willing.append(client)
+            willing[client.node] = client
     return willing
 
 
-def _answers(
-    config: RunConfig,
-    transport: Transport,
-    run_name: str,
-    clients: Sequence[Client],
-    shared: Frame,
-) -> list[tuple[str, Answer | None]]:
-    number, seconds = config.federation.num_rounds, config.federation.round_deadline_seconds
-    names = {c.node: c.domain.name for c in clients}
-    headers = {c.node: {**shared.header, "request": request_for(config, c, run_name, number)} for c in clients}
-    frames = {node: Frame(header, shared.arrays) for node, header in headers.items()}
-    waiting = transport.send("evaluate", frames, seconds)
-    asked = dict(waiting)
-    found: dict[str, Answer | None] = dict.fromkeys(names.values())
-    found |= {names[asked[i]]: answer for i, answer in transport.answers(waiting, seconds)}
-    return list(found.items())
-
-
-def _cells(answer: Answer | None, rows: Sequence[str], domain: str) -> list[Cell]:
-    if answer is None:
-        raise ValueError("no scores in time")
-    if answer.frame is None:
-        raise ValueError(answer.error)
-    return [_cell(model, domain, answer.frame.header["cells"][model]) for model in rows]
-
-
-def _cell(model: str, domain: str, record: Mapping[str, Any]) -> Cell:
-    bits = float(record["bits_per_byte"])
-    if not 0.0 <= bits < float("inf"):
-        raise ValueError(f"bits_per_byte of {model} is {bits}")
-    counts = int(record["num_bytes"]), int(record["num_tokens"])
-    if min(counts) <= 0:
-        raise ValueError(f"{model} was scored on {counts[0]} bytes, {counts[1]} tokens")
-    return Cell(model, domain, bits, *counts)
-
-
-def _kind(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _cells(answer: Answer, rows: Sequence[str], domain: str) -> list[Cell]:
+    """The cells of one domain; it must score every row."""
+    reply = answer.reply
+    if not isinstance(reply, EvaluateReply):
+        raise no_reply("scores", answer.error or "a reply of another kind", domain)
+    if missing := [model for model in rows if model not in reply.scores]:
+        raise no_reply(f"scores of {len(rows)} models", f"none of {missing[0]}", domain)
+    scored = {model: reply.scores[model] for model in rows}
+    return [Cell(model, domain, s.bits_per_byte, s.num_bytes, s.num_tokens) for model, s in scored.items()]
 
 
 def _drop(run: RunFolder, domain: str, reason: str) -> None:

@@ -1,7 +1,7 @@
-"""Messages to nodes, and their answers until a time is over. What answers nothing that was asked is refused.
+"""Requests to nodes, and their replies until a deadline. A reply that answers no open request is rejected.
 
-A reply is there before what it holds, which its node sends next. Flower's grid then sleeps a second before it looks
-again, two after that; `look_soon` lets it look again soon.
+A reply is announced before its content has arrived. Flower's grid then sleeps one second before it looks again, then two;
+`look_soon` shortens that.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from cogen.protocol.wire import Frame, from_records, to_records
+from cogen.errors import MessageError
+from cogen.protocol.messages import FLOWER_TYPES, FailureReply, Reply, Request, pack, unpack_reply
+from cogen.protocol.wire import from_records, to_records
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 0.5
-KEEP_SECONDS = 60.0  # that Flower keeps a message beyond the time in which it is waited for
+KEEP_SECONDS = 60.0  # for which Flower keeps a message after its deadline
 PULL = "pull_objects"
-# By the names of Flower's arguments; its own bound of time, two hours, holds in place of one of attempts.
+# Flower's argument names; its own time limit of two hours replaces the limit of attempts.
 SOON: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 0.25, "max_tries_per_object": None}
 REASON_CHARACTERS = 300
 GONE = 5
@@ -42,43 +44,44 @@ PLAIN = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a frame, or in one line why there is none.
+    """What came back: a reply, or in one line why there is none.
 
     Args:
-        is_gone: Flower gave the node up, whatever it may still send; it may come back.
+        is_gone: Flower considers the node lost; it may come back.
     """
 
-    frame: Frame | None
+    reply: Reply | None
     error: str = ""
     is_gone: bool = False
 
 
 class Transport:
-    """Sends and collects over Flower's grid.
+    """Sends requests and collects replies over Flower's grid.
 
     Args:
-        refuse: told why an answer that nobody asked for is refused.
+        reject: called with the reason when a reply answers no open request.
     """
 
-    def __init__(self, grid: Grid, refuse: Callable[[str], None]) -> None:
-        self.grid, self._refuse = grid, refuse
+    def __init__(self, grid: Grid, reject: Callable[[str], None]) -> None:
+        self.grid, self._reject = grid, reject
 
-    def send(self, kind: str, frames: Mapping[int, Frame], seconds: float) -> dict[str, int]:
-        """Send each node its frame; returns ids of messages and their nodes, without those that Flower did not take.
+    def send(self, requests: Mapping[int, Request], seconds: float) -> dict[str, int]:
+        """Send each node its request; returns message ids and their nodes, without those that Flower did not take.
 
         Args:
-            seconds: for which they will be waited for.
+            seconds: how long replies will be waited for.
         """
-        ttl = seconds + KEEP_SECONDS
-        made: dict[tuple[str, int], RecordDict] = {}  # nodes that are told the same share one content
+        made: dict[tuple[str, int], RecordDict] = {}  # nodes with equal requests share one content
         messages = []
-        for node, frame in frames.items():
-            key = json.dumps(frame.header, sort_keys=True), id(frame.arrays)
+        for node, request in requests.items():
+            frame = pack(request)
+            key = json.dumps(frame.header, sort_keys=True), id(request.arrays)
             if key not in made:
-                made[key] = sealed(frame)
+                made[key] = RecordDict({n: ConfigRecord(dict(r)) for n, r in to_records(frame).items()})
+            kind, ttl = FLOWER_TYPES[type(request)], seconds + KEEP_SECONDS
             messages.append(Message(made[key], message_type=kind, dst_node_id=node, ttl=ttl))
         ids = list(self.grid.push_messages(messages)) if messages else []
-        return {i: node for i, node in zip(ids, frames, strict=False) if i}  # no ids where the payload is too large
+        return {i: node for i, node in zip(ids, requests, strict=False) if i}  # no ids where the payload is too large
 
     def answers(
         self, waiting: MutableMapping[str, int], seconds: float, enough: Callable[[], bool] = lambda: False
@@ -86,16 +89,16 @@ class Transport:
         """Each message's id and answer as they come, until all are there, `enough` says so, or the time is over.
 
         Args:
-            waiting: id of the message to node; answered ones are taken out.
+            waiting: message id to node; answered ones are removed.
         """
         until, pause = time.monotonic() + seconds, POLL_SECONDS
         while waiting:
-            for answer in self.grid.pull_messages(list(waiting)):
-                number = answer.metadata.reply_to_message_id
-                if self._is_refused(number, answer, waiting):
+            for message in self.grid.pull_messages(list(waiting)):
+                number = message.metadata.reply_to_message_id
+                if self._is_rejected(number, message, waiting):
                     continue
                 del waiting[number]
-                yield number, opened(answer)
+                yield number, read_answer(message)
                 pause = POLL_SECONDS
             left = until - time.monotonic()
             if not waiting or left <= 0 or enough():
@@ -103,13 +106,13 @@ class Transport:
             time.sleep(min(pause, left))
             pause = min(1.2 * pause, MAX_POLL_SECONDS)
 
-    def _is_refused(self, number: str, answer: Message, waiting: Mapping[str, int]) -> bool:
-        """Whether it answers no open message, or comes from another node than was asked."""
-        source = answer.metadata.src_node_id
+    def _is_rejected(self, number: str, message: Message, waiting: Mapping[str, int]) -> bool:
+        """Whether it answers no open request, or comes from another node than was asked."""
+        source = message.metadata.src_node_id
         if number not in waiting:
-            self._refuse(f"an answer from node {source} to no open message: doubled, replayed or late")
-        elif not answer.has_error() and source != waiting[number]:  # an error may be Flower's own
-            self._refuse(f"an answer from node {source} to a message for node {waiting[number]}")
+            self._reject(f"a reply from node {source} to no open request: repeated, replayed or late")
+        elif not message.has_error() and source != waiting[number]:  # an error may be Flower's own
+            self._reject(f"a reply from node {source} to a request for node {waiting[number]}")
         else:
             return False
         return True
@@ -124,24 +127,20 @@ def look_soon() -> None:
         setattr(http_grid, PULL, partial(pull, **SOON))
 
 
-def sealed(frame: Frame) -> RecordDict:
-    """The content of a message."""
-    return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
-
-
-def opened(answer: Message) -> Answer:
-    """What a reply says."""
-    if answer.has_error():
-        return Answer(None, reason_of(answer), answer.error.code == GONE)
+def read_answer(message: Message) -> Answer:
+    """The reply in a message, or why there is none."""
+    if message.has_error():
+        return Answer(None, reason_of(message), message.error.code == GONE)
     try:
-        return Answer(from_records(answer.content.config_records))
-    except (ValueError, TypeError) as error:
+        reply = unpack_reply(from_records(message.content.config_records))
+    except (MessageError, ValueError, TypeError) as error:
         return Answer(None, f"reply refused: {error}")
+    return Answer(None, "an error") if isinstance(reply, FailureReply) else Answer(reply)
 
 
-def reason_of(answer: Message) -> str:
-    """Why an answer is an error, in one line: plain where Flower speaks, the node's own words where it does."""
-    error = answer.error
+def reason_of(message: Message) -> str:
+    """Why a message is an error, in one line: in plain words for Flower's codes, else the node's own line."""
+    error = message.error
     if error.code in PLAIN:
         return f"error {error.code}: {PLAIN[error.code]}"
     lines = [line.strip() for line in (error.reason or "").splitlines() if line.strip()]

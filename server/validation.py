@@ -13,7 +13,7 @@ from cogen.errors import ReplyError
 from cogen.evaluate.score import score_windows
 from cogen.merge.factored import leading, stack
 from cogen.train.lora import attached
-from server.replies import REFUSED, ClientUpdate
+from server.replies import DROPPED, ClientUpdate
 
 
 class Validation:
@@ -32,14 +32,14 @@ class Validation:
         if self.config.federation.validation is None:
             return
         limit = self.config.federation.validation_max_worse_bpb
-        worse = self.bits_per_byte(_with_increment(current, reply)) - self._now(current)
+        worse = self.bits_per_byte(_with_update(current, reply)) - self._now(current)
         if not worse <= limit:  # NaN is no better
             raise ReplyError(
                 "reply refused",
                 expected=f"the validation text to get at most {limit:g} bits per byte worse",
                 got=f"{worse:+.4f}",
                 where=f"domain {reply.domain!r}",
-                fix=REFUSED,
+                fix=DROPPED,
             )
 
     def bits_per_byte(self, factors: Mapping[str, Factors]) -> float:
@@ -63,7 +63,7 @@ class Validation:
         return heldout_windows(documents, self._base.tokenizer, *limits)
 
 
-def _with_increment(current: Mapping[str, Factors], reply: ClientUpdate) -> dict[str, Factors]:
+def _with_update(current: Mapping[str, Factors], reply: ClientUpdate) -> dict[str, Factors]:
     """current + (trained - start), exactly, at the rank that this takes."""
     began = current if reply.start is None else reply.start
     return {

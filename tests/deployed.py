@@ -67,16 +67,15 @@ class DeployedGrid(InProcessGrid):
     def _handle(self, message: Message) -> None:
         node, kind = message.metadata.dst_node_id - FIRST_NODE, message.metadata.message_type
         asked = frame_of(message)
-        request = asked.header["request"]
-        self.requests.append((node, kind, dict(request)))
+        self.requests.append((node, kind, dict(asked.header)))
         if kind == "train" and self.before is not None:
             self.before(self, message)
-        rewrite(message, Frame({**asked.header, "request": {**request, "run": str(self.of_run.path)}}, asked.arrays))
+        rewrite(message, Frame({**asked.header, "run": str(self.of_run.path)}, asked.arrays))
         super()._handle(message)
         rewrite(message, asked)  # one content may be for all nodes
         reply = self.replies.get(message.metadata.message_id)
         if kind == "query.hello" and reply is not None and not reply.has_error():
-            rewrite(reply, Frame({"about": {**header_of(reply)["about"], **self.limits.get(node, {})}}))
+            rewrite(reply, Frame({**header_of(reply), **self.limits.get(node, {})}))
 
     def asked(self, kind: str = "train") -> dict[int, list[int]]:
         """Round to the nodes that were asked in it."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
-from clients.domain import sealed
-from cogen.protocol.wire import Frame, from_records
+from cogen.protocol.wire import Frame, from_records, to_records
+
+
+def sealed(frame: Frame) -> RecordDict:
+    """The content of a message."""
+    return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
 
 
 def frame_of(message: Message) -> Frame:

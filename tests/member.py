@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import Message
 
-from clients.domain import sealed
 from cogen.adapter import Factors
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.node.home import Membership, NodeHome
-from cogen.protocol.settings import settings_for
-from cogen.protocol.wire import Frame
+from cogen.protocol.messages import FLOWER_TYPES, Request, TrainRequest, pack
+from cogen.protocol.settings import work_settings
 from tests.grid import InProcessGrid
+from tests.letters import sealed
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 RUN = "0123456789abcdef"
 
@@ -73,20 +72,19 @@ def grid_of(home: NodeHome) -> InProcessGrid:
     return InProcessGrid(1, node_config=lambda node: {"socket": str(home.socket), "domain": "grid"})
 
 
-def ask(
-    grid: InProcessGrid, kind: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]] | None = None
-) -> Message:
-    """The reply to one message."""
-    ids = grid.push_messages([Message(sealed(Frame(header, arrays or {})), dst_node_id=100, message_type=kind)])
+def ask(grid: InProcessGrid, request: Request) -> Message:
+    """The reply to one request."""
+    message = Message(sealed(pack(request)), dst_node_id=100, message_type=FLOWER_TYPES[type(request)])
+    ids = grid.push_messages([message])
     (reply,) = grid.pull_messages(ids)
     return reply
 
 
-def request(config_file: Path, number: int = 1, overrides: tuple[str, ...] = (), run: str = RUN) -> dict[str, Any]:
-    """What a coordinator asks of the domain `grid` in a round."""
+def request(config_file: Path, number: int = 1, overrides: tuple[str, ...] = (), run: str = RUN) -> TrainRequest:
+    """What a coordinator asks of the domain `grid` in a round; without factors."""
     config = load_config(config_file, overrides)
-    settings = settings_for(config, next(d for d in config.domains if d.name == "grid"))
-    return {"run": run, "round": number, "scaling": config.train.scaling, "settings": settings}
+    settings = work_settings(config, next(d for d in config.domains if d.name == "grid"))
+    return TrainRequest(run=run, round=number, settings=settings)
 
 
 def some_factors(config_file: Path, seed: int = 0) -> dict[str, Factors]:

@@ -35,7 +35,7 @@ class Rebuilt(InProcessGrid):
 
     def _handle(self, message: Message) -> None:
         asked, kind, answers_to = message.metadata, message.metadata.message_type, message.metadata.message_id
-        number = header_of(message)["request"].get("round", 0)
+        number = header_of(message).get("round", 0)
         is_grids = (kind, asked.dst_node_id) == ("train", 100 + DOMAINS.index("grid"))
         if is_grids and number not in self.worked:
             self.replies[answers_to] = failing(message, message)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from cogen.node.answer import sections
 from cogen.protocol.wire import Frame
 
 
 def assert_is_receipt(line: Mapping[str, Any], message: Message, frame: Frame) -> None:
     """Kind, names, shapes, types, norms, values and the hash of a receipt are those of the reply."""
     assert line["kind"] == message.metadata.message_type.partition(".")[0]
-    assert line["values"] == frame.header
+    assert line["values"] == sections(dict(frame.header))
     arrays = {f"factors/{name}": array for name, array in frame.arrays.items()}
     assert sorted(a["name"] for a in line["arrays"]) == sorted(arrays)
     content = b"".join(piece for record in message.content.config_records.values() for piece in record.values())

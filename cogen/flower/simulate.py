@@ -29,7 +29,7 @@ from cogen.flower.run_metadata import run_metadata_json
 from cogen.flower.superlink import free_port, superlink
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.node.prefork import can_fork, prefork_argv
-from cogen.node.resident import WARM
+from cogen.node.resident import PREFORKED
 from cogen.report.track import Tracking
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_app, shipped_config
@@ -169,7 +169,7 @@ def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Itera
     program = prefork_argv(path, threads, base.name, base.precision, kernels)
     guard = start_supervised(program, logs / "trainer.log", os.environ, handle)
     try:
-        yield {WARM: str(path)}
+        yield {PREFORKED: str(path)}
     finally:
         stop_supervised(guard)
 

@@ -1,18 +1,15 @@
-"""Asking the resident trainer of a domain: the ClientApp's side, which outlasts the trainer's restarts."""
+"""The ClientApp's side of the socket to a joined domain's trainer; it waits while the trainer restarts."""
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cogen.errors import FederationError
 from cogen.node.channel import connect_to
-from cogen.protocol.wire import Frame, receive, send
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from cogen.protocol.messages import FailureReply, Reply, Request, pack, unpack_reply
+from cogen.protocol.wire import receive, send
 
 RESTART_SECONDS = 120.0
 PAUSE_SECONDS = 0.2
@@ -20,40 +17,53 @@ MAX_DEATHS = 3
 
 
 class TrainerGone(FederationError):
-    """The resident trainer is not there, or dies over one request again and again."""
+    """The trainer process is not there, or dies over one request again and again."""
 
     leaves = True
 
 
+class TrainerFailure(FederationError):
+    """The trainer's own line, made to be sent to the coordinator."""
+
+    leaves = True
+
+    def __init__(self, line: str) -> None:
+        Exception.__init__(self, line)
+
+
 def ask(
     socket_path: Path,
-    action: str,
-    arrays: Mapping[str, NDArray[Any]] | None = None,
+    request: Request,
     *,
     patience_seconds: float = RESTART_SECONDS,
-    **header: Any,
-) -> Frame:
-    """Send one request and wait for its answer; while the trainer restarts, wait for it and ask again.
+) -> Reply:
+    """Send one request and wait for the reply; while the trainer restarts, wait and ask again.
 
-    Asking again does no work twice: what was done before the trainer died is on its disk.
+    A repeated request does no work twice: what was done before the trainer died is on its disk.
 
     Args:
         patience_seconds: for a trainer that does not listen.
     Raises:
-        TrainerGone: nobody listens for so long, or the trainer has died over this request three times.
+        TrainerFailure: the trainer refuses or failed.
+        TrainerGone: it does not listen for that long, or has died over this request three times.
     """
-    request = Frame({"action": action, **header}, arrays or {})
+    frame = pack(request)
     for _ in range(MAX_DEATHS):
         try:
             with _connected(socket_path, patience_seconds) as connection:
-                send(connection, request)
-                return receive(connection)
+                send(connection, frame)
+                answered = receive(connection)
         except (EOFError, OSError):
             continue
-    raise _gone(f"an answer to {action}", f"none in {MAX_DEATHS} attempts: its process ended each time")
+        reply = unpack_reply(answered)
+        if isinstance(reply, FailureReply):
+            raise TrainerFailure(reply.error)
+        return reply
+    got = f"none in {MAX_DEATHS} attempts: its process ended each time"
+    raise _gone(f"an answer to {request.kind}", got)
 
 
-def _connected(socket_path: Path, patience_seconds: float) -> Any:
+def _connected(socket_path: Path, patience_seconds: float) -> socket.socket:
     until = time.monotonic() + patience_seconds
     while True:
         try:

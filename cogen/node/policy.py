@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cogen.config import RunConfig, Train
+from cogen.config import Train
 from cogen.errors import PolicyError
 from cogen.node.home import write_private
+from cogen.protocol.settings import WorkSettings
 from cogen.records import Table, read_toml, validated
 
 Limit = Annotated[int, Field(ge=0)]
@@ -108,16 +109,14 @@ def allow(policy: Policy, kind: Literal["train", "evaluate"], base: str, now: da
         raise refused(f"work between {policy.hours}", "a request outside these hours")
 
 
-def allow_round(policy: Policy, config: RunConfig, round_number: int, num_bytes: int, sent: Sent) -> None:
+def allow_round(policy: Policy, settings: WorkSettings, round_number: int, num_bytes: int, sent: Sent) -> None:
     """Raise PolicyError if a round asks for more than the policy has.
 
     Args:
-        config: the run's settings for this domain alone.
-        num_bytes: of arrays that its reply has.
-        sent: by this run so far; a round asked for again counts its bytes again, and not as another round.
+        num_bytes: of the arrays in the reply.
+        sent: what the run has had so far; a repeated round counts its bytes again, but not as another round.
     """
-    train = config.train
-    rank = config.rank_of(config.domains[0])
+    train, rank = settings.train, settings.rank
     if policy.max_rank and rank > policy.max_rank:
         raise refused(f"a rank up to {policy.max_rank}", str(rank))
     if policy.max_tokens_per_round and train.tokens_per_round > policy.max_tokens_per_round:

@@ -1,11 +1,10 @@
-"""A trainer that is warm before anybody asks: `python -m cogen.node.prefork SOCKET NUM_THREADS BASE ...`.
+"""A trainer that is ready before it is needed: `python -m cogen.node.prefork SOCKET NUM_THREADS BASE ...`.
 
-It imports what training needs, loads the base and gets it ready, once; whoever connects speaks with a fork of it, which
-shares the base's memory with the others. `cogen simulate` starts it while Flower and Ray start.
+It imports what training needs and loads the base model, once. Every connection gets a fork of it, which shares the
+memory of the base with the others. `cogen simulate` starts it while Flower and Ray start.
 
-A fork must not inherit a pool of threads, whose threads it would not have: until it forks, this process
-computes with one. The same goes for a GPU, which a fork cannot use after its parent; there, and where
-forking is not safe at all (`can_fork`), every trainer is a process of its own.
+A fork does not inherit the threads of a pool, so this process computes with one thread until it forks. A fork cannot use
+its parent's GPU either. There, and where forking is not safe (`can_fork`), every trainer is a new process.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ def prefork_argv(path: Path, num_threads: int, base: str, precision: str, cpu_ke
 
 
 def main() -> None:
-    """Listen, get warm, fork for each that connects."""
+    """Listen, load the base, fork for each connection."""
     path, num_threads, *base = sys.argv[1:]
     tune_allocator()
-    with listen_at(Path(path)) as listener:  # whoever comes early waits
-        _get_warm(*base)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a fork has ended
+    with listen_at(Path(path)) as listener:  # connections wait while the base is loaded
+        _load_base(*base)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no exit codes of forks are needed
         while True:
             connection, _ = listener.accept()
             with connection:
@@ -52,7 +51,7 @@ def main() -> None:
                     _serve(connection, int(num_threads))
 
 
-def _get_warm(*base: str) -> None:
+def _load_base(*base: str) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -60,12 +59,12 @@ def _get_warm(*base: str) -> None:
         from cogen.node.trainer import preload
 
         preload(*base)
-    except Exception:  # noqa: BLE001 - whoever asks for work tries again, and is told
+    except Exception:  # noqa: BLE001 - a request for work tries again and gets the reason
         log_error()
 
 
 def _serve(connection: socket.socket, num_threads: int) -> None:
-    """The fork's whole life."""
+    """What a fork does until its end."""
     import torch
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -75,7 +74,7 @@ def _serve(connection: socket.socket, num_threads: int) -> None:
         end_with(connection)
         serve(connection)
         code = 0
-    except BaseException:  # noqa: BLE001 - nothing of the parent's may run here
+    except BaseException:  # noqa: BLE001 - the parent's code must not run here
         log_error()
     finally:
         os._exit(code)

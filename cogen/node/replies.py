@@ -1,54 +1,54 @@
-"""Replies kept at the domain: a request that comes again has its answer at once, after any restart."""
+"""Replies kept at the domain: a repeated request gets its reply at once, after any restart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from cogen.errors import MessageError
 from cogen.files import write_folder
+from cogen.protocol.messages import AnyMessage, Message, WorkRequest, pack, unpack
 from cogen.protocol.wire import Frame
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 HEADER, ARRAYS = "reply.json", "reply.safetensors"
 NUM_KEPT = 4
 
 
-def request_key(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    """sha256 over all that a reply depends on: action, round, settings, scalings, and every array."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(arrays):
-        digest.update(f"\n{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
-        digest.update(arrays[name].tobytes())
+def request_key(request: WorkRequest) -> str:
+    """sha256 over all that the reply depends on: kind, round, settings and every array; not the name of the run."""
+    fields = {key: value for key, value in pack(request).header.items() if key != "run"}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for name in sorted(request.arrays):
+        array = request.arrays[name]
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def load_reply(folder: Path, key: str) -> Frame | None:
-    """The reply to the request of this key, if it was given before and is whole."""
+def load_reply(folder: Path, key: str, kind: type[AnyMessage]) -> AnyMessage | None:
+    """The kept reply to the request of this key; None where there is none, or not a whole one."""
     place = folder / key
     try:
-        return Frame(json.loads((place / HEADER).read_bytes()), load((place / ARRAYS).read_bytes()))
-    except (OSError, ValueError, SafetensorError):
+        frame = Frame(json.loads((place / HEADER).read_bytes()), load((place / ARRAYS).read_bytes()))
+        return unpack(frame, kind)
+    except (OSError, ValueError, SafetensorError, MessageError):
         return None
 
 
-def keep_reply(folder: Path, key: str, reply: Frame) -> None:
-    """Write a reply, whole or not at all; only the newest few stay.
+def keep_reply(folder: Path, key: str, reply: Message) -> None:
+    """Write a reply, whole or not at all; only the newest NUM_KEPT stay.
 
     Raises:
         RunError: the disk is full or the place cannot be written.
     """
     import shutil
 
-    files = {HEADER: json.dumps(reply.header).encode(), ARRAYS: save(dict(reply.arrays))}
-    write_folder(folder / key, files)
+    frame = pack(reply)
+    write_folder(folder / key, {HEADER: json.dumps(frame.header).encode(), ARRAYS: save(dict(frame.arrays))})
     kept = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
     for old in kept[:-NUM_KEPT]:
         shutil.rmtree(old, ignore_errors=True)

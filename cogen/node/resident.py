@@ -1,8 +1,8 @@
-"""A trainer in a process of its own, which outlives the message that started it.
+"""A simulated domain's trainer in a process of its own, which outlives the message that started it.
 
-Flower starts ClientApps afresh and often; a model must not be loaded for each. The caller's side
-(`ResidentTrainer`) needs no torch. If the process dies, that call fails with its reason and the next
-call starts a new one: a fork of a warm one where that is there (`cogen.node.prefork`), else its own.
+Flower starts ClientApps afresh and often, and a base model must not be loaded for each of them. The caller's side
+(`ResidentTrainer`) needs no torch. If the process dies, the call fails with the reason, and the next call starts another
+process: a fork of the preforked one where there is one (`cogen.node.prefork`), else a new one.
 """
 
 from __future__ import annotations
@@ -14,27 +14,21 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cogen.errors import CogenError, FederationError, log_error
 from cogen.node.channel import connect_to
-from cogen.protocol.settings import Site
+from cogen.node.node import Node, Site
+from cogen.protocol.messages import FailureReply, Message, Reply, WorkRequest, pack, unpack_reply, unpack_request
 from cogen.protocol.wire import Frame, receive, send
 from cogen.train.memory import tune_allocator
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from cogen.node.trainer import Trainer
-
-WARM = "COGEN_TRAINERS"  # the socket of a warm trainer, in the environment
+PREFORKED = "COGEN_TRAINERS"  # environment variable with the socket of the preforked trainer
 
 
 class ResidentTrainer:
-    """The caller's handle on a trainer process, which logs into the run that it was started for."""
+    """The caller's handle on a trainer process; the process logs into the run that it was started for."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,25 +40,24 @@ class ResidentTrainer:
         """Of its own process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    def call(
-        self, action: str, site: Site, logs: Path, arrays: Mapping[str, NDArray[Any]] | None = None, **header: Any
-    ) -> Frame:
-        """Ask for `train` or `evaluate` of a run at a domain, and wait for the answer.
+    def call(self, site: Site, request: WorkRequest, logs: Path) -> Reply:
+        """Have a round trained or models scored at a domain, and wait for the reply.
 
         Raises:
             FederationError: the trainer reported an error, or died.
         """
-        where = {"domain": site.domain, "data": site.data, "folder": str(site.folder)}
         with self._lock:
             connection = self._connect(logs)
             try:
-                send(connection, Frame({"action": action, **where, **header}, arrays or {}))
-                answer = receive(connection)
+                send(connection, Frame(site.model_dump()))
+                send(connection, pack(request))
+                answered = receive(connection)
             except (EOFError, OSError):
                 raise _failed("an answer", self._reap(), site.domain) from None
-        if "error" in answer.header:
-            raise _failed("a trained reply", str(answer.header["error"]), site.domain)
-        return answer
+        reply = unpack_reply(answered)
+        if isinstance(reply, FailureReply):
+            raise _failed("a trained reply", reply.error, site.domain)
+        return reply
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -78,8 +71,8 @@ class ResidentTrainer:
         return self._connection
 
     def _fork(self) -> socket.socket | None:
-        """A fork of the warm trainer, where there is one."""
-        if path := os.environ.get(WARM):
+        """A fork of the preforked trainer, where there is one."""
+        if path := os.environ.get(PREFORKED):
             with suppress(OSError):
                 return connect_to(Path(path))
         return None
@@ -124,60 +117,27 @@ def _failed(expected: str, got: str, domain: str) -> FederationError:
 
 
 def serve(connection: socket.socket) -> None:
-    """Answer requests until the other side is gone. An error is answered, and ends nothing."""
-    trainers: dict[str, Trainer] = {}
+    """Answer requests until the other side is gone; an error is answered and ends nothing."""
+    nodes: dict[str, Node] = {}
     while True:
         try:
-            request = receive(connection)
+            site = Site(**receive(connection).header)
+            asked = receive(connection)
         except EOFError:
             return
-        try:
-            answer = answer_with(_trainer(trainers, request), request)
-        except CogenError as error:
-            answer = Frame({"error": str(error)})
-        except Exception as error:  # noqa: BLE001 - whatever went wrong must reach the server as this client's reason
-            log_error()
-            answer = Frame({"error": f"{type(error).__name__}: {error}"})
-        send(connection, answer)
+        if site.domain not in nodes or nodes[site.domain].site != site:
+            nodes[site.domain] = Node(site)
+        send(connection, pack(_answer(nodes[site.domain], asked)))
 
 
-def _trainer(trainers: dict[str, Trainer], request: Frame) -> Trainer:
-    """The domain's trainer, made anew when the run's settings or its place have changed."""
-    from cogen.node.trainer import Trainer
-
-    asked = request.header
-    site = Site(str(asked["domain"]), str(asked["data"]), Path(asked["folder"]))
-    known = trainers.get(site.domain)
-    if known is None or (known.settings, known.site) != (asked["settings"], site):
-        trainers[site.domain] = known = Trainer(str(asked["settings"]), site)
-    return known
-
-
-def answer_with(trainer: Trainer, request: Frame) -> Frame:
-    """What the trainer makes of a request to train or to evaluate."""
-    import torch
-
-    from cogen.node.trainer import from_arrays, to_arrays
-
-    asked = dict(request.header)
-    tensors = {k: torch.from_numpy(v.copy()) for k, v in request.arrays.items()}
-    if asked["action"] == "evaluate":
-        models = {
-            name: from_arrays(
-                {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}, s
-            )
-            for name, s in asked["models"].items()
-        }
-        return Frame({"cells": [vars(c) for c in trainer.evaluate(models)]})
-    reply = trainer.train(int(asked["round"]), from_arrays(tensors, float(asked["scaling"])))
-    header = {
-        "num_tokens": reply.num_tokens,
-        "bits_per_byte_before": reply.bits_per_byte_before,
-        "bits_per_byte_after": reply.bits_per_byte_after,
-        "seconds": round(reply.seconds, 4),
-        "fingerprint": vars(trainer.base.info.fingerprint),
-    }
-    return Frame(header, {k: v.numpy() for k, v in to_arrays(reply.factors).items()})
+def _answer(node: Node, asked: Frame) -> Message:
+    try:
+        return node.answer(unpack_request(asked))
+    except CogenError as error:
+        return FailureReply(error=str(error))
+    except Exception as error:  # noqa: BLE001 - the server must get every error as this client's reason
+        log_error()
+        return FailureReply(error=f"{type(error).__name__}: {error}")
 
 
 def end_with(connection: socket.socket) -> None:

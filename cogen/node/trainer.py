@@ -1,4 +1,4 @@
-"""What a domain does when it is asked: describe itself, train a round, score models."""
+"""What a domain does in a run: train rounds and score models."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cogen.adapter import Factors, factor_digest
 from cogen.base import Base, load_base
-from cogen.config import Domain, RunConfig
 from cogen.data import Window, heldout_windows
 from cogen.data.pack import Stream
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import score_windows
 from cogen.merge.factored import leading
-from cogen.protocol.settings import Site, config_from
+from cogen.protocol.settings import WorkSettings
 from cogen.runs import append_line
 from cogen.train.attention import use_segment_attention
 from cogen.train.fast.training import fast_training
@@ -29,11 +27,6 @@ from cogen.train.lora import attached, init_factors
 from cogen.train.mixture import make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
 from cogen.train.state import TrainState
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-WEIGHT_KEYS = ("a", "b")
 
 
 @dataclass(frozen=True)
@@ -46,8 +39,8 @@ class DomainData:
 
 
 @dataclass(frozen=True)
-class RoundReply:
-    """What leaves a domain after a round: trained factors and a few numbers."""
+class TrainedRound:
+    """What a round gave: the trained factors and its figures."""
 
     factors: dict[str, Factors]
     num_tokens: int
@@ -57,60 +50,56 @@ class RoundReply:
 
 
 class Trainer:
-    """One domain in one run: its settings, its data once they are needed, and the base, which a process has once.
+    """One domain in one run: its settings, its data (read on first use), and the base model, which a process loads once.
 
-    Asked twice for the same round with the same global factors, it gives the same reply: optimiser
-    states are kept by round, and a round always starts from the one before it. A round cut off in the
-    middle goes on from the state saved last, and ends with the same bits.
+    The same round with the same global factors gives the same result: optimiser states are kept by round, and a round
+    always starts from the state of the one before it. A round that was cut off continues from the last saved state and
+    ends with the same bits.
 
     Args:
-        settings: what the server says of the run (`settings_for`).
-        site: where this domain keeps its corpus and its states.
-        base: where this machine finds the run's base; None is by the server's name of it.
+        settings: of the domain's work in this run.
+        data: the corpus. base: the base model. folder: for optimiser states and training logs.
     """
 
-    def __init__(self, settings: str, site: Site, base: str | None = None) -> None:
-        self.settings, self.site = settings, site
-        self.config: RunConfig = config_from(settings, site)
-        self.base_name = base or self.config.base.name
-        self.config.require_rounds()
-        self.domain: Domain = self.config.domains[0]
+    def __init__(self, settings: WorkSettings, domain: str, data: str, base: str, folder: Path) -> None:
+        settings.train.require_rounds()
+        self.settings, self.domain = settings, domain
+        self.corpus, self.base_name, self.folder = data, base, folder
 
     @property
     def base(self) -> Base:
-        return _loaded(self.base_name, self.config.base.precision)
+        return _loaded(self.base_name, self.settings.precision)
 
-    def train(self, round_number: int, current: Mapping[str, Factors]) -> RoundReply:
-        """Train round `round_number` of the run from the global factors `current`.
+    def train(self, round_number: int, current: Mapping[str, Factors]) -> TrainedRound:
+        """Train round `round_number` from the global factors `current`.
 
-        A domain whose rank is below the global one trains the leading directions and holds the rest
-        frozen; one whose rank is above it adds fresh directions that change nothing yet.
+        A domain with a lower rank trains the leading directions and holds the others frozen. A domain with a higher
+        rank adds new directions, which change nothing at first.
         """
         began = time.monotonic()
-        start, rest = split_rank(current, self.config.rank_of(self.domain), self.config.train.seed + round_number)
+        start, rest = split_rank(current, self.settings.rank, self.settings.train.seed + round_number)
         scored = self._round_windows()
         before = self._score(start, rest, scored)
         result = self._train_round(round_number, start, rest)
         after = self._score(result.factors, rest, scored)
-        return RoundReply(result.factors, result.num_tokens, before, after, time.monotonic() - began)
+        return TrainedRound(result.factors, result.num_tokens, before, after, time.monotonic() - began)
 
     def evaluate(self, models: Mapping[str, Mapping[str, Factors]]) -> list[Cell]:
         """Score the base and every model on the domain's held-out part."""
         windows = self.data.windows
-        cells = [score_windows(self.base, windows, "base", self.domain.name)]
+        cells = [score_windows(self.base, windows, "base", self.domain)]
         for name, factors in models.items():
             with attached(self.base.model, factors):
-                cells.append(score_windows(self.base, windows, name, self.domain.name))
+                cells.append(score_windows(self.base, windows, name, self.domain))
         return cells
 
     @cached_property
     def data(self) -> DomainData:
-        """Read, cleaned and packed on first use."""
-        train, evaluate = self.config.train, self.config.evaluate
-        name = self.domain.name
-        mixture = read_mixture(self.base, {name: self.site.data}, train, evaluate.heldout_frac, self.config.data)
-        total = plan_round(train, 1, self.config.federation.num_rounds).total_blocks
-        limits = (train.sequence_length, evaluate.max_heldout_tokens)
+        """The corpus, read, cleaned and packed on first use."""
+        train, heldout, name = self.settings.train, self.settings.heldout, self.domain
+        mixture = read_mixture(self.base, {name: self.corpus}, train, heldout.heldout_frac, self.settings.data)
+        total = plan_round(train, 1, self.settings.num_rounds).total_blocks
+        limits = (train.sequence_length, heldout.max_heldout_tokens)
         return DomainData(
             stream=make_stream(mixture, train, total),
             windows=heldout_windows(mixture.corpora[name].heldout, self.base.tokenizer, *limits),
@@ -119,7 +108,7 @@ class Trainer:
 
     def _round_windows(self) -> list[Window]:
         """The first of the held-out windows, up to `round_heldout_tokens`."""
-        left, chosen = self.config.evaluate.round_heldout_tokens, []
+        left, chosen = self.settings.heldout.round_heldout_tokens, []
         for window in self.data.windows:
             if left <= 0:
                 break
@@ -133,13 +122,13 @@ class Trainer:
         if not windows:
             return None
         with attached(self.base.model, train, rest):
-            return score_windows(self.base, windows, "now", self.domain.name).bits_per_byte
+            return score_windows(self.base, windows, "now", self.domain).bits_per_byte
 
     def _train_round(
         self, number: int, start: Mapping[str, Factors], rest: Mapping[str, Factors] | None
     ) -> RoundResult:
-        node, data = self.site.folder, self.data
-        plan = plan_round(self.config.train, number, self.config.federation.num_rounds)
+        node, data = self.folder, self.data
+        plan = plan_round(self.settings.train, number, self.settings.num_rounds)
 
         def log(step: Step) -> None:
             values = {**vars(step), "num_tokens": plan.first_block * data.stream.sequence_length + step.num_tokens}
@@ -152,7 +141,7 @@ class Trainer:
             start,
             data.stream,
             plan,
-            self.config.train,
+            self.settings.train,
             rest=rest,
             state=state,
             on_step=log,
@@ -161,21 +150,21 @@ class Trainer:
         about = {"round": number, "seconds": round(result.seconds, 4), "peak_memory_bytes": peak_memory_bytes()}
         append_line(node / "rounds.jsonl", about)
         result.state.save(node / f"state-{number:04d}.safetensors", data.key)
-        # The newest state of an earlier round is what this one began from, if asked again.
+        # The newest state of an earlier round stays: this round starts from it when it is trained again.
         for path in (*_states(node, number - 1)[:-1], *node.glob("part-*.safetensors")):
             path.unlink()
         return result
 
     def _state_before(self, number: int, key: str) -> TrainState | None:
-        """The newest state of an earlier round: a round that this domain missed does not cost it its moments."""
-        if self.config.federation.optimizer_across_rounds == "reset":
+        """The newest state of an earlier round, so that a domain that missed a round keeps its Adam moments."""
+        if self.settings.optimizer_across_rounds == "reset":
             return None
-        found = _states(self.site.folder, number - 1)
+        found = _states(self.folder, number - 1)
         return TrainState.load(found[-1], key) if found else None
 
 
 def preload(name: str, precision: str = "auto", cpu_kernels: str = "auto") -> None:
-    """Load a base and get it ready, as runs ask for it by default: the first round finds all that stays the same."""
+    """Load a base and prepare it as runs use it by default, so that the first round need not."""
     base = _loaded(name, precision)
     use_segment_attention(base.model)
     with attached(base.model, init_factors(base.info.modules, 1, 1.0, 0)), fast_training(base.model, cpu_kernels):
@@ -184,12 +173,12 @@ def preload(name: str, precision: str = "auto", cpu_kernels: str = "auto") -> No
 
 @lru_cache(maxsize=1)
 def _loaded(name: str, precision: str) -> Base:
-    """One base a process, whatever runs and domains ask for it."""
+    """One base a process, shared by all runs and domains."""
     return load_base(name, precision=precision)
 
 
 def _digest(start: Mapping[str, Factors], rest: Mapping[str, Factors] | None) -> str:
-    """Of what a round starts from: a part of another start must not be gone on with."""
+    """Of the factors that a round starts from; a state of another start must not be continued."""
     return hashlib.sha256(f"{factor_digest(start)} {factor_digest(rest or {})}".encode()).hexdigest()[:16]
 
 
@@ -201,9 +190,9 @@ def _states(node: Path, last_round: int) -> list[Path]:
 def split_rank(
     current: Mapping[str, Factors], rank: int, seed: int
 ) -> tuple[dict[str, Factors], dict[str, Factors] | None]:
-    """What a client of rank `rank` trains of the global factors, and what it holds frozen.
+    """The part of the global factors that a client of rank `rank` trains, and the part that it holds frozen.
 
-    Global factors come sorted and balanced, so their first directions are the best cut.
+    Global factors are sorted and balanced, so the first `rank` directions are the best approximation.
     """
     import torch
 
@@ -212,7 +201,7 @@ def split_rank(
     for name, factors in current.items():
         wanted = min(rank, *factors.shape)
         lead, tail = leading(factors, min(wanted, factors.rank))
-        if tail is not None and bool(tail.b.any()):  # fresh directions add nothing: no need to carry them along
+        if tail is not None and bool(tail.b.any()):  # directions with B = 0 add nothing and can be dropped
             rest[name] = tail
         if wanted > lead.rank:
             fresh = init_factors({name: factors.shape}, wanted, factors.scaling, seed)[name]
@@ -225,18 +214,7 @@ def split_rank(
     return start, rest or None
 
 
-def to_arrays(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
-    """Factors under the names that travel: `<module>.a`, `<module>.b`."""
-    return {f"{n}.{k}": getattr(f, k).contiguous() for n, f in factors.items() for k in WEIGHT_KEYS}
-
-
-def from_arrays(tensors: Mapping[str, Tensor], scaling: float) -> dict[str, Factors]:
-    """The inverse of `to_arrays`."""
-    names = sorted({key.rpartition(".")[0] for key in tensors})
-    return {n: Factors(tensors[f"{n}.a"], tensors[f"{n}.b"], scaling) for n in names}
-
-
 def peak_memory_bytes() -> int:
-    """Largest resident set of this process so far."""
+    """Largest resident set of this process so far [bytes]."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

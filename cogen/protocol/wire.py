@@ -1,8 +1,8 @@
-"""How arrays travel, without pickle and without torch: in frames, a JSON header and named arrays.
+"""Messages as bytes, without pickle and without torch: a frame is a JSON header and named arrays (safetensors).
 
-A frame goes over a socket between a ClientApp and its resident trainer, and in a message of Flower's as one record
-of bytes: Flower sends every record, array and chunk by itself, each in a signed request through two TLS connections
-(seven of them for a round's message by Flower's own records, three so).
+A frame travels over a Unix socket between a ClientApp and its trainer process, and in a Flower message as records of
+bytes. Flower sends every record, array and chunk on its own, each in a signed request over two TLS connections: Flower's
+own records take seven requests for the message of a round, one record of bytes takes three.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZES = struct.Struct(">QQ")
-PIECE, PIECE_BYTES = "frame", 16 << 20  # a piece that is lost on the way is sent again by itself
+PIECE, PIECE_BYTES = "frame", 16 << 20  # a lost piece is sent again on its own
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One request or answer."""
+    """The fields of a message as JSON values, and its arrays."""
 
     header: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def receive(connection: socket.socket) -> Frame:
 
 
 def to_records(frame: Frame) -> dict[str, dict[str, bytes]]:
-    """A frame as records of bytes for one message: `0`, and where it is large `1`, `2` ..., each up to PIECE_BYTES."""
+    """A frame as the records of a Flower message: `0`, and for a large one `1`, `2` ..., each up to PIECE_BYTES."""
     import numpy as np
 
     arrays = save({name: np.ascontiguousarray(frame.arrays[name]) for name in sorted(frame.arrays)})
@@ -61,10 +61,10 @@ def to_records(frame: Frame) -> dict[str, dict[str, bytes]]:
 
 
 def from_records(records: Mapping[str, Mapping[str, Any]]) -> Frame:
-    """The inverse of `to_records`; of bytes from anybody.
+    """The inverse of `to_records`; the bytes may come from anybody.
 
     Raises:
-        ValueError: anything else than what `to_records` makes.
+        ValueError: they are not what `to_records` makes.
     """
     from safetensors import SafetensorError
 
@@ -79,8 +79,8 @@ def from_records(records: Mapping[str, Mapping[str, Any]]) -> Frame:
         header, arrays = json.loads(whole[SIZES.size : middle]), load(whole[middle:])
     except (SafetensorError, KeyError, RecursionError) as error:  # KeyError: a dtype that numpy does not have
         raise ValueError(f"not a frame: {type(error).__name__}: {error}") from None
-    if not isinstance(header, dict) or not all(isinstance(part, dict) for part in header.values()):
-        raise ValueError("expected a header of tables")
+    if not isinstance(header, dict):
+        raise ValueError("expected a header with the fields of a message")
     return Frame(header, arrays)
 
 

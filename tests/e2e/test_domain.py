@@ -21,18 +21,19 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from clients import domain
+from clients import client_app
 from cogen.cli.run_join import JoinNarrator
 from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
 from cogen.node.receipt import read_receipts
 from cogen.node.watch import HomeWatcher
+from cogen.protocol.factors import to_arrays
+from cogen.protocol.messages import EvaluateRequest, HelloRequest, SuspendRequest, pack
 from cogen.protocol.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
-from server.requests import to_arrays
 from tests.conftest import SEEDS
 from tests.grid import InProcessGrid
-from tests.letters import frame_of, header_of
+from tests.letters import frame_of, header_of, sealed
 from tests.member import RUN, ask, grid_of, make_home, request, service, some_factors, start_service
 from tests.receipts import assert_is_receipt
 
@@ -67,13 +68,13 @@ def grid(home: NodeHome) -> Iterator[InProcessGrid]:
 
 
 def train(grid: InProcessGrid, config_file: Path, number: int = 1, *overrides: str, run: str = RUN) -> Message:
-    header = {"request": request(config_file, number, overrides, run)}
-    return ask(grid, "train", header, to_arrays(some_factors(config_file)))
+    return ask(grid, request(config_file, number, overrides, run).with_arrays(to_arrays(some_factors(config_file))))
 
 
 def score(grid: InProcessGrid, config_file: Path) -> Message:
-    header = {"request": request(config_file), "models": {"combined": 2.0}}
-    return ask(grid, "evaluate", header, to_arrays(some_factors(config_file), "combined/"))
+    settings = request(config_file).settings
+    scoring = EvaluateRequest(run=RUN, round=1, settings=settings, models=("combined",))
+    return ask(grid, scoring.with_arrays(to_arrays(some_factors(config_file), "combined/")))
 
 
 def factors_of(reply: Message) -> dict[str, np.ndarray]:
@@ -107,7 +108,7 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
     home: NodeHome, grid: InProcessGrid, config_file: Path
 ) -> None:
     """Red: a record, an array or a value that the receipt leaves out; a hash of other bytes."""
-    said = ask(grid, "query.hello", {"request": {"run": RUN}})
+    said = ask(grid, HelloRequest(run=RUN))
     trained = train(grid, config_file)
     scored = score(grid, config_file)
     lines = receipts(home)
@@ -121,7 +122,7 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
         assert {k: dict(r) for k, r in reply.content.items()} == to_records(frame_of(reply))  # not a byte besides
         assert_nothing_private(all_text(reply), home)
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
-    assert set(header_of(said)["about"]) == {"domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
+    assert set(header_of(said)) == {"kind", "domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
     assert_nothing_private(home.receipts.read_text(), home)
 
 
@@ -129,10 +130,14 @@ def test_who_is_set_aside_is_told(lasting: tuple[NodeHome, InProcessGrid], capsy
     """A line for `cogen join`, made here of numbers alone. Red: none; the coordinator's own words in it."""
     kept, grid = lasting
     watcher, narrator = HomeWatcher(kept), JoinNarrator(kept.read_member())
-    told = {"run": RUN, "round": 4, "num_failures": 3, "reason": "to be shown"}
-    assert header_of(ask(grid, "query.suspend", {"request": told})) == {"about": {"domain": "grid"}}
-    bad = ask(grid, "query.suspend", {"request": {**told, "round": "to be shown"}})
-    assert bad.has_error() and "to be shown" not in bad.error.reason
+    suspended = SuspendRequest(run=RUN, round=4, num_failures=3)
+    assert header_of(ask(grid, suspended)) == {"kind": "suspend_reply", "domain": "grid"}
+    for wrong in ({"round": "to be shown"}, {"reason": "to be shown"}):
+        message = Message(
+            sealed(Frame({**pack(suspended).header, **wrong})), dst_node_id=100, message_type="query.suspend"
+        )
+        (bad,) = grid.pull_messages(grid.push_messages([message]))
+        assert bad.has_error() and "to be shown" not in bad.error.reason
     for event in watcher.new():
         narrator.on_event(event)
     shown = capsys.readouterr().err
@@ -191,7 +196,7 @@ def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
     whole = train(grid, config_file)
     assert "bits_per_byte_after" in header_of(whole)["figures"]
     home.policy.write_text("max_rank = 6\nmax_tokens_per_round = 700\nevaluation_leaves = false\n")
-    about = header_of(ask(grid, "query.hello", {"request": {"run": RUN}}))["about"]
+    about = header_of(ask(grid, HelloRequest(run=RUN)))
     assert (about["max_rank"], about["max_tokens_per_round"], about["evaluates"]) == (6, 700, False)
     stripped = train(grid, config_file)
     assert set(header_of(stripped)["figures"]) == {"num_tokens", "seconds"}
@@ -219,7 +224,7 @@ def test_asked_again_the_same_reply_comes_without_training_even_after_a_restart(
         again = train(grid, config_file)
         assert len(read_lines(log)) == steps
         arrays = to_arrays(some_factors(config_file, seed=1))
-        other = ask(grid, "train", {"request": request(config_file)}, arrays)
+        other = ask(grid, request(config_file).with_arrays(arrays))
         assert len(read_lines(log)) == 2 * steps
     assert equal(factors_of(first), factors_of(again))
     assert header_of(first) == header_of(again)
@@ -265,13 +270,13 @@ def test_a_trainer_killed_in_a_round_goes_on_from_its_last_state_bit_for_bit(
 
 def test_the_socket_is_this_users_and_knows_four_actions(home: NodeHome) -> None:
     with service(home) as process:
-        ask(grid_of(home), "query.hello", {"request": {"run": RUN}})
+        ask(grid_of(home), HelloRequest(run=RUN))
         assert home.socket.stat().st_mode & 0o777 == 0o600
         assert home.path.stat().st_mode & 0o777 == 0o700
         with connect_to(home.socket) as connection:
-            send(connection, Frame({"action": "read", "run": RUN, "data": "/etc/passwd"}))
-            assert "another action" in receive(connection).header["error"]
-            send(connection, Frame({"action": "stop"}))
+            send(connection, Frame({"kind": "read", "run": RUN, "data": "/etc/passwd"}))
+            assert "another kind" in receive(connection).header["error"]
+            send(connection, Frame({"kind": "stop"}))
             assert receive(connection).header == {}
         assert process.wait(timeout=20) == 0
 
@@ -279,7 +284,7 @@ def test_the_socket_is_this_users_and_knows_four_actions(home: NodeHome) -> None
 def test_a_path_longer_than_a_sockets_address_does(tmp_path: Path, tiny_folder: Path) -> None:
     home = make_home(tmp_path / ("long" * 30), tiny_folder, SEEDS / "grid.jsonl")
     with service(home):
-        assert not ask(grid_of(home), "query.hello", {"request": {"run": RUN}}).has_error()
+        assert not ask(grid_of(home), HelloRequest(run=RUN)).has_error()
 
 
 def test_without_a_receipt_nothing_leaves(
@@ -289,4 +294,4 @@ def test_without_a_receipt_nothing_leaves(
     home.receipts.mkdir()
     reply = train(grid, config_file)
     assert reply.error.reason == "the domain could not write a receipt, and so sends nothing"
-    assert reply.error.code == domain.FAILED
+    assert reply.error.code == client_app.FAILED

@@ -151,7 +151,7 @@ LIES: dict[int, tuple[Lie, str]] = {
         "the fingerprint of the run's base",
     ),
     4: (each(lambda v: v * np.float32(1e4)), "a client update of norm up to"),
-    5: (changed(num_tokens=10**9), "num_tokens up to 512"),
+    5: (changed(figures={"num_tokens": 10**9}), "num_tokens up to 512"),
 }
 
 
@@ -171,7 +171,7 @@ def lying(socket_path: Path) -> Iterator[None]:
                         request = receive(connection)
                         send(below, request)
                         answer = receive(below)
-                        if request.header["action"] == "train":
+                        if request.header["kind"] == "train":
                             answer = LIES[int(request.header["round"])][0](answer)
                         send(connection, answer)
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from clients import client_app
 from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
 from cogen.errors import FederationError
+from cogen.node.answer import resident
 from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
@@ -92,8 +92,8 @@ def set_tokens(value: int | float | None) -> Fault:
 
 def other_fingerprint(message: Message, reply: Message) -> Message:
     told = frame_of(reply)
-    about = {**told.header["about"], "weights": "0" * 64}
-    return rewrite(reply, Frame({**told.header, "about": about}, told.arrays))
+    other = {**told.header["fingerprint"], "weights": "0" * 64}
+    return rewrite(reply, Frame({**told.header, "fingerprint": other}, told.arrays))
 
 
 def no_tables(message: Message, reply: Message) -> Message:
@@ -116,11 +116,11 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "missing key": (edit(without_a_key), "1 missing"),
     "dtype": (edit(as_float64), "float64"),
     "norm": (edit(far_too_large), "client update of norm"),
-    "no tokens": (set_tokens(0), "num_tokens above 0, got 0"),
+    "no tokens": (set_tokens(0), "figures.num_tokens: Input should be greater than 0, got 0"),
     "more tokens than asked for": (set_tokens(10**9), "num_tokens up to 512"),
-    "no token count": (set_tokens(None), "num_tokens above 0, got None"),
+    "no token count": (set_tokens(None), "figures.num_tokens: Input should be a valid integer, got None"),
     "fingerprint": (other_fingerprint, "fingerprint"),
-    "no tables": (no_tables, "'figures'"),
+    "no tables": (no_tables, "got None"),
     "pickle": (no_frame, "a whole frame"),
 }
 
@@ -158,7 +158,7 @@ def test_a_client_that_dies_is_dropped_and_the_next_one_gets_a_new_process(start
         log = tmp_path / "run" / "nodes" / "clinical" / "train.jsonl"
         while not log.is_file():
             time.sleep(0.01)
-        trainer = client_app.resident()
+        trainer = resident()
         if trainer.pid is not None:
             killed.append(trainer.pid)
             os.kill(trainer.pid, signal.SIGKILL)
@@ -251,10 +251,10 @@ def test_ranks_may_differ_and_only_what_is_said_leaves(start: Start, tmp_path: P
     assert Adapter.load(run.round(2) / "clients" / "clinical").rank == 4
     assert Adapter.load(run.merged).rank == 4
     for reply in (m for m in grid.seen if m.metadata.message_type == "train"):
-        assert set(reply.content) == {"0"} and set(header_of(reply)) == {"figures", "about"}
+        assert set(reply.content) == {"0"} and set(header_of(reply)) == {"kind", "domain", "figures", "fingerprint"}
         allowed = {"num_tokens", "bits_per_byte_before", "bits_per_byte_after", "seconds"}
         assert set(header_of(reply)["figures"]) == allowed
-        assert set(header_of(reply)["about"]) == {"domain", "weights", "tokenizer", "modules"}
+        assert set(header_of(reply)["fingerprint"]) == {"weights", "tokenizer", "modules"}
 
 
 def test_the_matrix_has_base_experts_and_combined(start: Start) -> None:

@@ -95,7 +95,7 @@ def test_from_a_node_it_is_refused_with_its_reason_and_the_round_goes_on(config_
     trace, forms = tmp_path / "trace", list(FORMS.values())
 
     def instead(message: Message, reply: Message) -> Message:
-        number = header_of(message)["request"]["round"]
+        number = header_of(message)["round"]
         return replaced(reply, forms[number - 1][0](header_of(reply), Burglar(trace)))
 
     run = RunFolder(tmp_path / "run")

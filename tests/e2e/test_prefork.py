@@ -13,11 +13,12 @@ import pytest
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.errors import FederationError
+from cogen.node.node import Site
 from cogen.node.prefork import can_fork, prefork_argv
-from cogen.node.resident import WARM, ResidentTrainer
-from cogen.node.trainer import to_arrays
-from cogen.protocol.settings import Site, settings_for
-from cogen.protocol.wire import Frame
+from cogen.node.resident import PREFORKED, ResidentTrainer
+from cogen.protocol.factors import to_arrays
+from cogen.protocol.messages import TrainReply, TrainRequest
+from cogen.protocol.settings import work_settings
 from server.aggregate import first_global
 from tests.gate import wait_until
 
@@ -39,18 +40,20 @@ def started(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
 def warm(started: tuple[psutil.Process, Path], monkeypatch: pytest.MonkeyPatch) -> psutil.Process:
     """At the socket that the environment names."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv(WARM, str(started[1]))
+    monkeypatch.setenv(PREFORKED, str(started[1]))
     return started[0]
 
 
-def train(trainer: ResidentTrainer, config_file: Path, folder: Path, tokens: int = 512) -> Frame:
-    """The first domain's first round."""
+def train(trainer: ResidentTrainer, config_file: Path, folder: Path, tokens: int = 512) -> TrainReply:
+    """The first domain's first round, in the run folder `folder`."""
     config = load_config(config_file, [f"train.tokens_per_round={tokens}"])
     domain = config.domains[0]
     current = first_global(describe_base(config.base.name), config)
-    arrays = {k: v.numpy() for k, v in to_arrays(current).items()}
-    asked = {"round": 1, "scaling": config.train.scaling, "settings": settings_for(config, domain)}
-    return trainer.call("train", Site(domain.name, str(domain.data), folder), folder / "logs", arrays, **asked)
+    request = TrainRequest(run=str(folder), round=1, settings=work_settings(config, domain))
+    site = Site(domain=domain.name, data=str(domain.data), base=config.base.name)
+    reply = trainer.call(site, request.with_arrays(to_arrays(current)), folder / "logs")
+    assert isinstance(reply, TrainReply)
+    return reply
 
 
 def test_forks_train_as_a_process_of_its_own(
@@ -64,14 +67,15 @@ def test_forks_train_as_a_process_of_its_own(
     for trainer in pair:
         trainer.close()
     assert not psutil.wait_procs(warm.children(), timeout=10.0)[1]
-    monkeypatch.delenv(WARM)
+    monkeypatch.delenv(PREFORKED)
     alone = ResidentTrainer()
     own = train(alone, config_file, tmp_path / "own")
     assert alone.pid is not None
     alone.close()
-    for frame in forked:
-        assert {**frame.header, "seconds": 0} == {**own.header, "seconds": 0}
-        assert {k: v.tobytes() for k, v in frame.arrays.items()} == {k: v.tobytes() for k, v in own.arrays.items()}
+    for reply in forked:
+        same = reply.figures.model_copy(update={"seconds": own.figures.seconds})
+        assert (same, reply.fingerprint) == (own.figures, own.fingerprint)
+        assert {k: v.tobytes() for k, v in reply.arrays.items()} == {k: v.tobytes() for k, v in own.arrays.items()}
 
 
 def test_a_fork_ends_with_its_caller_even_in_a_round(warm: psutil.Process, config_file: Path, tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_a_fork_ends_with_its_caller_even_in_a_round(warm: psutil.Process, confi
             train(ResidentTrainer(), config_file, tmp_path / "node", tokens=10_000_000)
         finally:
             os._exit(0)
-    assert wait_until((tmp_path / "node" / "train.jsonl").is_file, 60.0)
+    assert wait_until(lambda: any(tmp_path.glob("node/nodes/*/train.jsonl")), 60.0)
     forks = warm.children()
     assert len(forks) == 1
     os.kill(caller, 9)
@@ -100,7 +104,7 @@ def test_a_base_that_cannot_be_loaded_is_the_callers_to_hear_of(
         subprocess.Popen(prefork_argv(path, 1, str(tmp_path / "nothing"), "auto", "auto"), stderr=log) as process,
     ):
         assert wait_until(path.exists, 60.0)
-        monkeypatch.setenv(WARM, str(path))
+        monkeypatch.setenv(PREFORKED, str(path))
         trainer = ResidentTrainer()
         train(trainer, config_file, tmp_path / "node")  # this one has its base
         assert trainer.pid is None

@@ -73,7 +73,7 @@ def times(factor: float) -> Fault:
 
 def in_round(number: int, fault: Fault) -> Fault:
     def chosen(message: Message, reply: Message) -> Message | None:
-        return fault(message, reply) if header_of(message)["request"]["round"] == number else reply
+        return fault(message, reply) if header_of(message)["round"] == number else reply
 
     return chosen
 
@@ -127,7 +127,7 @@ def test_members_are_read_anew_before_each_round(deploy: Deploy, tmp_path: Path)
     write_members(folder, DOMAINS[:2])
 
     def change(grid: DeployedGrid, message: Message) -> None:
-        if header_of(message)["request"]["round"] == 1:
+        if header_of(message)["round"] == 1:
             write_members(folder, DOMAINS, revoked=["grid"])
 
     run, grid = deploy(
@@ -149,7 +149,7 @@ def test_a_late_reply_enters_the_next_round(deploy: Deploy, robust: str) -> None
         held.append(reply)
 
     def release(grid: DeployedGrid, message: Message) -> None:
-        if header_of(message)["request"]["round"] == 2 and held:
+        if header_of(message)["round"] == 2 and held:
             reply = held.pop()
             grid.replies[reply.metadata.reply_to_message_id] = reply
 
@@ -190,7 +190,7 @@ def test_doubled_and_replayed_answers_change_nothing(deploy: Deploy) -> None:
         return reply
 
     def replay(grid: DeployedGrid, message: Message) -> None:
-        if header_of(message)["request"]["round"] == 2 and old:
+        if header_of(message)["round"] == 2 and old:
             grid.extra.append(copy.deepcopy(old[0]))
 
     run, _ = deploy(faults={1: double}, before=replay)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from server.costs import announce_costs
 
 from cogen.adapter import Adapter, Factors, Layout, layout_of
 from cogen.base import Base, load_base
@@ -22,7 +23,6 @@ from cogen.train.cost import Held, TrainingCost, card_cost, cost_of, num_weights
 from cogen.train.schedule import plan_round
 from cogen.train.start import start_factors, start_layouts
 from cogen.train.throughput import measure_rate
-from server.costs import announce_costs
 from tests.conftest import SEEDS
 from tests.shell import Cogen
 

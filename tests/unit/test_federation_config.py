@@ -8,7 +8,7 @@ import pytest
 
 from cogen.config import load_config
 from cogen.errors import ConfigError
-from cogen.protocol.settings import Site, config_from, settings_for
+from cogen.protocol.settings import work_settings
 
 
 def refusal(path: Path, *overrides: str) -> str:
@@ -35,9 +35,7 @@ def test_a_domain_may_have_tokens_of_its_own(tmp_path: Path) -> None:
     path.write_text('[[domains]]\nname = "a"\ntokens_per_round = 7\n[[domains]]\nname = "b"\n')
     config = load_config(path, ["train.tokens_per_round=50"])
     assert [config.tokens_of(d) for d in config.domains] == [7, 50]
-    assert [
-        config_from(settings_for(config, d), Site(d.name, "x", tmp_path)).train.tokens_per_round for d in config.domains
-    ] == [7, 50]
+    assert [work_settings(config, d).train.tokens_per_round for d in config.domains] == [7, 50]
 
 
 def test_validation_text_is_found_from_the_config_file(tmp_path: Path) -> None:

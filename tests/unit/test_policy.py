@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from cogen.config import RunConfig, parse_config
+from cogen.config import parse_config
 from cogen.errors import ConfigError, PolicyError
 from cogen.node.policy import TEMPLATE, Policy, Sent, allow, allow_round, read_policy
+from cogen.protocol.settings import WorkSettings, work_settings
 
 NOTHING = Sent(frozenset(), 0)
 
 
-def config(**train: object) -> RunConfig:
+def settings(**train: object) -> WorkSettings:
     values = {"domains": [{"name": "grid", "data": "/private/corpus"}], "train": {"rank": 8, **train}}
-    return parse_config(values, "test")
+    config = parse_config(values, "test")
+    return work_settings(config, config.domains[0])
 
 
 def at(clock: str) -> datetime:
@@ -81,7 +83,7 @@ def test_each_kind_of_work_is_allowed_apart() -> None:
 
 
 def test_limits_of_a_round_hold_at_their_value_and_not_beyond() -> None:
-    asked = config(tokens_per_round=1000)
+    asked = settings(tokens_per_round=1000)
     allow_round(Policy(max_rank=8, max_tokens_per_round=1000), asked, 1, 50, NOTHING)
     with pytest.raises(PolicyError, match="rank up to 7, got 8"):
         allow_round(Policy(max_rank=7), asked, 1, 50, NOTHING)
@@ -91,18 +93,18 @@ def test_limits_of_a_round_hold_at_their_value_and_not_beyond() -> None:
 
 def test_limits_of_a_run_count_rounds_once_and_bytes_each_time() -> None:
     sent = Sent(frozenset({1, 2}), 100)
-    allow_round(Policy(max_rounds_per_run=2), config(), 2, 50, sent)
+    allow_round(Policy(max_rounds_per_run=2), settings(), 2, 50, sent)
     with pytest.raises(PolicyError, match="up to 2 rounds"):
-        allow_round(Policy(max_rounds_per_run=2), config(), 3, 50, sent)
-    allow_round(Policy(max_bytes_up_per_run=150), config(), 2, 50, sent)
+        allow_round(Policy(max_rounds_per_run=2), settings(), 3, 50, sent)
+    allow_round(Policy(max_bytes_up_per_run=150), settings(), 2, 50, sent)
     with pytest.raises(PolicyError, match="up to 150 bytes of a run, got 151"):
-        allow_round(Policy(max_bytes_up_per_run=150), config(), 2, 51, sent)
+        allow_round(Policy(max_bytes_up_per_run=150), settings(), 2, 51, sent)
 
 
 @pytest.mark.parametrize("key", ["replay", "annealing"])
 def test_a_coordinator_names_no_file_of_this_machine(key: str) -> None:
     """Red: a run that replays /var/lib/records would train what the domain never offered."""
     with pytest.raises(PolicyError, match=f"train.{key}") as caught:
-        allow_round(Policy(), config(**{key: "/var/lib/records"}), 1, 50, NOTHING)
+        allow_round(Policy(), settings(**{key: "/var/lib/records"}), 1, 50, NOTHING)
     assert "/var" not in str(caught.value)
-    allow_round(Policy(), config(**{key: "hf://datasets/org/text"}), 1, 50, NOTHING)
+    allow_round(Policy(), settings(**{key: "hf://datasets/org/text"}), 1, 50, NOTHING)

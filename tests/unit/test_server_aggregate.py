@@ -10,6 +10,7 @@ import torch
 from cogen.adapter import Factors
 from cogen.config import RunConfig, load_config
 from cogen.merge.factored import compress, norm, stack
+from cogen.protocol.messages import Figures
 from server.aggregate import aggregate
 from server.replies import ClientUpdate
 
@@ -41,7 +42,7 @@ def sorted_factors(seed: int) -> dict[str, Factors]:
 
 
 def reply(domain: str, made: dict[str, Factors], tokens: int = 100) -> ClientUpdate:
-    return ClientUpdate(domain, made, tokens, None, None, 0.0, 0)
+    return ClientUpdate(domain, made, Figures(num_tokens=tokens), 0)
 
 
 def size_of(new: dict[str, Factors], old: dict[str, Factors]) -> float:
@@ -90,6 +91,6 @@ def test_clipping_nobody_is_the_mean(tmp_path: Path, optimizer: str) -> None:
 def test_a_late_reply_weighs_less(tmp_path: Path) -> None:
     """100 tokens one round late at 0.25. Red: straggler_weight is not read."""
     old = sorted_factors(5)
-    late = ClientUpdate("b", factors(11), 100, None, None, 0.0, 0, start=sorted_factors(6), rounds_late=1)
+    late = ClientUpdate("b", factors(11), Figures(num_tokens=100), 0, start=sorted_factors(6), rounds_late=1)
     made = aggregate(config(tmp_path, "federation.straggler_weight=0.25"), old, [reply("a", factors(10)), late], 2)
     assert made.weights == pytest.approx([0.8, 0.2])

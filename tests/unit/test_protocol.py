@@ -1,0 +1,179 @@
+"""The messages between coordinator and domain, the settings in them, and their form on the wire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from cogen.adapter import Fingerprint
+from cogen.config import load_config
+from cogen.errors import MessageError
+from cogen.protocol import wire
+from cogen.protocol.factors import reply_shapes, to_arrays, to_factors
+from cogen.protocol.messages import (
+    FLOWER_TYPES,
+    EvaluateReply,
+    EvaluateRequest,
+    FailureReply,
+    Figures,
+    HelloReply,
+    HelloRequest,
+    Message,
+    Reply,
+    Request,
+    Score,
+    SuspendReply,
+    SuspendRequest,
+    TrainReply,
+    TrainRequest,
+    pack,
+    unpack,
+    unpack_reply,
+    unpack_request,
+)
+from cogen.protocol.settings import work_settings
+from cogen.protocol.wire import PIECE, Frame, from_records, to_records
+
+A = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def messages(config_file: Path) -> list[Message]:
+    """One of each type, with every field set."""
+    config = load_config(config_file)
+    settings = work_settings(config, config.domains[0])
+    score = Score(bits_per_byte=1.25, num_bytes=10, num_tokens=3)
+    figures = Figures(num_tokens=64, seconds=0.5, bits_per_byte_before=1.5, bits_per_byte_after=1.25)
+    return [
+        HelloRequest(run="r"),
+        TrainRequest(run="r", round=1, settings=settings).with_arrays({"q.a": A}),
+        EvaluateRequest(run="r", round=2, settings=settings, models=("combined",)).with_arrays({"combined/q.a": A}),
+        SuspendRequest(run="r", round=3, num_failures=3),
+        HelloReply(domain="grid", max_rank=4, max_tokens_per_round=512, evaluates=False, version="1"),
+        TrainReply(domain="grid", fingerprint=Fingerprint("w", "t", "m"), figures=figures, arrays={"q.a": A}),
+        EvaluateReply(domain="grid", scores={"base": score}),
+        SuspendReply(domain="grid"),
+        FailureReply(error="no"),
+    ]
+
+
+def test_every_message_is_read_as_it_was_written(config_file: Path) -> None:
+    made = messages(config_file)
+    assert {type(m) for m in made} == {*get_args(Request), *get_args(Reply), FailureReply}
+    for message in made:
+        read = unpack(from_records(to_records(pack(message))), type(message))
+        assert read.model_dump() == message.model_dump()
+        assert {k: v.tolist() for k, v in read.arrays.items()} == {k: v.tolist() for k, v in message.arrays.items()}
+
+
+def test_a_request_is_no_reply_and_another_type_is_refused(config_file: Path) -> None:
+    made = messages(config_file)
+    for message in made:
+        is_request = type(message) in FLOWER_TYPES
+        (unpack_request if is_request else unpack_reply)(pack(message))
+        with pytest.raises(MessageError, match="expected"):
+            (unpack_reply if is_request else unpack_request)(pack(message))
+    with pytest.raises(MessageError, match="expected train_reply, got hello_reply"):
+        unpack(pack(made[4]), TrainReply)
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "no kind": {"kind": None},
+    "a kind that there is not": {"kind": "exec"},
+    "an unknown field": {"text": "of a document"},
+    "a text for a number": {"figures": {"num_tokens": "64"}},
+    "a truth value for a number": {"figures": {"num_tokens": True}},
+    "no tokens": {"figures": {"num_tokens": 0}},
+    "not a number": {"figures": {"num_tokens": 1, "seconds": float("nan")}},
+    "infinity": {"figures": {"num_tokens": 1, "bits_per_byte_after": float("inf")}},
+    "below zero": {"figures": {"num_tokens": 1, "bits_per_byte_before": -0.1}},
+    "an unknown figure": {"figures": {"num_tokens": 1, "tokens_by_document": [3, 4]}},
+    "no fingerprint": {"fingerprint": None},
+    "a long domain": {"domain": "x" * 65},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_fields_are_checked_when_a_message_is_read(name: str, config_file: Path) -> None:
+    """One line each, which names the field and cuts what came. Red: lax numbers; unknown fields passed over."""
+    frame = pack(messages(config_file)[5])
+    header = {k: v for k, v in {**frame.header, **WRONG[name]}.items() if v is not None}
+    with pytest.raises(MessageError) as caught:
+        unpack_reply(Frame(header, frame.arrays))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_domain_gets_the_settings_of_its_work_and_no_others(config_file: Path) -> None:
+    config = load_config(config_file, ["train.rank=6", "federation.num_rounds=3", "data.redact=true"])
+    domain = config.domains[1].model_copy(update={"rank": 3, "tokens_per_round": 640})
+    got = work_settings(config, domain)
+    assert (got.data, got.num_rounds, got.optimizer_across_rounds) == (config.data, 3, "keep")
+    assert got.train == config.train.model_copy(update={"tokens_per_round": 640})
+    assert (got.rank, got.train.rank, got.train.scaling) == (3, 6, config.train.scaling)
+    assert got.heldout.model_dump() == {key: getattr(config.evaluate, key) for key in type(got.heldout).model_fields}
+    assert got.precision == config.base.precision
+
+
+def test_no_corpus_and_no_base_of_the_coordinator_is_named(config_file: Path) -> None:
+    """Red: the whole config in place of chosen tables."""
+    config = load_config(config_file)
+    text = str(pack(TrainRequest(run="r", round=1, settings=work_settings(config, config.domains[0]))).header)
+    assert all(str(d.data) not in text and d.name not in text for d in config.domains)
+    assert config.base.name not in text
+
+
+def test_factors_become_arrays_and_back_without_other_models() -> None:
+    import torch
+
+    from cogen.adapter import Factors
+
+    made = {"x.q": Factors(torch.randn(2, 5), torch.randn(3, 2), 0.5)}
+    arrays = {**to_arrays(made, "one/"), **to_arrays(made, "one two/")}
+    back = to_factors(arrays, 0.5, "one/")
+    assert list(back) == ["x.q"] and back["x.q"].scaling == 0.5
+    assert torch.equal(back["x.q"].a, made["x.q"].a) and torch.equal(back["x.q"].b, made["x.q"].b)
+    assert {k: v.shape for k, v in to_arrays(made).items()} == reply_shapes({"x.q": (3, 5)}, 2)
+    assert reply_shapes({"x.q": (3, 5)}, 8) == {"x.q.a": (3, 5), "x.q.b": (3, 3)}
+
+
+def test_a_frame_comes_out_of_its_records_as_it_went_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one record or in many, the same bytes whatever the order of the arrays."""
+    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros((0, 4), np.float64)}
+    header = {"figures": {"loss": 0.1, "num_tokens": 3}, "about": {"domain": "grid", "ok": True}}
+    records = to_records(Frame(header, arrays))
+    assert list(records) == ["0"] and to_records(Frame(header, dict(reversed(arrays.items())))) == records
+    monkeypatch.setattr(wire, "PIECE_BYTES", 100)
+    pieces = to_records(Frame(header, arrays))
+    assert len(pieces) > 2 and all(len(p[PIECE]) <= 100 for p in pieces.values())
+    for made in (records, pieces, dict(reversed(pieces.items()))):
+        found = from_records(made)
+        assert found.header == header
+        assert {k: (v.dtype, v.tolist()) for k, v in found.arrays.items()} == {
+            k: (v.dtype, v.tolist()) for k, v in arrays.items()
+        }
+
+
+@pytest.mark.parametrize("name", ["none", "text", "cut", "more", "gap", "pickle", "list", "other arrays", "deep"])
+def test_bytes_that_are_no_frame_are_refused(name: str) -> None:
+    import pickle
+
+    whole = to_records(Frame({"kind": "hello"}))["0"][PIECE]
+
+    def framed(header: bytes, arrays: bytes) -> dict[str, dict[str, object]]:
+        return {"0": {PIECE: wire.SIZES.pack(len(header), len(arrays)) + header + arrays}}
+
+    broken: dict[str, dict[str, dict[str, object]]] = {
+        "none": {},
+        "text": {"0": {PIECE: "text"}},
+        "cut": {"0": {PIECE: whole[:-1]}},
+        "more": {"0": {PIECE: whole}, "1": {PIECE: b"x"}},
+        "gap": {"0": {PIECE: whole[:9]}, "2": {PIECE: whole[9:]}},
+        "pickle": framed(b"{}", pickle.dumps([1])),
+        "list": framed(b"[]", whole[-8:]),
+        "other arrays": framed(b"{}", b""),
+        "deep": framed(b"[" * 100_000, b""),
+    }
+    with pytest.raises(ValueError, match=r"frame|header"):
+        from_records(broken[name])
