@@ -18,6 +18,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from cogen.config import load_config
 from cogen.node.home import NodeHome
+from cogen.protocol.messages import pack
 from cogen.protocol.wire import PIECE, SIZES
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
@@ -122,7 +123,7 @@ def test_from_a_coordinator_it_is_refused_before_the_trainer_is_asked(
 ) -> None:
     """Nobody listens at the trainer's socket. The reply tells no more than the kind of error; the log has the reason."""
     trace, (make, reason) = tmp_path / "trace", FORMS[form]
-    content = make({"request": request(config_file), "models": {"combined": 2.0}}, Burglar(trace))
+    content = make(dict(pack(request(config_file)).header), Burglar(trace))
     grid = grid_of(home)
     with caplog.at_level(logging.ERROR):
         (reply,) = grid.pull_messages(grid.push_messages([Message(sent(content), dst_node_id=100, message_type=kind)]))
