@@ -34,7 +34,7 @@ RUN = {
         "tests/e2e/test_mixed_training.py::test_from_the_command_line"
     ),
     "train ": "tests/e2e/test_cli.py::test_train_merge_evaluate_report",
-    "simulate configs/quickstart.toml --controls": "tests/e2e/test_judging.py::test_two_seeds_with_controls_and_general_text",
+    "simulate configs/quickstart.toml --baselines": "tests/e2e/test_judging.py::test_two_seeds_with_controls_and_general_text",
     "simulate configs/quickstart.toml --watch": (
         "tests/e2e/test_watch_browser.py::test_the_page_follows_a_run_to_its_end_and_comes_back"
     ),
@@ -52,12 +52,9 @@ RUN = {
     ),
     "join ": "tests/e2e/test_deployment.py::test_five_commands_give_the_simulations_model",
     "receipts ": "tests/unit/test_join.py::test_receipts_of_a_member_are_printed",
-    "merge adapters/grid adapters/clinical --search": (
-        "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained"
-    ),
-    "merge adapters/best/recipe.toml --contributions": (
-        "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained"
-    ),
+    "diagnose ": HERE,
+    "search ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",
+    "contributions ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",
     "merge ": HERE,
     "evaluate --tasks": "tests/e2e/test_evaluate_cli.py::test_tasks_of_one_s_own",
     "evaluate --adapter expert:grid=adapters/grid --tasks": "tests/oracle/test_harness.py::test_accuracies_are_the_harness_s_and_adapters_count",
