@@ -26,6 +26,7 @@ DOCUMENTS = (
     "docs/data.md",
     "docs/evaluating.md",
     "docs/reading-the-report.md",
+    "docs/results.md",
     "docs/settings.md",
     "docs/own-documents.md",
     "docs/merge-methods.md",
