@@ -1,4 +1,4 @@
-"""From valid replies to the new global factors: the weighted mean of client updates, exact until it is cut."""
+"""From client updates to the new global factors: their weighted mean, exact until it is cut to the server's rank."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from server.replies import ClientUpdate
 
 @dataclass(frozen=True)
 class Aggregated:
-    """New global factors, and how they came about.
+    """The new global factors, and how they were made.
 
     Args:
-        weights: of each reply's client update; 0 is dropped, and the sum is 1 unless client updates were clipped.
-        energy_cut_frac: what the cut lost. states: the optimiser's.
-        norms: of the client updates, where a robust rule measured them.
+        weights: of each client update. 0 means dropped; the sum is 1 unless updates were clipped.
+        energy_cut_frac: share of the energy that the cut lost. states: of the server optimiser.
+        norms: of the client updates, if a robust rule measured them.
     """
 
     factors: dict[str, Factors]
@@ -40,7 +40,7 @@ class Aggregated:
 
 
 def first_global(base: BaseInfo, config: RunConfig) -> dict[str, Factors]:
-    """The shared starting point: it changes nothing yet, and every client can train it."""
+    """The shared starting point: it does not change the base, and every client can train it."""
     modules = select_modules(base.modules, config.train)
     return init_factors(modules, config.server_rank, config.train.scaling, config.train.seed)
 
@@ -52,10 +52,9 @@ def aggregate(
     round_number: int,
     states: Mapping[str, ServerState] | None = None,
 ) -> Aggregated:
-    """The server's step on the replies' mean client update, cut to the server's rank.
+    """One step of the server optimiser on the mean client update, cut to the server's rank.
 
-    Directions that carry nothing are drawn afresh (A random, B zero), so that every client can train
-    all of them in the next round.
+    Empty directions are drawn again (A random, B zero), so that every client can train all of them in the next round.
     """
     weighed = _weighed(config, current, replies)
     used = [(r, s) for r, w, s in zip(replies, weighed.weights, weighed.scales, strict=True) if w > 0]
@@ -91,7 +90,7 @@ def _given(reply: ClientUpdate, name: str, scale: float) -> Factors | TrainedFac
 
 
 def _weighed(config: RunConfig, current: Mapping[str, Factors], replies: Sequence[ClientUpdate]) -> Weighed:
-    """What the robust rule makes of the replies; without one, their weights and no norms."""
+    """Weights, scales and norms from the robust rule; without a rule, the plain weights."""
     weights, asked = _weights(config, replies), config.federation
     if asked.robust == "none":
         return Weighed(weights, [1.0] * len(replies), [])
@@ -118,7 +117,7 @@ def _rule(config: RunConfig) -> Rule:
 
 
 def _weights(config: RunConfig, replies: Sequence[ClientUpdate]) -> list[float]:
-    """Tokens trained, one for all, or what the config says of a domain, less for a late one; normalised to sum 1."""
+    """Weights with sum 1: tokens trained, or equal, or a domain's fixed weight; a straggler's weight is reduced."""
     fixed = {d.name: d.weight for d in config.domains}
     raw = []
     for reply in replies:

@@ -1,6 +1,6 @@
-"""What a round leaves in the run folder, so that a run killed between any two writes goes on as if it had not been.
+"""What a round writes into the run folder, so that a run that is killed at any moment continues as if it had not been.
 
-A round's folder appears whole, by one rename; all that lies outside `rounds/` is made from there again.
+The folder of a round appears whole, by one rename. Everything outside `rounds/` is made from it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.state import save_states
 
 
 def save_start(run: RunFolder, base: BaseInfo, factors: Mapping[str, Factors]) -> None:
-    """Round 0: what everybody starts from."""
+    """Round 0: the starting point of all clients."""
     with run.building_round(0) as folder:
         Adapter(factors, base.name, base.fingerprint, {"kind": "start"}).save(folder / "global")
 
@@ -28,10 +28,10 @@ def save_start(run: RunFolder, base: BaseInfo, factors: Mapping[str, Factors]) -
 def save_round(
     run: RunFolder, base: BaseInfo, number: int, replies: Sequence[ClientUpdate], result: Aggregated, *, is_only: bool
 ) -> None:
-    """The folder of round `number`, whole.
+    """Write the folder of round `number`, whole.
 
     Args:
-        is_only: the run has one round, so that a reply is its domain's expert.
+        is_only: the run has one round, so a reply is its domain's expert.
     """
     parents = [
         {"name": r.domain, "weight": w, "factors_sha256": factor_digest(r.factors)}
@@ -55,7 +55,7 @@ def save_round(
 
 
 def forget_rounds(run: RunFolder, last: int, keep: int) -> None:
-    """Take replies, factors and state out of the rounds before the last `keep`; what a kill has left is taken next time."""
+    """Remove replies, factors and states of the rounds before the last `keep`; a kill in between leaves the rest for the next call."""
     for number in range(last - keep, 0, -1):
         parts = [run.round(number) / name for name in ("clients", "global", STATES)]
         found = [path for path in parts if path.exists()]
@@ -69,7 +69,7 @@ def forget_rounds(run: RunFolder, last: int, keep: int) -> None:
 
 
 def save_final(run: RunFolder, num_rounds: int) -> Adapter:
-    """`merged/`, and with one round `experts/`, as the rounds' folders have them; returns the merged adapter."""
+    """Write `merged/`, and with one round `experts/`, from the folders of the rounds; returns the merged adapter."""
     if num_rounds == 1:
         replies = {path.name: path for path in sorted((run.round(1) / "clients").iterdir())}
         for stale in set(_names(run)) - set(replies):

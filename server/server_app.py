@@ -1,4 +1,4 @@
-"""The ServerApp: open the run folder, run the rounds that are left, score, finish."""
+"""The Flower ServerApp: open the run folder, run the rounds that are left, score the models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what is left of the run named in the run config; every error is in `events.jsonl` before it is raised."""
+    """Run what is left of the run that the run config names. Every error is written to `events.jsonl` before it is raised."""
     folder = deployment(str(context.run_config.get("run", "")))
     run = _open(context, folder)
     began = time.monotonic()
@@ -39,19 +39,19 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def deployment(name: str) -> Path | None:
-    """The federation's folder, where there is one and the run is named by a bare name; None in a simulation."""
+    """The coordinator's folder, if there is one and the run has a bare name; None in a simulation."""
     folder = os.environ.get(FEDERATION)
     is_bare = bool(name) and Path(name).name == name and not name.startswith(".")
     return Path(folder) if folder and is_bare else None
 
 
 def _members(folder: Path) -> dict[int, str]:
-    """Flower's authenticated node ids, and the domains that they stand for."""
+    """The domain of each authenticated Flower node id."""
     return {member.node_id: domain for domain, member in read_members(folder).items()}
 
 
 def _open(context: Context, federation: Path | None) -> RunFolder:
-    """The folder that was prepared, or a new one when `flwr run .` came here on its own."""
+    """The run folder that was prepared, or a new one for a plain `flwr run .`."""
     if prepared := str(context.run_config.get("run", "")):
         return RunFolder(prepared if federation is None else federation / "runs" / prepared)
     source = shipped_config(str(context.run_config["config"]))

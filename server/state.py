@@ -1,4 +1,4 @@
-"""The server optimiser's state, kept in a round's folder so that a resumed run goes on with it."""
+"""The state of the server optimiser, kept in the folder of each round for a resumed run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "server.safetensors"
 
 
 def save_states(folder: Path, states: Mapping[str, ServerState]) -> None:
-    """Write the states of all modules; nothing for an optimiser that keeps none."""
+    """Write the states of all modules; an optimiser without state writes nothing."""
     tensors: dict[str, torch.Tensor] = {}
     for module, state in states.items():
         if state.momentum is not None:
@@ -29,7 +29,7 @@ def save_states(folder: Path, states: Mapping[str, ServerState]) -> None:
 
 
 def load_states(folder: Path) -> dict[str, ServerState]:
-    """The states of a round, by module; empty where it kept none."""
+    """The states of a round by module; empty if it has none."""
     path = folder / NAME
     if not path.is_file():
         return {}

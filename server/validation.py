@@ -1,4 +1,4 @@
-"""Public text on the server's machine: a client update that makes it worse does not enter."""
+"""Public text on the server's machine: a client update that makes the model worse on it is dropped."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from server.replies import DROPPED, ClientUpdate
 
 
 class Validation:
-    """Scores on `federation.validation`; base and text are loaded when the first is asked for."""
+    """Scores on `federation.validation`; base and text are loaded on first use."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self._scored: tuple[Mapping[str, Factors], float] | None = None
 
     def check(self, current: Mapping[str, Factors], reply: ClientUpdate) -> None:
-        """Compare current + client update with the current global factors.
+        """Compare the global factors with and without the client update.
 
         Raises:
             ReplyError: more bits per byte than `validation_max_worse_bpb` are added.
@@ -43,7 +43,7 @@ class Validation:
             )
 
     def bits_per_byte(self, factors: Mapping[str, Factors]) -> float:
-        """Of the base with `factors`, on the validation text."""
+        """Bits per byte of the base with `factors` on the validation text."""
         with attached(self._base.model, factors):
             return score_windows(self._base, self._windows, "now", "validation").bits_per_byte
 
@@ -64,7 +64,7 @@ class Validation:
 
 
 def _with_update(current: Mapping[str, Factors], reply: ClientUpdate) -> dict[str, Factors]:
-    """current + (trained - start), exactly, at the rank that this takes."""
+    """current + (trained - start), exact, at whatever rank that takes."""
     began = current if reply.start is None else reply.start
     return {
         name: stack([now, trained := reply.factors[name], leading(began[name], trained.rank)[0]], [1.0, 1.0, -1.0])

@@ -1,1 +1,1 @@
-"""The resident trainer of a domain: holds base, data and optimiser state between rounds."""
+"""One domain: its node, trainer, policy, receipts and doctor; the same in a simulation and in a real federation."""

@@ -1,4 +1,4 @@
-"""The Unix socket between a domain's programs: for this user alone, whatever the length of its path."""
+"""The Unix socket between a domain's programs: open to this user alone, at a path of any length."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ PATH_LIMIT_BYTES = 100  # of an address: 108 on Linux, 104 elsewhere
 
 
 def listen_at(path: Path) -> socket.socket:
-    """A listening socket at `path`, mode 0600; one left over by a process that died is replaced.
+    """A listening socket at `path`, mode 0600. It replaces one that a dead process left behind.
 
-    It is there only when it listens, so that whoever sees it can connect.
+    The path appears when the socket listens, so a program that sees it can connect.
     """
-    aside = path.with_name(f"{path.name}.new")
-    aside.unlink(missing_ok=True)
+    staging = path.with_name(f"{path.name}.new")
+    staging.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        with _address(aside) as address:
+        with _address(staging) as address:
             listener.bind(address)
     finally:
         os.umask(before)
     listener.listen(8)
-    os.replace(aside, path)
+    os.replace(staging, path)
     return listener
 
 
 def connect_to(path: Path) -> socket.socket:
-    """A connection to whoever listens at `path`.
+    """A connection to the program that listens at `path`.
 
     Raises:
-        OSError: nobody does.
+        OSError: none does.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -49,7 +49,7 @@ def connect_to(path: Path) -> socket.socket:
 
 
 def is_same_user(connection: socket.socket) -> bool:
-    """Whether the other side runs as this user; elsewhere than on Linux the folder's mode says so alone."""
+    """Whether the other side runs as this user. Only Linux can tell; elsewhere the folder's mode must protect the socket."""
     if not sys.platform.startswith("linux"):
         return True
     size = struct.calcsize("3i")
@@ -59,7 +59,7 @@ def is_same_user(connection: socket.socket) -> bool:
 
 @contextmanager
 def _address(path: Path) -> Iterator[str]:
-    """The path itself, or where it is too long for a socket, one through its folder's descriptor (Linux)."""
+    """The path, or if it is too long for a socket address, one through its folder's descriptor (Linux)."""
     if len(os.fsencode(path)) <= PATH_LIMIT_BYTES or not sys.platform.startswith("linux"):
         yield str(path)
         return

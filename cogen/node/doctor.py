@@ -1,4 +1,4 @@
-"""Whether this machine can take part, and what it will cost: each finding is a line with what to do about it."""
+"""Whether this machine can take part in a federation, and what a round costs. Each finding is a line with its fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cogen.data.card import CorpusCost
 State = Literal["ok", "warning", "problem"]
 
 MIN_DISK_BYTES, LOW_DISK_BYTES = 1 << 30, 5 << 30
-MEMORY_SHARE, DEADLINE_SHARE = 0.8, 0.8  # of what there is, that a round may be planned to take
+MEMORY_SHARE, DEADLINE_SHARE = 0.8, 0.8  # of free memory and of the deadline that a round may be planned to use
 MATRIX_SECONDS, MATRIX_SIZE = 2.0, 1024
 LOW_GFLOPS = 20.0
 MIN_RANK = 4
@@ -24,7 +24,7 @@ MIN_RANK = 4
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, how it stands, what was found, what to do when it is not ok."""
+    """One finding: what was checked, its state, what was found, and what to do if it is not ok."""
 
     name: str
     state: State
@@ -37,7 +37,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Settings under which a round fits this machine's memory and ends well before its deadline."""
+    """Settings with which a round fits this machine's memory and ends well before the deadline."""
 
     rank: int
     batch_size: int
@@ -46,7 +46,7 @@ class Proposal:
     peak_memory_mb: float
 
     def limits(self, asked: Train) -> dict[str, int]:
-        """The lines of `policy.toml` under which the coordinator asks for this much and no more."""
+        """The lines of `policy.toml` that make the coordinator ask for no more than this."""
         less = {"max_rank": (self.rank, asked.rank)}
         less["max_tokens_per_round"] = (self.tokens_per_round, asked.tokens_per_round)
         return {key: mine for key, (mine, theirs) in less.items() if mine < theirs}
@@ -74,7 +74,7 @@ def check_machine(folder: Path) -> list[Check]:
 
 
 def free_memory_bytes(device: str) -> int:
-    """Of the GPU or the machine, with what this process holds already of what a round needs: the base, above all."""
+    """Free memory of the GPU or the machine, plus what this process already holds for a round (mostly the base) [bytes]."""
     import psutil
     import torch
 
@@ -84,7 +84,7 @@ def free_memory_bytes(device: str) -> int:
 
 
 def check_matrix_rate(seconds: float = MATRIX_SECONDS) -> Check:
-    """GFLOP/s of float32 products of square matrices where training would run, measured for so long."""
+    """Rate of float32 matrix products on the training device, measured for `seconds` [GFLOP/s]."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,7 +101,7 @@ def check_matrix_rate(seconds: float = MATRIX_SECONDS) -> Check:
 
 
 def check_versions(found: Mapping[str, str]) -> Check:
-    """Python and the packages that a result depends on."""
+    """Versions of Python and of the packages that results depend on."""
     import platform
 
     text = ", ".join([f"python {platform.python_version()}", *(f"{k} {v}" for k, v in found.items())])
@@ -111,7 +111,7 @@ def check_versions(found: Mapping[str, str]) -> Check:
 
 
 def check_corpus(num_train_tokens: int, settings: Train) -> Check:
-    """Whether the corpus lasts for a round."""
+    """Whether the corpus has enough tokens for a round."""
     text, asked = f"{num_train_tokens} training tokens", settings.tokens_per_round
     if num_train_tokens < settings.sequence_length:
         return Check("corpus", "problem", text, f"A block alone has {settings.sequence_length}; add documents.")
@@ -122,7 +122,7 @@ def check_corpus(num_train_tokens: int, settings: Train) -> Check:
 
 
 def check_round(cost: CorpusCost, deadline_seconds: float, free_bytes: int) -> list[Check]:
-    """Whether a round as asked for fits the memory that is free, and ends before its deadline."""
+    """Whether the round fits the free memory and ends before its deadline."""
     memory, room = cost.peak_memory_mb, free_bytes / 1e6
     short = memory > room
     tight = memory > MEMORY_SHARE * room
@@ -141,7 +141,7 @@ def check_round(cost: CorpusCost, deadline_seconds: float, free_bytes: int) -> l
 
 
 def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: Any) -> Proposal:
-    """The largest batch and rank, in this order of giving way, and the tokens, that fit; at least the smallest.
+    """The largest batch, then rank, then tokens that fit; never below the smallest values.
 
     Args:
         cost_of: from settings to their `Cost`, at the rate that was measured.
@@ -168,7 +168,7 @@ def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: 
 
 
 def proposal_text(proposal: Proposal, asked: Train, policy: Path) -> str:
-    """The proposal, and where it is less than was asked, what to do for it to be asked: here, or of the coordinator."""
+    """The proposal. If it is less than the round asks for: the lines for `policy.toml`, and what to ask the coordinator."""
     lines = [
         f"proposal: rank {proposal.rank}, batch_size {proposal.batch_size},"
         f" {proposal.tokens_per_round} tokens a round: {proposal.minutes:.1f} min, {proposal.peak_memory_mb:.0f} MB"

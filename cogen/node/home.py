@@ -1,14 +1,14 @@
-"""The folder of one member of a federation: what it joined, its key, its policy, and what it keeps.
+"""The folder of a domain that has joined a federation.
 
 member.toml          the federation, this domain, its corpus and base, the app that may run here
-ca.pem               the only authority that this node believes
-key, key.pub         its identity; the private half never leaves
-policy.toml          what the domain allows, read anew for every request
-receipts.jsonl       what left, written before it leaves
-work.jsonl           what was asked for and begun, and that it is asked no more
+ca.pem               the only certificate authority that this node trusts
+key, key.pub         the node's key pair; the private key stays here
+policy.toml          what the domain allows, read again for every request
+receipts.jsonl       everything that was sent, written before it is sent
+work.jsonl           requests that were started, and suspensions; `cogen join` shows them
 runs/<run id>/       optimiser states, replies, train.jsonl
-trainer.sock         where the resident trainer listens
-logs/                output of the programs that `cogen join` keeps running
+trainer.sock         the socket of the trainer process
+logs/                output of the programs that `cogen join` runs
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ class Membership(Table):
     data: str
     """The corpus: a file, a folder, or hf://datasets/OWNER/NAME."""
     base_name: str
-    """What the federation calls the base."""
+    """The federation's name for the base model."""
     base: str
-    """Where this machine finds the base: a folder, a hub id, or a known name."""
+    """Where this machine has the base model: a folder, a hub id, or a known name."""
     weights: Digest
     tokenizer: Digest
     modules: Digest
     app_sha256: Digest
     """Of the only Flower app that may run here."""
     invite_sha256: str = ""
-    """Of the invite that it joined with, so that the same file starts it again."""
+    """Of the invite's token, so that joining again with the same invite continues."""
     round: RoundSpec | None = None
-    """What the invite said of the rounds."""
+    """What a round asks for, from the invite."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Of the base that the federation trains."""
+        """Of the base model that the federation trains."""
         return Fingerprint(self.weights, self.tokenizer, self.modules)
 
 
 class NodeHome:
-    """The paths of one member's folder."""
+    """Paths in a member's folder."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
@@ -80,7 +80,7 @@ class NodeHome:
         self.launcher_socket = self.path / "launcher.sock"
 
     def make(self) -> None:
-        """The folder, for this user alone.
+        """Make the folder, readable by this user alone.
 
         Raises:
             RunError: the place cannot be written.
@@ -93,10 +93,10 @@ class NodeHome:
             raise cannot_write(self.path, error) from None
 
     def run(self, run_id: str) -> Path:
-        """Where this domain keeps what belongs to one run.
+        """The folder for optimiser states and replies of one run.
 
         Raises:
-            PolicyError: no id, but something that could name a place elsewhere.
+            PolicyError: the id could name a place outside this folder.
         """
         if not RUN_ID.fullmatch(run_id):
             raise PolicyError(
@@ -108,10 +108,10 @@ class NodeHome:
         return self.path / "runs" / run_id
 
     def read_member(self) -> Membership:
-        """What this folder joined.
+        """The federation that this folder has joined.
 
         Raises:
-            RunError: it joined nothing yet.
+            RunError: none yet.
             ConfigError: the file is not what `write_member` wrote.
         """
         if not self.member.is_file():
@@ -125,14 +125,14 @@ class NodeHome:
         return validated(Membership, read_toml(self.member), str(self.member))
 
     def write_member(self, member: Membership) -> None:
-        """Keep what was joined, whole or not at all."""
+        """Write `member.toml`, whole or not at all."""
         import tomli_w
 
         write_private(self.member, tomli_w.dumps(member.model_dump(exclude_none=True)).encode())
 
 
 def default_home(federation: str, domain: str) -> Path:
-    """The platform's data folder, `cogen/<federation>-<domain>`."""
+    """`cogen/<federation>-<domain>` in the platform's data folder."""
     import platformdirs
 
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{federation}-{domain}")
@@ -140,7 +140,7 @@ def default_home(federation: str, domain: str) -> Path:
 
 
 def homes() -> list[NodeHome]:
-    """The members' folders of this user, where `default_home` puts them."""
+    """This user's member folders at their default place."""
     import platformdirs
 
     return [NodeHome(p.parent) for p in sorted(Path(platformdirs.user_data_dir("cogen")).glob("*/member.toml"))]

@@ -1,7 +1,7 @@
-"""What a domain allows, whatever the coordinator asks: `policy.toml`, read anew for every request.
+"""What a domain allows: `policy.toml`, read again for every request.
 
-A lower rank and fewer tokens are told to the coordinator, which then asks for no more. Anything beyond the
-policy is refused with a line that may leave: it names the rule, and nothing of the machine.
+The coordinator is told the limits of rank and tokens and asks for no more. Every other request beyond the policy is refused
+with a line that is safe to share: it names the rule and nothing about the machine.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from cogen.records import Table, read_toml, validated
 Limit = Annotated[int, Field(ge=0)]
 
 TEMPLATE = """\
-# What this domain allows, whatever the coordinator asks for. Read anew for every request; 0 is no limit.
+# What this domain allows. The file is read again for every request; 0 means no limit.
 
-# Kinds of work: train a round, score models on the held-out part.
+# Kinds of work: train a round, score models on held-out text.
 train = true
 evaluate = true
 
-# Whether held-out bits per byte may leave: before and after a round, and those of `evaluate`.
+# Whether held-out bits per byte may be sent: those before and after a round, and those of scored models.
 evaluation_leaves = true
 
-# Largest LoRA rank, and most tokens of a round. The coordinator is told, and asks for no more.
+# Largest LoRA rank, and most tokens of a round. The coordinator is told both and asks for no more.
 max_rank = 0
 max_tokens_per_round = 0
 
-# Most rounds, and most bytes sent, of one run.
+# Most rounds of one run, and most bytes sent in it.
 max_rounds_per_run = 0
 max_bytes_up_per_run = 0
 
-# When work may begin, in local time, as in "22:00-06:00"; "" is always.
+# When work may begin, in local time, such as "22:00-06:00"; "" means at any time.
 hours = ""
 
-# Names of the bases that may be trained, as in ["smollm2-135m"]; [] is the one of the invite.
+# Names of the base models that may be trained, such as ["smollm2-135m"]; [] allows the one of the invite.
 bases = []
 """
 
@@ -55,19 +55,19 @@ class Policy(Table):
     evaluate: bool = True
     """Whether models are scored on the held-out part."""
     evaluation_leaves: bool = True
-    """Whether held-out bits per byte may leave."""
+    """Whether held-out bits per byte may be sent."""
     max_rank: Limit = 0
     """Largest LoRA rank."""
     max_tokens_per_round: Limit = 0
-    """Most tokens of a round, counted in whole blocks."""
+    """Most tokens of a round, in whole blocks."""
     max_rounds_per_run: Limit = 0
-    """Most different rounds of a run that are answered."""
+    """Most rounds of a run that are answered; a repeated round counts once."""
     max_bytes_up_per_run: Limit = 0
-    """Most bytes of arrays that leave in a run."""
+    """Most bytes of arrays that are sent in a run."""
     hours: str = ""
-    """When work may begin, in local time: "22:00-06:00"; the first minute belongs to it, the last does not."""
+    """When work may begin, in local time: "22:00-06:00"; the first minute is included, the last is not."""
     bases: tuple[str, ...] = ()
-    """Names, as federations call them, of the bases that may be trained; none named allows that of the invite."""
+    """Names of the base models that may be trained; an empty list allows the one of the invite."""
 
     @field_validator("hours")
     @classmethod
@@ -79,17 +79,17 @@ class Policy(Table):
 
 @dataclass(frozen=True)
 class Sent:
-    """What a run has had from this domain: rounds answered, and bytes of arrays."""
+    """What this domain has sent in one run: the rounds that it answered, and the bytes of arrays."""
 
     rounds: frozenset[int]
     num_bytes: int
 
 
 def read_policy(path: Path) -> Policy:
-    """The policy as it stands; made with its defaults where there is none.
+    """The policy in the file; a missing file is written with the defaults.
 
     Raises:
-        ConfigError: an unknown key, or a value out of bounds: nothing is allowed then.
+        ConfigError: an unknown key or a value out of bounds. Nothing is allowed then.
     """
     if not path.is_file():
         write_private(path, TEMPLATE.encode())
@@ -97,7 +97,7 @@ def read_policy(path: Path) -> Policy:
 
 
 def allow(policy: Policy, kind: Literal["train", "evaluate"], base: str, now: datetime | None = None) -> None:
-    """Raise PolicyError unless this kind of work on this base may begin now."""
+    """Raise PolicyError unless this kind of work with this base model may begin now."""
     if not getattr(policy, kind):
         raise refused(f"no {kind}", f"a request to {kind}")
     if kind == "evaluate" and not policy.evaluation_leaves:
@@ -110,7 +110,7 @@ def allow(policy: Policy, kind: Literal["train", "evaluate"], base: str, now: da
 
 
 def allow_round(policy: Policy, settings: WorkSettings, round_number: int, num_bytes: int, sent: Sent) -> None:
-    """Raise PolicyError if a round asks for more than the policy has.
+    """Raise PolicyError if a round asks for more than the policy allows.
 
     Args:
         num_bytes: of the arrays in the reply.
@@ -133,14 +133,14 @@ def allow_round(policy: Policy, settings: WorkSettings, round_number: int, num_b
 
 
 def within(policy: Policy, settings: Train) -> Train:
-    """`settings` as the coordinator asks for them when it knows the policy's limits."""
+    """`settings` with the rank and tokens that the coordinator asks for once it knows the policy."""
     rank = min(settings.rank, policy.max_rank or settings.rank)
     tokens = min(settings.tokens_per_round, policy.max_tokens_per_round or settings.tokens_per_round)
     return settings.model_copy(update={"rank": rank, "tokens_per_round": tokens})
 
 
 def refused(expected: str, got: str) -> PolicyError:
-    """The line for what a policy forbids."""
+    """The error for what the policy forbids."""
     fix = "The domain's administrator decides; ask for less, or leave this domain out."
     return PolicyError("refused by the domain's policy", expected=expected, got=got, fix=fix)
 
@@ -151,7 +151,7 @@ def _within(now: time, hours: str) -> bool:
 
 
 def _span(hours: str) -> tuple[time, time]:
-    """First and last moment of "22:00-06:00".
+    """Start and end of a span such as "22:00-06:00".
 
     Raises:
         ValueError: not of that form.

@@ -1,12 +1,10 @@
-"""Receipts: what leaves a domain, written down before it leaves.
+"""Receipts: everything that leaves a domain, written down before it is sent.
 
-One line of `receipts.jsonl` a message: the sha256 of its content, for each array its name, shape, dtype, bytes and
-l2 norm, and every number and text that goes with them, so that an administrator can say what was handed over
-without keeping a copy of it.
+Each message has one line in `receipts.jsonl`: the sha256 of its content; name, shape, dtype, bytes and l2 norm of every
+array; and every number and text. An administrator can prove what was sent without keeping a copy of it.
 
-What is the same in every round, names, shapes, dtypes, bytes and texts, is a line of its own, a layout, written once
-before the first receipt that names it: a message of 420 arrays takes 3.3 kB in place of 87. `read_receipts` puts both
-together.
+Names, shapes, dtypes, bytes and texts are the same in every round. They form a layout, a line that is written once, before
+the first receipt that refers to it. So a message of 420 arrays takes 3.3 kB instead of 87 kB. `read_receipts` joins them.
 """
 
 from __future__ import annotations
@@ -26,27 +24,30 @@ from cogen.runs import append_line, read_lines
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT, FILE_FORMAT = 2, 3  # of a receipt in full, and of its line in the file; 1 and 2 had a sha256 of each array
+FORMAT, FILE_FORMAT = (
+    2,
+    3,
+)  # of a whole receipt, and of its line in the file; formats 1 and 2 had a sha256 of each array
 LAYOUT_KEYS, OWN_KEYS = ("name", "shape", "dtype", "num_bytes"), ("sha256", "l2_norm")
 NORM_DIGITS = 4
 
 
 @dataclass(frozen=True)
 class SentMessage:
-    """A reply as it is handed to Flower: arrays and values by record, or the one line of a refusal."""
+    """A reply as it is sent: arrays and values by section, or the line of a refusal."""
 
     arrays: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     error: str = ""
     content: Sequence[bytes] = ()
-    """All bytes of it, arrays and values, in pieces; a refusal has none."""
+    """All of its bytes, in pieces; a refusal has none."""
 
 
 def record(path: Path, run: str, round_number: int, kind: str, reply: SentMessage) -> dict[str, Any]:
-    """Append the receipt of `reply`, on the disk before this returns; gives it back in full.
+    """Append the receipt of `reply` and wait until it is on the disk; returns the whole receipt.
 
     Raises:
-        RunError: the disk is full or the file cannot be written; then nothing may leave.
+        RunError: the disk is full or the file cannot be written. Then nothing may be sent.
     """
     receipt = {"format": FORMAT, "time": datetime.now(UTC).isoformat(), **describe(run, round_number, kind, reply)}
     arrays, (texts, numbers) = receipt["arrays"], _apart(receipt["values"])
@@ -63,19 +64,19 @@ def record(path: Path, run: str, round_number: int, kind: str, reply: SentMessag
 
 
 def _apart(values: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Texts, and all else; a part without a text is not in the first."""
+    """Texts, and other values, by section; a section without a text is missing from the first."""
     texts = {part: {k: v for k, v in named.items() if isinstance(v, str)} for part, named in values.items()}
     others = {part: {k: v for k, v in named.items() if not isinstance(v, str)} for part, named in values.items()}
     return {part: named for part, named in texts.items() if named}, others
 
 
 def _has_layout(path: Path, layout: str) -> bool:
-    """Whether its line is there, whole: it alone ends with the layout's name."""
+    """Whether the layout's line is there, whole: only that line ends with the layout's name."""
     return path.is_file() and f'}},"layout":"{layout}"}}\n'.encode() in path.read_bytes()
 
 
 def read_receipts(path: Path) -> list[dict[str, Any]]:
-    """All receipts of a file in full, of any format; torn lines are passed over, a missing file has none."""
+    """All receipts of a file, whole, of any format; torn lines are skipped, a missing file has none."""
     layouts: dict[str, dict[str, Any]] = {}
     found = []
     for line in read_lines(path):
@@ -87,12 +88,12 @@ def read_receipts(path: Path) -> list[dict[str, Any]]:
 
 
 def is_layout(line: Mapping[str, Any]) -> bool:
-    """Whether a line of the file is no receipt, but what receipts refer to."""
+    """Whether a line of the file is a layout and not a receipt."""
     return "layout" in line and "kind" not in line
 
 
 def _in_full(line: dict[str, Any], layouts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A receipt as `record` gave it back; one of format 1 is in full, and one of 2 keeps the sha256 of each array."""
+    """The receipt as `record` returned it. Format 1 is whole already; format 2 keeps the sha256 of each array."""
     if line.get("format") not in (2, FILE_FORMAT):
         return line
     shared = layouts.get(line.get("layout", ""), {"arrays": [["(its layout is gone)", [], "", 0]] * line["arrays"]})
@@ -108,7 +109,7 @@ def _in_full(line: dict[str, Any], layouts: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def describe(run: str, round_number: int, kind: str, reply: SentMessage) -> dict[str, Any]:
-    """What a receipt says of `reply`; `num_bytes` counts the arrays, `sha256` is of all of its content."""
+    """The receipt of `reply`: `num_bytes` counts the arrays, `sha256` is that of the whole content."""
     whole = hashlib.sha256()
     for piece in reply.content:
         whole.update(piece)
@@ -133,8 +134,8 @@ def _of(name: str, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def sent_in_run(path: Path, run: str) -> Sent:
-    """What `run` has had so far, by the receipts."""
-    lines = [line for line in read_lines(path) if line.get("run") == run]  # no layout has a run
+    """What was sent in `run` so far, by the receipts."""
+    lines = [line for line in read_lines(path) if line.get("run") == run]  # layouts have no run
     rounds = frozenset(int(li["round"]) for li in lines if li["kind"] == "train" and "error" not in li)
     return Sent(rounds, sum(int(line["num_bytes"]) for line in lines))
 

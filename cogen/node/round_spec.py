@@ -1,4 +1,4 @@
-"""What the rounds of a federation ask of a domain's machine: `[round]` of its invite, so that it can be tried before."""
+"""What a round asks of a domain's machine: `[round]` of the invite, so that it can be tried before joining."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TRAIN_KEYS = (
 
 
 class RoundSpec(Table):
-    """Keys of `[train]`, `[federation]` and `[base]` that time and memory depend on, under their own names.
+    """The settings of `[train]`, `[federation]` and `[base]` that time and memory depend on.
 
-    It is what the config said when the domain was invited; a run may ask for something else, within the policy.
+    These are the values when the domain was invited; a run may ask for others, within the policy.
     """
 
     rank: Count
@@ -38,7 +38,7 @@ class RoundSpec(Table):
 
     @property
     def train(self) -> Train:
-        """As settings of a training."""
+        """The same as `[train]` settings."""
         of_train = {key: getattr(self, key) for key in TRAIN_KEYS}
         return Train(rank=self.rank, tokens_per_round=self.tokens_per_round, **of_train)
 
@@ -55,6 +55,6 @@ def round_spec(config: RunConfig, domain: Domain) -> RoundSpec:
 
 
 def default_round_spec() -> RoundSpec:
-    """Of a config that sets nothing: for an invite that was made before there was a `[round]`."""
+    """The default values, for an invite without a `[round]` table."""
     defaults = RunConfig(domains=(Domain(name="any"),))
     return round_spec(defaults, defaults.domains[0])

@@ -1,4 +1,4 @@
-"""What a member's programs are doing, from the files that they write: for `cogen join` to show."""
+"""What a member's programs do, from the files that they write; `cogen join` shows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cogen.node.home import NodeHome
 from cogen.node.receipt import is_layout
 from cogen.runs import Tail
 
-# As Flower's SuperNode logs it.
+# Lines that Flower's SuperNode logs.
 CONNECTED, AGAIN, LOST = b"SuperNode ID:", b"Connection successful after", b"Connection attempt failed"
 
 
