@@ -9,7 +9,9 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 
 from cogen.config import RunConfig, load_config
-from cogen.errors import ReplyError
+from cogen.errors import MessageError, ReplyError
+from cogen.protocol.messages import HelloReply, unpack
+from cogen.protocol.wire import Frame
 from server.client_registry import client_of
 from server.sampling import choose, draw, sample_size
 from server.transport import reason_of
@@ -43,6 +45,11 @@ def test_a_sample_is_its_share_and_never_too_few(tmp_path: Path) -> None:
     ]
 
 
+def hello(limits: dict[str, Any]) -> HelloReply:
+    """As it comes from a node."""
+    return unpack(Frame({"kind": "hello_reply", "domain": "d0", **limits}), HelloReply)
+
+
 def test_who_is_not_there_is_replaced_in_order() -> None:
     """Red: the replacement is asked although everybody of the sample is there. Red: nobody replaces."""
     assert choose(NAMES, 3, NAMES) == (["d0", "d1", "d2"], [])
@@ -63,7 +70,7 @@ def test_who_is_not_there_is_replaced_in_order() -> None:
 def test_limits_hold_in_whole_blocks(tmp_path: Path, about: dict[str, Any], rank: int, tokens: int) -> None:
     """1,000 tokens are trained as 1,024: a limit of 1,023 leaves 960. Red: 0 is a limit."""
     settings = config(tmp_path)
-    client = client_of(settings, settings.domains[0], 5, about)
+    client = client_of(settings, settings.domains[0], 5, hello(about))
     assert (client.rank, client.tokens_per_round, client.node, client.evaluates) == (rank, tokens, 5, True)
     assert (client.asked.rank, client.asked.tokens_per_round) == (rank, tokens)
 
@@ -71,16 +78,16 @@ def test_limits_hold_in_whole_blocks(tmp_path: Path, about: dict[str, Any], rank
 @pytest.mark.parametrize(
     ("about", "line"),
     [
-        ({"max_rank": -1}, "limits of 0 or more, got -1"),
-        ({"max_rank": True}, "limits of 0 or more, got True"),
+        ({"max_rank": -1}, "max_rank: Input should be greater than or equal to 0, got -1"),
+        ({"max_rank": True}, "max_rank: Input should be a valid integer, got True"),
         ({"max_tokens_per_round": "many"}, "got 'many'"),
         ({"max_tokens_per_round": 63}, "at least one block, 64 tokens, got 63 tokens"),
     ],
 )
 def test_limits_that_are_none_are_refused(tmp_path: Path, about: dict[str, Any], line: str) -> None:
     settings = config(tmp_path)
-    with pytest.raises(ReplyError, match=line):
-        client_of(settings, settings.domains[1], 5, about)
+    with pytest.raises((ReplyError, MessageError), match=line):
+        client_of(settings, settings.domains[1], 5, hello(about))
 
 
 def test_flowers_codes_become_words() -> None:
