@@ -106,7 +106,7 @@ def test_each_domain_trains_what_its_own_policy_allows(deploy: Deploy, config_fi
     cells = json.loads(run.evaluation.read_text())["cells"]
     assert {c["domain"] for c in cells} == {"grid", "materials"}
     (kept,) = events(run, "client_dropped")
-    assert kept["domain"] == "clinical" and "its policy keeps held-out numbers" in kept["reason"]
+    assert kept["domain"] == "clinical" and "its policy keeps held-out scores" in kept["reason"]
     shutil.rmtree(run.path / "nodes")  # in a deployment it is elsewhere
     page = render(read_run(run.path))
     assert "materials" in page and "combined" in page
@@ -197,7 +197,7 @@ def test_doubled_and_replayed_answers_change_nothing(deploy: Deploy) -> None:
     whole, _ = deploy(name="whole")
     assert weights_of(run) == weights_of(whole)
     refused = events(run, "reply_rejected")
-    assert refused and all("node 101 to no open message" in e["reason"] for e in refused)
+    assert refused and all("node 101 to no open request" in e["reason"] for e in refused)
     assert not events(whole, "reply_rejected")
 
 
@@ -264,7 +264,7 @@ def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
 
     Red: its error is taken for its answer. Red: a round that has enough waits for it.
     """
-    monkeypatch.setattr("server.lost_nodes.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("server.collection.LOOK_SECONDS", 0.05)
     grids: list[DeployedGrid] = []
 
     def give_up(message: Message, reply: Message) -> Message:
