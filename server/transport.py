@@ -1,18 +1,12 @@
-"""Messages to nodes, and their answers until a time is over. What answers nothing that was asked is refused.
-
-A reply is there before what it holds, which its node sends next. Flower's grid then sleeps a second before it looks
-again, two after that; `look_soon` lets it look again soon.
-"""
+"""Messages to nodes, and their answers until a time is over. What answers nothing that was asked is refused."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -24,9 +18,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 0.5
 KEEP_SECONDS = 60.0  # that Flower keeps a message beyond the time in which it is waited for
-PULL = "pull_objects"
-# By the names of Flower's arguments; its own bound of time, two hours, holds in place of one of attempts.
-SOON: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 0.25, "max_tries_per_object": None}
 REASON_CHARACTERS = 300
 GONE = 5
 PLAIN = {
@@ -113,15 +104,6 @@ class Transport:
         else:
             return False
         return True
-
-
-def look_soon() -> None:
-    """Let Flower's grid look sooner for what a node still sends; a version of it without that place is left as it is."""
-    from flwr.superlink.grid import http_grid
-
-    pull = getattr(http_grid, PULL, None)
-    if inspect.isfunction(pull) and set(SOON) <= set(inspect.signature(pull).parameters):
-        setattr(http_grid, PULL, partial(pull, **SOON))
 
 
 def sealed(frame: Frame) -> RecordDict:

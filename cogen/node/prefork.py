@@ -10,14 +10,14 @@ forking is not safe at all (`can_fork`), every trainer is a process of its own.
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 from cogen.errors import log_error
-from cogen.node.channel import is_same_user, listen_at
+from cogen.node.channel import listen_at
+from cogen.node.fork_server import serve_forks
 from cogen.node.resident import end_with, serve
 from cogen.train.memory import tune_allocator
 
@@ -41,15 +41,9 @@ def main() -> None:
     """Listen, get warm, fork for each that connects."""
     path, num_threads, *base = sys.argv[1:]
     tune_allocator()
-    with listen_at(Path(path)) as listener:  # whoever comes early waits
+    with listen_at(Path(path)) as listener:  # a client that connects early waits
         _get_warm(*base)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a fork has ended
-        while True:
-            connection, _ = listener.accept()
-            with connection:
-                if is_same_user(connection) and not os.fork():
-                    listener.close()
-                    _serve(connection, int(num_threads))
+        serve_forks(listener, partial(_serve, int(num_threads)))
 
 
 def _get_warm(*base: str) -> None:
@@ -64,21 +58,13 @@ def _get_warm(*base: str) -> None:
         log_error()
 
 
-def _serve(connection: socket.socket, num_threads: int) -> None:
-    """The fork's whole life."""
+def _serve(num_threads: int, connection: socket.socket) -> None:
+    """Answer one client, in a fork."""
     import torch
 
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    code = 1
-    try:
-        torch.set_num_threads(num_threads)
-        end_with(connection)
-        serve(connection)
-        code = 0
-    except BaseException:  # noqa: BLE001 - nothing of the parent's may run here
-        log_error()
-    finally:
-        os._exit(code)
+    torch.set_num_threads(num_threads)
+    end_with(connection)
+    serve(connection)
 
 
 if __name__ == "__main__":
