@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cogen.flower.patches import require
-
 if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -111,8 +109,6 @@ async def whole_body(receive: Receive, max_bytes: int, seconds: float) -> bytes:
 def timed_protocol(header_seconds: float) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1, with a limit that it lacks: a connection that does not finish its headers is closed."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    require("gateway_header_seconds")
 
     class TimedProtocol(H11Protocol):
         late: asyncio.TimerHandle | None = None

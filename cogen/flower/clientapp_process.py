@@ -18,14 +18,14 @@ from cogen.node.fork_server import serve_forks
 
 CLIENT_APP = "clients.client_app"
 PROGRAM = "flwr-clientapp"
-PATCHES = ("clientapp_guard_install", "clientapp_pull_soon")
+NEEDED = ("clientapp_guard_install", "clientapp_pull_soon")
 
 
 def run() -> None:
     """Flower's own program for one message, whose arguments are in sys.argv."""
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
-    apply_or_exit(*PATCHES)
+    apply_or_exit(*NEEDED)
     flwr_clientapp()
 
 
@@ -34,7 +34,7 @@ def serve(path: Path) -> None:
     import flwr.supernode.cli.flwr_clientapp  # noqa: F401  - saves 1.5 s for each message
 
     importlib.import_module(CLIENT_APP)
-    apply_or_exit(*PATCHES)
+    apply_or_exit(*NEEDED)
     serve_forks(listen_at(path), partial(answer_call, PROGRAM, run))
 
 

@@ -23,7 +23,7 @@ from cogen.flower.stubs import PROGRAM, answer_call
 from cogen.flower.superlink import flower_environment, free_port, superlink
 from cogen.flower.supervisor import _runs_server_app
 from cogen.node.channel import listen_at
-from cogen.node.fork_server import fork_for_next
+from cogen.node.fork_server import exit_code_of, fork_for_next
 from tests.gate import wait_until
 
 pytestmark = pytest.mark.skipif(not can_prefork(), reason="forks are for Linux")
@@ -68,6 +68,23 @@ def test_a_call_that_fails_is_a_failure(tmp_path: Path, calls: socket.socket) ->
     done = subprocess.run([program], check=False, timeout=60)
     thread.join()
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [(SystemExit(), 0, ""), (SystemExit(4), 4, ""), (SystemExit("one line"), 1, "one line\n"), (OSError(), 1, None)],
+)
+def test_a_fork_ends_as_python_would(
+    error: BaseException, code: int, line: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red: the line with which a program ends is lost, since the fork leaves by os._exit."""
+
+    def program() -> None:
+        raise error
+
+    assert exit_code_of(program) == code
+    written = capsys.readouterr().err
+    assert written == line if line is not None else "OSError" in written
 
 
 def test_where_nobody_listens_it_is_the_plain_program(tmp_path: Path) -> None:
@@ -120,7 +137,7 @@ def test_with_another_flower_the_plain_superlink_takes_its_place(tmp_path: Path)
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("a slower start: ")
 
 
-def test_the_guard_knows_a_simulation_that_is_a_fork(tmp_path: Path) -> None:
+def test_the_supervisor_knows_a_simulation_that_is_a_fork(tmp_path: Path) -> None:
     """Red: by its command line, which is that of SuperLink and of all the others."""
     ready = tmp_path / "ready"
     forks = {}
@@ -175,11 +192,11 @@ class Kind:
 
 def test_actors_that_are_made_are_handed_out_before_new_ones() -> None:
     kind = Kind()
-    early = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
-    pool = [early.options(num_cpus=1.0, num_gpus=0.0).remote() for _ in range(3)]
+    actors = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
+    pool = [actors.options(num_cpus=1.0, num_gpus=0.0).remote() for _ in range(3)]
     assert pool == ["second", "first", "new"]
     assert kind.made == [({"num_cpus": 1}, ())]
-    assert early.options(num_cpus=1).remote("an argument") == "new"
+    assert actors.options(num_cpus=1).remote("an argument") == "new"
     assert kind.made[-1] == ({"num_cpus": 1}, ("an argument",))
 
 
@@ -190,7 +207,7 @@ def test_actors_of_other_resources_are_made_in_their_place(monkeypatch: pytest.M
     killed: list[str] = []
     monkeypatch.setattr(ray, "kill", killed.append)
     kind = Kind()
-    early = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
-    assert early.options(num_cpus=2).remote() == "new"
+    actors = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
+    assert actors.options(num_cpus=2).remote() == "new"
     assert kind.made == [({"num_cpus": 2}, ())]
     assert sorted(killed) == ["first", "second"]

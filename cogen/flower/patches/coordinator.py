@@ -87,7 +87,7 @@ COORDINATOR_PATCHES = (
     ),
     Patch(
         "gateway_header_seconds",
-        changes="Nothing here. `cogen.deploy.limits.timed_protocol` extends this class by a time limit for headers.",
+        changes="Nothing here. `timed_protocol` in `cogen.deploy.limits` adds a time limit for headers to this class.",
         reason="uvicorn has no such limit, so that silent connections would use up the gateway's.",
         versions=">=0.49,<1",
         places=(f"{HTTP}:H11Protocol", f"{HTTP}:RequestResponseCycle"),
