@@ -31,6 +31,7 @@ class SuperLink:
     supervisor: subprocess.Popen[bytes]
 
     def alive(self) -> bool:
+        """Whether it runs."""
         return self.supervisor.poll() is None
 
 
@@ -73,9 +74,9 @@ def superlink(
     connect(home, port)
     program = [*launcher, str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
-    known = {**flower_environment(home), **environment}
-    known["PATH"] = f"{stubs_of(home)}{os.pathsep}{known['PATH']}"  # no such folder without a prefork
-    supervisor = start_supervised(program, logs / "superlink.log", known, inherit)
+    variables = {**flower_environment(home), **environment}
+    variables["PATH"] = f"{stubs_of(home)}{os.pathsep}{variables['PATH']}"  # no such folder without a prefork
+    supervisor = start_supervised(program, logs / "superlink.log", variables, inherit)
     link = SuperLink(port, supervisor)
     try:
         wait_ready(port, logs, link.alive)
