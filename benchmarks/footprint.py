@@ -19,7 +19,7 @@ KINDS = {  # words of a command line to what it is called in the result
     "cogen.node.service": "trainer",
     "cogen.flower.clientapp_process": "launcher",
 }
-GUARD = "cogen.flower.supervisor"
+SUPERVISOR = "cogen.flower.supervisor"
 LEDGERS = ("receipts.jsonl", "work.jsonl", "train.jsonl", "rounds.jsonl", "events.jsonl", "gateway.log")
 EARLY, NUM_LATE = range(6, 16), 10
 
@@ -69,7 +69,11 @@ def by_kind(measure: Callable[[psutil.Process], float]) -> dict[str, float]:
     for process in psutil.Process().children(recursive=True):
         try:
             line = " ".join(process.cmdline())
-            kind = "others" if GUARD in line else next((name for word, name in KINDS.items() if word in line), "others")
+            kind = (
+                "others"
+                if SUPERVISOR in line
+                else next((name for word, name in KINDS.items() if word in line), "others")
+            )
             value = measure(process)
         except psutil.Error:
             continue

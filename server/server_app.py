@@ -12,10 +12,10 @@ from flwr.serverapp import Grid, ServerApp
 from cogen.config import load_config
 from cogen.deploy.members import read_members
 from cogen.errors import CogenError
+from cogen.flower.patches import apply
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_config, shipped_root
 from server.rounds import Coordinator
-from server.transport import look_soon
 
 FEDERATION = "COGEN_FEDERATION"  # the coordinator's folder, in the environment of a deployment
 
@@ -28,8 +28,8 @@ def main(grid: Grid, context: Context) -> None:
     folder = deployment(str(context.run_config.get("run", "")))
     run = _open(context, folder)
     began = time.monotonic()
-    look_soon()
     try:
+        apply("grid_pull_soon")
         Coordinator(grid, run, None if folder is None else lambda: _members(folder)).run_all()
     except Exception as error:
         reason = str(error) if isinstance(error, CogenError) else f"{type(error).__name__}: {error}"

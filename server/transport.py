@@ -1,18 +1,16 @@
 """Requests to nodes, and their replies until a deadline. A reply that answers no open request is rejected.
 
 A reply is announced before its content has arrived. Flower's grid then sleeps one second before it looks again, then two;
-`look_soon` shortens that.
+`cogen.flower.patches` shortens that.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 0.5
 KEEP_SECONDS = 60.0  # for which Flower keeps a message after its deadline
-PULL = "pull_objects"
-# Flower's argument names; its own time limit of two hours replaces the limit of attempts.
-SOON: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 0.25, "max_tries_per_object": None}
 REASON_CHARACTERS = 300
 GONE = 5
 PLAIN = {
@@ -116,15 +111,6 @@ class Transport:
         else:
             return False
         return True
-
-
-def look_soon() -> None:
-    """Let Flower's grid look sooner for what a node still sends; a version of it without that place is left as it is."""
-    from flwr.superlink.grid import http_grid
-
-    pull = getattr(http_grid, PULL, None)
-    if inspect.isfunction(pull) and set(SOON) <= set(inspect.signature(pull).parameters):
-        setattr(http_grid, PULL, partial(pull, **SOON))
 
 
 def read_answer(message: Message) -> Answer:

@@ -23,6 +23,7 @@ from cogen.deploy.gateway import Gateway
 from cogen.deploy.invites import InviteFingerprint
 from cogen.deploy.limits import Limits, timed_protocol
 from cogen.flower.bundle import installed_app_sha256
+from cogen.flower.patches import apply_or_exit
 from cogen.flower.superlink_client import SuperLinkClient
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def _pack(source: str, packed: str) -> None:
 
 def main() -> int:
     """Serve until SIGTERM."""
+    apply_or_exit("gateway_header_seconds")
     place, bind, port = sys.argv[1:]
     folder = FederationFolder(place)
     handler = packed_log(folder.logs / "gateway.log")

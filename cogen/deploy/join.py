@@ -166,7 +166,7 @@ def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, thr
                 refusals = 0 if event["event"] == "connected" else refusals
                 on_event(event)
             for program in programs:
-                program.keep()
+                program.check()
             if node.num_deaths > seen:
                 seen, refusals = node.num_deaths, refusals + was_refused(member, home, say)
             if refusals >= MAX_REFUSALS:

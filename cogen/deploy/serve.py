@@ -20,7 +20,7 @@ from cogen.deploy.members import read_members
 from cogen.errors import ConfigError, FederationError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.memory import MALLOC_ENVIRONMENT
-from cogen.flower.programs import Kept, order_end, stop_supervised
+from cogen.flower.programs import RestartedProgram, stop_all
 from cogen.flower.superlink import connect, flower_environment, free_port, wait_ready
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.shipped_files import shipped_config
@@ -72,7 +72,7 @@ def serve(config: str, folder: FederationFolder, door: Door, say: Say, stop: thr
                 say(line)
             while not stop.wait(LOOK_SECONDS):
                 for program in programs:
-                    program.keep()
+                    program.check()
             say("stopping")
 
 
@@ -153,7 +153,7 @@ def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> N
 
 
 @contextmanager
-def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[Kept]]:
+def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[RestartedProgram]]:
     """SuperLink and gateway, up; ended together at the end of the block."""
     environment = {**flower_environment(folder.flwr_home), **MALLOC_ENVIRONMENT, "COGEN_FEDERATION": str(folder.path)}
     # -P: a package `server` in the folder that the command is started in is another
@@ -162,8 +162,8 @@ def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: S
     flower += ["--ssl-keyfile", str(folder.link / "server.key"), "--enable-supernode-auth"]
     flower += ["--database", str(folder.database)]
     gateway = [sys.executable, "-m", "cogen.deploy.gateway_process", str(folder.path), listen, str(below)]
-    link = Kept("SuperLink", flower, folder.logs / "superlink.log", environment, handle, say)
-    door = Kept("the gateway", gateway, folder.logs / "gateway.out.log", environment, handle, say)
+    link = RestartedProgram("SuperLink", flower, folder.logs / "superlink.log", environment, handle, say)
+    door = RestartedProgram("the gateway", gateway, folder.logs / "gateway.out.log", environment, handle, say)
     programs = [door, link]
     before = os.umask(0o077)  # the database and the logs too
     try:
@@ -175,11 +175,7 @@ def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: S
     finally:
         os.umask(before)
         folder.serving.unlink(missing_ok=True)
-        guards = [p.guard for p in programs if p.guard is not None]
-        for guard in guards:
-            order_end(guard)
-        for guard in guards:
-            stop_supervised(guard)
+        stop_all(programs)
 
 
 def _forget_strangers(folder: FederationFolder) -> None:
@@ -192,7 +188,7 @@ def _forget_strangers(folder: FederationFolder) -> None:
                 superlink_client.unregister(node_id)
 
 
-def _wait_gateway(door: Kept, listen: tuple[str, int]) -> None:
+def _wait_gateway(door: RestartedProgram, listen: tuple[str, int]) -> None:
     import socket
 
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen[0], listen[0])

@@ -1,11 +1,11 @@
-"""What keeps programs that pass messages on from growing with what they have passed.
+"""Keeps the programs that pass messages on from growing with every message.
 
-By itself glibc keeps an arena for each of a dozen threads, each with what it once took for a message. The setting is not
-for a trainer, which has its own (`cogen.train.memory`). A fixed MALLOC_MMAP_THRESHOLD_ as well gives every message back at
-once, and made a round of 5 MB messages a third longer.
+By itself glibc keeps an arena for each of a dozen threads, and each arena keeps the memory of its largest message.
+MALLOC_ARENA_MAX limits them. It is not set for a trainer, which has its own rule (`cogen.train.memory`). A fixed
+MALLOC_MMAP_THRESHOLD_ would return the memory of every message at once, but made a round of 5 MB messages 30 % longer.
 
-What a request has left in a cycle, a message of 5 MB with it, goes when Python collects its oldest generation. By itself
-it does so after tens of thousands of objects, which are hundreds of requests.
+A request leaves a reference cycle, which holds its message of 5 MB until Python collects its oldest generation. By
+itself Python does so after tens of thousands of objects, that is after hundreds of requests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COLLECT_SECONDS = 4.0
 
 
 def collect_often(seconds: float = COLLECT_SECONDS) -> None:
-    """Freeze all that is there, and collect what comes then every few seconds, which takes some milliseconds."""
+    """Freeze all present objects, and collect newer ones every few seconds, which takes some milliseconds."""
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,4 @@
-"""The programs that make a member: the resident trainer, the app's launcher, Flower's SuperNode."""
+"""The programs of a member: the resident trainer, the preforked ClientApp, Flower's SuperNode."""
 
 from __future__ import annotations
 
@@ -6,36 +6,54 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-from cogen.flower.launcher import write_launcher
+from cogen.flower.bundle import HOME_VARIABLE
 from cogen.flower.memory import MALLOC_ENVIRONMENT
-from cogen.flower.programs import Kept, order_end, stop_supervised
+from cogen.flower.patches.domain import APP_VARIABLE, TASK_PROGRAMS
+from cogen.flower.programs import RestartedProgram, stop_all
+from cogen.flower.stubs import write_script, write_stub
 from cogen.flower.superlink import flower_environment, free_port
 from cogen.node.home import Membership, NodeHome, write_private
+
+REFUSAL = "echo 'refused: a domain runs the ClientApp of its own installation, and nothing else' >&2\nexit 1"
+
+
+def write_task_programs(home: NodeHome) -> Path:
+    """Write what a SuperNode finds first in PATH for a task; returns the folder.
+
+    The coordinator chooses the kind of a task, and each kind is a program of Flower's that unpacks and runs what it is
+    sent. A domain needs `flwr-clientapp`, here a stub; the others are replaced by a program that refuses.
+    """
+    client, *others = TASK_PROGRAMS
+    slow = [sys.executable, "-P", "-m", "cogen.flower.clientapp_process"]
+    write_stub(home.programs / client, home.launcher_socket, slow, with_output=False)
+    for name in others:
+        write_script(home.programs / name, REFUSAL)
+    return home.programs
 
 
 def programs_of(
     home: NodeHome, member: Membership, handle: int, say: Callable[[str], None], threads: int | None = None
-) -> list[Kept]:
+) -> list[RestartedProgram]:
     """The three programs, the SuperNode last.
 
     Args:
         handle: descriptor of the folder's lock, held by each for as long as it lives.
-        say: told when one ends and is started again.
-        threads: that training may use; None leaves it to torch.
+        say: called with a line when one ends and when it is restarted.
+        threads: that training may use; None leaves the number to torch.
     """
     import tomli_w
 
     settings = home.path / "node.toml"
     write_private(settings, tomli_w.dumps({"socket": str(home.socket), "domain": member.domain}).encode())
     flower = flower_environment(home.flower)
-    first = write_launcher(home)
     environment = {
         **flower,
         **MALLOC_ENVIRONMENT,
-        "PATH": f"{first}{os.pathsep}{flower['PATH']}",
-        "COGEN_APP_SHA256": member.app_sha256,
-        "COGEN_NODE_HOME": str(home.path),
+        "PATH": f"{write_task_programs(home)}{os.pathsep}{flower['PATH']}",
+        APP_VARIABLE: member.app_sha256,
+        HOME_VARIABLE: str(home.path),
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     }
     counts = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -44,24 +62,20 @@ def programs_of(
     node += ["--root-certificates", str(home.ca), "--auth-supernode-private-key", str(home.key)]
     node += ["--node-config", str(settings), "--host", "127.0.0.1", "--port", str(free_port(None))]
     trainer = [python, "-m", "cogen.node.service", str(home.path)]
-    warm = [python, "-m", "cogen.flower.clientapp_process", "--serve", str(home.launcher_socket)]
+    app = [python, "-m", "cogen.flower.clientapp_process", "--serve", str(home.launcher_socket)]
     return [
-        Kept("the trainer", trainer, logs / "trainer.log", {**os.environ, **counts}, handle, say),
-        Kept("the app's launcher", warm, logs / "clientapp.log", environment, handle, say),
-        Kept("the node", node, logs / "supernode.log", environment, handle, say),
+        RestartedProgram("the trainer", trainer, logs / "trainer.log", {**os.environ, **counts}, handle, say),
+        RestartedProgram("the app's launcher", app, logs / "clientapp.log", environment, handle, say),
+        RestartedProgram("the node", node, logs / "supernode.log", environment, handle, say),
     ]
 
 
 @contextmanager
-def running(programs: Sequence[Kept]) -> Iterator[None]:
-    """Start the programs; end them all together, whatever happens in the block."""
+def running(programs: Sequence[RestartedProgram]) -> Iterator[None]:
+    """Start the programs; stop them all at the end of the block, whatever happens in it."""
     try:
         for program in programs:
             program.start()
         yield
     finally:
-        guards = [program.guard for program in programs if program.guard is not None]
-        for guard in guards:
-            order_end(guard)
-        for guard in guards:
-            stop_supervised(guard)
+        stop_all(programs)

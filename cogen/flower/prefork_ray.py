@@ -1,6 +1,6 @@
-"""What a simulation needs before it can ask its first client, done while nobody has asked for it yet: app, Ray, actors.
+"""What a simulation needs before it can ask its first client, done before there is a run: the app, Ray, its actors.
 
-Flower starts Ray once it has a run, and its actors once Ray is there; each imports the app when its first message comes.
+Flower starts Ray when it has a run, and actors when Ray is up. Each actor imports the app when its first message comes.
 """
 
 from __future__ import annotations
@@ -15,102 +15,91 @@ from dataclasses import dataclass
 from typing import Any
 
 from cogen.errors import log_error
+from cogen.flower.patches import find_or_log
 
 SERVER_APP, CLIENT_APP = "server.server_app", "clients.client_app"
-SHORT_SECONDS = 0.0001  # Ray's start is many short steps, each of which would wait for a turn beside the imports
-BACKEND, ACTOR = "flwr.server.superlink.fleet.vce.backend.raybackend", "ClientAppActor"
+SWITCH_SECONDS = 0.0001  # Ray starts in many short steps; at Python's 5 ms each would wait for the imports
 
 
 def get_ready(num_cpus: int, cpus_each: int) -> None:
-    """Ray and its actors, and while their processes start, the app.
+    """Start Ray and its actors, and import the app while their processes start.
 
     Args:
-        num_cpus: that Ray has in all.
-        cpus_each: that each actor has.
+        num_cpus: for Ray in all.
+        cpus_each: for each actor.
     """
-    backend, interval = _backend(), sys.getswitchinterval()
-    sys.setswitchinterval(SHORT_SECONDS)
+    found, interval = find_or_log("simulation_ray_actors"), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
     app = threading.Thread(target=_import_app)
     app.start()
-    if backend is not None:
-        _start_ray(backend, num_cpus, cpus_each)
+    if found is not None:
+        _start_ray(*found, num_cpus=num_cpus, cpus_each=cpus_each)
     app.join()
     sys.setswitchinterval(interval)
 
 
-def _backend() -> Any:
-    """Flower's backend; None where it has another form, and must do it all in its own time."""
-    try:
-        backend = importlib.import_module(BACKEND)
-        if hasattr(backend, ACTOR) and "is_initialized" in backend.RayBackend.init_ray.__code__.co_names:
-            return backend
-    except Exception:  # noqa: BLE001 - Flower imports it again where its errors are told
-        log_error()
-    return None
-
-
 def _import_app() -> None:
-    """The installed app, which is the one that Flower will be sent; what is wrong with it Flower will say."""
+    """Import the installed app, which is the one that Flower will be sent."""
     try:
         for name in (SERVER_APP, CLIENT_APP):
             importlib.import_module(name)
-    except Exception:  # noqa: BLE001 - it is imported again where its errors are told
+    except Exception:  # noqa: BLE001 - Flower imports it again, and reports the error
         for name in (SERVER_APP, CLIENT_APP):
             sys.modules.pop(name, None)
 
 
-def _start_ray(backend: Any, num_cpus: int, cpus_each: int) -> None:
-    """Start Ray as Flower's backend would, which leaves one alone that is there, and the actors that it will ask for."""
+def _start_ray(backend: Any, actor: Any, _: Any, actor_module: Any, *, num_cpus: int, cpus_each: int) -> None:
+    """Start Ray as Flower's backend would, and the actors that it will ask for; the backend keeps a Ray that is up."""
     try:
         import ray
 
         # Flower would send its sys.path as a runtime environment, for which Ray keeps its workers waiting.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         ray.init(num_cpus=num_cpus, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=True)
-        # By name, an actor's class comes with all of Flower's server; by value, with no more than the app needs.
+        # By name, an actor's class imports all of Flower's server; by value, only what the app needs.
         by_value: Any = ray.cloudpickle.register_pickle_by_value
-        by_value(importlib.import_module("flwr.simulation.ray_transport.ray_actor"))
-        wanted, actor = {"num_cpus": cpus_each}, getattr(backend, ACTOR)
-        made = [actor.options(**wanted).remote(import_client_app) for _ in range(num_cpus // cpus_each)]
-        setattr(backend, ACTOR, EarlyActors(actor, wanted, made))
-    except Exception:  # noqa: BLE001 - Flower starts what is missing in its own way, and tells what is wrong
+        by_value(actor_module)
+        resources = {"num_cpus": cpus_each}
+        ready = [actor.options(**resources).remote(import_client_app) for _ in range(num_cpus // cpus_each)]
+        backend.ClientAppActor = ReadyActors(actor, resources, ready)
+    except Exception:  # noqa: BLE001 - Flower starts Ray again in its own way, and reports the error
         log_error()
 
 
 def import_client_app() -> None:
-    """In an actor, before its first message."""
+    """Runs in an actor, before its first message."""
     importlib.import_module(CLIENT_APP)
 
 
 @dataclass(frozen=True)
-class EarlyActors:
-    """Stands for the class of Flower's actors: hands out those that are made, then makes more.
+class ReadyActors:
+    """Stands in for the class of Flower's actors: hands out those that are ready, then makes more.
 
     Args:
         kind: Flower's own class.
-        resources: of those that are made.
+        resources: of the actors that are ready.
     """
 
     kind: Any
     resources: Mapping[str, float]
-    made: list[Any]
+    ready: list[Any]
 
-    def options(self, **resources: Any) -> EarlyActors | Any:
-        """As of Flower's class; other resources need other actors, in place of these."""
+    def options(self, **resources: Any) -> ReadyActors | Any:
+        """As of Flower's class. For other resources, the actors that are ready are ended."""
         if {k: v for k, v in resources.items() if v} == self.resources:
             return self
-        self.give_up()
+        self.end_unused()
         return self.kind.options(**resources)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """An actor; with arguments of Flower's, one of its own making."""
-        if self.made and not args and not kwargs:
-            return self.made.pop()
+        """An actor that is ready; with arguments of Flower's, a new one."""
+        if self.ready and not args and not kwargs:
+            return self.ready.pop()
         return self.kind.options(**self.resources).remote(*args, **kwargs)
 
-    def give_up(self) -> None:
-        """End those that nobody has taken, or they would keep their cores."""
+    def end_unused(self) -> None:
+        """End the actors that nobody has taken; they would keep their cores."""
         import ray
 
-        while self.made:
-            ray.kill(self.made.pop())
+        while self.ready:
+            ray.kill(self.ready.pop())

@@ -1,4 +1,4 @@
-"""Programs under the guard: started, ended with whoever started them, and started again when they die."""
+"""Programs under a supervisor: started, ended with the process that started them, and restarted when they die."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LOG_BYTES = 5_000_000
-FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, WELL_SECONDS = 1.0, 60.0, 60.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, STABLE_SECONDS = 1.0, 60.0, 60.0
 
 
 def start_supervised(
     argv: Sequence[str], log: Path, environment: Mapping[str, str], inherit: int | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a program under the guard, its output appended to `log`; the guard ends when its stdin is closed.
+    """Start a program under a supervisor, its output appended to `log`; the supervisor stops when its stdin is closed.
 
     Args:
-        inherit: descriptor of a lock, held by the guard for as long as it lives.
+        inherit: descriptor of a lock, held by the supervisor for as long as it lives.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as file:
@@ -37,29 +37,29 @@ def start_supervised(
         )
 
 
-def order_end(guard: subprocess.Popen[bytes]) -> None:
-    """Closing the pipe is the order."""
-    if guard.stdin is not None:
-        guard.stdin.close()
+def request_stop(supervisor: subprocess.Popen[bytes]) -> None:
+    """Close the supervisor's stdin: it ends its program, then itself."""
+    if supervisor.stdin is not None:
+        supervisor.stdin.close()
 
 
-def stop_supervised(guard: subprocess.Popen[bytes]) -> None:
-    """Give the order and wait; a second Ctrl-C must not leave anything behind."""
-    order_end(guard)
+def stop_supervised(supervisor: subprocess.Popen[bytes]) -> None:
+    """Request the stop and wait for it; a second Ctrl-C does not leave anything behind."""
+    request_stop(supervisor)
     while True:
         try:
-            guard.wait(timeout=30.0)
+            supervisor.wait(timeout=30.0)
             return
         except subprocess.TimeoutExpired:
-            guard.kill()
+            supervisor.kill()
         except KeyboardInterrupt:
             continue
 
 
 def bound_log(log: Path) -> None:
-    """Move what a program has logged to `<log>.1` when it is more than LOG_BYTES; the program goes on writing to `log`.
+    """Move a log of more than LOG_BYTES to `<log>.1`; its program goes on writing to `log`.
 
-    Copied and emptied, since the program holds the file open; what it says between the two is lost.
+    The log is copied and emptied, since the program holds it open; lines written between the two steps are lost.
     """
     with suppress(OSError):  # a full disk: the log grows until there is room
         if log.stat().st_size > LOG_BYTES:
@@ -70,11 +70,11 @@ def bound_log(log: Path) -> None:
 
 
 @dataclass
-class Kept:
-    """A program that is started again when it dies, after a pause that doubles while it keeps dying.
+class RestartedProgram:
+    """A program that is restarted when it dies, after a pause that doubles while it keeps dying.
 
     Args:
-        say: told of every death and start.
+        say: called with a line for every death and every restart.
     """
 
     name: str
@@ -83,30 +83,31 @@ class Kept:
     environment: Mapping[str, str]
     inherit: int
     say: Callable[[str], None]
-    guard: subprocess.Popen[bytes] | None = None
+    supervisor: subprocess.Popen[bytes] | None = None
     num_deaths: int = 0
     pause_seconds: float = FIRST_PAUSE_SECONDS
     since: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
         """Start it."""
-        self.guard, self.since = start_supervised(self.argv, self.log, self.environment, self.inherit), time.monotonic()
+        self.supervisor = start_supervised(self.argv, self.log, self.environment, self.inherit)
+        self.since = time.monotonic()
 
     def alive(self) -> bool:
         """Whether it runs."""
-        return self.guard is not None and self.guard.poll() is None
+        return self.supervisor is not None and self.supervisor.poll() is None
 
-    def keep(self) -> None:
-        """Look after it; called every half a second or so."""
+    def check(self) -> None:
+        """Restart it if it has died, and bound its log; called every half second or so."""
         now = time.monotonic()
         bound_log(self.log)
         if self.alive():
-            if now - self.since > WELL_SECONDS:
+            if now - self.since > STABLE_SECONDS:
                 self.pause_seconds = FIRST_PAUSE_SECONDS
             return
-        if self.guard is not None:
-            stop_supervised(self.guard)
-            code, self.guard, self.since = self.guard.returncode, None, now
+        if self.supervisor is not None:
+            stop_supervised(self.supervisor)
+            code, self.supervisor, self.since = self.supervisor.returncode, None, now
             self.num_deaths += 1
             again = f"again in {self.pause_seconds:g} s"
             self.say(f"{self.name} ended (exit {code}); {again}; its log is {self.log}")
@@ -114,3 +115,12 @@ class Kept:
             self.pause_seconds = min(2.0 * self.pause_seconds, MAX_PAUSE_SECONDS)
             self.start()
             self.say(f"{self.name} started again")
+
+
+def stop_all(programs: Iterable[RestartedProgram]) -> None:
+    """Stop the programs, all at the same time, and wait for them."""
+    supervisors = [program.supervisor for program in programs if program.supervisor is not None]
+    for supervisor in supervisors:
+        request_stop(supervisor)
+    for supervisor in supervisors:
+        stop_supervised(supervisor)

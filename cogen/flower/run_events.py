@@ -1,4 +1,4 @@
-"""Following a run that Flower runs: new events as they come, and how it ended."""
+"""Follows a run in Flower: shows new events as they come, and raises an error when the run fails."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from cogen.evaluate.baselines import OnEvent
 from cogen.runs import RunFolder, Tail
 
 POLL_SECONDS = 0.5
-# Asking Flower costs a second of CPU, which the training would miss: often until the first event, seldom after.
+# A status request costs 1 s of CPU, which training would lose: often until the first event, seldom afterwards.
 FIRST_STATUS_SECONDS, STATUS_SECONDS = 10.0, 60.0
 
 
 class Watcher:
-    """New lines of `events.jsonl` and of the nodes' training logs, in order of arrival."""
+    """Reads new lines of `events.jsonl` and of the nodes' training logs."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self._tails: dict[Path, Tail] = {}
 
     def skip(self) -> None:
-        """Pass over what is there already."""
+        """Skip the lines that are there already."""
         for _ in self.new():
             pass
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """Events and steps since the last call; a step carries `event = "step"` and its domain."""
+        """Events and training steps since the last call; a step has `event = "step"` and its domain."""
         for path in sorted(self.run.path.glob("nodes/*/train.jsonl")):
             for line in self._new_in(path):
                 yield {**line, "event": "step", "domain": path.parent.name}
@@ -44,17 +44,17 @@ def follow_run(seen: Watcher, show: OnEvent, alive: Callable[[], bool], status: 
     """Show new events until the run is over.
 
     Args:
-        alive: whether what runs it is still there.
-        status: the run's state as Flower has it; asked now and then, for a server that ends without a word.
+        alive: whether the process that runs it is alive.
+        status: asks Flower for the run's state; called now and then, since a ServerApp may end without an event.
     Raises:
-        FederationError: the run failed; it can be resumed.
+        FederationError: the run failed, and can be resumed.
     """
-    asked, pause = time.monotonic(), FIRST_STATUS_SECONDS
+    last_status, pause = time.monotonic(), FIRST_STATUS_SECONDS
     while True:
-        gone = None if alive() else "Flower's SuperLink ended"
-        if gone is None and time.monotonic() - asked > pause:
-            asked, said = time.monotonic(), status()
-            gone = f"Flower ended it as {said!r}" if said.startswith("finished") else None
+        failure = None if alive() else "Flower's SuperLink ended"
+        if failure is None and time.monotonic() - last_status > pause:
+            last_status, state = time.monotonic(), status()
+            failure = f"Flower ended it as {state!r}" if state.startswith("finished") else None
         for event in seen.new():
             pause = STATUS_SECONDS
             show(event)
@@ -62,19 +62,19 @@ def follow_run(seen: Watcher, show: OnEvent, alive: Callable[[], bool], status: 
                 return
             if event["event"] == "run_failed":
                 raise run_failed(seen.run, str(event["reason"]))
-        if gone is not None:
-            raise run_failed(seen.run, gone)
+        if failure is not None:
+            raise run_failed(seen.run, failure)
         time.sleep(POLL_SECONDS)
 
 
 def open_run(
     run: RunFolder, source: Path, overrides: list[str], *, resume: bool, overwrite: bool, command: str
 ) -> RunConfig:
-    """The settings that a run is started or resumed with.
+    """The settings with which a run is started or resumed.
 
     Raises:
-        ConfigError: both ways at once, or settings that are wrong.
-        RunError: nothing to resume.
+        ConfigError: both `resume` and `overwrite`, or wrong settings.
+        RunError: there is nothing to resume.
     """
     if resume and overwrite:
         raise ConfigError(
@@ -87,10 +87,10 @@ def open_run(
 
 
 def begin_run(run: RunFolder, settings: RunConfig, *, resume: bool, overwrite: bool) -> Watcher:
-    """Make the run's folder, or see that it goes on as it began; the caller holds its lock.
+    """Make the run's folder, or check that a resumed run has its old settings; the caller holds the folder's lock.
 
     Raises:
-        RunError: another run is in the way, or a resumed one has other settings.
+        RunError: another run is in the folder, or the settings of the resumed run differ.
     """
     seen = Watcher(run)
     if not resume:
@@ -109,11 +109,11 @@ def begin_run(run: RunFolder, settings: RunConfig, *, resume: bool, overwrite: b
 
 
 def run_failed(run: RunFolder, reason: str) -> FederationError:
-    """The one line for a run that ended before its last round."""
+    """The error for a run that ended before its last round."""
     return FederationError(
         "the run failed",
         expected="every round to end",
         got=reason,
         where=str(run.path),
-        fix="See events.jsonl and logs/ there, mend the cause, and continue with --resume.",
+        fix="See events.jsonl and logs/ there, fix the cause, and continue with --resume.",
     )

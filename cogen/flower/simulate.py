@@ -1,16 +1,14 @@
-"""A local simulation of many clients in Flower: prepare, start, follow, end."""
+"""A local simulation of a federation in Flower: its input is checked, then each seed's rounds run and are scored."""
 
 from __future__ import annotations
 
-import os
+import json
+import platform
 import shutil
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
@@ -22,18 +20,14 @@ from cogen.evaluate.baselines import OnEvent, tell
 from cogen.evaluate.general import require_unseen
 from cogen.evaluate.run_scores import read_evaluation, score_seed, summarize_runs
 from cogen.files import write_file
-from cogen.flower.prefork_programs import prepared
-from cogen.flower.programs import start_supervised, stop_supervised
-from cogen.flower.run_events import Watcher, follow_run
-from cogen.flower.run_metadata import run_metadata_json
-from cogen.flower.superlink import free_port, superlink
-from cogen.flower.superlink_client import SuperLinkClient
-from cogen.node.prefork import can_fork, prefork_argv
-from cogen.node.resident import PREFORKED
-from cogen.report.track import Tracking
+from cogen.flower.simulated_rounds import simulate_rounds
+from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder
-from cogen.shipped_files import shipped_app, shipped_config
+from cogen.shipped_files import shipped_config
 from cogen.train.start import require_context, select_modules
+from cogen.versions import versions
+
+METADATA_FORMAT = 1
 
 
 def simulate(
@@ -48,18 +42,18 @@ def simulate(
 ) -> RunFolder:
     """Run a whole federation on this machine through Flower's own SuperLink and ServerApp.
 
-    With `evaluate.num_seeds` once for each seed, and with `evaluate.baselines` and `evaluate.general`, what it
-    is measured against is trained and scored after each.
+    It runs once for each of `evaluate.num_seeds`. With `evaluate.baselines` and `evaluate.general`, the baselines are
+    trained and scored after each seed.
 
     Args:
         config: a TOML file, or the name of a shipped one.
         out: the run folder; None is `runs/<name of the config>`.
-        resume: continue with the first thing that is missing, with the settings that the run began with;
-            baselines, seeds and general text may be asked for in addition.
-        follow: called with each new event of the run, and with each training step (`"event": "step"`).
+        resume: continue with the first part that is missing, with the settings of the first start; baselines, seeds
+            and general text may be added.
+        on_event: called with each new event of the run, and with each training step (`"event": "step"`).
     Returns: the run folder, with `merged/`, `evaluation.json`, and where something is scored, `seed_summary.json`.
     Raises:
-        CogenError: bad input, before anything is started; or a run that failed and can be resumed.
+        CogenError: bad input, before anything starts; or the run failed, and can be resumed.
 
     >>> run = simulate("configs/quickstart.toml")  # doctest: +SKIP
     >>> run.merged.is_dir()                        # doctest: +SKIP
@@ -83,15 +77,16 @@ def simulate(
             _continue(run, settings)
         else:
             run.create(settings.to_toml(), overwrite=overwrite)
-        write_file(run.run_metadata, run_metadata_json(cards).encode())
+        write_file(run.run_metadata, _metadata_json(cards).encode())
         _every_seed(run, settings, port, handle, on_event or (lambda event: None))
     return run
 
 
 def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: int, show: OnEvent) -> None:
-    """The run of each seed and what is measured beside it; after each, what is known so far is written down.
+    """Each seed's run and its scores; the summary of all seeds so far is written after each.
 
-    Where something is scored, the events of `run` say so before the first round: its rounds are not its end then.
+    Where something is scored, `seed_started` comes before the first round: whoever follows the events of `run` then
+    knows that the end of the rounds is not the end of the run.
     """
     has_summary = settings.evaluate.has_summary
     for number, seed in enumerate(settings.seeds, start=1):
@@ -101,26 +96,26 @@ def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: i
             tell(run, show, "seed_started", **about)
         one = run if number == 1 else _open_seed(run.seed(seed), once)
         if not _is_complete(one, once):
-            _federate(one, once, free_port(port), handle, show)
+            simulate_rounds(one, once, free_port(port), handle, show)
         if has_summary:
             _summarize(run, one, settings, number, show)
             tell(run, show, "seed_finished", **about, seconds=time.monotonic() - began)
 
 
 def _summarize(run: RunFolder, one: RunFolder, settings: RunConfig, number: int, show: OnEvent) -> None:
-    """What is measured beside the seed `number`, whose run is `one`, and all seeds so far together."""
+    """Score the run `one` of the seed `number`, and summarize all seeds so far."""
     seed = settings.seeds[number - 1]
     try:
         score_seed(one, settings.with_seed(seed), run.baselines(seed), show)
         write_file(run.seed_summary, summarize_runs(run, settings.seeds[:number]).to_json().encode())
     except CogenError as error:
-        # Not `run_failed`: the rounds are over, and a resumed run starts none of them again.
+        # Not `run_failed`: the rounds are complete, and a resumed run repeats none of them.
         tell(run, show, "seed_summary_failed", reason=str(error))
         raise
 
 
 def _is_complete(run: RunFolder, settings: RunConfig) -> bool:
-    """Whether nothing is left for Flower: the run is over, and every domain has sent its scores."""
+    """Whether the rounds are complete, and every domain has sent its scores."""
     return run.is_finished() and {d.name for d in settings.domains} <= set(read_evaluation(run).domains)
 
 
@@ -129,73 +124,20 @@ def _open_seed(run: RunFolder, settings: RunConfig) -> RunFolder:
     if run.config.is_file():
         _continue(run, settings)
     else:
-        shutil.rmtree(run.path, ignore_errors=True)  # cut off while it was made: its config comes last
+        shutil.rmtree(run.path, ignore_errors=True)  # a start that was cut off: the config is written last
         run.create(settings.to_toml())
     return run
 
 
-def _federate(run: RunFolder, settings: RunConfig, listen: int, handle: int, show: OnEvent) -> None:
-    """The rounds that are left, through Flower."""
-    seen = Watcher(run)
-    seen.skip()
-    show({"event": "starting"})
-    with Tracking(settings, run.path, run.path.name) as tracking:
-
-        def told(event: dict[str, Any]) -> None:
-            tracking.on_event(event)
-            show(event)
-
-        with (
-            _private_home() as home,
-            _trainers(settings, home, run.logs, handle) as known,
-            superlink(home, run.logs, listen, handle, known, prepared(home, *_at_a_time(settings))) as link,
-        ):
-            superlink_client = SuperLinkClient(home, run.logs)
-            with shipped_app() as app:
-                run_id = superlink_client.submit(app, str(run.path), _clients(settings))
-            follow_run(seen, told, link.alive, lambda: superlink_client.status(run_id))
-
-
-@contextmanager
-def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Iterator[dict[str, str]]:
-    """A warm trainer, which gets so while Flower starts; yields what its callers must have in their environment."""
-    if not can_fork():
-        yield {}
-        return
-    path = home / "trainers.sock"
-    wanted = os.environ.get("OMP_NUM_THREADS", "")  # Ray leaves it alone, too
-    threads = int(wanted) if wanted.isdecimal() and int(wanted) else _at_a_time(settings)[1]
-    base, kernels = settings.base, settings.train.cpu_kernels
-    program = prefork_argv(path, threads, base.name, base.precision, kernels)
-    guard = start_supervised(program, logs / "trainer.log", os.environ, handle)
-    try:
-        yield {PREFORKED: str(path)}
-    finally:
-        stop_supervised(guard)
-
-
-def _at_a_time(settings: RunConfig) -> tuple[int, int]:
-    """How many clients train at a time, and how many cores each has to itself."""
-    parallel = min(settings.federation.parallel_clients, len(settings.domains))
-    return parallel, max(1, (os.cpu_count() or 1) // parallel)
-
-
-def _clients(settings: RunConfig) -> str:
-    """How many clients there are, and at a time; Ray gives each as many threads as it has cores to itself."""
-    parallel, each = _at_a_time(settings)
-    nodes = f"num-supernodes={len(settings.domains)}"
-    return f"{nodes} client-resources-num-cpus={each} init-args-num-cpus={each * parallel}"
-
-
 def run_folder(config: str | Path, out: str | Path | None) -> RunFolder:
-    """Where a run of that config lies: `out`, or `runs/<name of the config>`."""
+    """The folder of a run of that config: `out`, or `runs/<name of the config>`."""
     return RunFolder(out or Path("runs") / shipped_config(str(config)).stem)
 
 
 def check_input(settings: RunConfig) -> dict[str, DataCard]:
-    """Fail before anything is started: the base is found or fetched, corpora are prepared, once for all rounds.
+    """Fail before anything starts: find or fetch the base, and prepare the corpora, once for all rounds.
 
-    Returns: each domain's data card; the perplexity filter is not in it.
+    Returns: each domain's data card, without the perplexity filter.
     """
     settings.require_rounds()
     settings.require_data()
@@ -209,8 +151,8 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
     base = describe_base(settings.base.name)
     select_modules(base.modules, settings.train)
     require_context(base, settings.train)
-    load = partial(load_tokenizer, base)  # not needed where every corpus has been prepared before
-    # The filter needs the base's weights: there, clients prepare their corpora themselves.
+    load = partial(load_tokenizer, base)  # not called where every corpus has been prepared before
+    # The perplexity filter needs the base's weights: with it, clients prepare their corpora themselves.
     data = settings.data.model_copy(update={"perplexity_filter": False})
     cards = {}
     for path in paths:
@@ -221,12 +163,12 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
 
 
 def _continue(run: RunFolder, settings: RunConfig) -> None:
-    """Only what is measured in addition may differ from the settings that the run began with."""
+    """Check that only the scoring differs from the settings with which the run began, and keep the new settings."""
     began = load_config(run.config)
-    asked = settings.evaluate
-    added: dict[str, object] = {"baselines": asked.baselines, "num_seeds": asked.num_seeds}
+    evaluate = settings.evaluate
+    added: dict[str, object] = {"baselines": evaluate.baselines, "num_seeds": evaluate.num_seeds}
     if began.evaluate.general is None:
-        added["general"] = asked.general
+        added["general"] = evaluate.general
     if settings != began.model_copy(update={"evaluate": began.evaluate.model_copy(update=added)}):
         raise RunError(
             "cannot resume",
@@ -239,10 +181,25 @@ def _continue(run: RunFolder, settings: RunConfig) -> None:
         write_file(run.config, settings.to_toml().encode())
 
 
-@contextmanager
-def _private_home() -> Iterator[Path]:
-    home = Path(tempfile.mkdtemp(prefix="cogen-flwr-"))
-    try:
-        yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+def _metadata_json(cards: Mapping[str, DataCard]) -> str:
+    """The text of `run_metadata.json`: versions, and how much text each domain has. It holds no text and no file names.
+
+        {"format": 1, "versions": {"torch": "2.13.0", ...}, "data": {"grid": {"num_documents": 28, ...}, ...}}
+
+    In a real federation these amounts stay at the domains, and the file is not written.
+    """
+    found = {"python": platform.python_version(), **versions()}
+    data = {domain: _amounts(card) for domain, card in cards.items()}
+    return json.dumps({"format": METADATA_FORMAT, "versions": found, "data": data}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _amounts(card: DataCard) -> dict[str, int | str]:
+    return {
+        "num_documents": card.train.num_documents,
+        "num_tokens": card.train.num_tokens,
+        "num_heldout_documents": card.heldout.num_documents,
+        "num_heldout_tokens": card.heldout.num_tokens,
+        "num_dropped_documents": sum(amount.num_documents for amount in card.dropped.values()),
+        "num_files_skipped": card.num_skipped,
+        "sha256": card.sha256,
+    }

@@ -1,4 +1,4 @@
-"""Flower's own SuperLink in simulation mode: started on a free port with a private home, ended by us."""
+"""Flower's SuperLink in simulation mode, on a free port with a private FLWR_HOME; and what every Flower program needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from cogen.errors import FederationError
 from cogen.files import write_file
-from cogen.flower.prefork_programs import programs_of
+from cogen.flower.prefork import stubs_of
 from cogen.flower.programs import start_supervised, stop_supervised
 
 CONNECTION = "cogen"
@@ -25,28 +25,29 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class SuperLink:
-    """A running SuperLink: where it listens, and its guard."""
+    """A running SuperLink: its port on loopback, and its supervisor."""
 
     port: int
-    guard: subprocess.Popen[bytes]
+    supervisor: subprocess.Popen[bytes]
 
     def alive(self) -> bool:
-        return self.guard.poll() is None
+        """Whether it runs."""
+        return self.supervisor.poll() is None
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """For every child: nothing calls home, nothing is installed at run time, a private FLWR_HOME."""
+    """The environment of every Flower program: no telemetry, no installation at run time, a private FLWR_HOME."""
     return {
         **os.environ,
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",  # it goes on polling while the clients train
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",  # SuperExec polls while the clients train
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_prestart_worker_first_driver": "0",  # Ray would start workers that Flower's settings then make it end
-        "RAY_worker_niceness": "0",  # Ray would hand its workers' 15 down to the trainer
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray hides the GPU from the trainer, which is not Ray's
+        "RAY_prestart_worker_first_driver": "0",  # Flower's settings would end these workers again
+        "RAY_worker_niceness": "0",  # the trainer would inherit the 15 of Ray's workers
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray would hide the GPU from the trainer
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
 
@@ -60,35 +61,35 @@ def superlink(
     environment: Mapping[str, str] = MappingProxyType({}),
     launcher: Sequence[str] = (),
 ) -> Iterator[SuperLink]:
-    """Start a SuperLink; end it and all that it started, whatever happens in the block.
+    """Start a SuperLink; at the end of the block, whatever happens in it, stop it and all that it started.
 
     Args:
         port: on loopback.
-        environment: more for it and what it starts.
-        inherit: descriptor of the run folder's lock, held by the guard for as long as it lives.
-        launcher: a program that becomes the SuperLink whose command line follows.
+        environment: further variables for it and for what it starts.
+        inherit: descriptor of the run folder's lock, held by the supervisor for as long as it lives.
+        launcher: words before SuperLink's command line, of a program that becomes this SuperLink.
     Raises:
-        FederationError: the SuperLink does not come up.
+        FederationError: the SuperLink does not start.
     """
     connect(home, port)
     program = [*launcher, str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
     program += ["--host", "127.0.0.1", "--port", str(port)]
-    known = {**flower_environment(home), **environment}
-    known["PATH"] = f"{programs_of(home)}{os.pathsep}{known['PATH']}"  # where there are any that are prepared
-    guard = start_supervised(program, logs / "superlink.log", known, inherit)
-    link = SuperLink(port, guard)
+    variables = {**flower_environment(home), **environment}
+    variables["PATH"] = f"{stubs_of(home)}{os.pathsep}{variables['PATH']}"  # no such folder without a prefork
+    supervisor = start_supervised(program, logs / "superlink.log", variables, inherit)
+    link = SuperLink(port, supervisor)
     try:
         wait_ready(port, logs, link.alive)
         yield link
     finally:
-        stop_supervised(guard)
+        stop_supervised(supervisor)
 
 
 def connect(home: Path, port: int, ca: Path | None = None) -> None:
-    """Enter the SuperLink on loopback into the private home, for Flower's own programs.
+    """Write the SuperLink's address on loopback into the private home, where Flower's own programs read it.
 
     Args:
-        ca: PEM of the authority that signed its certificate; None speaks plainly.
+        ca: PEM of the authority that signed its certificate; None is a connection without TLS.
     """
     how = "insecure = true" if ca is None else f"root-certificates = {json.dumps(str(ca))}"
     head = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
@@ -111,16 +112,16 @@ def free_port(port: int | None) -> int:
                 expected=f"port {port} to be free",
                 got=error.strerror or str(error),
                 where="127.0.0.1",
-                fix="Leave --port out to take a free one.",
+                fix="Leave --port out to use a free one.",
             ) from None
         return int(probe.getsockname()[1])
 
 
 def wait_ready(port: int, logs: Path, alive: Callable[[], bool]) -> None:
-    """Until the SuperLink listens.
+    """Wait until the SuperLink listens.
 
     Raises:
-        FederationError: it has ended, or does not come up in time.
+        FederationError: it has ended, or does not listen in time.
     """
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until and alive():

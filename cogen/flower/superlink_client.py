@@ -1,4 +1,4 @@
-"""What is asked of a running SuperLink, through Flower's own `flwr`: runs and nodes."""
+"""Runs and nodes of a running SuperLink, through Flower's own `flwr` command."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogen.errors import FederationError
-from cogen.flower.prefork_programs import programs_of
+from cogen.flower.prefork import stubs_of
 from cogen.flower.superlink import CONNECTION, flower_environment
 
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class SuperLinkClient:
-    """A SuperLink as its private home names it.
+    """The SuperLink whose address a private FLWR_HOME holds.
 
     Args:
-        home: FLWR_HOME, with the connection.
-        logs: where a person looks when Flower fails.
+        home: the FLWR_HOME that `connect` wrote.
+        logs: the folder that an error points to.
     """
 
     home: Path
@@ -32,7 +32,7 @@ class SuperLinkClient:
         """Submit the Flower app for the run `run`; returns Flower's run id.
 
         Args:
-            simulation: settings of a simulated federation.
+            simulation: settings of a simulated federation, as `flwr run --federation-config` takes them.
         """
         args = ["run", str(app), CONNECTION, "--run-config", f'run="{run}"']
         answer = self._flwr([*args, *(["--federation-config", simulation] if simulation else [])])
@@ -42,7 +42,7 @@ class SuperLinkClient:
         return str(run_id)
 
     def status(self, run_id: str) -> str:
-        """`running`, `finished:completed`, `finished:failed`, ... as Flower has it."""
+        """Flower's word for the run's state: `running`, `finished:completed`, `finished:failed`, ..."""
         runs = self._flwr(["list", CONNECTION, "--run-id", run_id]).get("runs")
         return str(runs[0].get("status", "unknown")) if isinstance(runs, list) and runs else "unknown"
 
@@ -53,14 +53,14 @@ class SuperLinkClient:
         return [str(r["run-id"]) for r in rows if not str(r["status"]).startswith("finished")]
 
     def stop(self, run_id: str) -> None:
-        """End a run."""
+        """Stop a run."""
         self._flwr(["stop", run_id, CONNECTION])
 
     def register(self, public_key: str) -> int:
-        """Let the node with this key (an OpenSSH line) in; returns Flower's id of it.
+        """Register the node with this public key (an OpenSSH line); returns Flower's id of the node.
 
         Raises:
-            FederationError: Flower refuses, as it does for a key that was registered before.
+            FederationError: Flower refuses the key, for example because it was registered before.
         """
         with tempfile.TemporaryDirectory(prefix="cogen-key-") as scratch:
             path = Path(scratch) / "key.pub"
@@ -72,27 +72,27 @@ class SuperLinkClient:
         return int(str(node_id))
 
     def unregister(self, node_id: int) -> None:
-        """Let a node in no more."""
+        """Refuse a node from now on."""
         self._flwr(["supernode", "unregister", str(node_id), CONNECTION])
 
     def nodes(self) -> dict[int, str]:
-        """Nodes by id: `registered`, `online`, `offline` or `unregistered`."""
+        """Each node's id and state: `registered`, `online`, `offline` or `unregistered`."""
         nodes = self._flwr(["supernode", "list", CONNECTION]).get("nodes")
         return {int(n["node-id"]): str(n["status"]) for n in nodes} if isinstance(nodes, list) else {}
 
     def _flwr(self, args: list[str]) -> dict[str, object]:
-        prepared, plain = programs_of(self.home) / "flwr", Path(sys.executable).with_name("flwr")
+        stub, plain = stubs_of(self.home) / "flwr", Path(sys.executable).with_name("flwr")
         try:
             done = subprocess.run(
-                [str(prepared if prepared.exists() else plain), *args, "--format", "json"],
+                [str(stub if stub.exists() else plain), *args, "--format", "json"],
                 env=flower_environment(self.home),
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=PATIENCE_SECONDS,
+                timeout=TIMEOUT_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            raise self._failed(f"an answer to flwr {args[0]}", f"none in {PATIENCE_SECONDS:g} s") from None
+            raise self._failed(f"an answer to flwr {args[0]}", f"none in {TIMEOUT_SECONDS:g} s") from None
         text = done.stdout[done.stdout.find("{") :]
         try:
             found: dict[str, object] = json.loads(text)

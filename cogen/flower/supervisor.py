@@ -1,8 +1,8 @@
-"""Runs one program and ends it, with all that it started, when whoever started the guard is gone.
+"""Runs one program, and ends it with all its descendants when the process that started the supervisor is gone.
 
-Flower's SuperLink starts processes that start processes (Ray's leave the process group), and a launcher
-that is killed cannot clean up. So the launcher starts `python -m cogen.flower.supervisor PROGRAM ARGS…`
-and keeps the guard's stdin open: the end of that pipe, however it comes, is the order to stop.
+Flower's SuperLink starts processes that start processes (Ray's leave the process group), and a command that is killed
+cannot clean up. So the command starts `python -m cogen.flower.supervisor PROGRAM ARGS…` and keeps the supervisor's
+stdin open. When that pipe closes, for whatever reason, the supervisor stops.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SERVER_APPS = ("flwr-simulation", "flwr-serverapp")
 
 
 def end_tree(root: psutil.Process, known: set[psutil.Process]) -> None:
-    """Stop `root`, its descendants, and `known` ones that have lost their parent since.
+    """Stop `root`, its descendants, and `known` descendants whose parent has ended since.
 
-    A server app goes first and at once: it would take the end of what is around it for that of its clients, and
-    complete a round without them.
+    A ServerApp is killed first: it would take the end of the other processes for the loss of its clients, and complete
+    a round without them.
     """
     everyone = {root, *known, *_descendants(root)}
     for process in everyone:
@@ -46,7 +46,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _runs_server_app(process: psutil.Process) -> bool:
-    try:  # a fork of the prepared process has that one's command line, and a name of its own
+    try:  # a fork of the preforked process has its parent's command line, but a name of its own
         names = (process.name(), *(Path(word).name for word in process.cmdline()[:3]))
         return any(name in SERVER_APPS for name in names)
     except psutil.Error:
@@ -58,22 +58,22 @@ def _signal(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-def _wait_for_order(order: threading.Event) -> None:
+def _wait_for_stop(stop: threading.Event) -> None:
     while os.read(0, 4096):
         pass
-    order.set()
+    stop.set()
 
 
 def main() -> int:
-    """Run the program in argv until it ends or the order comes."""
+    """Run the program in argv until it ends or stdin is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # not ignored: that the program would inherit
+        signal.signal(number, lambda *_: None)  # an ignored signal would be inherited by the program
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     root = psutil.Process(child.pid)
-    order = threading.Event()
-    threading.Thread(target=_wait_for_order, args=(order,), daemon=True).start()
+    stop = threading.Event()
+    threading.Thread(target=_wait_for_stop, args=(stop,), daemon=True).start()
     known: set[psutil.Process] = set()
-    while not order.wait(0.5) and child.poll() is None:
+    while not stop.wait(0.5) and child.poll() is None:
         known |= set(_descendants(root))
     end_tree(root, known)
     return child.poll() or 0

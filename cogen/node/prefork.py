@@ -9,14 +9,14 @@ its parent's GPU either. There, and where forking is not safe (`can_fork`), ever
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 from cogen.errors import log_error
-from cogen.node.channel import is_same_user, listen_at
+from cogen.node.channel import listen_at
+from cogen.node.fork_server import serve_forks
 from cogen.node.resident import end_with, serve
 from cogen.train.memory import tune_allocator
 
@@ -40,15 +40,9 @@ def main() -> None:
     """Listen, load the base, fork for each connection."""
     path, num_threads, *base = sys.argv[1:]
     tune_allocator()
-    with listen_at(Path(path)) as listener:  # connections wait while the base is loaded
+    with listen_at(Path(path)) as listener:  # a client that connects early waits
         _load_base(*base)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no exit codes of forks are needed
-        while True:
-            connection, _ = listener.accept()
-            with connection:
-                if is_same_user(connection) and not os.fork():
-                    listener.close()
-                    _serve(connection, int(num_threads))
+        serve_forks(listener, partial(_serve, int(num_threads)))
 
 
 def _load_base(*base: str) -> None:
@@ -63,21 +57,13 @@ def _load_base(*base: str) -> None:
         log_error()
 
 
-def _serve(connection: socket.socket, num_threads: int) -> None:
-    """What a fork does until its end."""
+def _serve(num_threads: int, connection: socket.socket) -> None:
+    """Answer one client, in a fork."""
     import torch
 
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    code = 1
-    try:
-        torch.set_num_threads(num_threads)
-        end_with(connection)
-        serve(connection)
-        code = 0
-    except BaseException:  # noqa: BLE001 - the parent's code must not run here
-        log_error()
-    finally:
-        os._exit(code)
+    torch.set_num_threads(num_threads)
+    end_with(connection)
+    serve(connection)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from flwr.supernode.runtime import run_clientapp
 
 from cogen.errors import FederationError
-from cogen.flower import clientapp_process as launch
-from cogen.flower.bundle import build_app
-from cogen.flower.launcher import write_launcher
+from cogen.flower.bundle import HOME_VARIABLE, OtherApp, build_app, require_app
+from cogen.flower.node_programs import write_task_programs
+from cogen.flower.patches import apply
+from cogen.flower.patches.domain import APP_VARIABLE
 from cogen.node.home import NodeHome
 from cogen.runs import read_lines
 from cogen.shipped_files import shipped_root
@@ -41,9 +42,10 @@ def home(tmp_path: Path) -> NodeHome:
 def unpack(bundle: bytes, home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], object]:
     """Flower's unpacking, guarded for the installed app, into a FLWR_HOME of the test's own."""
     monkeypatch.setenv("FLWR_HOME", str(home.flower))
-    monkeypatch.setenv(launch.HOME_VARIABLE, str(home.path))
+    monkeypatch.setenv(HOME_VARIABLE, str(home.path))
+    monkeypatch.setenv(APP_VARIABLE, hashlib.sha256(bundle).hexdigest())
     monkeypatch.setattr(run_clientapp, "install_from_fab", run_clientapp.install_from_fab)  # put back afterwards
-    launch.guard_install(hashlib.sha256(bundle).hexdigest())
+    apply("clientapp_guard_install")
     return lambda content: run_clientapp.install_from_fab(content, skip_prompt=True)
 
 
@@ -68,7 +70,7 @@ def test_another_app_is_refused_before_anything_is_unpacked(
 ) -> None:
     """Red: no check, and Flower complains of the manifest after it has unpacked; a check after the unpacking."""
     other = altered(bundle)
-    with pytest.raises(launch.OtherApp) as refused:
+    with pytest.raises(OtherApp) as refused:
         unpack(other)
     assert all(hashlib.sha256(b).hexdigest() in str(refused.value) for b in (bundle, other))
     assert not (home.flower / "apps").exists()
@@ -79,13 +81,13 @@ def test_another_app_is_refused_before_anything_is_unpacked(
 
 @pytest.mark.parametrize("content", [b"", Path("/etc/hostname"), None])
 def test_what_is_no_bundle_is_refused(unpack: Callable[[object], object], content: object) -> None:
-    with pytest.raises(launch.OtherApp):
+    with pytest.raises(OtherApp):
         unpack(content)
 
 
 def test_no_hash_allows_no_app(bundle: bytes) -> None:
-    with pytest.raises(launch.OtherApp):
-        launch.require_app(bundle, "")
+    with pytest.raises(OtherApp):
+        require_app(bundle, "")
 
 
 def test_a_full_disk_is_not_described_to_the_coordinator(
@@ -102,7 +104,7 @@ def test_a_full_disk_is_not_described_to_the_coordinator(
 def test_it_does_not_run_where_the_place_to_check_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(run_clientapp, "install_from_fab")
     with pytest.raises(FederationError, match="another version of flwr"):
-        launch.guard_install("0" * 64)
+        apply("clientapp_guard_install")
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def warm(home: NodeHome) -> Iterator[subprocess.Popen[bytes]]:
 
 def start(home: NodeHome, *arguments: str, program: str = "flwr-clientapp") -> subprocess.CompletedProcess[str]:
     """A program of Flower's as a SuperNode starts it, found in PATH."""
-    path = f"{write_launcher(home)}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{write_task_programs(home)}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [program, *arguments]
     return subprocess.run(
         command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False, timeout=120

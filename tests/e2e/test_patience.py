@@ -32,9 +32,21 @@ from flwr.supernode.runtime import run_clientapp
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.errors import FederationError
-from cogen.flower import clientapp_process as launch
-from cogen.flower.supernode_process import SEAM, Naps, be_prompt, patch_patience
-from server import superlink, transport
+from cogen.flower.patches import PATCHES, apply
+from cogen.flower.patches.coordinator import CACHE_KIB
+from cogen.flower.patches.domain import ShortSleeps
+
+RETRY, GRID_PULL, APP_PULL, PRAGMAS, ANNOUNCE, STORE = (
+    PATCHES[name].places[0].replace(":", ".").rsplit(".", 1)[1]
+    for name in (
+        "supernode_retry",
+        "grid_pull_soon",
+        "clientapp_pull_soon",
+        "superlink_database_cache",
+        "superlink_announce_again",
+        "superlink_store_again",
+    )
+)
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwhole"
 
@@ -81,8 +93,8 @@ def invoke(port: int, ca: Path) -> bytes:
     def ask(url: str) -> bytes:
         return client.get(url).raise_for_status().content
 
-    patch_patience()
-    invoker = getattr(fleet_http_connection, SEAM)()
+    apply("supernode_retry")
+    invoker = getattr(fleet_http_connection, RETRY)()
     invoker.wait_function = lambda seconds: None
     with httpx.Client(verify=ssl.create_default_context(cafile=str(ca)), trust_env=False) as client:
         return bytes(invoker.invoke(ask, f"https://localhost:{port}/"))
@@ -90,7 +102,7 @@ def invoke(port: int, ca: Path) -> bytes:
 
 def test_a_connection_that_breaks_is_tried_again(folder: FederationFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of an answer, before one, in the handshake. Red: Flower gives up at the first."""
-    monkeypatch.setattr(fleet_http_connection, SEAM, getattr(fleet_http_connection, SEAM))
+    monkeypatch.setattr(fleet_http_connection, RETRY, getattr(fleet_http_connection, RETRY))
     with breaking(folder, [ANSWER[:-3], b"HTTP/1.1 200", b""]) as (port, asked):
         assert invoke(port, folder.ca) == b"whole"
         assert asked == [4]
@@ -99,7 +111,7 @@ def test_a_connection_that_breaks_is_tried_again(folder: FederationFolder, monke
 @pytest.mark.parametrize("status", ["408 Request Timeout", "429 Too Many Requests"])
 def test_what_passes_is_waited_for(folder: FederationFolder, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
     """A line held up the body of a request, and the gateway has let it go. Red: the node gives up, and asks no more."""
-    monkeypatch.setattr(fleet_http_connection, SEAM, getattr(fleet_http_connection, SEAM))
+    monkeypatch.setattr(fleet_http_connection, RETRY, getattr(fleet_http_connection, RETRY))
     refusal = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
     with breaking(folder, [refusal] * 2) as (port, asked):
         assert invoke(port, folder.ca) == b"whole"
@@ -134,7 +146,7 @@ def test_a_node_that_has_given_up_ends() -> None:
 def test_another_authority_is_not_asked_twice(
     folder: FederationFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet_http_connection, SEAM, getattr(fleet_http_connection, SEAM))
+    monkeypatch.setattr(fleet_http_connection, RETRY, getattr(fleet_http_connection, RETRY))
     other = FederationFolder(tmp_path / "other")
     other.create()
     ensure_certificate(other, "localhost")
@@ -144,15 +156,15 @@ def test_another_authority_is_not_asked_twice(
 
 
 def test_without_the_place_no_node_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(fleet_http_connection, SEAM)
+    monkeypatch.delattr(fleet_http_connection, RETRY)
     with pytest.raises(FederationError, match="another version of flwr"):
-        patch_patience()
+        apply("supernode_retry")
 
 
 def test_a_reply_is_looked_for_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     """By Flower's own loop, over a state that has a reply after the fifth look. Red: half a second each time."""
     monkeypatch.setattr(start_client_internal, "time", time)
-    be_prompt()
+    apply("supernode_reply_soon")
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
 
@@ -168,8 +180,8 @@ def test_a_reply_is_looked_for_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LookupError):
         start_client_internal._push_messages(State(), None, None, None)  # type: ignore[arg-type]
     assert len(slept) == 5 and sum(slept) < 1.0
-    Naps().sleep(3)
-    assert slept[-1] == 3 and Naps().monotonic() > 0
+    ShortSleeps().sleep(3)
+    assert slept[-1] == 3 and ShortSleeps().monotonic() > 0
 
 
 class OnItsWay:
@@ -186,18 +198,18 @@ class OnItsWay:
 
 def test_the_server_looks_soon_for_what_a_node_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     """By Flower's own function, where its grid takes it from. Red: it sleeps one second, then two."""
-    monkeypatch.setattr(http_grid, transport.PULL, inflatable_utils.pull_objects)
-    transport.look_soon()
-    transport.look_soon()
+    monkeypatch.setattr(http_grid, GRID_PULL, inflatable_utils.pull_objects)
+    apply("grid_pull_soon")
+    apply("grid_pull_soon")
     began = time.monotonic()
-    assert getattr(http_grid, transport.PULL)(["it"], OnItsWay()) == {"it": b"whole"}
+    assert getattr(http_grid, GRID_PULL)(["it"], OnItsWay()) == {"it": b"whole"}
     assert time.monotonic() - began < 0.8
 
 
 def test_the_app_looks_soon_for_what_its_node_still_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the moment when it says that it has all; what it makes of it is not looked at."""
-    monkeypatch.setattr(run_clientapp, launch.PULL, inflatable_utils.pull_and_inflate_object_from_tree)
-    launch.look_soon()
+    monkeypatch.setattr(run_clientapp, APP_PULL, inflatable_utils.pull_and_inflate_object_from_tree)
+    apply("clientapp_pull_soon")
     confirmed: list[float] = []
 
     def confirm(object_id: str) -> None:
@@ -206,46 +218,48 @@ def test_the_app_looks_soon_for_what_its_node_still_fetches(monkeypatch: pytest.
 
     began = time.monotonic()
     with pytest.raises(LookupError):
-        getattr(run_clientapp, launch.PULL)(ObjectTree(object_id="it"), OnItsWay(), confirm)
+        getattr(run_clientapp, APP_PULL)(ObjectTree(object_id="it"), OnItsWay(), confirm)
     assert confirmed[0] - began < 0.8
 
 
-def test_a_flower_that_pulls_otherwise_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flower_that_pulls_otherwise_is_not_patched(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(object_ids: list[str]) -> dict[str, bytes]:
         return dict.fromkeys(object_ids, b"")
 
-    monkeypatch.setattr(http_grid, transport.PULL, other)
-    monkeypatch.setattr(run_clientapp, launch.PULL, other)
-    transport.look_soon()
-    launch.look_soon()
-    assert getattr(http_grid, transport.PULL) is other and getattr(run_clientapp, launch.PULL) is other
+    monkeypatch.setattr(http_grid, GRID_PULL, other)
+    monkeypatch.setattr(run_clientapp, APP_PULL, other)
+    for name in ("grid_pull_soon", "clientapp_pull_soon"):
+        with pytest.raises(FederationError, match="its form has changed"):
+            apply(name)
+    assert getattr(http_grid, GRID_PULL) is other and getattr(run_clientapp, APP_PULL) is other
 
 
 def test_a_connection_to_the_database_keeps_few_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SQLite itself says it of a connection that Flower has opened. Red: Flower's 64 MB for each."""
-    monkeypatch.setattr(sql_mixin, superlink.PRAGMAS, getattr(sql_mixin, superlink.PRAGMAS))
-    superlink.patch_memory()
+    monkeypatch.setattr(sql_mixin, PRAGMAS, getattr(sql_mixin, PRAGMAS))
+    apply("superlink_database_cache")
     store = SqlObjectStore(str(tmp_path / "link.db"))
     store.initialize()
     said = {name: list(store.query(f"PRAGMA {name}")[0].values()) for name in ("cache_size", "journal_mode")}
-    assert said == {"cache_size": [-superlink.CACHE_KIB], "journal_mode": ["wal"]}
+    assert said == {"cache_size": [-CACHE_KIB], "journal_mode": ["wal"]}
 
 
 def test_a_flower_with_other_settings_of_its_database_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for other in ((("journal_mode", "WAL"),), {"cache_size": "1"}):
-        monkeypatch.setattr(sql_mixin, superlink.PRAGMAS, other)
-        superlink.patch_memory()
-        assert getattr(sql_mixin, superlink.PRAGMAS) is other
+        monkeypatch.setattr(sql_mixin, PRAGMAS, other)
+        with pytest.raises(FederationError, match="its form has changed"):
+            apply("superlink_database_cache")
+        assert getattr(sql_mixin, PRAGMAS) is other
 
 
 def test_a_reply_announced_again_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its line broke, and the server app has seen it meanwhile. Red: Flower, which asks for nothing of it, and waits."""
-    for name in (superlink.ANNOUNCE, superlink.STORE):
+    for name in (ANNOUNCE, STORE):
         monkeypatch.setattr(SqlLinkState, name, getattr(SqlLinkState, name))
-    superlink.take_again()
-    once = getattr(SqlLinkState, superlink.ANNOUNCE)
-    superlink.take_again()
-    assert getattr(SqlLinkState, superlink.ANNOUNCE) is once
+    apply("superlink_announce_again", "superlink_store_again")
+    once = getattr(SqlLinkState, ANNOUNCE)
+    apply("superlink_announce_again", "superlink_store_again")
+    assert getattr(SqlLinkState, ANNOUNCE) is once
     path = str(tmp_path / "link.db")
     store = SqlObjectStore(path)
     store.initialize()

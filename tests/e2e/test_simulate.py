@@ -52,7 +52,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Whether all end within the time that the guard takes."""
+    """Whether all end within the time that the supervisor takes."""
     return not psutil.wait_procs(processes, timeout=25.0)[1]
 
 

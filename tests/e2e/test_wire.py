@@ -22,8 +22,7 @@ from flwr.proto import fleet_pb2, message_pb2
 
 from cogen.config import load_config
 from cogen.deploy.folder import FederationFolder
-from cogen.flower.bundle import build_app
-from cogen.flower.clientapp_process import HOME_VARIABLE
+from cogen.flower.bundle import HOME_VARIABLE, build_app
 from cogen.flower.superlink import free_port
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.node.receipt import read_receipts

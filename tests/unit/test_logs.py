@@ -13,7 +13,7 @@ import pytest
 from flwr.common.logger import FLOWER_LOGGER, console_handler
 
 from cogen.deploy import gateway_process
-from cogen.flower.supernode_process import be_brief
+from cogen.flower.patches import apply
 
 
 def written(path: Path, first: int, last: int) -> None:
@@ -80,7 +80,7 @@ def said() -> Iterator[io.StringIO]:
 
 def test_a_node_says_a_dated_line_for_what_comes_and_goes(said: io.StringIO) -> None:
     """Red: Flower's own eight; a failure that is dropped."""
-    be_brief()
+    apply("supernode_short_log")
     for level, line in (
         (logging.INFO, ""),
         (logging.INFO, "[RUN 7]"),

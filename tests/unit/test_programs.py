@@ -12,24 +12,24 @@ import pytest
 
 from cogen.deploy.limits import Buckets
 from cogen.flower import programs
-from cogen.flower.programs import Kept, bound_log, order_end, start_supervised, stop_supervised
+from cogen.flower.programs import RestartedProgram, bound_log, request_stop, start_supervised, stop_supervised
 from tests.gate import wait_until
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
+def kept(tmp_path: Path) -> RestartedProgram:
     """Writes its pid, then sleeps."""
     code = f"import os, time; open({str(tmp_path / 'pids')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
     lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
-    return Kept(
+    return RestartedProgram(
         "it", [sys.executable, "-c", code], tmp_path / "log", os.environ, lock, lambda line: None, pause_seconds=0.2
     )
 
 
-def pids(tmp_path: Path, number: int, kept: Kept) -> list[int]:
+def pids(tmp_path: Path, number: int, kept: RestartedProgram) -> list[int]:
     until = time.monotonic() + 30.0
     while time.monotonic() < until:
-        kept.keep()
+        kept.check()
         lines = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").is_file() else []
         if len(lines) >= number:
             return [int(line) for line in lines]
@@ -37,7 +37,7 @@ def pids(tmp_path: Path, number: int, kept: Kept) -> list[int]:
     raise AssertionError("it was not started")
 
 
-def test_started_again_when_it_dies_after_longer_and_longer_pauses(kept: Kept, tmp_path: Path) -> None:
+def test_started_again_when_it_dies_after_longer_and_longer_pauses(kept: RestartedProgram, tmp_path: Path) -> None:
     said: list[str] = []
     kept.say = said.append
     kept.start()
@@ -54,9 +54,9 @@ def test_started_again_when_it_dies_after_longer_and_longer_pauses(kept: Kept, t
         "again in 0.8 s",
     ]
     assert said.count("it started again") == 3
-    assert kept.guard is not None
-    order_end(kept.guard)
-    stop_supervised(kept.guard)
+    assert kept.supervisor is not None
+    request_stop(kept.supervisor)
+    stop_supervised(kept.supervisor)
     assert not psutil.pid_exists(last)
     assert not kept.alive()
 
@@ -79,9 +79,9 @@ def test_a_server_app_does_not_outlive_what_is_around_it(tmp_path: Path) -> None
         f"subprocess.Popen([sys.executable, {str(app)!r}, str(client.pid)])\n"
         "time.sleep(600)\n"
     )
-    guard = start_supervised([sys.executable, "-c", code], tmp_path / "log", os.environ)
+    supervisor = start_supervised([sys.executable, "-c", code], tmp_path / "log", os.environ)
     assert wait_until((tmp_path / "ready").is_file)
-    stop_supervised(guard)
+    stop_supervised(supervisor)
     assert not blamed.exists()
 
 
@@ -115,8 +115,8 @@ def test_a_log_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pytest.M
     bound_log(tmp_path / "none")
 
 
-def test_whoever_is_kept_has_its_log_bounded(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_is_kept_has_its_log_bounded(kept: RestartedProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     bounded: list[Path] = []
     monkeypatch.setattr(programs, "bound_log", bounded.append)
-    kept.keep()
+    kept.check()
     assert bounded == [kept.log]

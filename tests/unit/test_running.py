@@ -1,4 +1,4 @@
-"""Programs of a member kept running: real processes under real guards."""
+"""Programs of a member kept running: real processes under real supervisors."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 import psutil
 
 from cogen.flower.node_programs import running
-from cogen.flower.programs import FIRST_PAUSE_SECONDS, Kept
+from cogen.flower.programs import FIRST_PAUSE_SECONDS, RestartedProgram
 
 SCRIPT = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"
 
 
-def program_of(folder: Path, *argv: str) -> Kept:
+def program_of(folder: Path, *argv: str) -> RestartedProgram:
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
-    return Kept("it", [sys.executable, "-c", *argv], folder / "log", os.environ, lock, lambda text: None)
+    return RestartedProgram("it", [sys.executable, "-c", *argv], folder / "log", os.environ, lock, lambda text: None)
 
 
-def wait_for(path: Path, count: int, program: Kept) -> list[int]:
+def wait_for(path: Path, count: int, program: RestartedProgram) -> list[int]:
     """Pids that have been written, once there are so many; the program is tended meanwhile."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        program.keep()
+        program.check()
         pids = [int(line) for line in path.read_text().split()] if path.is_file() else []
         if len(pids) >= count:
             return pids

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ import psutil
 import pytest
 
 from cogen.errors import FederationError
-from cogen.flower.prefork import _answer, _call_itself, _ended
-from cogen.flower.prefork_programs import PROGRAM, can_prepare, prepared, write_programs
-from cogen.flower.prefork_ray import EarlyActors
+from cogen.flower.prefork import _exit_code, _rename_process, can_prefork, prefork_command, write_stubs
+from cogen.flower.prefork_ray import ReadyActors
+from cogen.flower.stubs import PROGRAM, answer_call
 from cogen.flower.superlink import flower_environment, free_port, superlink
 from cogen.flower.supervisor import _runs_server_app
 from cogen.node.channel import listen_at
+from cogen.node.fork_server import exit_code_of, fork_for_next
 from tests.gate import wait_until
 
-pytestmark = pytest.mark.skipif(not can_prepare(), reason="forks are for Linux")
+pytestmark = pytest.mark.skipif(not can_prefork(), reason="forks are for Linux")
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def calls(tmp_path: Path) -> Iterator[socket.socket]:
 
 def answered(calls: socket.socket, flwr: Any) -> threading.Thread:
     """One call taken, in a thread, as its fork lives until it has ended."""
-    thread = threading.Thread(target=_answer, args=(calls, flwr))
+    thread = threading.Thread(target=fork_for_next, args=(calls, partial(answer_call, "flwr", flwr)))
     thread.start()
     return thread
 
@@ -49,7 +51,7 @@ def test_a_call_has_its_arguments_its_output_and_its_exit_code(tmp_path: Path, c
         os.write(2, b"a word")
         sys.exit(7)
 
-    program = write_programs(tmp_path) / "flwr"
+    program = write_stubs(tmp_path) / "flwr"
     thread = answered(calls, flwr)
     done = subprocess.run([program, "list", "a b", "é"], capture_output=True, check=False, timeout=60)
     thread.join()
@@ -61,18 +63,35 @@ def test_a_call_that_fails_is_a_failure(tmp_path: Path, calls: socket.socket) ->
     def flwr() -> None:
         raise ValueError("no such run")
 
-    program = write_programs(tmp_path) / "flwr"
+    program = write_stubs(tmp_path) / "flwr"
     thread = answered(calls, flwr)
     done = subprocess.run([program], check=False, timeout=60)
     thread.join()
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [(SystemExit(), 0, ""), (SystemExit(4), 4, ""), (SystemExit("one line"), 1, "one line\n"), (OSError(), 1, None)],
+)
+def test_a_fork_ends_as_python_would(
+    error: BaseException, code: int, line: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red: the line with which a program ends is lost, since the fork leaves by os._exit."""
+
+    def program() -> None:
+        raise error
+
+    assert exit_code_of(program) == code
+    written = capsys.readouterr().err
+    assert written == line if line is not None else "OSError" in written
+
+
 def test_where_nobody_listens_it_is_the_plain_program(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text('#!/bin/sh\necho "plain $1"\nexit 5\n')
     plain.chmod(0o700)
-    text = PROGRAM.format(folder=str(tmp_path), name="flwr", plain=str(plain))
+    text = PROGRAM.format(folder=str(tmp_path), name="flwr.sock", streams=[1, 2], slow=[str(plain)])
     done = subprocess.run([sys.executable, "-IS", "-c", text, "here"], capture_output=True, check=False, timeout=60)
     assert (done.stdout, done.returncode) == (b"plain here\n", 5)
 
@@ -80,7 +99,7 @@ def test_where_nobody_listens_it_is_the_plain_program(tmp_path: Path) -> None:
 def test_a_path_too_long_for_a_socket_is_none(tmp_path: Path) -> None:
     home = tmp_path / ("long" * 30)
     home.mkdir()
-    program = write_programs(home) / "flwr"
+    program = write_stubs(home) / "flwr"
     with listen_at(home / "flwr.sock") as listener:
         thread = answered(listener, lambda: os.write(1, b"reached"))
         done = subprocess.run([program], capture_output=True, check=False, timeout=60)
@@ -90,7 +109,7 @@ def test_a_path_too_long_for_a_socket_is_none(tmp_path: Path) -> None:
 
 def test_in_a_simulation_its_programs_are_found_before_flowers_own(tmp_path: Path) -> None:
     """A launcher that says what it sees, and ends."""
-    folder = write_programs(tmp_path)
+    folder = write_stubs(tmp_path)
     code = f"import os; open({str(tmp_path / 'path')!r}, 'w').write(os.environ['PATH'])"
     with (
         open(tmp_path / "lock", "w") as lock,
@@ -111,20 +130,21 @@ def test_with_another_flower_the_plain_superlink_takes_its_place(tmp_path: Path)
     plain.write_text('#!/bin/sh\necho "plain $@"\nexit 5\n')
     plain.chmod(0o700)
     known = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    command = [*prepared(tmp_path, 2, 1), str(plain), "--host", "127.0.0.1", "--port", "1"]
+    command = [*prefork_command(tmp_path, 2, 1), str(plain), "--host", "127.0.0.1", "--port", "1"]
     done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.returncode) == ("plain --host 127.0.0.1 --port 1\n", 5)
     assert "flwr.simulation" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("a slower start: ")
 
 
-def test_the_guard_knows_a_simulation_that_is_a_fork(tmp_path: Path) -> None:
+def test_the_supervisor_knows_a_simulation_that_is_a_fork(tmp_path: Path) -> None:
     """Red: by its command line, which is that of SuperLink and of all the others."""
     ready = tmp_path / "ready"
     forks = {}
     for name in ("flwr-simulation", "flower-superlink"):
         ready.unlink(missing_ok=True)
         if not (pid := os.fork()):
-            _call_itself(name)
+            _rename_process(name)
             ready.touch()
             threading.Event().wait(60.0)
             os._exit(0)
@@ -148,10 +168,10 @@ def ended(code: int) -> int:
 def test_it_ends_with_superlink_and_with_a_simulation_that_fails() -> None:
     """Red: one that waits for Flower to miss the signs of life of a simulation that was killed."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as alive:
-        assert _ended(alive.pid, ended(0)) is None
-        assert _ended(alive.pid, ended(3)) == 3
-        assert _ended(ended(0), alive.pid) == 1
-        assert _ended(alive.pid, alive.pid) is None
+        assert _exit_code(alive.pid, ended(0)) is None
+        assert _exit_code(alive.pid, ended(3)) == 3
+        assert _exit_code(ended(0), alive.pid) == 1
+        assert _exit_code(alive.pid, alive.pid) is None
         alive.kill()
 
 
@@ -172,11 +192,11 @@ class Kind:
 
 def test_actors_that_are_made_are_handed_out_before_new_ones() -> None:
     kind = Kind()
-    early = EarlyActors(kind, {"num_cpus": 1}, ["first", "second"])
-    pool = [early.options(num_cpus=1.0, num_gpus=0.0).remote() for _ in range(3)]
+    actors = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
+    pool = [actors.options(num_cpus=1.0, num_gpus=0.0).remote() for _ in range(3)]
     assert pool == ["second", "first", "new"]
     assert kind.made == [({"num_cpus": 1}, ())]
-    assert early.options(num_cpus=1).remote("an argument") == "new"
+    assert actors.options(num_cpus=1).remote("an argument") == "new"
     assert kind.made[-1] == ({"num_cpus": 1}, ("an argument",))
 
 
@@ -187,7 +207,7 @@ def test_actors_of_other_resources_are_made_in_their_place(monkeypatch: pytest.M
     killed: list[str] = []
     monkeypatch.setattr(ray, "kill", killed.append)
     kind = Kind()
-    early = EarlyActors(kind, {"num_cpus": 1}, ["first", "second"])
-    assert early.options(num_cpus=2).remote() == "new"
+    actors = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
+    assert actors.options(num_cpus=2).remote() == "new"
     assert kind.made == [({"num_cpus": 2}, ())]
     assert sorted(killed) == ["first", "second"]

@@ -1,0 +1,94 @@
+"""The rounds of one simulated run in Flower: start the programs, submit the app, follow the run, stop the programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cogen.config import RunConfig
+from cogen.evaluate.baselines import OnEvent
+from cogen.flower.prefork import prefork_command
+from cogen.flower.programs import start_supervised, stop_supervised
+from cogen.flower.run_events import Watcher, follow_run
+from cogen.flower.superlink import superlink
+from cogen.flower.superlink_client import SuperLinkClient
+from cogen.node.prefork import can_fork, prefork_argv
+from cogen.node.resident import PREFORKED
+from cogen.report.track import Tracking
+from cogen.runs import RunFolder
+from cogen.shipped_files import shipped_app
+
+
+def simulate_rounds(run: RunFolder, settings: RunConfig, port: int, handle: int, show: OnEvent) -> None:
+    """Run the rounds that are left in Flower.
+
+    Args:
+        port: where SuperLink listens on loopback.
+        handle: descriptor of the run folder's lock, held by the programs for as long as they live.
+        show: called with each new event and training step.
+    Raises:
+        FederationError: Flower did not start, or the run failed and can be resumed.
+    """
+    seen = Watcher(run)
+    seen.skip()
+    show({"event": "starting"})
+    with Tracking(settings, run.path, run.path.name) as tracking:
+
+        def track_and_show(event: dict[str, Any]) -> None:
+            tracking.on_event(event)
+            show(event)
+
+        with (
+            _private_home() as home,
+            _trainers(settings, home, run.logs, handle) as environment,
+            superlink(home, run.logs, port, handle, environment, prefork_command(home, *_parallel(settings))) as link,
+        ):
+            client = SuperLinkClient(home, run.logs)
+            with shipped_app() as app:
+                run_id = client.submit(app, str(run.path), _simulation_settings(settings))
+            follow_run(seen, track_and_show, link.alive, lambda: client.status(run_id))
+
+
+@contextmanager
+def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Iterator[dict[str, str]]:
+    """A preforked trainer, which loads while Flower starts; yields the environment by which clients find it."""
+    if not can_fork():
+        yield {}
+        return
+    path = home / "trainers.sock"
+    setting = os.environ.get("OMP_NUM_THREADS", "")  # Ray does not change it either
+    threads = int(setting) if setting.isdecimal() and int(setting) else _parallel(settings)[1]
+    base, kernels = settings.base, settings.train.cpu_kernels
+    program = prefork_argv(path, threads, base.name, base.precision, kernels)
+    supervisor = start_supervised(program, logs / "trainer.log", os.environ, handle)
+    try:
+        yield {PREFORKED: str(path)}
+    finally:
+        stop_supervised(supervisor)
+
+
+def _parallel(settings: RunConfig) -> tuple[int, int]:
+    """How many clients train at a time, and how many cores each of them has."""
+    parallel = min(settings.federation.parallel_clients, len(settings.domains))
+    return parallel, max(1, (os.cpu_count() or 1) // parallel)
+
+
+def _simulation_settings(settings: RunConfig) -> str:
+    """Flower's settings: how many clients there are, and Ray's cores for each, which is also its number of threads."""
+    parallel, each = _parallel(settings)
+    nodes = f"num-supernodes={len(settings.domains)}"
+    return f"{nodes} client-resources-num-cpus={each} init-args-num-cpus={each * parallel}"
+
+
+@contextmanager
+def _private_home() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="cogen-flwr-"))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
