@@ -49,7 +49,7 @@ def score_everywhere(
             where=str(run.events_path),
             fix="The reasons are there; mend them and run again with --resume.",
         )
-    write_file(run.evaluation, Evaluation(cells).to_json().encode())
+    write_file(run.evaluation, Evaluation(cells=cells).to_json().encode())
     run.append_event("evaluated", num_cells=len(cells))
 
 

@@ -53,7 +53,7 @@ def evaluate_adapters(
         raise ConfigError("cannot score", expected="another name", got="an adapter called base", fix="Rename it.")
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
-    found = Evaluation(())
+    found = Evaluation(cells=())
     rows: dict[str, Mapping[str, Factors] | None] = {"base": None}
     rows.update({name: adapter.factors for name, adapter in adapters.items()})
     for row, factors in rows.items():

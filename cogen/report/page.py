@@ -70,7 +70,7 @@ def render(record: RunRecord) -> str:
     """The page as HTML; every text of the run is escaped."""
     rows = [_row(record, number) for number in record.rounds]
     evaluation, artifacts = record.evaluation, record.artifacts
-    scores = evaluation or Evaluation(())
+    scores = evaluation or Evaluation(cells=())
     return template("page.html.j2").render(
         record=record,
         units=units,

@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> Path:
     cells = tuple(Cell(m, d, v, 4, 1) for m, values in rows.items() for d, v in zip(domains, values, strict=True))
     general = tuple(Cell(m, "general", v, 4, 1) for m, v in (("base", 1.0), ("combined", 1.1)))
     (folder / "seed_summary.json").write_text(
-        summarize_seeds(dict.fromkeys((0, 1), Evaluation(cells, general))).to_json()
+        summarize_seeds(dict.fromkeys((0, 1), Evaluation(cells=cells, general=general))).to_json()
     )
     (folder / "config.toml").write_text(f"[train]\nrank = 4\n# {'long ' * 60}\n")
     (folder / "diagnosis.json").write_text(SAMPLE.to_json())

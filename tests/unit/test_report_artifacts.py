@@ -109,10 +109,13 @@ def test_without_a_judgement_the_evaluation_answers(run: Path) -> None:
 
 def test_forgetting_is_against_the_base() -> None:
     scores = [Cell("base", "general", 1.0, 9, 3), Cell("combined", "general", 1.25, 9, 3)]
-    for held in (Evaluation((), tuple(scores)), Evaluation(tuple(scores))):  # beside the domains, or a column of theirs
+    for held in (
+        Evaluation(cells=(), general=tuple(scores)),
+        Evaluation(cells=tuple(scores)),
+    ):  # beside the domains, or a column of theirs
         assert [f.change for f in forgotten(held, ["grid"])] == [None, 0.25]
-    assert [f.change for f in forgotten(Evaluation((), tuple(scores[1:])), ["grid"])] == [None]
-    assert forgotten(Evaluation(tuple(scores)), []) == []
+    assert [f.change for f in forgotten(Evaluation(cells=(), general=tuple(scores[1:])), ["grid"])] == [None]
+    assert forgotten(Evaluation(cells=tuple(scores)), []) == []
 
 
 def whole_judgement() -> SeedSummary:
@@ -120,7 +123,9 @@ def whole_judgement() -> SeedSummary:
     rows = {"base": 1.0, "local:grid": 0.9, "combined": 0.8, "centralized": 0.7}
     cells = [Cell(m, d, v, 4, 1) for m, v in rows.items() for d in ("grid", "clinical")]
     general = tuple(Cell(m, "general", v, 4, 1) for m, v in (("base", 3.0), ("combined", 3.25)))
-    return summarize_seeds({0: Evaluation(tuple(cells), general), 1: Evaluation(tuple(c for c in cells[:-2]))})
+    return summarize_seeds(
+        {0: Evaluation(cells=tuple(cells), general=general), 1: Evaluation(cells=tuple(c for c in cells[:-2]))}
+    )
 
 
 def test_a_judgement_is_read_back_as_it_was() -> None:

@@ -17,7 +17,9 @@ DOMAINS = ("grid", "clinical")
 def evaluation(rows: dict[str, tuple[float, float]], general: dict[str, float] | None = None) -> Evaluation:
     """Row to its values on grid and clinical, and on general text."""
     cells = [Cell(m, d, v, 400, 100) for m, values in rows.items() for d, v in zip(DOMAINS, values, strict=True)]
-    return Evaluation(tuple(cells), tuple(Cell(m, "general", v, 40, 10) for m, v in (general or {}).items()))
+    return Evaluation(
+        cells=tuple(cells), general=tuple(Cell(m, "general", v, 40, 10) for m, v in (general or {}).items())
+    )
 
 
 def two_seeds(alone: str = "local") -> dict[int, Evaluation]:
@@ -83,7 +85,7 @@ def test_gain_and_members_are_beside_the_domain_alone(alone: str) -> None:
 
 def test_what_one_seed_lacks_is_null_and_leaves_the_other_standing() -> None:
     seeds = two_seeds()
-    seeds[6] = Evaluation(tuple(c for c in seeds[6].cells if c.model != "local:grid"))
+    seeds[6] = Evaluation(cells=tuple(c for c in seeds[6].cells if c.model != "local:grid"))
     found = summarize_seeds(seeds)
     assert found.rows["local:grid", "grid"].values == (0.8, None)
     assert found.retained_gain["grid"].values == (pytest.approx(1.5), None)
@@ -97,7 +99,7 @@ def test_what_one_seed_lacks_is_null_and_leaves_the_other_standing() -> None:
 
 def test_a_single_domain_has_no_others() -> None:
     one = Evaluation(
-        tuple(Cell(m, "grid", v, 1, 1) for m, v in (("base", 1.0), ("expert:grid", 0.9), ("combined", 0.8)))
+        cells=tuple(Cell(m, "grid", v, 1, 1) for m, v in (("base", 1.0), ("expert:grid", 0.9), ("combined", 0.8)))
     )
     member = summarize_seeds({0: one}).members["grid"]
     assert member.own.mean == pytest.approx(0.1)
@@ -161,7 +163,8 @@ def test_every_member_reads_what_joining_gave() -> None:
 def test_a_run_without_baselines_has_no_members_to_speak_to() -> None:
     """Several rounds over two seeds: no row of a domain alone, so nothing to compare with."""
     seeds = {
-        n: Evaluation(tuple(c for c in one.cells if not c.model.startswith("local:"))) for n, one in two_seeds().items()
+        n: Evaluation(cells=tuple(c for c in one.cells if not c.model.startswith("local:")))
+        for n, one in two_seeds().items()
     }
     assert list(member_lines(summarize_seeds(seeds))) == []
     assert "retained" not in format_seed_summary(summarize_seeds(seeds))
