@@ -54,7 +54,7 @@ class Record(BaseModel):
     requires_all: ClassVar[bool] = False
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> Self:
         """Read the file.
 
         Raises:
@@ -69,9 +69,9 @@ class Record(BaseModel):
         return cls.from_json(content, str(path))
 
     @classmethod
-    def read_if_there(cls, path: Path) -> Self | None:
-        """Like `read`; None for a file that is missing."""
-        return cls.read(path) if path.is_file() else None
+    def load_if_present(cls, path: Path) -> Self | None:
+        """Like `load`; None for a file that is missing."""
+        return cls.load(path) if path.is_file() else None
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
@@ -80,7 +80,7 @@ class Record(BaseModel):
         Args:
             where: names the file in an error.
         Raises:
-            CogenError: as `read`.
+            CogenError: as `load`.
         """
         try:
             found = cls.model_validate_json(text)

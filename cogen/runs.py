@@ -26,18 +26,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cogen.errors import RunError
 from cogen.files import cannot_write, holding, write_file
+from cogen.records import Record
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
 SEED_SUMMARY, RUN, RUN_METADATA = "seed_summary.json", "run.json", "run_metadata.json"
-FORMAT = 1
 LOCK = ".lock"
 HEAD_BYTES = 80  # by which a file that was replaced is told from the one that was read
 FILES = (CONFIG, RUN, RUN_METADATA, EVENTS, EVALUATION, REPORT, SEED_SUMMARY)
 ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "baselines", "seeds", "tracking")
+
+
+class RunId(Record):
+    """`run.json`: by its id the domains recognise a run that is resumed."""
+
+    file_name = RUN
+    fix = "Start the run again in another folder."
+
+    format: Literal[1] = 1
+    id: str
 
 
 class RunFolder:
@@ -110,8 +120,7 @@ class RunFolder:
                 where=str(self.path),
                 fix="Continue it with --resume, replace it with --overwrite, or name another with --out.",
             )
-        about = {"format": FORMAT, "id": secrets.token_hex(8)}
-        write_file(self.path / RUN, json.dumps(about).encode() + b"\n")
+        RunId(id=secrets.token_hex(8)).write(self.path / RUN)
         write_file(self.config, config_toml.encode())
 
     def read_id(self) -> str:
@@ -120,21 +129,7 @@ class RunFolder:
         Raises:
             RunError: the folder has none, or one of another format.
         """
-        path = self.path / RUN
-        try:
-            about = json.loads(path.read_text("utf-8"))
-            if about["format"] == FORMAT:
-                return str(about["id"])
-            got = f"format {about['format']!r}"
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            got = f"{type(error).__name__}: {error}"
-        raise RunError(
-            "cannot use run folder",
-            expected=f"{RUN} of format {FORMAT} with an id",
-            got=got,
-            where=str(path),
-            fix="Start the run anew.",
-        )
+        return RunId.load(self.path / RUN).id
 
     def require_resumable(self) -> None:
         """Raise RunError unless there is a run to continue."""

@@ -9,7 +9,6 @@ from cogen.adapter import Adapter
 from cogen.config import RunConfig
 from cogen.errors import FederationError
 from cogen.evaluate.matrix import Cell, Evaluation
-from cogen.files import write_file
 from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
 from server.client_registry import Client, ClientRegistry
@@ -49,7 +48,7 @@ def score_everywhere(
             where=str(run.events_path),
             fix="The reasons are there; mend them and run again with --resume.",
         )
-    write_file(run.evaluation, Evaluation(cells=cells).to_json().encode())
+    Evaluation(cells=cells).write(run.evaluation)
     run.append_event("evaluated", num_cells=len(cells))
 
 

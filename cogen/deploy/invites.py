@@ -12,7 +12,8 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,9 +25,8 @@ from cogen.config import DOMAIN_PATTERN
 from cogen.deploy.folder import FederationFolder, locked, utc_now
 from cogen.errors import EnrolmentError, FederationError
 from cogen.node.round_spec import RoundSpec
-from cogen.records import Table, read_toml, validated
+from cogen.records import Record, Table, read_toml, validated
 
-FORMAT: Literal[1] = 1
 TOKEN_BYTES = 32
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -89,6 +89,17 @@ class Issued:
     state: Literal["open", "used", "void"] = "open"
 
 
+class InvitesFile(Record):
+    """`invites.json`: every invite that the coordinator has made."""
+
+    file_name = "invites.json"
+    error = FederationError
+    fix = "Use the version of cogen that wrote it, or restore it from a backup."
+
+    format: Literal[1] = 1
+    invites: tuple[Issued, ...]
+
+
 def make_invite(
     folder: FederationFolder,
     *,
@@ -105,7 +116,7 @@ def make_invite(
     token = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
     expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
     blank = Invite(
-        format=FORMAT,
+        format=1,
         federation=federation,
         address=address,
         domain=domain,
@@ -190,28 +201,13 @@ def _check(invite: Invite) -> str:
     return hmac.new(invite.token.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def _read(folder: FederationFolder) -> list[Issued]:
-    try:
-        values = json.loads(folder.invites.read_text("utf-8"))
-        if values["format"] == FORMAT:
-            return [Issued(**i) for i in values["invites"]]
-        got = f"format {values['format']!r}"
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        got = f"{type(error).__name__}: {error}"
-    raise FederationError(
-        "cannot read the invites",
-        expected=f"invites.json of format {FORMAT}",
-        got=got,
-        where=str(folder.invites),
-        fix="Use the version of cogen that wrote it, or restore it from a backup.",
-    )
+def _read(folder: FederationFolder) -> tuple[Issued, ...]:
+    found = InvitesFile.load_if_present(folder.invites)
+    return found.invites if found else ()
 
 
-def _write(folder: FederationFolder, issued: list[Issued]) -> None:
-    rows = [asdict(i) for i in issued]
-    folder.write(folder.invites, json.dumps({"format": FORMAT, "invites": rows}, indent=1) + "\n")
+def _write(folder: FederationFolder, issued: Iterable[Issued]) -> None:
+    InvitesFile(invites=tuple(issued)).write(folder.invites, private=True)
 
 
 def _refused(expected: str, got: str, where: str = "") -> EnrolmentError:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cogen.base import describe_base
 from cogen.config import RunConfig, load_config
-from cogen.deploy.about import About, Serving, read_about, split_address, write_about, write_serving
+from cogen.deploy.about import About, Serving, read_about, split_address
 from cogen.deploy.certificates import ensure_certificate, ensure_link_certificate, take_certificate
 from cogen.deploy.folder import FederationFolder, locked
 from cogen.deploy.members import read_members
@@ -66,7 +66,7 @@ def serve(config: str, folder: FederationFolder, door: Door, say: Say, stop: thr
         connect(folder.flwr_home, below, folder.link / "ca.pem")
         with _kept(folder, below, listen, handle, say) as programs:
             _forget_strangers(folder)
-            write_serving(folder, Serving(os.getpid(), below, listen, app))
+            Serving(pid=os.getpid(), port=below, bind=listen, app_sha256=app).write(folder.serving, private=True)
             say(f"serving {about.name} on {listen}, for {host}:{port}")
             for line in next_steps(folder, settings, config):
                 say(line)
@@ -135,8 +135,8 @@ def _prepare(folder: FederationFolder, settings: RunConfig, name: str, door: Doo
     ensure_link_certificate(folder)
     folder.write(folder.config, settings.to_toml())
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    about = About(before.name if before else name[:64], shown)
-    write_about(folder, about)
+    about = About(name=before.name if before else name[:64], public_address=shown)
+    about.write(folder.about, private=True)
     return about
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from cogen.evaluate.general import general_windows
 from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, GENERAL, Evaluation
 from cogen.evaluate.score import score_row
 from cogen.evaluate.seed_summary import SeedSummary, summarize_seeds
-from cogen.files import write_file
 from cogen.runs import RunFolder
 from cogen.train.corpus import prepare_corpus
 
@@ -87,8 +86,8 @@ def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored
         found = read_evaluation(run)
         domains = tuple(c for c in cells if c.domain != GENERAL)
         general = tuple(c for c in cells if c.domain == GENERAL)
-        found = replace(found, cells=found.cells + domains, general=found.general + general)
-        write_file(run.evaluation, found.to_json().encode())
+        found = found.model_copy(update={"cells": found.cells + domains, "general": found.general + general})
+        found.write(run.evaluation)
         show({"event": "evaluated", "num_cells": len(cells), "model": job.row})
 
 
@@ -112,4 +111,4 @@ def summarize_runs(run: RunFolder, seeds: Iterable[int]) -> SeedSummary:
 
 def read_evaluation(run: RunFolder) -> Evaluation:
     """The matrix of a finished run."""
-    return Evaluation.from_json(run.evaluation.read_text("utf-8"), str(run.evaluation))
+    return Evaluation.load(run.evaluation)

@@ -16,16 +16,17 @@ from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
 from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
+from cogen.data.run_metadata import describe_run
 from cogen.data.walk import corpus_root
 from cogen.errors import CogenError, ConfigError, RunError
 from cogen.evaluate.baselines import OnEvent, tell
 from cogen.evaluate.general import require_unseen
 from cogen.evaluate.run_scores import read_evaluation, score_seed, summarize_runs
+from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.files import write_file
 from cogen.flower.prefork_programs import prepared
 from cogen.flower.programs import start_supervised, stop_supervised
 from cogen.flower.run_events import Watcher, follow_run
-from cogen.flower.run_metadata import run_metadata_json
 from cogen.flower.superlink import free_port, superlink
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.node.prefork import can_fork, prefork_argv
@@ -83,7 +84,7 @@ def simulate(
             _continue(run, settings)
         else:
             run.create(settings.to_toml(), overwrite=overwrite)
-        write_file(run.run_metadata, run_metadata_json(cards).encode())
+        describe_run(cards).write(run.run_metadata)
         _every_seed(run, settings, port, handle, on_event or (lambda event: None))
     return run
 
@@ -112,7 +113,7 @@ def _summarize(run: RunFolder, one: RunFolder, settings: RunConfig, number: int,
     seed = settings.seeds[number - 1]
     try:
         score_seed(one, settings.with_seed(seed), run.baselines(seed), show)
-        write_file(run.seed_summary, summarize_runs(run, settings.seeds[:number]).to_json().encode())
+        SeedSummaryFile.of(summarize_runs(run, settings.seeds[:number])).write(run.seed_summary)
     except CogenError as error:
         # Not `run_failed`: the rounds are over, and a resumed run starts none of them again.
         tell(run, show, "seed_summary_failed", reason=str(error))

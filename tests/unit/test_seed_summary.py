@@ -9,6 +9,7 @@ import pytest
 
 from cogen.evaluate.matrix import Cell, Evaluation, format_table
 from cogen.evaluate.seed_summary import Spread, summarize_seeds
+from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.evaluate.seed_summary_text import format_seed_summary, member_lines
 
 DOMAINS = ("grid", "clinical")
@@ -91,7 +92,7 @@ def test_what_one_seed_lacks_is_null_and_leaves_the_other_standing() -> None:
     assert found.retained_gain["grid"].values == (pytest.approx(1.5), None)
     assert found.members["grid"].own.values == (pytest.approx(0.1), None)
     assert found.members["clinical"].own.values == pytest.approx((-0.1, 0.2))
-    values = json.loads(found.to_json())
+    values = json.loads(SeedSummaryFile.of(found).to_json())
     row = next(r for r in values["rows"] if (r["model"], r["domain"]) == ("local:grid", "grid"))
     assert row == {"model": "local:grid", "domain": "grid", "mean": 0.8, "sd": None, "values": [0.8, None]}
     assert values["members"]["grid"]["own"]["sd"] is None
@@ -107,7 +108,7 @@ def test_a_single_domain_has_no_others() -> None:
 
 
 def test_the_file_has_the_keys_that_its_docstring_promises() -> None:
-    values = json.loads(summarize_seeds(two_seeds()).to_json())
+    values = json.loads(SeedSummaryFile.of(summarize_seeds(two_seeds())).to_json())
     assert set(values) == {"format", "seeds", "rows", "retained_gain", "general", "forgetting", "members"}
     assert values["format"] == 1 and values["seeds"] == [5, 6]
     assert len(values["rows"]) == 10
