@@ -21,16 +21,17 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Table(BaseModel):
-    """A TOML table: frozen, unknown keys refused."""
+    """A TOML table: frozen; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Inconsistent(ValueError):
-    """Raised by `Record.check`: what the file should say, and what it says instead."""
+    """A record contradicts itself. `Record.check` raises it with what was expected and what the file has."""
 
     def __init__(self, expected: str, got: str) -> None:
         super().__init__(expected, got)
+        self.expected, self.got = expected, got
 
 
 class Record(BaseModel):
@@ -89,7 +90,7 @@ class Record(BaseModel):
         except ValidationError as error:
             raise cls._unreadable(*_explain_record(cls, error), where) from None
         except Inconsistent as error:
-            raise cls._unreadable(*error.args, where) from None
+            raise cls._unreadable(error.expected, error.got, where) from None
         return found
 
     def check(self) -> None:
@@ -127,7 +128,7 @@ Model = TypeVar("Model", bound=Table)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """Read the tables of a TOML file.
 
     Raises:
         ConfigError: no such file, or not TOML in UTF-8.
