@@ -82,7 +82,7 @@ def require_free(members: Mapping[str, Member], domain: str) -> None:
             "cannot add a member",
             expected=f"no member for domain {domain!r}",
             got=f"one that enrolled {known.enrolled}",
-            fix=f"Run `cogen revoke {domain}` first, and invite it again.",
+            fix=f"Run `cogen revoke {domain}` first, then invite the domain again.",
         )
 
 

@@ -63,15 +63,15 @@ class Evaluation(Record):
         return tuple(dict.fromkeys(cell.domain for cell in self.cells))
 
     def bits_per_byte(self, model: str, domain: str) -> float | None:
-        """The value of one cell; None where the model was not scored on the domain."""
+        """The value of one cell; None if the model was not scored on the domain."""
         return next((c.bits_per_byte for c in self.cells if (c.model, c.domain) == (model, domain)), None)
 
     def general_bits_per_byte(self, model: str) -> float | None:
-        """The value on general text; None where the model was not scored on it."""
+        """The value on general text; None if the model was not scored on it."""
         return next((c.bits_per_byte for c in self.general if c.model == model), None)
 
     def mean_bits_per_byte(self, model: str) -> float | None:
-        """Plain mean over the domains; None unless the model was scored on all of them."""
+        """Plain mean over the domains; None unless the model was scored on all domains."""
         found = [self.bits_per_byte(model, domain) for domain in self.domains]
         values = [value for value in found if value is not None]
         return sum(values) / len(values) if values and len(values) == len(found) else None
@@ -92,22 +92,22 @@ class Evaluation(Record):
 
 
 def alone(evaluation: Evaluation, domain: str) -> str:
-    """The row of the domain trained alone: `expert:<domain>`, or the baseline `local:<domain>` where there is none."""
+    """The row of a domain that trained alone: `expert:<domain>`, or the baseline `local:<domain>` without an expert."""
     expert = EXPERT_PREFIX + domain
     return expert if expert in evaluation.models else LOCAL_PREFIX + domain
 
 
 def is_alone(model: str, domain: str) -> bool:
-    """Whether the row is that of the domain trained alone, in the run or as its baseline."""
+    """Whether the row is the domain's expert or its local baseline."""
     return model in (EXPERT_PREFIX + domain, LOCAL_PREFIX + domain)
 
 
 def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, float | None]:
-    """What `model` keeps of what each domain gained alone, on the domain's own text.
+    """The part of each domain's gain by training alone that `model` keeps, on the domain's own text.
 
     (bpb base - bpb model) / (bpb base - bpb alone); 1 is as good as the domain alone, 0 is the base.
 
-    Returns: domain to fraction; None where a cell is missing or the domain alone gained nothing.
+    Returns: domain to fraction; None if a cell is missing or training alone gained nothing.
     """
     gains: dict[str, float | None] = {}
     for domain in evaluation.domains:
@@ -124,9 +124,9 @@ def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, fl
 def format_table(evaluation: Evaluation) -> str:
     """A plain-text table: models by domains in bits per byte, `*` at the lowest of a column.
 
-    The mean stands only where a model was scored on every domain; general text, where there is any, is a
-    column beside it. Below, where they can be computed: the retained gain in percent, and combined - base
-    (negative is better; on general text it is the forgetting).
+    A row has a mean only if the model was scored on every domain. General text, if scored, is the last column. Two
+    rows follow if they can be computed: the retained gain in percent, and combined - base (negative is better; on
+    general text it is the forgetting).
     """
     header = ["bits per byte", *evaluation.domains, "mean", *([GENERAL] if evaluation.general else [])]
     columns = [[evaluation.bits_per_byte(m, d) for m in evaluation.models] for d in evaluation.domains]
