@@ -48,13 +48,7 @@ def run_rounds(
     settings = open_run(run, source, list(overrides), resume=resume, overwrite=overwrite, command="run")
     check_settings(settings)
     _require_members(folder, settings)
-    if serving.app_sha256 != installed_app_sha256():
-        raise FederationError(
-            "cannot run",
-            expected=f"the app that the federation serves, {serving.app_sha256[:12]}",
-            got="another version",
-            fix="Start `cogen serve` again with this version; the domains need this version, too.",
-        )
+    _require_same_app(serving)
     show = on_event or (lambda event: None)
     superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
     with folder.run_lock():
@@ -113,6 +107,16 @@ def _stop_runs(superlink_client: SuperLinkClient, serving: Serving) -> None:
 def _plain_name(name: str) -> str:
     """The name with only letters, digits, dots, dashes and underscores, because Flower gets it inside a setting."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "run"
+
+
+def _require_same_app(serving: Serving) -> None:
+    if serving.app_sha256 != installed_app_sha256():
+        raise FederationError(
+            "cannot run",
+            expected=f"the app that the federation serves, {serving.app_sha256[:12]}",
+            got="another version",
+            fix="Start `cogen serve` again with this version; the domains need this version, too.",
+        )
 
 
 def _require_members(folder: FederationFolder, settings: RunConfig) -> None:

@@ -72,13 +72,17 @@ def make_probes(
             used_sentences.add(blank.place.text)
             uses[key] = uses.get(key, 0) + 1
     if not made:
-        raise DataError(
-            "cannot make probes",
-            expected="terms that occur three times or more in the text and rarely in general text",
-            got=f"{len(terms)} terms in {len(documents)} documents, none with three distractors",
-            fix="Use more text of the domain, or other general text.",
-        )
+        raise _no_probes(len(terms), len(documents))
     return [made[i] for i in sorted(made)]
+
+
+def _no_probes(num_terms: int, num_documents: int) -> DataError:
+    return DataError(
+        "cannot make probes",
+        expected="terms that occur three times or more in the text and rarely in general text",
+        got=f"{num_terms} terms in {num_documents} documents, none with three distractors",
+        fix="Use more text of the domain, or other general text.",
+    )
 
 
 def _blanks(documents: Sequence[Document], terms: Mapping[str, int], common: frozenset[str]) -> Iterator[Blank]:

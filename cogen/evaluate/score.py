@@ -49,10 +49,7 @@ def evaluate_adapters(
     >>> windows = {"grid": heldout_windows(documents, base.tokenizer, 512, 8192)}  # doctest: +SKIP
     >>> evaluate_adapters(base, {"mine": adapter}, windows).bits_per_byte("mine", "grid")  # doctest: +SKIP
     """
-    if "base" in adapters:
-        raise ConfigError("cannot score", expected="another name", got="an adapter called base", fix="Rename it.")
-    for name, adapter in adapters.items():
-        base.info.require(adapter, name)
+    _require_usable(base, adapters)
     found = Evaluation(cells=())
     rows: dict[str, Mapping[str, Factors] | None] = {"base": None}
     rows.update({name: adapter.factors for name, adapter in adapters.items()})
@@ -66,6 +63,13 @@ def evaluate_adapters(
                 tasks=(*found.tasks, *(() if tasks is None else score_tasks(base, tasks, row))),
             )
     return found
+
+
+def _require_usable(base: Base, adapters: Mapping[str, Adapter]) -> None:
+    if "base" in adapters:
+        raise ConfigError("cannot score", expected="another name", got="an adapter called base", fix="Rename it.")
+    for name, adapter in adapters.items():
+        base.info.require(adapter, name)
 
 
 def score_row(
