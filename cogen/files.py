@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: write aside, fsync, rename."""
+"""Files and folders that appear whole or not at all: write to a staging path, fsync, rename."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from cogen.errors import CogenError, RunError
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Replace `path` by `content`, atomically; the folder is made when missing.
+    """Replace the file `path` by `content`, atomically. Missing folders are made.
 
     Args:
-        private: readable by its owner alone, from the first byte on.
+        private: only the owner can read the file, from its first byte on.
     Raises:
-        RunError: the disk is full or the place cannot be written; nothing is left behind.
+        RunError: the disk is full or the folder cannot be written; no staging file is left behind.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, staging = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(aside, 0o600 if private else 0o644)
-            os.replace(aside, path)
+            os.chmod(staging, 0o600 if private else 0o644)
+            os.replace(staging, path)
         except BaseException:
-            Path(aside).unlink(missing_ok=True)
+            Path(staging).unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
     except OSError as error:
@@ -42,15 +42,15 @@ def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make `folder` hold just `files`, whole or not at all; an older one is replaced.
+    """Replace `folder` by one that holds just `files`, whole or not at all.
 
     Raises:
-        RunError: the disk is full or the place cannot be written; nothing is left behind.
+        RunError: the disk is full or the folder cannot be written; no staging folder is left behind.
     """
-    with building_folder(folder) as aside:
+    with building_folder(folder) as staging:
         try:
             for name, content in files.items():
-                with open(aside / name, "wb") as file:
+                with open(staging / name, "wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
@@ -59,38 +59,47 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
-def building_folder(folder: Path) -> Iterator[Path]:
-    """A folder aside that becomes `folder` when the block ends without an error; else nothing is left behind.
+def building_folder(folder: Path, *, has_one_writer: bool = False) -> Iterator[Path]:
+    """A staging folder that replaces `folder` when the block ends without an error, and is removed otherwise.
 
+    Args:
+        has_one_writer: no other process writes this folder now, so a staging folder that a killed process left
+            behind is removed first.
     Raises:
-        RunError: the disk is full or the place cannot be written.
+        RunError: the disk is full or the folder cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        if has_one_writer:
+            staging = folder.parent / f".{folder.name}.building"
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+        else:
+            staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise cannot_write(folder, error) from None
     try:
-        yield aside
+        yield staging
         try:
-            os.chmod(aside, 0o755)
-            _sync_folder(aside)
-            _swap(aside, folder)
+            os.chmod(staging, 0o755)
+            _sync_folder(staging)
+            _swap(staging, folder)
             _sync_folder(folder.parent)
         except OSError as error:
             raise cannot_write(folder, error) from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
 def holding(path: Path, busy: Callable[[], CogenError] | None = None, wait_seconds: float = 0.0) -> Iterator[int]:
-    """Hold the lock file `path` for this process and those that inherit the yielded descriptor.
+    """Hold the lock file `path` for this process and for child processes that inherit the yielded descriptor.
 
     Args:
-        busy: makes the error for a lock that others hold for longer than `wait_seconds`; None waits for them.
+        busy: makes the error that is raised if another process holds the lock for longer than `wait_seconds`; None
+            waits without a limit.
     Raises:
-        RunError: the place cannot be written.
+        RunError: the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,16 +121,16 @@ def holding(path: Path, busy: Callable[[], CogenError] | None = None, wait_secon
         os.close(handle)
 
 
-def _swap(aside: Path, folder: Path) -> None:
-    """Rename `aside` to `folder`; an existing folder steps out of the way first, and back if that fails."""
+def _swap(staging: Path, folder: Path) -> None:
+    """Rename `staging` to `folder`. An existing folder is moved away first, and back if the rename fails."""
     if not folder.exists():
-        os.replace(aside, folder)
+        os.replace(staging, folder)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
     try:
         os.replace(folder, old / "was")
         try:
-            os.replace(aside, folder)
+            os.replace(staging, folder)
         except OSError:
             os.replace(old / "was", folder)
             raise
@@ -139,12 +148,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """The one line for a disk that is full or a place that is not writable."""
+    """The error for a full disk or a folder that cannot be written."""
     reason = "a full disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
     return RunError(
         "cannot write",
         expected="a writable place with room",
         got=reason,
         where=str(path),
-        fix="Free some space or name another place, then run the same command again.",
+        fix="Free some space or name another folder, then run the same command again.",
     )

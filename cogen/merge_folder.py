@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cogen.adapter import Adapter
-from cogen.adapter.folder import MANIFEST_NAME
+from cogen.adapter.folder import MANIFEST_NAME, Manifest
 from cogen.errors import AdapterError, ConfigError, MergeError
 from cogen.files import building_folder, write_file
 from cogen.merge import Merged, Override, Rule, SelfCheck, merge_adapters, self_check
@@ -57,12 +56,12 @@ def names_of(recipe: Recipe) -> list[str]:
 
 
 def _domain(folder: Path) -> str:
-    """The domain in `cogen.json`; nothing where that is missing or cannot be read, which is for others to refuse."""
+    """The domain in `cogen.json`; empty if there is none, or if the file cannot be read, which `open_all` refuses."""
     try:
-        values = json.loads((folder / MANIFEST_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
+        found = Manifest.load(folder / MANIFEST_NAME)
+    except AdapterError:
         return ""
-    return str(values.get("domain") or "") if isinstance(values, dict) else ""
+    return str((found.model_extra or {}).get("domain") or "")
 
 
 def merge_recipe(recipe: Recipe, opened: Opened, progress: Callable[[str], None] | None = None) -> Merged:

@@ -1,19 +1,19 @@
 """The run folder: layout, events, rounds, lock.
 
 config.toml          resolved settings
-run_metadata.json    of a simulation: versions, how much text each domain has
-run.json             format, and the run's id, by which its domains know it again
-events.jsonl         the truth: one JSON object a line, appended and flushed
+run_metadata.json    versions and amounts of text (simulations only)
+run.json             the run's id, by which its domains recognise a resumed run
+events.jsonl         everything that happened: one JSON object per line, appended and flushed
 rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
-nodes/<domain>/      what stays at a domain: train.jsonl, optimiser state
-experts/<domain>/    with one round, each client's reply
+nodes/<domain>/      files of one domain, which stay at the domain: train.jsonl, optimizer state
+experts/<domain>/    each client's reply, in a run of one round
 merged/              the last global adapter
-evaluation.json      bits per byte, model by domain
-baselines/<seed>/    local/<domain>/ and centralized/: adapters trained beside the run, to compare it with
-seeds/<seed>/        the same run with another seed, a run folder of its own
-seed_summary.json    all seeds and their baselines together
-report.html          `cogen report`; merged/MODEL_CARD.md with it
-logs/                output of Flower's programs and of the trainers; baselines.jsonl: the baselines' steps
+evaluation.json      bits per byte of every model on every domain
+baselines/<seed>/    local/<domain>/ and centralized/: adapters to compare the run with
+seeds/<seed>/        the same run with another seed, in its own run folder
+seed_summary.json    means over all seeds, with their baselines
+report.html          written by `cogen report`, together with merged/MODEL_CARD.md
+logs/                output of Flower's programs and of the trainers; baselines.jsonl has the steps of the baselines
 """
 
 from __future__ import annotations
@@ -23,25 +23,35 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cogen.errors import RunError
-from cogen.files import cannot_write, holding, write_file
+from cogen.files import building_folder, cannot_write, holding, write_file
+from cogen.records import Record
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
 SEED_SUMMARY, RUN, RUN_METADATA = "seed_summary.json", "run.json", "run_metadata.json"
-FORMAT = 1
 LOCK = ".lock"
-HEAD_BYTES = 80  # by which a file that was replaced is told from the one that was read
+HEAD_BYTES = 80  # a file that starts with other bytes than before was replaced
 FILES = (CONFIG, RUN, RUN_METADATA, EVENTS, EVALUATION, REPORT, SEED_SUMMARY)
 ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "baselines", "seeds", "tracking")
 
 
+class RunId(Record):
+    """`run.json`: by its id the domains recognise a run that is resumed."""
+
+    file_name = RUN
+    fix = "Start the run again in another folder."
+
+    format: Literal[1] = 1
+    id: str
+
+
 class RunFolder:
-    """Paths and events of one run."""
+    """The paths, events and lock of one run."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
@@ -95,10 +105,10 @@ class RunFolder:
         return self.path / "rounds" / f"{number:04d}"
 
     def create(self, config_toml: str, *, overwrite: bool = False) -> None:
-        """Make the folder with its resolved settings.
+        """Make the folder and write the resolved settings and the run's id.
 
         Raises:
-            RunError: a run is there already and `overwrite` is off, or the place is something else.
+            RunError: the folder holds a run and `overwrite` is off, or it holds other files.
         """
         if self.config.exists() and overwrite and all(_of_a_run(p.name) for p in self.path.iterdir()):
             shutil.rmtree(self.path)
@@ -108,33 +118,18 @@ class RunFolder:
                 expected="a new or empty folder",
                 got="a run" if self.config.exists() and not overwrite else "other files",
                 where=str(self.path),
-                fix="Continue it with --resume, replace it with --overwrite, or name another with --out.",
+                fix="Continue the run with --resume, replace it with --overwrite, or name another folder with --out.",
             )
-        about = {"format": FORMAT, "id": secrets.token_hex(8)}
-        write_file(self.path / RUN, json.dumps(about).encode() + b"\n")
+        RunId(id=secrets.token_hex(8)).write(self.path / RUN)
         write_file(self.config, config_toml.encode())
 
     def read_id(self) -> str:
         """The run's id: random, and the same after every resume.
 
         Raises:
-            RunError: the folder has none, or one of another format.
+            RunError: `run.json` is missing or cannot be used.
         """
-        path = self.path / RUN
-        try:
-            about = json.loads(path.read_text("utf-8"))
-            if about["format"] == FORMAT:
-                return str(about["id"])
-            got = f"format {about['format']!r}"
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            got = f"{type(error).__name__}: {error}"
-        raise RunError(
-            "cannot use run folder",
-            expected=f"{RUN} of format {FORMAT} with an id",
-            got=got,
-            where=str(path),
-            fix="Start the run anew.",
-        )
+        return RunId.load(self.path / RUN).id
 
     def require_resumable(self) -> None:
         """Raise RunError unless there is a run to continue."""
@@ -144,50 +139,40 @@ class RunFolder:
                 expected=f"a run folder with {CONFIG}",
                 got="none",
                 where=str(self.path),
-                fix="Start it without --resume.",
+                fix="Start the run without --resume.",
             )
 
     def last_complete_round(self) -> int:
-        """Number of the last round that is complete; 0 when none is."""
+        """Number of the last complete round; 0 if there is none."""
         number = 0
         while (self.round(number + 1) / "round.json").is_file():
             number += 1
         return number
 
     def is_finished(self) -> bool:
-        """Whether the last that was heard of the run is that it came to its end, with its matrix."""
+        """Whether the last start of the run came to its end, and its evaluation and merged adapter are there."""
         ends = [e["event"] for e in read_lines(self.events_path) if str(e.get("event")).startswith("run_")]
         return ends[-1:] == ["run_finished"] and self.evaluation.is_file() and self.merged.is_dir()
 
     def append_event(self, event: str, **values: Any) -> None:
-        """Append one line to `events.jsonl`, and flush it to the disk."""
+        """Append one line to `events.jsonl` and flush it to the disk."""
         append_line(self.events_path, {"time": datetime.now(UTC).isoformat(), "event": event, **values}, durable=True)
 
-    @contextmanager
-    def building_round(self, number: int) -> Iterator[Path]:
-        """A folder aside that becomes `rounds/<number>` when the block ends without an error."""
-        final = self.round(number)
-        aside = final.parent / f".{final.name}.building"
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            with _writing(final):
-                aside.mkdir(parents=True)
-            yield aside
-            with _writing(final):
-                shutil.rmtree(final, ignore_errors=True)
-                os.replace(aside, final)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    def building_round(self, number: int) -> AbstractContextManager[Path]:
+        """A staging folder that becomes `rounds/<number>` when the block ends without an error."""
+        return building_folder(self.round(number), has_one_writer=True)
 
     @contextmanager
     def lock(self, wait_seconds: float = 20.0) -> Iterator[int]:
-        """Hold the run for this process and those that inherit the yielded descriptor.
+        """Hold the run for this process and for child processes that inherit the yielded descriptor.
 
         Raises:
             RunError: another process holds it for longer than `wait_seconds`.
         """
-        with _writing(self.path):
+        try:
             self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
         with holding(self.path.parent / f".{self.path.name}{LOCK}", self._in_use, wait_seconds) as handle:
             yield handle
 
@@ -197,25 +182,17 @@ class RunFolder:
             expected="no other process in it",
             got="one that is still running",
             where=str(self.path),
-            fix="Wait for it to end, or name another folder with --out.",
+            fix="Wait until that process ends, or name another folder with --out.",
         )
 
 
 def _of_a_run(name: str) -> bool:
-    """Whether a run makes such an entry, or writes it aside; whatever else lies there is the user's."""
+    """Whether the run makes an entry with this name, or a staging path for it; other files belong to the user."""
     return name in ENTRIES or name.startswith(tuple(f".{entry}." for entry in ENTRIES))
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(path, error) from None
-
-
 def append_line(path: Path, values: Mapping[str, Any], *, durable: bool = False) -> None:
-    """Append one JSON object as a line, flushed (to the disk if `durable`); a torn last line is closed first."""
+    """Append one JSON object as a line and flush it, to the disk if `durable`. An incomplete last line is ended first."""
     line = json.dumps(values, separators=(",", ":")).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,14 +209,14 @@ def append_line(path: Path, values: Mapping[str, Any], *, durable: bool = False)
 
 
 class Tail:
-    """The new whole lines of a file that another process appends to; half a line waits for the next call.
+    """The new lines of a file that another process appends to. An incomplete last line waits for the next call.
 
-    A file that was replaced or cut is read from its start again, and `generation` goes up by one.
+    A file that was replaced or shortened is read again from its start, and `generation` goes up by one.
 
     Args:
-        skip_existing: start at the end of what is there now.
+        skip_existing: skip the lines that are in the file now.
     Attributes:
-        written: when the file was last seen to change [seconds since 1970].
+        written: when the file last changed [seconds since 1970].
     """
 
     def __init__(self, path: Path, *, skip_existing: bool = False) -> None:
@@ -249,7 +226,7 @@ class Tail:
             self.lines()
 
     def lines(self) -> list[bytes]:
-        """Lines that were completed since the last call; empty ones are skipped, a missing file has none."""
+        """The lines that were completed since the last call, without empty lines; none for a missing file."""
         try:
             found = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -271,7 +248,7 @@ class Tail:
         return [line for line in whole.split(b"\n") if line.strip()]
 
     def records(self) -> list[dict[str, Any] | None]:
-        """The same lines as JSON objects; None stands for a line that is no object, as a killed process leaves one."""
+        """The same lines as JSON objects; None for a line that is not one, such as the last line of a killed process."""
         return [_parse(line) for line in self.lines()]
 
     def _restart(self) -> None:
@@ -280,7 +257,7 @@ class Tail:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole JSON objects of a JSONL file; torn lines are skipped, a missing file has none."""
+    """All JSON objects of a JSONL file. Incomplete lines are skipped; a missing file has none."""
     if not path.is_file():
         return []
     return [value for line in path.read_bytes().split(b"\n") if (value := _parse(line)) is not None]

@@ -1,4 +1,4 @@
-"""Versions of what a result depends on."""
+"""The installed versions of the packages that results depend on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NAMES = ("cogen-ai", "torch", "transformers", "peft", "flwr", "accelerate")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Package name to installed version, or to "unknown"."""
 
     def find(name: str) -> str:
         try:

@@ -5,18 +5,31 @@ The folder of a round appears whole, by one rename. Everything outside `rounds/`
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from cogen.adapter import Adapter, Factors, factor_digest
 from cogen.base import BaseInfo
-from cogen.files import write_file
+from cogen.records import Record
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated
 from server.replies import ClientUpdate
 from server.state import NAME as STATES
 from server.state import save_states
+
+
+class RoundFile(Record):
+    """`round.json`: what the global adapter of a round was made of. A round with this file is complete."""
+
+    file_name = "round.json"
+
+    format: Literal[1] = 1
+    kind: Literal["global"] = "global"
+    round: int
+    num_tokens: int
+    energy_cut_frac: float
+    parents: tuple[Mapping[str, Any], ...]
 
 
 def save_start(run: RunFolder, base: BaseInfo, factors: Mapping[str, Factors]) -> None:
@@ -33,14 +46,19 @@ def save_round(
     Args:
         is_only: the run has one round, so a reply is its domain's expert.
     """
-    parents = [
-        {"name": r.domain, "weight": w, "factors_sha256": factor_digest(r.factors)}
-        for r, w in zip(replies, result.weights, strict=True)
-    ]
-    about = {"kind": "global", "round": number, "num_tokens": sum(r.num_tokens for r in replies)}
-    about |= {"energy_cut_frac": result.energy_cut_frac, "parents": parents}
+    about = RoundFile(
+        round=number,
+        num_tokens=sum(r.num_tokens for r in replies),
+        energy_cut_frac=result.energy_cut_frac,
+        parents=tuple(
+            {"name": r.domain, "weight": w, "factors_sha256": factor_digest(r.factors)}
+            for r, w in zip(replies, result.weights, strict=True)
+        ),
+    )
     with run.building_round(number) as folder:
-        Adapter(result.factors, base.name, base.fingerprint, about).save(folder / "global")
+        Adapter(result.factors, base.name, base.fingerprint, about.model_dump(exclude={"format"})).save(
+            folder / "global"
+        )
         for reply in replies:
             manifest: dict[str, object] = {
                 "kind": "expert" if is_only else "reply",
@@ -51,7 +69,7 @@ def save_round(
             }
             Adapter(reply.factors, base.name, base.fingerprint, manifest).save(folder / "clients" / reply.domain)
         save_states(folder, result.states)
-        write_file(folder / "round.json", json.dumps({"format": 1, **about}, sort_keys=True).encode())
+        about.write(folder / "round.json")
 
 
 def forget_rounds(run: RunFolder, last: int, keep: int) -> None:

@@ -8,7 +8,6 @@ from cogen.adapter import Adapter
 from cogen.config import RunConfig
 from cogen.errors import FederationError, ReplyError
 from cogen.evaluate.matrix import Cell, Evaluation
-from cogen.files import write_file
 from cogen.protocol.messages import EvaluateReply
 from cogen.runs import RunFolder
 from server.client_registry import Client, ClientRegistry
@@ -54,7 +53,7 @@ def score_everywhere(
             where=str(run.events_path),
             fix="The reasons are there; mend them and run again with --resume.",
         )
-    write_file(run.evaluation, Evaluation(cells).to_json().encode())
+    Evaluation(cells=cells).write(run.evaluation)
     run.append_event("evaluated", num_cells=len(cells))
 
 

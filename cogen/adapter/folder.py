@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from cogen.adapter.factors import Factors, Gram, factor_digest, layout_of
 from cogen.adapter.fingerprint import Fingerprint
 from cogen.adapter.grams import GRAM_NAME, gram_bytes, gram_digest, open_grams
 from cogen.adapter.peft_config import CONFIG_NAME, WEIGHTS_NAME, config_json, malformed, read_config
 from cogen.adapter.stored import StoredFactors
+from cogen.errors import AdapterError
 from cogen.files import write_folder
+from cogen.records import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
 MANIFEST_NAME = "cogen.json"
 PEFT_PREFIX = "base_model.model."
+
+
+class Manifest(Record):
+    """`cogen.json`: where an adapter comes from. Other fields (domain, tokens trained, parents, ...) are kept.
+
+    Args:
+        base: the name of the base model when the adapter was made.
+        factors_sha256, gram_sha256: hashes of the two weight files; a file with another hash is refused.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    file_name = MANIFEST_NAME
+    error = AdapterError
+    fix = "Copy the adapter again, or make it again."
+
+    format: Literal[1] = 1
+    base: str | None = None
+    fingerprint: Fingerprint | None = None
+    factors_sha256: str | None = None
+    gram_sha256: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_missing_gram(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in serialize(self).items() if k != "gram_sha256" or v is not None}
 
 
 @dataclass(frozen=True)
@@ -72,15 +98,13 @@ class Adapter:
 
     def manifest_json(self) -> str:
         """The text of `cogen.json`."""
-        values = {
-            **self.manifest,
-            "format": FORMAT,
+        known = {
             "base": self.base_name,
-            "fingerprint": None if self.fingerprint is None else vars(self.fingerprint),
+            "fingerprint": self.fingerprint,
             "factors_sha256": self.digest,
-            **({} if self.grams is None else {"gram_sha256": gram_digest(self.grams)}),
+            "gram_sha256": None if self.grams is None else gram_digest(self.grams),
         }
-        return json.dumps(values, indent=2, sort_keys=True) + "\n"
+        return Manifest(**{**self.manifest, **known}).to_json()
 
     @classmethod
     def load(cls, folder: str | Path) -> Adapter:
@@ -103,15 +127,16 @@ class Adapter:
 def _read(kind: type[Adapter], folder: Path, keep: bool) -> Adapter:
     config = read_config(folder)
     stored = StoredFactors(folder, config)
-    manifest, fingerprint = _read_manifest(folder)
-    said, grams_said = manifest.pop("factors_sha256", None), manifest.pop("gram_sha256", None)
-    base_name = str(manifest.pop("base", None) or config.get("base_model_name_or_path") or "")
-    grams = open_grams(folder)
-    adapter = kind(dict(stored) if keep else stored, base_name, fingerprint, manifest, stored.embeddings, grams)
-    if adapter.digest != (said or adapter.digest):  # half-copied or edited
-        raise malformed(folder, f"factors with sha256 {str(said)[:12]}", adapter.digest[:12])
-    if grams_said is not None and grams_said != (found := "none" if grams is None else gram_digest(grams)):
-        raise malformed(folder, f"a {GRAM_NAME} with sha256 {str(grams_said)[:12]}", found[:12])
+    known = Manifest.load_if_present(folder / MANIFEST_NAME) or Manifest()  # PEFT writes no manifest
+    base_name = known.base or str(config.get("base_model_name_or_path") or "")
+    grams, more = open_grams(folder), dict(known.model_extra or {})
+    adapter = kind(dict(stored) if keep else stored, base_name, known.fingerprint, more, stored.embeddings, grams)
+    if adapter.digest != (known.factors_sha256 or adapter.digest):  # half-copied or edited
+        raise malformed(folder, f"factors with sha256 {str(known.factors_sha256)[:12]}", adapter.digest[:12])
+    if known.gram_sha256 is not None:
+        found = "none" if grams is None else gram_digest(grams)
+        if found != known.gram_sha256:
+            raise malformed(folder, f"a {GRAM_NAME} with sha256 {known.gram_sha256[:12]}", found[:12])
     return adapter
 
 
@@ -127,18 +152,3 @@ def _to_peft(factors: Mapping[str, Factors], embeddings: frozenset[str]) -> dict
         tensors[key.format("A")] = f.a.contiguous()
         tensors[key.format("B")] = f.b.contiguous()
     return tensors
-
-
-def _read_manifest(folder: Path) -> tuple[dict[str, Any], Fingerprint | None]:
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        return {}, None
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        found = values.pop("fingerprint", None)
-        fingerprint = None if found is None else Fingerprint(**found)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise malformed(folder, f"a {MANIFEST_NAME} of format {FORMAT}", str(error)) from None
-    if values.pop("format", FORMAT) != FORMAT:
-        raise malformed(folder, f"{MANIFEST_NAME} of format {FORMAT}", "another format")
-    return values, fingerprint

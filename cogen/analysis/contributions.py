@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Literal
 
 from cogen.errors import MergeError
+from cogen.records import Count, Record
 
-FORMAT = 1
 MIN_PERMUTATIONS = 4
 # Student's t, 97.5%, for 1 to 3 degrees of freedom; from 4 on the series below is right to 0.3%.
 FIRST_T = (12.706, 4.303, 3.182)
@@ -48,6 +48,29 @@ class Shapley:
     total: Mapping[str, float]
     is_exact: bool
     num_permutations: int
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one adapter does for one domain, in bits per byte; above 0 is better."""
+
+    leave_one_out: float
+    shapley: ShapleyShare
+
+
+class ContributionsFile(Record):
+    """`contributions.json`: adapter to domain to contribution."""
+
+    file_name = "contributions.json"
+    fix = "Write it again with `cogen contributions`, or move it away."
+
+    format: Literal[1] = 1
+    unit: str = "bits per byte by which the adapter lowers the domain's text"
+    interval: str = "95%, Student's t over antithetic pairs of permutations"
+    is_exact: bool
+    num_permutations: Count
+    total: Mapping[str, float]
+    adapters: Mapping[str, Mapping[str, Contribution]]
 
 
 def leave_one_out(names: Sequence[str], value: Value) -> dict[str, dict[str, float]]:
@@ -112,24 +135,17 @@ def is_enumerated(num_adapters: int, num_permutations: int) -> bool:
     return bool(2**num_adapters == evaluations_needed(num_adapters, num_permutations))
 
 
-def to_json(alone: Mapping[str, Mapping[str, float]], found: Shapley) -> str:
-    """The text of `contributions.json`: leave-one-out effects and Shapley values together."""
-    adapters = {
-        name: {
-            domain: {"leave_one_out": alone[name][domain], "shapley": asdict(share)} for domain, share in row.items()
-        }
-        for name, row in found.shares.items()
-    }
-    values = {
-        "format": FORMAT,
-        "unit": "bits per byte by which the adapter lowers the domain's text",
-        "interval": "95%, Student's t over antithetic pairs of permutations",
-        "is_exact": found.is_exact,
-        "num_permutations": found.num_permutations,
-        "total": dict(found.total),
-        "adapters": adapters,
-    }
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def contributions_file(alone: Mapping[str, Mapping[str, float]], found: Shapley) -> ContributionsFile:
+    """The content of `contributions.json`: leave-one-out effects and Shapley values together."""
+    return ContributionsFile(
+        is_exact=found.is_exact,
+        num_permutations=found.num_permutations,
+        total=found.total,
+        adapters={
+            name: {domain: Contribution(alone[name][domain], share) for domain, share in row.items()}
+            for name, row in found.shares.items()
+        },
+    )
 
 
 def _exact(names: Sequence[str], ask: Value, domains: list[str]) -> dict[str, dict[str, ShapleyShare]]:

@@ -12,13 +12,12 @@ from cogen.adapter import Adapter
 from cogen.analysis.contributions import (
     Shapley,
     check_permutations,
+    contributions_file,
     evaluations_needed,
     leave_one_out,
     shapley,
-    to_json,
 )
 from cogen.cli.scoring import Bench, aligned, make_bench, read_validation, require_several, trial_bar
-from cogen.files import write_file
 from cogen.merge.combine import merge_adapters
 from cogen.merge.factored import checked_weights, normalise_weights
 from cogen.merge.rule import Rule
@@ -68,7 +67,7 @@ def run_contributions(
     bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
     alone, found = _valued(bench, rule, shares, num_permutations, seed)
     if out is not None:
-        write_file(out, to_json(alone, found).encode())
+        contributions_file(alone, found).write(out)
     if not as_json:
         print(contributions_table(alone, found))
     return alone, found

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from cogen.base import Base, load_base
@@ -38,12 +36,12 @@ def run_data(
         require_context(base.info, config.train)
     with byte_bar("data") as bar:
         prepared = prepare_corpus(base, path, config.data, config.evaluate.heldout_frac, progress=bar.update)
-    card = replace(prepared.card, cost=measured_cost(base, prepared, config.train) if with_cost else None)
+    card = prepared.card.model_copy(update={"cost": measured_cost(base, prepared, config.train) if with_cost else None})
     folder = out or Path("cards") / (Path(path).stem or "data")
-    write_file(folder / "card.json", card.to_json().encode())
+    card.write(folder / "card.json")
     write_file(folder / "card.html", card_page(card).encode())
     if as_json:
-        print_json({**json.loads(card.to_json()), "out": str(folder)})
+        print_json({**card.model_dump(), "out": str(folder)})
     else:
         print(f"{card_text(card)}\n\n{folder / 'card.html'}")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -38,13 +36,12 @@ def run_diagnose(folders: Mapping[str, str], out: Path | None, *, as_json: bool)
             fix="Name two folders or more that hold an adapter.",
         )
     found = _diagnose(adapters)
-    found = replace(found, findings=(*refused, *found.findings))
-    text = found.to_json()
+    found = found.model_copy(update={"findings": (*refused, *found.findings)})
     if out is not None:
-        write_file(out / "diagnosis.json", text.encode())
+        found.write(out / "diagnosis.json")
         write_file(out / "diagnosis.html", diagnosis_page(found).encode())
     if as_json:
-        print_json(json.loads(text))
+        print_json(found.model_dump())
     else:
         print(format_diagnosis(found), end="")
 

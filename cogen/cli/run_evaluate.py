@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from cogen.evaluate.questions import MAX_REPLY_TOKENS, Question, read_questions
 from cogen.evaluate.score import evaluate_adapters
 from cogen.evaluate.tables import format_evaluation
 from cogen.evaluate.tasks import Tasks, find_tasks
-from cogen.files import write_file
 from cogen.train.corpus import prepare_corpus
 
 
@@ -69,9 +67,9 @@ def run_evaluate(base_name: str, adapters: Sequence[str], asked: Asked, out: Pat
     base = load_base(base_name)
     evaluation = _score(base, loaded, _windows(base, paths, asked.heldout), items)
     if out is not None:
-        write_file(out, evaluation.to_json().encode())
+        evaluation.write(out)
     if as_json:
-        print_json(json.loads(evaluation.to_json()))
+        print_json(evaluation.model_dump())
     else:
         print(format_evaluation(evaluation))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +109,7 @@ def _check_modes(look: Look, out: Path | None) -> None:
 
 def _contributions(recipe: Recipe, scoring: Scoring, out: Path | None, as_json: bool) -> None:
     """Print, and write into `out`, what each adapter does for each domain."""
-    from cogen.analysis.contributions import to_json
+    from cogen.analysis.contributions import contributions_file
     from cogen.cli.run_contributions import run_contributions
 
     _no_overrides(recipe, "--contributions")
@@ -121,7 +120,7 @@ def _contributions(recipe: Recipe, scoring: Scoring, out: Path | None, as_json: 
         as_json=as_json, **scoring.windows(),
     )  # fmt: skip
     if as_json:
-        print_json(json.loads(to_json(alone, shares)))
+        print_json(contributions_file(alone, shares).model_dump())
 
 
 def _check_search(recipe: Recipe, settings: dict[str, Any]) -> None:

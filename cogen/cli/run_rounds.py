@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def run_rounds(
         )
     page, evaluation = write_report(run.path), read_evaluation(run)
     if as_json:
-        matrix = json.loads(evaluation.to_json())
+        matrix = evaluation.model_dump()
         print_json({"run": str(run.path), "retained_gain": retained_gain(evaluation), **matrix})
         return
     print("bits per byte on held-out text (lower is better)\n")

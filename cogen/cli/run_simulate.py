@@ -13,6 +13,7 @@ from cogen.cli.show import print_json
 from cogen.config import load_config
 from cogen.evaluate.matrix import format_table, retained_gain
 from cogen.evaluate.run_scores import read_evaluation, summarize_runs
+from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.evaluate.seed_summary_text import format_seed_summary, member_lines
 from cogen.flower.simulate import run_folder, simulate
 from cogen.report import write_report
@@ -57,8 +58,10 @@ def run_simulate(
     evaluation, settings = read_evaluation(run), load_config(run.config)
     seed_summary = summarize_runs(run, settings.seeds) if settings.evaluate.has_summary else None
     if as_json:
-        found = {"run": str(run.path), "retained_gain": retained_gain(evaluation), **json.loads(evaluation.to_json())}
-        print_json(found if seed_summary is None else {**found, "seed_summary": seed_summary.to_dict()})
+        found = {"run": str(run.path), "retained_gain": retained_gain(evaluation), **evaluation.model_dump()}
+        print_json(
+            found if seed_summary is None else {**found, "seed_summary": SeedSummaryFile.of(seed_summary).model_dump()}
+        )
         return
     print("bits per byte on held-out text (lower is better)\n")
     if seed_summary is None:

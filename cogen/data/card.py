@@ -5,21 +5,20 @@ Numbers only: neither a document's text nor a personal value stands in it, thoug
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cogen.data.clean.words import split_words
 from cogen.errors import DataError
+from cogen.records import Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-FORMAT_VERSION = 2
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 # Everyday English, against which a domain's tokens per word are read.
@@ -42,8 +41,8 @@ She liked the ending, she said, because nothing was explained and yet everything
 class Amount:
     """Documents and their UTF-8 bytes."""
 
-    num_documents: int = 0
-    num_bytes: int = 0
+    num_documents: int
+    num_bytes: int
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(self.num_documents + other.num_documents, self.num_bytes + other.num_bytes)
@@ -53,9 +52,9 @@ class Amount:
 class Part:
     """One side of the split, as it is after cleaning; tokens with one EOS a document, and one BOS where the tokenizer puts it."""
 
-    num_documents: int = 0
-    num_tokens: int = 0
-    num_bytes: int = 0
+    num_documents: int
+    num_tokens: int
+    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class Lengths:
         counts: of documents with 2^i to 2^(i+1) - 1 tokens, i from 0.
     """
 
-    percentiles: tuple[int, ...] = ()
-    counts: tuple[int, ...] = ()
+    percentiles: tuple[int, ...]
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,8 @@ class CorpusCost:
     adapter_mb: float
 
 
-@dataclass(frozen=True)
-class DataCard:
-    """See the module. Bytes and documents of `read` are before cleaning, words and what follows after it.
+class DataCard(Record):
+    """`card.json`. Bytes and documents of `read` are before cleaning, words and what follows after it.
 
     Args:
         read: documents read; `read = kept + all that was dropped`, in documents.
@@ -110,6 +108,11 @@ class DataCard:
         skipped: the first thousand of `num_skipped` files and lines.
         special_per_document: tokens of a document beside its text: EOS, and BOS where the tokenizer puts one.
     """
+
+    file_name = "card.json"
+    error = DataError
+    fix = "Prepare the data again."
+    requires_all = True
 
     source: str
     base: str
@@ -125,15 +128,15 @@ class DataCard:
     sha256: str
     skipped: tuple[SkippedFile, ...] = ()
     num_skipped: int = 0
-    dropped: Mapping[str, Amount] = field(default_factory=dict)
+    dropped: Mapping[str, Amount] = {}
     num_control_characters: int = 0
     num_boilerplate_lines: int = 0
-    languages: Mapping[str, int] = field(default_factory=dict)
-    personal_data: Mapping[str, int] = field(default_factory=dict)
+    languages: Mapping[str, int] = {}
+    personal_data: Mapping[str, int] = {}
     num_leaked: int = 0
     special_per_document: int = 1
     cost: CorpusCost | None = None
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[2] = 2
 
     @property
     def num_tokens(self) -> int:
@@ -149,27 +152,6 @@ class DataCard:
     def tokens_per_word(self) -> float:
         """Of the text alone; well above `general_tokens_per_word`, the tokenizer knows few of the domain's words."""
         return (self.num_tokens - self.special_per_document * self.num_documents) / max(1, self.num_words)
-
-    def to_json(self) -> str:
-        """Indented, keys in the order of the fields; the same card gives the same text."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, where: str) -> DataCard:
-        """Read back what `to_json` wrote; `where` is named in the error.
-
-        Raises:
-            DataError: not a card, one of another format, or with a value of the wrong type.
-        """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise _bad_card("JSON", str(error), where) from None
-        version = values.get("format_version") if isinstance(values, dict) else None
-        if version != FORMAT_VERSION:
-            raise _bad_card(f"format {FORMAT_VERSION}", f"format {version}", where)
-        card: DataCard = _read(cls, values, "card", where)
-        return card
 
 
 def count_words(text: str) -> int:
@@ -191,30 +173,7 @@ def describe_lengths(num_tokens: Sequence[int] | NDArray[np.int64]) -> Lengths:
     """
     lengths = np.asarray(num_tokens, dtype=np.int64)
     if not len(lengths):
-        return Lengths()
+        return Lengths((), ())
     found = np.percentile(lengths, PERCENTILES, method="nearest")
     powers = np.frexp(np.maximum(lengths, 1).astype(np.float64))[1] - 1
     return Lengths(tuple(int(v) for v in found), tuple(int(c) for c in np.bincount(powers)))
-
-
-def _read(kind: Any, values: Any, name: str, where: str) -> Any:
-    """A JSON value as `kind`: a dataclass, a tuple, a mapping, an optional or a plain one."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(values, dict) or set(values) != {f.name for f in fields(kind)}:
-            raise _bad_card(f"the keys of {kind.__name__}", f"other ones at {name}", where)
-        hints = get_type_hints(kind)
-        return kind(**{key: _read(hints[key], value, f"{name}.{key}", where) for key, value in values.items()})
-    arguments = get_args(kind)
-    if get_origin(kind) is tuple and isinstance(values, list):
-        return tuple(_read(arguments[0], value, name, where) for value in values)
-    if type(None) in arguments:
-        return None if values is None else _read(arguments[0], values, name, where)
-    if len(arguments) == 2 and isinstance(values, dict):
-        return {key: _read(arguments[1], value, f"{name}.{key}", where) for key, value in values.items()}
-    if kind is Any or (type(values) is kind and not arguments) or (kind is float and type(values) is int):
-        return values
-    raise _bad_card(f"{name} of another type", repr(values)[:60], where)
-
-
-def _bad_card(expected: str, got: str, where: str) -> DataError:
-    return DataError("cannot read data card", expected=expected, got=got, where=where, fix="Prepare the data again.")

@@ -89,7 +89,7 @@ def prepare(
         name, made = _find_or_make(task, cache, about)
         if stamp.newest < began - SETTLED_SECONDS and _Stamp.of(root) == stamp:
             write_file(link, name.encode())
-    return replace(made, card=replace(made.card, source=str(path), base=base))
+    return replace(made, card=made.card.model_copy(update={"source": str(path), "base": base}))
 
 
 @dataclass(frozen=True)

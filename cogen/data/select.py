@@ -56,7 +56,7 @@ class DropCounts:
     """Sums over documents, those dropped by reason."""
 
     def __init__(self) -> None:
-        self.read = Amount()
+        self.read = Amount(0, 0)
         self.dropped: dict[str, Amount] = {}
         self.num_words = self.num_control_characters = self.num_boilerplate_lines = 0
         self.num_bytes = {True: 0, False: 0}
@@ -69,7 +69,7 @@ class DropCounts:
         """A document that goes."""
         size = Amount(1, cleaned.num_read_bytes)
         self.read += size
-        self.dropped[reason] = self.dropped.get(reason, Amount()) + size
+        self.dropped[reason] = self.dropped.get(reason, Amount(0, 0)) + size
 
     def keep(self, cleaned: Cleaned, is_heldout: bool) -> None:
         """A document that stays."""

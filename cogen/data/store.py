@@ -131,7 +131,7 @@ class StoreWriter:
 def open_store(folder: Path) -> Prepared | None:
     """The prepared corpus in `folder`; None where there is none that this version can read."""
     try:
-        card = DataCard.from_json((folder / "card.json").read_text("utf-8"), str(folder))
+        card = DataCard.load(folder / "card.json")
         with (folder / "heldout.jsonl").open("rb") as file:
             aside = tuple(Document(**json.loads(line)) for line in file)
         num_heldout = sum(is_heldout(d.id, card.heldout_frac) for d in aside)

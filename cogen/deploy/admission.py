@@ -1,4 +1,4 @@
-"""Joining: the coordinator is reached and known by the invite's authority, a key is made here, its public half sent."""
+"""Enrolment at a domain: reach the coordinator by TLS, make a key pair, and send the public key with the token."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ if TYPE_CHECKING:
 
     from cogen.deploy.invites import Invite
 
-MAX_BEHIND_SECONDS, MAX_AHEAD_SECONDS = 300.0, 5.0  # by which Flower finds a node's signature too old, or of the future
+# Flower refuses a signature that is older or further in the future than this.
+MAX_BEHIND_SECONDS, MAX_AHEAD_SECONDS = 300.0, 5.0
 TIMEOUT_SECONDS = 30.0
 ENROL_SECONDS = 120.0
 
 
 def greet(address: str, ca: str, timeout_seconds: float = TIMEOUT_SECONDS) -> float:
-    """Reach the gateway by TLS and compare clocks; proxies of the environment are used.
+    """Reach the gateway by TLS and compare clocks. Proxies in the environment are used.
 
     Args:
-        ca: PEM of the only authority that is believed.
-    Returns: seconds that this machine's clock is ahead.
+        ca: PEM of the only certificate authority to trust.
+    Returns: seconds by which this machine's clock is ahead.
     Raises:
-        ClocksApart: too far for Flower to believe this machine's signatures.
-        FederationError: not reachable, another authority, or not a gateway.
+        ClocksApart: the difference is so large that Flower would refuse this machine's signatures.
+        FederationError: the gateway cannot be reached, has a certificate of another authority, or is no gateway.
     """
-    asked = datetime.now(UTC)
+    sent = datetime.now(UTC)
     answer = _request("GET", address, "/health", ca, timeout_seconds)
     if answer.status_code != 200:
         raise _not_joined(
             "the coordinator's gateway", f"status {answer.status_code}", address, "Check the invite's address."
         )
-    told = answer.headers.get("date")
-    if told is None:
+    date = answer.headers.get("date")
+    if date is None:
         return 0.0
     try:
-        theirs = parsedate_to_datetime(told)
+        theirs = parsedate_to_datetime(date)
     except ValueError:
         return 0.0
-    ahead = (asked - theirs).total_seconds() - 1.0, (datetime.now(UTC) - theirs).total_seconds()  # at least, at most
+    ahead = (
+        (sent - theirs).total_seconds() - 1.0,
+        (datetime.now(UTC) - theirs).total_seconds(),
+    )  # least and most possible difference
     if ahead[0] > MAX_AHEAD_SECONDS or -ahead[1] > MAX_BEHIND_SECONDS:
         side = f"{ahead[1]:.0f} s ahead of" if ahead[0] > 0 else f"{-ahead[1]:.0f} s behind"
         expected = (
@@ -55,23 +59,23 @@ def greet(address: str, ca: str, timeout_seconds: float = TIMEOUT_SECONDS) -> fl
 
 
 def enrol(invite: Invite, home: NodeHome, app_sha256: str) -> None:
-    """Send the public key with the invite's token; the coordinator enters this domain's key.
+    """Send the public key with the invite's token, so that the coordinator adds this domain as a member.
 
     Raises:
-        FederationError: the coordinator refuses, or cannot be reached.
+        FederationError: the coordinator refuses or cannot be reached.
     """
-    asked = {
+    request = {
         "token": invite.token,
         "domain": invite.domain,
         "public_key": home.public_key.read_text("utf-8").strip(),
         "app_sha256": app_sha256,
         "fingerprint": vars(invite.base_fingerprint),
     }
-    answer = _request("POST", invite.address, "/enrol", invite.ca, ENROL_SECONDS, json=asked)
+    answer = _request("POST", invite.address, "/enrol", invite.ca, ENROL_SECONDS, json=request)
     if answer.status_code != 200:
         raise EnrolmentRefused(
             "the coordinator refused",
-            expected="this invite to be taken",
+            expected="an accepted invite",
             got=_reason(answer),
             where=invite.address,
             fix="Ask the coordinator for a new invite.",
@@ -83,11 +87,11 @@ class ClocksApart(FederationError):
 
 
 class EnrolmentRefused(FederationError):
-    """The coordinator answered, and said no."""
+    """The coordinator refused the enrolment."""
 
 
 def make_key(home: NodeHome) -> None:
-    """An ECDSA P-384 key pair in OpenSSH form; the private half is this user's alone, and stays."""
+    """Make an ECDSA P-384 key pair in OpenSSH format. Only this user can read the private key; it is never sent."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -114,19 +118,19 @@ def _request(method: str, address: str, path: str, ca: str, seconds: float, **op
                 "Check the address; ask the coordinator for a new invite.",
             )
             if "not yet valid" in reason or "has expired" in reason:
-                fix = "See that this machine's clock is right; if it is, ask the coordinator for a new certificate."
+                fix = "Set this machine's clock; if it is right, ask the coordinator for a new certificate."
             raise _not_joined(expected, reason.partition("] ")[2] or reason, address, fix) from None
-        fix = "Check the network, a firewall or a proxy; cogen doctor INVITE says more."
+        fix = "Check the network, a firewall or a proxy; `cogen doctor INVITE` says more."
         raise _not_joined("the coordinator to answer", reason, address, fix) from None
 
 
 def _reason(answer: httpx.Response) -> str:
     try:
         values = answer.json()
-        told = next(str(values[k]) for k in ("error", "reason", "detail") if k in values)
+        reason = next(str(values[k]) for k in ("error", "reason", "detail") if k in values)
     except (ValueError, TypeError, StopIteration):
-        told = "no reason"
-    return f"status {answer.status_code}: {told[:300]}"
+        reason = "no reason"
+    return f"status {answer.status_code}: {reason[:300]}"
 
 
 def _not_joined(expected: str, got: str, where: str, fix: str) -> FederationError:

@@ -1,6 +1,6 @@
-"""Certificates by `cryptography`: an authority of the federation's own, what it signs, and the operator's instead.
+"""Certificates: the federation's own certificate authority and the servers that it signs, or the operator's own.
 
-Elliptic keys (P-384 for the authority, P-256 for servers); every extension that a strict verifier asks for.
+Elliptic keys (P-384 for the authority, P-256 for servers), with every extension that a strict verifier requires.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ LOCAL = ("localhost", "127.0.0.1")
 
 
 def ensure_certificate(folder: FederationFolder, host: str) -> bool:
-    """Make the gateway's certificate for `host`, or renew it by the same authority; True when it was written.
+    """Make the gateway's certificate for `host`, or renew it with the same authority.
 
-    An operator's own (without `ca.key` here) is left as it is.
+    An operator's certificate (there is no `ca.key` in the folder) is only checked.
 
+    Returns: whether a certificate was written.
     Raises:
-        FederationError: an operator's certificate has ended or is for another host.
+        FederationError: an operator's certificate has expired or is for another host.
     """
     if folder.ca.is_file() and not folder.ca_key.is_file():
         _require_accepted(folder.server, folder.server_key, folder.ca, host)
@@ -39,18 +40,18 @@ def ensure_certificate(folder: FederationFolder, host: str) -> bool:
 
 
 def ensure_link_certificate(folder: FederationFolder) -> bool:
-    """The same for Flower's SuperLink on loopback, by an authority that nobody else trusts."""
+    """The same for Flower's SuperLink on loopback, with an authority that no domain trusts."""
     return _ensure(folder.link, LOCAL)
 
 
 def take_certificate(folder: FederationFolder, host: str, certificate: Path, key: Path, ca: Path | None) -> None:
-    """Use the operator's certificate in place of one of our own.
+    """Use the operator's certificate instead of one that the federation signs.
 
     Args:
-        certificate: PEM, with the intermediate ones after it.
-        ca: PEM of the authority that domains are to trust; None where `certificate` has it.
+        certificate: PEM, followed by its intermediate certificates.
+        ca: PEM of the authority that domains trust; None if `certificate` contains it.
     Raises:
-        FederationError: a client would refuse it, or members have joined who trust another authority.
+        FederationError: a client would refuse the certificate, or members trust another authority.
     """
     _require_accepted(certificate, key, ca or certificate, host)
     trusted = (ca or certificate).read_text("utf-8")
@@ -123,7 +124,7 @@ def _make_server(place: Path, names: tuple[str, ...]) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA384())
     )
-    # The key first: a certificate without its key would be kept for good, a key without its certificate is replaced.
+    # Write the key first. A key without a certificate is replaced, but a certificate without its key would be kept.
     (place / "server.pem").unlink(missing_ok=True)
     write_file(place / "server.key", _key_pem(key), private=True)
     write_file(place / "server.pem", _pem(built), private=True)
@@ -141,7 +142,9 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(number)
-        .not_valid_before(now - timedelta(days=1))  # a domain whose clock is hours behind gets to hear just that
+        .not_valid_before(
+            now - timedelta(days=1)
+        )  # so a domain whose clock is hours behind gets an error about its clock
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
@@ -184,7 +187,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _require_accepted(certificate: Path, key: Path, ca: Path, host: str) -> None:
-    """A TLS handshake in memory: what a client that trusts `ca` alone would say."""
+    """Raise unless a client that trusts only `ca` accepts the certificate, by a TLS handshake in memory."""
     try:
         server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(ca))
         server.load_cert_chain(certificate, key)
@@ -202,5 +205,5 @@ def _require_accepted(certificate: Path, key: Path, ca: Path, host: str) -> None
             expected=f"one that a client accepts for {host}",
             got=getattr(error, "verify_message", "") or str(error),
             where=str(certificate),
-            fix="Name the certificate with its intermediate ones, its key, and its authority with --ca.",
+            fix="Name the certificate with its intermediate certificates, its key, and its authority with --ca.",
         ) from None

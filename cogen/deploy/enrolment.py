@@ -1,4 +1,4 @@
-"""Enrolment, at the coordinator: a token, a key, and proof that both sides hold one base and one app."""
+"""Enrolment at the coordinator: check the token of an invite, the domain's key, its app and its base model."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Enrolment(Table):
 
 @dataclass(frozen=True)
 class Terms:
-    """What a domain must hold to join.
+    """What a domain must have to join.
 
     Args:
-        name: of the federation.
-        register: hands a key to SuperLink and returns the node's id.
+        name: name of the federation.
+        register: registers a key at SuperLink and returns the node's id.
     """
 
     name: str
@@ -41,34 +41,37 @@ class Terms:
     register: Callable[[str], int]
 
 
-def enrol(folder: FederationFolder, asked: Enrolment, terms: Terms) -> int:
-    """Let a domain in; returns its node's id. All or nothing: the token is used up only when all else is done.
+def enrol(folder: FederationFolder, request: Enrolment, terms: Terms) -> int:
+    """Enrol a domain. The token counts as used only after everything else is done.
 
-    Asked again with the token and the key that were let in, the answer is the same: the first may have been lost.
+    A request with the same token and key as before gets the same answer, because the first answer may have been lost.
 
+    Returns: the id of the domain's node.
     Raises:
-        EnrolmentError: says which of token, domain, app, base and key is not as it must be.
+        EnrolmentError: the token, domain, app, base or key is wrong; the error says which.
     """
-    find_issued(folder, asked.token, used=True)  # Strangers are turned away before they can hold the lock.
+    find_issued(folder, request.token, used=True)  # a stranger must not get to hold the lock
     with locked(folder.invites):
-        issued = find_issued(folder, asked.token, used=True)
-        line = key_line(parse_key(asked.public_key))  # without a comment, which could hold anything
-        joined = read_members(folder.path).get(asked.domain)
-        if joined is not None and joined.public_key == line and issued.domain == asked.domain:
+        issued = find_issued(folder, request.token, used=True)
+        line = key_line(parse_key(request.public_key))  # without a comment, which could hold anything
+        joined = read_members(folder.path).get(request.domain)
+        if joined is not None and joined.public_key == line and issued.domain == request.domain:
             return joined.node_id
-        issued = find_issued(folder, asked.token)
-        _require("the domain that the invite is for", issued.domain, asked.domain, "Ask the coordinator for a new one.")
-        _require("app", terms.app_sha256, asked.app_sha256, "Install the coordinator's version of cogen-ai.")
+        issued = find_issued(folder, request.token)
+        _require(
+            "the domain that the invite is for", issued.domain, request.domain, "Ask the coordinator for a new one."
+        )
+        _require("app", terms.app_sha256, request.app_sha256, "Install the coordinator's version of cogen-ai.")
         for part, here in terms.fingerprint.model_dump().items():
-            _require(f"base {part}", here, getattr(asked.fingerprint, part), "Use the base that the invite names.")
+            _require(f"base {part}", here, getattr(request.fingerprint, part), "Use the base that the invite names.")
         members = all_members(folder.path)
         require_free(members, issued.domain)
         if any(m.public_key == line for m in members.values()):
             raise EnrolmentError(
                 "cannot enrol",
-                expected="a key that was not used before",
-                got="one that was",
-                fix="Remove the node's folder, so that a new key is made, and join again.",
+                expected="a new key",
+                got="one that a member has used",
+                fix="Delete the node's folder, so that `cogen join` makes a new key, and join again.",
             )
         node_id = terms.register(line)
         add_member(folder.path, Member(issued.domain, line, node_id, utc_now()))
@@ -78,6 +81,5 @@ def enrol(folder: FederationFolder, asked: Enrolment, terms: Terms) -> int:
 
 def _require(what: str, expected: str, got: str, fix: str) -> None:
     if expected != got:
-        shown = (v[:12] if len(v) == 64 else repr(v) for v in (expected, got))
-        wanted, given = shown
-        raise EnrolmentError("cannot enrol", expected=f"{what} {wanted}", got=given, fix=fix)
+        wanted, found = (v[:12] if len(v) == 64 else repr(v) for v in (expected, got))
+        raise EnrolmentError("cannot enrol", expected=f"{what} {wanted}", got=found, fix=fix)

@@ -1,16 +1,16 @@
-"""The coordinator's folder: where a federation keeps what outlives a command. Its owner alone can read it.
+"""The coordinator's folder: files that a federation keeps between commands. Only their owner can read them.
 
 config.toml            resolved settings
-ca.pem ca.key          the federation's own certificate authority, for the public address
+ca.pem ca.key          the federation's certificate authority, for the public address
 server.pem server.key  the gateway's certificate
-link/                  the same four for Flower's SuperLink, which listens on loopback alone
+link/                  the same four files for Flower's SuperLink, which listens on loopback only
 superlink.db           Flower's nodes and messages
-invites.json           hashes of the tokens that are out, their domains and last days
-members.json           who has joined
-serve.json             where `cogen serve` listens; there while it serves
-about.json             the federation's name and public address, remembered
+invites.json           hash of the token, domain and expiry date of every invite
+members.json           the domains that have joined
+serve.json             where `cogen serve` listens; the file exists while it runs
+about.json             the federation's name and public address
 runs/<name>/           ordinary run folders
-logs/                  of Flower's programs and of the gateway
+logs/                  logs of Flower's programs and of the gateway
 flwr/                  a private FLWR_HOME
 """
 
@@ -27,7 +27,7 @@ DEFAULT = "federation"
 
 
 class FederationFolder:
-    """Paths of one federation, and its locks."""
+    """The paths and locks of one federation."""
 
     def __init__(self, path: str | Path = DEFAULT) -> None:
         self.path = Path(path).resolve()
@@ -44,10 +44,10 @@ class FederationFolder:
         self.flwr_home = self.path / "flwr"
 
     def create(self) -> None:
-        """Make the folder where it is missing; its owner alone may look inside.
+        """Make the folder if it is missing; only its owner can list and read it.
 
         Raises:
-            RunError: the place cannot be written.
+            RunError: the folder cannot be written.
         """
         try:
             for folder in (self.path, self.link, self.logs, self.flwr_home, self.path / "runs"):
@@ -61,22 +61,22 @@ class FederationFolder:
         if not self.config.is_file():
             raise FederationError(
                 "no federation here",
-                expected="a folder that cogen serve has made",
+                expected="a folder that `cogen serve` has made",
                 got="none" if not self.path.exists() else "another folder",
                 where=str(self.path),
                 fix="Start `cogen serve CONFIG --public-address HOST:PORT` first, or name its folder with --folder.",
             )
 
     def lock(self) -> AbstractContextManager[int]:
-        """Hold the folder for one `cogen serve` and what it starts; a killed one's programs get time to end.
+        """Hold the folder for one `cogen serve` and its child processes; those of a killed one get time to end.
 
         Raises:
-            FederationError: another serves it.
+            FederationError: another `cogen serve` holds it.
         """
         return holding(self.path / ".serve.lock", self._in_use, 12.0)
 
     def is_served(self) -> bool:
-        """Whether somebody holds `lock`."""
+        """Whether a `cogen serve` holds the folder."""
         try:
             with holding(self.path / ".serve.lock", self._in_use):
                 return False
@@ -87,7 +87,7 @@ class FederationFolder:
         """Hold the federation for one `cogen run`.
 
         Raises:
-            FederationError: another runs.
+            FederationError: another `cogen run` holds it.
         """
         return holding(self.path / ".run.lock", lambda: self._in_use("run"), 2.0)
 
@@ -105,21 +105,21 @@ class FederationFolder:
         return RunFolder(self.path / "runs" / name)
 
     def write(self, path: Path, content: str) -> None:
-        """Replace one of the files, atomically; its owner alone can read it."""
+        """Replace one of the files, atomically; only its owner can read it."""
         write_file(path, content.encode(), private=True)
 
 
 def locked(path: Path) -> AbstractContextManager[int]:
-    """Hold `path` for this thread while it is read, changed and written back; others wait.
+    """Hold the file `path` for this thread while it is read, changed and written back; other threads wait.
 
     Raises:
-        RunError: the place cannot be written.
+        RunError: the folder cannot be written.
     """
     return holding(path.parent / f".{path.name}.lock")
 
 
 def utc_now() -> str:
-    """The time as the folder's files have it: ISO 8601, UTC, whole seconds."""
+    """The time as the files of the folder write it: ISO 8601, UTC, whole seconds."""
     from datetime import UTC, datetime
 
     return datetime.now(UTC).isoformat(timespec="seconds")

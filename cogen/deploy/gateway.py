@@ -1,7 +1,7 @@
-"""The one door to the outside: enrolment, and of Flower's interface what a node needs; all else is not there.
+"""The only program of a federation that outsiders reach: it enrols domains and forwards what a Flower node needs.
 
-The open control interface of Flower's SuperLink lets whoever reaches it send code to every node, so SuperLink
-listens on loopback, and this app (ASGI, under uvicorn with TLS) hands on just the paths in FLEET, for members alone.
+Anybody who reaches the control interface of Flower's SuperLink can send code to every node. So SuperLink listens on
+loopback only, and this app (ASGI, under uvicorn with TLS) forwards just the paths in FLEET, and only for members.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import logging
 import ssl
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -23,7 +25,6 @@ from cogen.deploy.enrolment import Enrolment, Terms, enrol
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.known_keys import KEY_HEADER, KnownKeys
 from cogen.deploy.limits import Buckets, Gone, HttpRefusal, Limits, Receive, body_of, whole_body
-from cogen.deploy.redelivery import Redelivery, Work
 from cogen.errors import CogenError, ConfigError, EnrolmentError
 from cogen.records import validated
 
@@ -34,17 +35,55 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 PULL, OBJECT = "pull-messages", "pull-object"
-ON_ITS_WAY = b"\x08\x01"  # the answer for an object that the coordinator's app has announced and not sent yet
-# Without register-node and unregister-node: who is a node is decided here.
+ON_ITS_WAY = b"\x08\x01"  # SuperLink's answer for an object that the server app has announced but not sent yet
+# register-node and unregister-node are missing: only the coordinator registers nodes.
 FLEET_NAMES = f"""activate-node deactivate-node send-node-heartbeat {PULL} push-messages get-run get-fab
     push-object {OBJECT} confirm-message-received""".split()
 FLEET = {f"/v1/fleet/{name}".encode() for name in FLEET_NAMES}
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"}
 HOP_BY_HOP |= {"transfer-encoding", "upgrade", "host", "server", "date", "expect"}
-NO_PROGRESS = {PULL, "send-node-heartbeat", "activate-node"}  # what a node asks whether work has arrived or not
+NO_PROGRESS = {PULL, "send-node-heartbeat", "activate-node"}  # requests that do not show that work arrived at a node
 SEEN_SECONDS = 10.0
 
 log = logging.getLogger("cogen.gateway")
+
+
+@dataclass(frozen=True)
+class Work:
+    """An answer of SuperLink that carries a message for a node."""
+
+    content: bytes
+    headers: dict[str, str]
+
+
+class Redelivery:
+    """Answers with work, oldest first for each node; each is sent again until the node shows that it arrived.
+
+    SuperLink gives out each message once. If the answer were lost on its way, no node would work on the message, and
+    the round would wait until its deadline. A node has several answers only if it sent several requests at once.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Work]] = {}
+        self._sent: set[str] = set()
+
+    def add(self, node: str, work: Work) -> None:
+        """Keep an answer that SuperLink gave out for `node`."""
+        self._waiting.setdefault(node, deque()).append(work)
+
+    def take(self, node: str) -> Work | None:
+        """The oldest work for `node` that has not arrived."""
+        waiting = self._waiting.get(node)
+        if not waiting:
+            return None
+        self._sent.add(node)
+        return waiting[0]
+
+    def arrived(self, node: str) -> None:
+        """The node has made another request, so the work that was sent last has arrived."""
+        if node in self._sent:
+            self._sent.discard(node)
+            self._waiting[node].popleft()
 
 
 class Gateway:
@@ -67,7 +106,7 @@ class Gateway:
         self.writer: asyncio.Task[None]
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, and log it in a line: peer, domain, path, status, bytes, milliseconds."""
+        """Answer one request and log one line: peer, domain, method, path, status, bytes, milliseconds."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
@@ -95,7 +134,7 @@ class Gateway:
             log.info("%s %s %s %s %d %d %.0fms", _peer(scope), who, scope["method"], path, status, sent, milliseconds)
 
     async def _answer(self, scope: Message, receive: Receive) -> Response:
-        """By the raw path, unescaped: there is nothing to normalise, so nothing to trick."""
+        """Route by the raw path. It is not normalised, so no encoding of a path can pass for another one."""
         peer, path, method = _peer(scope), scope["raw_path"], scope["method"]
         if self.refusals.left(peer) < 1.0:
             raise HttpRefusal(429)
@@ -128,20 +167,22 @@ class Gateway:
             raise HttpRefusal(429)
         body = await whole_body(receive, self.limits.enrol_bytes, self.limits.enrol_seconds)
         try:
-            asked = validated(Enrolment, json.loads(body), "enrolment")
+            request = validated(Enrolment, json.loads(body), "enrolment")
         except (ValueError, ConfigError):
-            return JSONResponse({"error": "expected an enrolment as JSON; use one version of cogen on both sides"}, 400)
+            return JSONResponse(
+                {"error": "expected an enrolment as JSON; use the same version of cogen on both sides"}, 400
+            )
         try:
-            node_id = await run_in_threadpool(enrol, self.folder, asked, self.terms)
+            node_id = await run_in_threadpool(enrol, self.folder, request, self.terms)
         except CogenError as error:
-            log.info("%s %s not enrolled: %s", peer, asked.domain.encode("unicode_escape").decode(), error)
+            log.info("%s %s not enrolled: %s", peer, request.domain.encode("unicode_escape").decode(), error)
             if isinstance(error, EnrolmentError):
                 return JSONResponse({"error": str(error)}, 403)
-            return JSONResponse({"error": "the coordinator failed to enter the key; its log says why"}, 500)
+            return JSONResponse({"error": "the coordinator could not save the key; its log says why"}, 500)
         return JSONResponse({"node_id": node_id, "name": self.terms.name})
 
     async def _forward(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
-        """Both bodies stream through; a length that is too large by its own word is refused before the body."""
+        """Stream both bodies through. A request with a too large content-length is refused before its body is read."""
         if int(headers.get("content-length", "0")) > self.limits.fleet_bytes:
             raise HttpRefusal(413)
         body = body_of(receive, self.limits.fleet_bytes, self.limits.fleet_seconds)
@@ -149,7 +190,7 @@ class Gateway:
         return StreamingResponse(_stream(answer), answer.status_code, _kept(answer))
 
     async def _object(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
-        """Hold the answer for an object that is on its way: a node sleeps 1 s after it, then 2 s, up to 10 s."""
+        """Wait until an announced object is there, because a node that gets no object sleeps 1 s, then 2 s, up to 10 s."""
         body = await whole_body(receive, self.limits.pull_bytes, self.limits.enrol_seconds)
         until = time.monotonic() + self.limits.object_seconds
         while True:
@@ -162,17 +203,19 @@ class Gateway:
             await asyncio.sleep(self.limits.object_ask_seconds)
 
     async def _ask(self, path: str, headers: dict[str, str], body: bytes | AsyncIterator[bytes]) -> httpx.Response:
-        """SuperLink's answer, its body not read yet."""
+        """SuperLink's answer; its body is not read yet."""
         import httpx
 
         request = self.client.build_request("POST", self.upstream + path, headers=headers, content=body)
         try:
             return await self.client.send(request, stream=True)
         except httpx.TransportError:
-            raise HttpRefusal(502) from None  # Flower's nodes try again after a 502, so a restart costs them seconds.
+            raise HttpRefusal(
+                502
+            ) from None  # Flower's nodes retry after a 502, so a restart of SuperLink costs seconds.
 
     async def _pull(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
-        """Hold an empty answer: a node sleeps 3 s after one. Work that may not have arrived is handed out again."""
+        """Wait for work, because a node that gets none sleeps 3 s. Work that may not have arrived is sent again."""
         import httpx
 
         body, node = await whole_body(receive, self.limits.pull_bytes, self.limits.enrol_seconds), headers[KEY_HEADER]
@@ -190,7 +233,7 @@ class Gateway:
                     continue
                 if answer.status_code != 200 or time.monotonic() > until or stop.done():
                     return Response(answer.content, answer.status_code, _kept(answer))
-                # However many nodes wait, SuperLink is asked at most ten times a second in all.
+                # All waiting nodes together cause at most ten requests per second to SuperLink.
                 pause = max(self.limits.ask_seconds, 0.1 * self.num_waiting)
                 await asyncio.wait({gone, stop}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
@@ -203,7 +246,7 @@ class Gateway:
             stop.cancel()
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """From uvicorn's start to its end: the connections to SuperLink, and who was last heard."""
+        """Hold the connections to SuperLink from uvicorn's start to its end, and save when members were last seen."""
         import httpx
 
         trusted = ssl.create_default_context(cafile=str(self.folder.link / "ca.pem"))
@@ -226,7 +269,7 @@ class Gateway:
             try:
                 await run_in_threadpool(self.known.write_seen)
             except CogenError as error:
-                log.warning("cannot note who was heard: %s", error)
+                log.warning("cannot save when members were last seen: %s", error)
 
 
 def _peer(scope: Message) -> str:
@@ -234,7 +277,7 @@ def _peer(scope: Message) -> str:
 
 
 def _kept(answer: httpx.Response) -> dict[str, str]:
-    length = {"content-length", "content-encoding"}  # as they are only where the bytes go through as they came
+    length = {"content-length", "content-encoding"}  # the body may be decoded, so its length can differ
     return {k: v for k, v in answer.headers.items() if k not in HOP_BY_HOP | length}
 
 

@@ -1,7 +1,7 @@
-"""The gateway as a process of its own: `python -m cogen.deploy.gateway_process FOLDER BIND PORT`.
+"""The gateway as its own process: `python -m cogen.deploy.gateway_process FOLDER BIND PORT`.
 
-BIND is the public address and port, PORT is SuperLink's on loopback. Its requests are in `logs/gateway.log`, older
-ones packed beside it.
+BIND is the public address and port, PORT is SuperLink's port on loopback. Requests are logged in `logs/gateway.log`;
+older logs are compressed in the same folder.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from cogen.flower.superlink_client import SuperLinkClient
 if TYPE_CHECKING:
     import uvicorn
 
-LOG_BYTES, LOG_FILES = 100_000, 200  # a packed one takes a twelfth
+LOG_BYTES, LOG_FILES = 100_000, 200  # a compressed log has a twelfth of the size
 
 
 def terms_of(folder: FederationFolder) -> Terms:
-    """What a domain must hold to join the federation in `folder`."""
+    """What a domain must have to join the federation in `folder`."""
     from cogen.base import describe_base
     from cogen.config import load_config
 
@@ -44,7 +44,7 @@ def terms_of(folder: FederationFolder) -> Terms:
 
 
 def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
-    """uvicorn with TLS 1.2 or later, no header that a peer could forge its address with, and limits."""
+    """uvicorn with TLS 1.2 or later and with limits; headers that claim another peer address are ignored."""
     import uvicorn
 
     def tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
@@ -60,7 +60,7 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
         http=timed_protocol(gateway.limits.header_seconds),
         ws="none",
         lifespan="on",
-        loop="asyncio",  # uvloop takes up to 8 MB of an answer before it can be told to wait
+        loop="asyncio",  # uvloop buffers up to 8 MB of an answer before it waits
         ssl_context_factory=tls,
         log_config=None,
         access_log=False,
@@ -72,21 +72,21 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
-            gateway.stopping.set()  # lets go of the nodes that wait for work
+            gateway.stopping.set()  # answers the nodes that wait for work
             super().handle_exit(sig, frame)
 
     return Server(config)
 
 
 def packed_log(path: Path) -> RotatingFileHandler:
-    """A handler that writes to `path`; what is older goes to `<path>.1.gz`, `<path>.2.gz` ..., up to LOG_FILES of them."""
+    """A handler that writes to `path` and keeps up to LOG_FILES older logs as `<path>.1.gz`, `<path>.2.gz` ..."""
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     handler.namer, handler.rotator = lambda name: f"{name}.gz", _pack
     return handler
 
 
 def _pack(source: str, packed: str) -> None:
-    """Where there is no room to pack, the old log gets the name as it is (`zcat -f` reads both)."""
+    """Compress a log. On a full disk it is renamed without compression (`zcat -f` reads both)."""
     try:
         with open(source, "rb") as old, open(packed, "xb") as file, gzip.open(file, "wb") as new:
             shutil.copyfileobj(old, new)

@@ -1,8 +1,7 @@
-"""Invites: one TOML file for one domain, used once, until a day; the coordinator keeps the hash of its token alone.
+"""Invites: a TOML file for one domain that can be used once, until it expires.
 
-Whoever holds an invite can join as its domain, so it travels by a way that both sides trust. What it says is bound
-to its token twice: the coordinator keeps domain and last day beside the token's hash, and `check` lets the domain
-see that no field was altered on the way.
+Anybody with the invite can join as its domain, so send it in a way that both sides trust. The coordinator keeps only a
+hash of its token, with the domain and the expiry date. The field `check` shows the domain whether a field was altered.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,15 +24,14 @@ from cogen.config import DOMAIN_PATTERN
 from cogen.deploy.folder import FederationFolder, locked, utc_now
 from cogen.errors import EnrolmentError, FederationError
 from cogen.node.round_spec import RoundSpec
-from cogen.records import Table, read_toml, validated
+from cogen.records import Record, Table, read_toml, validated
 
-FORMAT: Literal[1] = 1
 TOKEN_BYTES = 32
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class InviteFingerprint(Table):
-    """The base that a domain must hold."""
+    """Fingerprint of the base that a domain must have."""
 
     weights: Digest
     tokenizer: Digest
@@ -40,7 +39,7 @@ class InviteFingerprint(Table):
 
 
 class Invite(Table):
-    """What one invite says; `check` is HMAC-SHA256 over all the rest with the token as its key."""
+    """The content of one invite; `check` is the HMAC-SHA256 of all other fields, with the token as its key."""
 
     format: Literal[1]
     federation: Annotated[str, Field(min_length=1, max_length=64)]
@@ -54,20 +53,20 @@ class Invite(Table):
     ca: str
     fingerprint: InviteFingerprint
     round: RoundSpec | None = None
-    """What a round asks of the domain; an invite of an earlier version does not say."""
+    """The work of a round; None in an invite of an earlier version."""
 
     @property
     def base_fingerprint(self) -> Fingerprint:
-        """The fingerprint of the base, to compare with that of the base at hand."""
+        """The fingerprint to compare with that of the base on this machine."""
         return Fingerprint(**self.fingerprint.model_dump())
 
     def require_current(self) -> None:
-        """Raise EnrolmentError when its last day is over."""
+        """Raise EnrolmentError if the invite has expired."""
         if datetime.now(UTC) > self.expires:
             raise _refused("an invite that is still open", f"one that ended {self.expires.isoformat()}")
 
     def to_toml(self) -> str:
-        """The file as it is sent."""
+        """The text of the invite file."""
         import tomli_w
 
         return tomli_w.dumps(_plain(self), multiline_strings=True)
@@ -78,8 +77,8 @@ class Issued:
     """What the coordinator keeps of an invite.
 
     Args:
-        sha256: of the token.
-        state: "void" once a later invite of the same domain was made.
+        sha256: hash of the token.
+        state: "void" if a later invite for the same domain was made.
     """
 
     sha256: str
@@ -87,6 +86,17 @@ class Issued:
     made: str
     expires: str
     state: Literal["open", "used", "void"] = "open"
+
+
+class InvitesFile(Record):
+    """`invites.json`: every invite that the coordinator has made."""
+
+    file_name = "invites.json"
+    error = FederationError
+    fix = "Use the version of cogen that wrote it, or restore it from a backup."
+
+    format: Literal[1] = 1
+    invites: tuple[Issued, ...]
 
 
 def make_invite(
@@ -101,11 +111,11 @@ def make_invite(
     days: float,
     round: RoundSpec | None = None,
 ) -> Invite:
-    """Issue an invite; earlier open ones of the domain become void."""
+    """Make an invite; earlier open invites for the domain become void."""
     token = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
     expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
     blank = Invite(
-        format=FORMAT,
+        format=1,
         federation=federation,
         address=address,
         domain=domain,
@@ -125,11 +135,11 @@ def make_invite(
 
 
 def read_invite(path: str | Path) -> Invite:
-    """Read an invite and see that no field was altered; whether it is still open is `require_current`.
+    """Read an invite and check that no field was altered. `require_current` checks that it has not expired.
 
     Raises:
-        ConfigError: no such file, not TOML, or not the fields of an invite.
-        EnrolmentError: altered since it was made.
+        ConfigError: the file is missing, is not TOML, or has other fields than an invite.
+        EnrolmentError: the invite was altered after it was made.
     """
     invite = validated(Invite, read_toml(Path(path)), str(path))
     if not hmac.compare_digest(invite.check, _check(invite)):
@@ -138,12 +148,12 @@ def read_invite(path: str | Path) -> Invite:
 
 
 def find_issued(folder: FederationFolder, token: str, *, used: bool = False) -> Issued:
-    """The open invite of `token`; every hash that is kept is compared, each in constant time.
+    """The open invite with this token. All kept hashes are compared, each in constant time.
 
     Args:
-        used: give one that was used as well.
+        used: also return an invite that was used.
     Raises:
-        EnrolmentError: not known, used, void or over.
+        EnrolmentError: the token is unknown, or its invite was used, is void or has expired.
     """
     digest, found = _digest(token), None
     for issued in _read(folder):
@@ -162,12 +172,12 @@ def find_issued(folder: FederationFolder, token: str, *, used: bool = False) -> 
 
 
 def mark_used(folder: FederationFolder, issued: Issued) -> None:
-    """Enter that it was used; the caller holds the lock on `folder.invites`."""
+    """Mark an invite as used; the caller holds the lock on `folder.invites`."""
     _write(folder, [replace(i, state="used") if i.sha256 == issued.sha256 else i for i in _read(folder)])
 
 
 def open_invites(folder: FederationFolder) -> dict[str, Issued]:
-    """Open invites by domain."""
+    """Invites that can still be used, by domain."""
     now = datetime.now(UTC)
     return {i.domain: i for i in _read(folder) if i.state == "open" and now <= datetime.fromisoformat(i.expires)}
 
@@ -190,28 +200,13 @@ def _check(invite: Invite) -> str:
     return hmac.new(invite.token.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def _read(folder: FederationFolder) -> list[Issued]:
-    try:
-        values = json.loads(folder.invites.read_text("utf-8"))
-        if values["format"] == FORMAT:
-            return [Issued(**i) for i in values["invites"]]
-        got = f"format {values['format']!r}"
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        got = f"{type(error).__name__}: {error}"
-    raise FederationError(
-        "cannot read the invites",
-        expected=f"invites.json of format {FORMAT}",
-        got=got,
-        where=str(folder.invites),
-        fix="Use the version of cogen that wrote it, or restore it from a backup.",
-    )
+def _read(folder: FederationFolder) -> tuple[Issued, ...]:
+    found = InvitesFile.load_if_present(folder.invites)
+    return found.invites if found else ()
 
 
-def _write(folder: FederationFolder, issued: list[Issued]) -> None:
-    rows = [asdict(i) for i in issued]
-    folder.write(folder.invites, json.dumps({"format": FORMAT, "invites": rows}, indent=1) + "\n")
+def _write(folder: FederationFolder, issued: Iterable[Issued]) -> None:
+    InvitesFile(invites=tuple(issued)).write(folder.invites, private=True)
 
 
 def _refused(expected: str, got: str, where: str = "") -> EnrolmentError:

@@ -1,13 +1,11 @@
-"""A domain's side of a real federation: joined once by an invite, then kept connected until it is told to stop."""
+"""`cogen join`: join a federation once with an invite, then keep the node connected until it is stopped."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from cogen.data.walk import corpus_root
 from cogen.deploy.admission import ClocksApart, EnrolmentRefused, enrol, greet, make_key
 from cogen.deploy.invites import Invite
 from cogen.errors import BaseModelError, FederationError, FingerprintMismatch, RunError
+from cogen.files import holding
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of, running
 from cogen.node.home import Membership, NodeHome, write_private
@@ -30,19 +29,19 @@ from cogen.node.watch import HomeWatcher
 POLL_SECONDS = 0.2
 GREET_SECONDS = 5.0
 MAX_REFUSALS = 3
-HELD = b"[code: 2004]"  # as Flower says that it cannot activate a node
+STILL_CONNECTED = b"[code: 2004]"  # Flower's code for a node that it cannot activate
 LAST_WORDS_BYTES = 600
 
 OnEvent = Callable[[dict[str, Any]], None]
 
 
 def member_of(invite: Invite, data: str, base: str | None = None) -> Membership:
-    """What the member's folder will say, once base and app have been found to be those of the invite.
+    """The membership to save in the node's folder, after base and app were checked against the invite.
 
     Raises:
-        FingerprintMismatch: the base at hand is another.
+        FingerprintMismatch: the base on this machine is another one.
         FederationError: this installation has another app.
-        DataError: no corpus at `data`.
+        DataError: there is no corpus at `data`.
     """
     corpus_root(data)
     member = Membership(
@@ -62,7 +61,7 @@ def member_of(invite: Invite, data: str, base: str | None = None) -> Membership:
 
 
 def require_same(member: Membership) -> None:
-    """Raise unless the base and the app at hand are those that the federation named."""
+    """Raise unless the base and the app on this machine are those of the federation."""
     require_base(member)
     app = installed_app_sha256()
     if app != member.app_sha256:
@@ -76,7 +75,7 @@ def require_same(member: Membership) -> None:
 
 
 def require_base(member: Membership) -> None:
-    """Raise FingerprintMismatch unless the base at hand is the federation's, BaseModelError when none is at hand."""
+    """Raise FingerprintMismatch if the base on this machine is another one, BaseModelError if there is none."""
     try:
         found = describe_base(member.base).fingerprint
     except BaseModelError as error:
@@ -86,7 +85,7 @@ def require_base(member: Membership) -> None:
             "the federation's base model is not here",
             expected=f"a base model {member.base_name!r}",
             got=error.reason,
-            fix="Name where this machine has it with --base.",
+            fix="Name its folder on this machine with --base.",
         ) from None
     for part, mine in vars(found).items():
         theirs = getattr(member, part)
@@ -96,23 +95,23 @@ def require_base(member: Membership) -> None:
                 expected=f"{part} {theirs[:12]} of federation {member.federation!r}",
                 got=mine[:12],
                 where=member.base,
-                fix="Name the right one with --base.",
+                fix="Name the right base with --base.",
             )
 
 
 def invite_sha256(invite: Invite) -> str:
-    """By which a folder knows the invite that it joined with; the token itself is not kept."""
+    """The hash by which a node's folder recognises the invite that it joined with; the token itself is not kept."""
     return hashlib.sha256(invite.token.encode()).hexdigest()
 
 
 def join(invite: Invite, member: Membership, home: NodeHome) -> None:
-    """Enrol with the coordinator, unless this folder did so with this very invite.
+    """Enrol with the coordinator, unless this folder has done so with the same invite.
 
-    A key is made before the coordinator is asked, and kept if the answer is lost: asked again with the
-    same invite, this folder goes on with it.
+    The key is made before the request and kept if the answer is lost, so that a second attempt with the same invite
+    sends the same key.
 
     Raises:
-        FederationError: the invite is over, the coordinator refuses or cannot be reached.
+        FederationError: the invite has expired, or the coordinator refuses or cannot be reached.
     """
     same = home.member.is_file() and home.read_member().invite_sha256 == member.invite_sha256
     if same and home.enrolled.is_file():
@@ -131,12 +130,12 @@ def join(invite: Invite, member: Membership, home: NodeHome) -> None:
         if not same:
             home.member.unlink()
             raise
-        # An earlier attempt of this folder sent this key and lost the answer: the node finds out whether it counts.
+        # An earlier attempt sent this key and lost the answer. Whether the key counts shows when the node connects.
     write_private(home.enrolled, b"")
 
 
 def prepare_data(member: Membership, progress: Progress | None = None) -> Prepared:
-    """The corpus as a run with default `[data]` needs it; other settings prepare it again in the first round."""
+    """Prepare the corpus with the default `[data]` settings; a run with others prepares it again in its first round."""
     base = describe_base(member.base)
     held = Evaluate().heldout_frac
     load, digest = partial(load_tokenizer, base), base.fingerprint.tokenizer
@@ -144,12 +143,12 @@ def prepare_data(member: Membership, progress: Progress | None = None) -> Prepar
 
 
 def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, threads: int | None = None) -> None:
-    """Keep the programs running and tell what happens, until an exception (Ctrl-C, SIGTERM) ends it.
+    """Keep the node's programs running and report events until an exception (Ctrl-C, SIGTERM).
 
     Args:
-        handle: of the folder's lock, held by the programs too.
+        handle: descriptor of the folder's lock; the programs inherit it.
     Raises:
-        FederationError: the coordinator does not know this key (any more).
+        FederationError: the key of this node is unknown to the coordinator or was revoked.
     """
     read_policy(home.policy)
     watcher, seen, refusals = HomeWatcher(home), 0, 0
@@ -175,15 +174,13 @@ def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, thr
 
 
 def was_refused(member: Membership, home: NodeHome, say: Callable[[str], None]) -> bool:
-    """Whether a node that ended before it was connected is no member (any more): then the gateway is there, and says so.
+    """Whether the node ended because the gateway refuses its key.
 
-    A clock that is off is refused by the same status; then `say` is told so, for that can be mended.
-
-    A key that the gateway lets through and SuperLink refuses is one that it still holds for connected: it does so
-    for up to a minute after a node was killed.
+    It did if the gateway can be reached, with two exceptions. A wrong clock gives the same status, and `say` reports
+    it. SuperLink refuses a member that it still holds for connected, up to a minute after the node was killed.
     """
     log = home.logs / "supernode.log"
-    if log.is_file() and HELD in log.read_bytes()[-LAST_WORDS_BYTES:]:
+    if log.is_file() and STILL_CONNECTED in log.read_bytes()[-LAST_WORDS_BYTES:]:
         return False
     try:
         greet(member.address, home.ca.read_text("utf-8"), GREET_SECONDS)
@@ -195,37 +192,23 @@ def was_refused(member: Membership, home: NodeHome, say: Callable[[str], None]) 
     return True
 
 
-@contextmanager
-def sole(home: NodeHome, wait_seconds: float = 20.0) -> Iterator[int]:
-    """Hold the folder for this process and the programs that inherit the yielded descriptor.
+def sole(home: NodeHome, wait_seconds: float = 20.0) -> AbstractContextManager[int]:
+    """Hold the folder for this process and for child processes that inherit the yielded descriptor.
 
     Raises:
         RunError: another `cogen join` holds it for longer than `wait_seconds`.
     """
-    handle = os.open(home.path / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        until = time.monotonic() + wait_seconds
-        while not _locked(handle):
-            if time.monotonic() > until:
-                raise RunError(
-                    "cannot use this folder",
-                    expected="no other cogen join in it",
-                    got="one that is running",
-                    where=str(home.path),
-                    fix="Stop that one, or name another --folder.",
-                )
-            time.sleep(POLL_SECONDS)
-        yield handle
-    finally:
-        os.close(handle)
 
+    def busy() -> RunError:
+        return RunError(
+            "cannot use this folder",
+            expected="no other cogen join in it",
+            got="one that is running",
+            where=str(home.path),
+            fix="Stop the other one, or name another --folder.",
+        )
 
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return holding(home.path / ".lock", busy, wait_seconds)
 
 
 def _unknown_key(member: Membership) -> FederationError:

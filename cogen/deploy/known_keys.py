@@ -1,6 +1,6 @@
-"""Who speaks at the gateway: a member's key, and its signature over the time, before a byte of the body is read.
+"""Check a member's key and its signature over the time before the gateway reads the body of a request.
 
-SuperLink checks the same again; here it keeps strangers from reaching it at all, and a revoked key out at once.
+SuperLink checks both again. The check here keeps strangers away from SuperLink and refuses a revoked key at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def parse_key(line: str) -> ec.EllipticCurvePublicKey:
     """A member's key from its OpenSSH line.
 
     Raises:
-        EnrolmentError: not a P-384 key.
+        EnrolmentError: the line is not a P-384 key.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -43,7 +43,7 @@ def parse_key(line: str) -> ec.EllipticCurvePublicKey:
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise EnrolmentError(
         "cannot enrol",
-        expected="a P-384 public key in OpenSSH's form",
+        expected="a P-384 public key in OpenSSH format",
         got=got,
         fix="Use the same version of cogen on both sides.",
     )
@@ -57,7 +57,7 @@ def key_line(key: ec.EllipticCurvePublicKey) -> str:
 
 
 class KnownKeys:
-    """Members' keys, read anew when `members.json` changes; and when each was last heard."""
+    """Members' keys, read again when `members.json` changes, and the time at which each member was last seen."""
 
     def __init__(self, folder: FederationFolder, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._folder, self._now = folder, now
@@ -66,7 +66,7 @@ class KnownKeys:
         self._seen: dict[str, str] = {}
 
     def domain_of(self, headers: Mapping[str, str]) -> str | None:
-        """The domain whose key signed the headers just now; None for anybody else, a revoked member too."""
+        """The domain whose key signed the headers just now; None for strangers and revoked members."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -86,7 +86,7 @@ class KnownKeys:
         return domain
 
     def write_seen(self) -> None:
-        """Enter into `members.json` who was heard since the last time."""
+        """Save in `members.json` which members were seen since the last call."""
         seen, self._seen = self._seen, {}
         if seen:
             mark_seen(self._folder.path, seen)

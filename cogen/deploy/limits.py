@@ -1,4 +1,4 @@
-"""What one peer may cost the gateway: requests a minute, bytes, and seconds for its headers and its body."""
+"""Limits for one peer of the gateway: requests per minute, bytes, and seconds for its headers and its body."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ MAX_PEERS = 10_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Of the gateway; a test sets smaller ones.
+    """Limits of the gateway; tests set smaller ones.
 
     Args:
-        refusals_per_minute: of strangers and wrong paths, by address; more are not looked at.
-        header_seconds: from the first byte of a connection or request to the last of its headers.
-        hold_seconds: how long a node's question for work is held before it is told that there is none.
-        object_seconds: how long its question for an object is held that is on its way from the coordinator's app.
+        refusals_per_minute: refused requests per address (unknown key or path); after that, every request is refused.
+        header_seconds: time from the first byte of a request to the last byte of its headers.
+        hold_seconds: how long a node's request for work waits before the answer is that there is none.
+        ask_seconds: pause between requests to SuperLink while a node waits for work.
+        object_seconds: how long a node's request for an announced object waits for the object.
+        object_ask_seconds: pause between requests to SuperLink while a node waits for an object.
     """
 
     max_connections: int = 512
@@ -43,7 +45,7 @@ class Limits:
 
 
 class HttpRefusal(Exception):
-    """The request is answered with this status and nothing else."""
+    """The request is answered with this status and without a body."""
 
     def __init__(self, status: int) -> None:
         super().__init__(str(status))
@@ -51,18 +53,18 @@ class HttpRefusal(Exception):
 
 
 class Gone(Exception):
-    """The client has left; there is nobody to answer."""
+    """The client has closed the connection, so there is no answer."""
 
 
 class Buckets:
-    """A token bucket for each peer address: `per_minute` at once, and as many a minute from then on."""
+    """A token bucket for each peer address: `per_minute` requests at once, then `per_minute` in each minute."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = per_minute, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, peer: str) -> bool:
-        """Take one; False when the peer has none left."""
+        """Take one token; False if the peer has none left."""
         left = self.left(peer)
         self._left[peer] = (max(left - 1.0, 0.0) if left >= 1.0 else left, self._clock())
         self._left.move_to_end(peer)
@@ -71,17 +73,17 @@ class Buckets:
         return left >= 1.0
 
     def left(self, peer: str) -> float:
-        """How many the peer has left."""
+        """The number of tokens that the peer has left."""
         left, since = self._left.get(peer, (self._most, self._clock()))
         return min(self._most, left + (self._clock() - since) * self._most / 60.0)
 
 
 async def body_of(receive: Receive, max_bytes: int, seconds: float) -> AsyncIterator[bytes]:
-    """The body's chunks as they come.
+    """The chunks of the body.
 
     Raises:
-        Refused: 413 for too many bytes, 408 for too many seconds.
-        Gone: the client left in the middle.
+        HttpRefusal: 413 for too many bytes, 408 for too many seconds.
+        Gone: the client closed the connection.
     """
     until, size = asyncio.get_running_loop().time() + seconds, 0
     while True:
@@ -102,12 +104,12 @@ async def body_of(receive: Receive, max_bytes: int, seconds: float) -> AsyncIter
 
 
 async def whole_body(receive: Receive, max_bytes: int, seconds: float) -> bytes:
-    """The body at once; raises as `body_of` does."""
+    """The whole body; raises as `body_of` does."""
     return b"".join([chunk async for chunk in body_of(receive, max_bytes, seconds)])
 
 
 def timed_protocol(header_seconds: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1, with a limit that it lacks: a connection that does not finish its headers is closed."""
+    """uvicorn's HTTP/1.1 with a limit that uvicorn lacks: it closes a connection whose headers take too long."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class TimedProtocol(H11Protocol):

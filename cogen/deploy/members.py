@@ -1,26 +1,27 @@
-"""Who has joined: `members.json`, one entry a domain, with the key and the Flower node that speak for it."""
+"""`members.json`: the domains that have joined, each with its public key and its Flower node."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from cogen.deploy.folder import FederationFolder, locked, utc_now
 from cogen.errors import EnrolmentError, FederationError
-
-FORMAT = 1
+from cogen.records import Record
 
 
 @dataclass(frozen=True)
 class Member:
-    """A domain's node.
+    """One domain that has joined. Times are ISO 8601 in UTC.
 
     Args:
-        public_key: one OpenSSH line; its private half was made at the domain and has stayed there.
-        node_id: Flower's; it authenticates the key, so it stands for the domain whatever a client says.
-        enrolled, revoked, last_seen: ISO 8601, UTC.
+        public_key: one OpenSSH line; the private key was made at the domain and stays there.
+        node_id: id of the domain's Flower node. Flower authenticates the node by its key, so the id identifies the
+            domain whatever a client claims.
+        revoked: when the coordinator revoked the member.
+        last_seen: when the gateway last received a message from the node.
     """
 
     domain: str
@@ -31,45 +32,41 @@ class Member:
     last_seen: str | None = None
 
 
+class MembersFile(Record):
+    """`members.json`: one member for each domain, sorted by domain."""
+
+    file_name = "members.json"
+    error = FederationError
+    fix = "Use the version of cogen that wrote it, or restore it from a backup."
+
+    format: Literal[1] = 1
+    members: tuple[Member, ...]
+
+
 def read_members(folder: Path) -> dict[str, Member]:
-    """Members by domain, those not revoked, of the federation in `folder`.
+    """Members by domain, without revoked ones.
 
     Raises:
-        FederationError: `members.json` is of another format.
+        FederationError: `members.json` cannot be used.
     """
     return {d: m for d, m in all_members(folder).items() if m.revoked is None}
 
 
 def all_members(folder: Path) -> dict[str, Member]:
-    """Members by domain, the revoked ones too.
+    """Members by domain, with revoked ones.
 
     Raises:
-        FederationError: `members.json` is of another format.
+        FederationError: `members.json` cannot be used.
     """
-    path = FederationFolder(folder).members
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        if values["format"] == FORMAT:
-            return {m["domain"]: Member(**m) for m in values["members"]}
-        got = f"format {values['format']!r}"
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        got = f"{type(error).__name__}: {error}"
-    raise FederationError(
-        "cannot read the members",
-        expected=f"members.json of format {FORMAT}",
-        got=got,
-        where=str(path),
-        fix="Use the version of cogen that wrote it, or restore it from a backup.",
-    )
+    found = MembersFile.load_if_present(FederationFolder(folder).members)
+    return {m.domain: m for m in found.members} if found else {}
 
 
 def add_member(folder: Path, member: Member) -> None:
-    """Enter a member; it takes the place of a revoked one of its domain.
+    """Add a member; it replaces a revoked member of the same domain.
 
     Raises:
-        EnrolmentError: the domain has a member.
+        EnrolmentError: the domain has a member that is not revoked.
     """
     with locked(FederationFolder(folder).members):
         members = all_members(folder)
@@ -85,15 +82,15 @@ def require_free(members: Mapping[str, Member], domain: str) -> None:
             "cannot add a member",
             expected=f"no member for domain {domain!r}",
             got=f"one that enrolled {known.enrolled}",
-            fix=f"Run `cogen revoke {domain}` first, and invite it again.",
+            fix=f"Run `cogen revoke {domain}` first, then invite the domain again.",
         )
 
 
 def revoke_member(folder: Path, domain: str) -> Member:
-    """Mark the domain's member as revoked; from here on the gateway refuses its key.
+    """Revoke the domain's member; from now on the gateway refuses its key.
 
     Raises:
-        FederationError: the domain has no member, or a revoked one.
+        FederationError: the domain has no member, or its member is revoked already.
     """
     with locked(FederationFolder(folder).members):
         members = all_members(folder)
@@ -112,13 +109,12 @@ def revoke_member(folder: Path, domain: str) -> Member:
 
 
 def mark_seen(folder: Path, seen: Mapping[str, str]) -> None:
-    """Enter when members were last heard, by domain; others' entries stay as they are."""
+    """Record when the gateway last received a message, by domain; other members do not change."""
     with locked(FederationFolder(folder).members):
         members = all_members(folder)
         _write(folder, [replace(m, last_seen=seen.get(d, m.last_seen)) for d, m in members.items()])
 
 
 def _write(folder: Path, members: Iterable[Member]) -> None:
-    rows = [asdict(m) for m in sorted(members, key=lambda m: m.domain)]
-    place = FederationFolder(folder)
-    place.write(place.members, json.dumps({"format": FORMAT, "members": rows}, indent=1) + "\n")
+    found = MembersFile(members=tuple(sorted(members, key=lambda m: m.domain)))
+    found.write(FederationFolder(folder).members, private=True)

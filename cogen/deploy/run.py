@@ -1,4 +1,4 @@
-"""A run in a real federation: submitted to the SuperLink that `cogen serve` keeps, followed, stopped, resumed."""
+"""`cogen run`: submit a run to the SuperLink of `cogen serve`, follow it, and stop it."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def run_rounds(
     overwrite: bool = False,
     on_event: OnEvent | None = None,
 ) -> RunFolder:
-    """Run a federation's rounds on the nodes that have joined; the run folder is `runs/<name of the config>`.
+    """Run the rounds of a federation on the nodes that have joined. The run folder is `runs/<name of the config>`.
 
-    Stopped by Ctrl-C, the run can be resumed from its last complete round.
+    A run that is stopped by Ctrl-C can be resumed from its last complete round.
 
     Raises:
-        CogenError: nobody serves, bad input; or a run that failed and can be resumed.
+        CogenError: no `cogen serve` is running, the input is bad, or the run failed and can be resumed.
     """
     serving = read_serving(folder)
     source = shipped_config(str(config))
@@ -48,13 +48,7 @@ def run_rounds(
     settings = open_run(run, source, list(overrides), resume=resume, overwrite=overwrite, command="run")
     check_settings(settings)
     _require_members(folder, settings)
-    if serving.app_sha256 != installed_app_sha256():
-        raise FederationError(
-            "cannot run",
-            expected=f"the app that the federation serves, {serving.app_sha256[:12]}",
-            got="another version of it",
-            fix="Start `cogen serve` again with this version; the domains need it too.",
-        )
+    _require_same_app(serving)
     show = on_event or (lambda event: None)
     superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
     with folder.run_lock():
@@ -66,16 +60,16 @@ def run_rounds(
         try:
             follow_run(seen, show, folder.is_served, lambda: superlink_client.status(run_id))
         except BaseException:
-            with suppress(CogenError):  # it may have ended by itself, or SuperLink is what failed
+            with suppress(CogenError):  # the run may have ended by itself, or SuperLink may have failed
                 end_others(superlink_client, serving)
             raise
     return run
 
 
 def end_others(superlink_client: SuperLinkClient, serving: Serving) -> None:
-    """Stop what still runs, of a `cogen run` that was killed too: a run folder has one writer.
+    """Stop every unfinished run, such as that of a killed `cogen run`, because a run folder has one writer.
 
-    A server app hears of the stop at its next heartbeat, half a minute later; so it is ended here.
+    A server app learns that its run was stopped at its next heartbeat, up to half a minute later, so it is ended here.
     """
     import psutil
 
@@ -95,7 +89,7 @@ def end_others(superlink_client: SuperLinkClient, serving: Serving) -> None:
 
 
 def _stop_runs(superlink_client: SuperLinkClient, serving: Serving) -> None:
-    """Through SuperLink; one that has died is started again by `cogen serve`, and waited for."""
+    """Stop runs through SuperLink. If it has ended, wait until `cogen serve` has started it again."""
     import psutil
 
     until = time.monotonic() + READY_SECONDS
@@ -111,17 +105,27 @@ def _stop_runs(superlink_client: SuperLinkClient, serving: Serving) -> None:
 
 
 def _plain_name(name: str) -> str:
-    """A run's name goes to Flower as text in a setting: letters, digits, dots, dashes and underscores."""
+    """The name with only letters, digits, dots, dashes and underscores, because Flower gets it inside a setting."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "run"
 
 
+def _require_same_app(serving: Serving) -> None:
+    if serving.app_sha256 != installed_app_sha256():
+        raise FederationError(
+            "cannot run",
+            expected=f"the app that the federation serves, {serving.app_sha256[:12]}",
+            got="another version",
+            fix="Start `cogen serve` again with this version; the domains need this version, too.",
+        )
+
+
 def _require_members(folder: FederationFolder, settings: RunConfig) -> None:
-    """Enough domains of this config have joined, with its base."""
-    known, asked = (describe_base(c.base.name).fingerprint for c in (load_config(folder.config), settings))
-    if known != asked:
+    """Raise unless enough domains of this config have joined, with its base."""
+    joined_with, wanted = (describe_base(c.base.name).fingerprint for c in (load_config(folder.config), settings))
+    if joined_with != wanted:
         raise ConfigError(
             "cannot run",
-            expected="the base with which the domains joined",
+            expected="the base that the domains have",
             got=repr(settings.base.name),
             where=str(folder.config),
             fix="Use the config that the federation serves, or serve another folder with another base.",

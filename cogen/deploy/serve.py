@@ -1,4 +1,4 @@
-"""The coordinator's side that is always on: Flower's SuperLink on loopback, and the gateway before it."""
+"""`cogen serve`: keep Flower's SuperLink (on loopback) and the gateway in front of it running."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cogen.base import describe_base
 from cogen.config import RunConfig, load_config
-from cogen.deploy.about import About, Serving, read_about, split_address, write_about, write_serving
+from cogen.deploy.about import About, Serving, read_about, split_address
 from cogen.deploy.certificates import ensure_certificate, ensure_link_certificate, take_certificate
 from cogen.deploy.folder import FederationFolder, locked
 from cogen.deploy.members import read_members
@@ -32,12 +32,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Door:
-    """Where the gateway listens, and with what.
+    """Where the gateway listens, and with which certificate.
 
     Args:
-        public_address: HOST:PORT as domains reach it; None takes the one of the last start.
+        public_address: HOST:PORT at which domains reach it; None takes the address of the last start.
         bind: address of this machine to listen on.
-        certificate, key, ca: the operator's own, PEM; None is one of the federation's authority.
+        certificate, key, ca: PEM files of the operator; without them the federation's own authority signs.
     """
 
     public_address: str | None = None
@@ -48,10 +48,10 @@ class Door:
 
 
 def serve(config: str, folder: FederationFolder, door: Door, say: Say, stop: threading.Event) -> None:
-    """Serve a federation until `stop`; a program that dies is started again.
+    """Serve a federation until `stop` is set; a program that ends is started again.
 
     Raises:
-        CogenError: bad input, before anything is started; or a program that does not come up.
+        CogenError: bad input, before anything is started; or a program does not start.
     """
     source = shipped_config(config)
     settings = load_config(source)
@@ -66,7 +66,7 @@ def serve(config: str, folder: FederationFolder, door: Door, say: Say, stop: thr
         connect(folder.flwr_home, below, folder.link / "ca.pem")
         with _kept(folder, below, listen, handle, say) as programs:
             _forget_strangers(folder)
-            write_serving(folder, Serving(os.getpid(), below, listen, app))
+            Serving(pid=os.getpid(), port=below, bind=listen, app_sha256=app).write(folder.serving, private=True)
             say(f"serving {about.name} on {listen}, for {host}:{port}")
             for line in next_steps(folder, settings, config):
                 say(line)
@@ -77,11 +77,11 @@ def serve(config: str, folder: FederationFolder, door: Door, say: Say, stop: thr
 
 
 def check_settings(settings: RunConfig) -> None:
-    """Fail before anything is started, on what no domain could train with.
+    """Refuse settings with which no domain could train, before anything is started.
 
     Raises:
-        ConfigError: settings for one domain alone, or text that only this machine has.
-        BaseModelError: the base is not at hand.
+        ConfigError: the settings are for local training, or name text that only this machine has.
+        BaseModelError: the base is not on this machine.
     """
     settings.require_rounds()
     for key in ("replay", "annealing"):
@@ -99,19 +99,19 @@ def check_settings(settings: RunConfig) -> None:
 
 
 def next_steps(folder: FederationFolder, settings: RunConfig, config: str) -> Iterator[str]:
-    """What the coordinator does next: invite who is not in yet, then run."""
+    """What the coordinator does next: invite the missing domains, then run."""
     joined = read_members(folder.path)
     missing = [d.name for d in settings.domains if d.name not in joined]
     if joined:
         yield f"joined: {', '.join(joined)}"
     if missing:
-        yield f"next: cogen invite {missing[0]} > {missing[0]}.invite   (not in yet: {', '.join(missing)})"
+        yield f"next: cogen invite {missing[0]} > {missing[0]}.invite   (not joined yet: {', '.join(missing)})"
     else:
         yield f"next: cogen run {config}"
 
 
 def _prepare(folder: FederationFolder, settings: RunConfig, name: str, door: Door) -> About:
-    """Settings, name, address and certificates, in the folder."""
+    """Write settings, name, address and certificates to the folder."""
     before = read_about(folder) if folder.about.is_file() and folder.config.is_file() else None
     if before is not None and read_members(folder.path):
         _same_base(load_config(folder.config), settings, folder)
@@ -121,7 +121,7 @@ def _prepare(folder: FederationFolder, settings: RunConfig, name: str, door: Doo
             "cannot serve",
             expected="--public-address HOST:PORT",
             got="none",
-            fix="Give the address by which the domains reach this machine; it is remembered.",
+            fix="Give the address at which the domains reach this machine; later starts remember it.",
         )
     host, port = split_address(address)
     if door.certificate is not None and door.key is not None:
@@ -135,28 +135,28 @@ def _prepare(folder: FederationFolder, settings: RunConfig, name: str, door: Doo
     ensure_link_certificate(folder)
     folder.write(folder.config, settings.to_toml())
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    about = About(before.name if before else name[:64], shown)
-    write_about(folder, about)
+    about = About(name=before.name if before else name[:64], public_address=shown)
+    about.write(folder.about, private=True)
     return about
 
 
 def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> None:
-    known, asked = (describe_base(c.base.name).fingerprint for c in (before, now))
-    if known != asked:
+    joined_with, wanted = (describe_base(c.base.name).fingerprint for c in (before, now))
+    if joined_with != wanted:
         raise FederationError(
             "cannot serve",
-            expected=f"base {before.base.name!r}, with which the members joined",
+            expected=f"base {before.base.name!r}, which the members have",
             got=repr(now.base.name),
             where=str(folder.path),
-            fix="Name another folder with --folder for another base.",
+            fix="Use another folder (--folder) for another base.",
         )
 
 
 @contextmanager
 def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[RestartedProgram]]:
-    """SuperLink and gateway, up; ended together at the end of the block."""
+    """Start SuperLink and the gateway, and end both at the end of the block."""
     environment = {**flower_environment(folder.flwr_home), **MALLOC_ENVIRONMENT, "COGEN_FEDERATION": str(folder.path)}
-    # -P: a package `server` in the folder that the command is started in is another
+    # -P: do not import a package `server` from the current folder
     flower = [sys.executable, "-P", "-m", "cogen.flower.superlink_process", "--host", "127.0.0.1", "--port", str(below)]
     flower += ["--ssl-ca-certfile", str(folder.link / "ca.pem"), "--ssl-certfile", str(folder.link / "server.pem")]
     flower += ["--ssl-keyfile", str(folder.link / "server.key"), "--enable-supernode-auth"]
@@ -165,7 +165,7 @@ def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: S
     link = RestartedProgram("SuperLink", flower, folder.logs / "superlink.log", environment, handle, say)
     door = RestartedProgram("the gateway", gateway, folder.logs / "gateway.out.log", environment, handle, say)
     programs = [door, link]
-    before = os.umask(0o077)  # the database and the logs too
+    before = os.umask(0o077)  # also for the database and the logs
     try:
         for program in programs:
             program.start()
@@ -179,7 +179,7 @@ def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: S
 
 
 def _forget_strangers(folder: FederationFolder) -> None:
-    """Nodes that Flower knows and `members.json` does not: revoked while nobody served, or cut off while enrolling."""
+    """Unregister nodes that are not members: revoked while the federation was not served, or interrupted while enrolling."""
     superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
     with locked(folder.invites):
         known = {member.node_id for member in read_members(folder.path).values()}
@@ -205,5 +205,5 @@ def _wait_gateway(door: RestartedProgram, listen: tuple[str, int]) -> None:
         expected=f"it to listen on {listen[0]} port {listen[1]}",
         got="no answer" if door.alive() else "it ended",
         where=str(door.log),
-        fix="See its log; the port may be taken, or the address not this machine's (--bind).",
+        fix="Read its log. The port may be in use, or the address may not belong to this machine (--bind).",
     )

@@ -1,4 +1,4 @@
-"""What a run is measured against: every domain trained alone, and one adapter on all text, for the same tokens."""
+"""Baselines of a run, trained for the same number of tokens: each domain alone, and one adapter on all text."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Baseline:
-    """An adapter to train beside the run, and where it goes.
+    """One baseline adapter.
 
     Args:
-        row: its name in the matrix.
-        corpora: name to path, taking turns block by block.
-        settings: of the run, with all tokens in one round.
+        row: its name in the evaluation matrix.
+        folder: where the adapter is saved.
+        corpora: name to path; training takes a block from each in turn.
+        settings: the settings of the run, with all tokens in one round.
     """
 
     row: str
@@ -40,18 +41,21 @@ class Baseline:
 
     @property
     def state_path(self) -> Path:
-        """Where its training is saved while it lasts."""
+        """Where an interrupted training is saved."""
         return self.folder.parent / f".{self.folder.name}.training"
 
 
 def baselines_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Baseline]:
-    """The baselines of a run: those of single domains, then the centralized one.
+    """The baselines of a run: one for each domain alone, then the centralized one.
 
-    Each domain alone gets the tokens that it trains in all rounds, under one schedule; centralized gets their sum,
-    block by block in turns. An expert of the run was trained alone already: it is its own baseline.
+    A domain alone trains as many tokens as in all rounds together, under one schedule. The centralized adapter trains
+    their sum, with a block from each domain in turn. A domain whose expert is in the run needs no baseline: the expert
+    was trained alone.
 
     Args:
-        run: of one seed. config: with that seed. folder: for its baselines.
+        run: the run of one seed.
+        config: its settings, with that seed.
+        folder: where its baselines are saved.
     """
     plan = plan_round(config.train, 1, config.federation.num_rounds)
     num_tokens = plan.total_blocks * config.train.sequence_length
@@ -70,7 +74,7 @@ def baselines_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Baseli
 
 
 def _alone(config: RunConfig, domain: Domain, num_tokens: int) -> Train:
-    """The run's settings at the domain's own rank; the factor before B @ A stays that of the run."""
+    """The settings of the run at the domain's own rank; the scaling of B @ A stays that of the run."""
     changes: dict[str, Any] = {"tokens_per_round": num_tokens}
     rank = config.rank_of(domain)
     if rank != config.train.rank:
@@ -81,7 +85,7 @@ def _alone(config: RunConfig, domain: Domain, num_tokens: int) -> Train:
 def train_baselines(
     base: Base, run: RunFolder, config: RunConfig, baselines: Iterable[Baseline], show: OnEvent
 ) -> None:
-    """Train what is not there yet, each from where it was cut off; one that fails is said and dropped."""
+    """Train the missing baselines; interrupted ones continue. If one fails, an event says why and the others go on."""
     todo = [baseline for baseline in baselines if not baseline.folder.is_dir()]
     for i, baseline in enumerate(todo):
         left = [c.settings.tokens_per_round for c in todo[i:]]
@@ -118,6 +122,6 @@ def _step(run: RunFolder, show: OnEvent, row: str, step: Step) -> None:
 
 
 def tell(run: RunFolder, show: OnEvent, event: str, **values: Any) -> None:
-    """Into the run's events, and on the screen."""
+    """Append an event to the run, and show it."""
     run.append_event(event, **values)
     show({"event": event, **values})

@@ -1,4 +1,4 @@
-"""Probes made from text: how a sentence goes on, where its next words are a term of the domain."""
+"""Cloze probes made from text: which term of the domain continues a sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEM_LETTERS = 5
 
 @dataclass(frozen=True)
 class Blank:
-    """A term in a sentence of a document, as it is written there."""
+    """One occurrence of a term in a sentence of a document."""
 
     document: str
     place: TermPosition
@@ -39,18 +39,19 @@ class Blank:
 def make_probes(
     documents: Sequence[Document], general: Sequence[Document], num_probes: int, max_terms: int, seed: int
 ) -> list[Probe]:
-    """Cloze probes of a domain: a sentence up to one of its terms, that term, and three others of its kind.
+    """Cloze probes of a domain: a sentence up to one of its terms, that term, and three distractors.
 
-    Distractors are terms of the same domain, written alike (capitals, plural ending, number of words),
-    among the twelve nearest in frequency, not in the same sentence, and not of the same stem. The term
-    does not stand in the sentence before. One probe a sentence, two a term. They are made without a
-    model and not looked at: a distractor may fit too, so compare models on them, not with 100%.
+    A distractor is a term of the same domain with the same form (capitals, plural ending, number of words). It is
+    among the twelve terms nearest in frequency, does not occur in the sentence, and has another stem. The right term
+    does not occur earlier in the sentence. Each sentence gives at most one probe, each term at most two. No model and
+    no person checks the probes, so a distractor may fit, too: compare models with each other, not with 100%.
 
     Args:
-        documents: of the domain, best held out. general: what tf-idf is taken against.
-    Returns: up to `num_probes`, in the order of the text; the same for the same input and seed.
+        documents: documents of the domain, best held-out ones.
+        general: general documents, for the inverse document frequency.
+    Returns: up to `num_probes` in the order of the text; the same for the same input and seed.
     Raises:
-        DataError: the text gives none.
+        DataError: the text gives no probe.
     """
     terms = domain_terms([d.text for d in documents], [d.text for d in general], max_terms)
     blanks = list(_blanks(documents, terms, common_words(d.text for d in general)))
@@ -71,17 +72,21 @@ def make_probes(
             used_sentences.add(blank.place.text)
             uses[key] = uses.get(key, 0) + 1
     if not made:
-        raise DataError(
-            "cannot make probes",
-            expected="terms that stand three times or more in the text and hardly in general text",
-            got=f"{len(terms)} terms in {len(documents)} documents, none with three others of its kind",
-            fix="Give more text of the domain, or other general text.",
-        )
+        raise _no_probes(len(terms), len(documents))
     return [made[i] for i in sorted(made)]
 
 
+def _no_probes(num_terms: int, num_documents: int) -> DataError:
+    return DataError(
+        "cannot make probes",
+        expected="terms that occur three times or more in the text and rarely in general text",
+        got=f"{num_terms} terms in {num_documents} documents, none with three distractors",
+        fix="Use more text of the domain, or other general text.",
+    )
+
+
 def _blanks(documents: Sequence[Document], terms: Mapping[str, int], common: frozenset[str]) -> Iterator[Blank]:
-    """Places of terms behind enough words, a space before them, and the term not yet said."""
+    """Occurrences of terms after enough words and a space, if the term does not occur earlier in the sentence."""
     for document in documents:
         for sentence in sentences(document.text):
             for place in candidates(sentence, common):
@@ -98,7 +103,7 @@ def _blanks(documents: Sequence[Document], terms: Mapping[str, int], common: fro
 def _probe(
     blank: Blank, blanks: Sequence[Blank], terms: Mapping[str, int], rng: random.Random, index: int
 ) -> Probe | None:
-    """None where the domain has too few terms of the kind."""
+    """The probe of a blank; None if the domain has too few distractors for it."""
     count = terms[blank.term.casefold()]
     others = {b.term: abs(math.log(terms[b.term.casefold()] / count)) for b in blanks if _is_distractor(b.term, blank)}
     nearest = sorted(others, key=lambda t: (others[t], t))[:NEAREST]
@@ -120,13 +125,13 @@ def _is_distractor(term: str, blank: Blank) -> bool:
 
 
 def _kind(term: str) -> tuple[str, bool, int]:
-    """Capitals, a plural's ending, and number of words."""
+    """The form of a term: capitals, plural ending, number of words."""
     capitals = "upper" if term.isupper() else "title" if term[0].isupper() else "lower"
     return capitals, term.endswith("s") and not term.endswith("ss"), len(term.split())
 
 
 def _same_stem(one: str, other: str) -> bool:
-    """Any two of their words begin alike: transformer, transformers, transforming."""
+    """Whether two of their words have the same first letters: transformer, transformers, transforming."""
     stems = [{word[:STEM_LETTERS] for word in term.casefold().split()} for term in (one, other)]
     return bool(stems[0] & stems[1])
 

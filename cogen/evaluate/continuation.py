@@ -1,4 +1,4 @@
-"""Log-likelihood of a text as the continuation of another."""
+"""Log-likelihood of a text as the continuation of a context."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids of a context and of what follows it."""
+    """Token ids of a context and of the text after it."""
 
     context: tuple[int, ...]
     tokens: tuple[int, ...]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the model reads."""
+        """Number of tokens that the model reads."""
         return len(self.context) + len(self.tokens) - 1
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> Continuation:
-    """Both encoded together and split where the context's own encoding ends, as lm-evaluation-harness does.
+    """Encode context and text together and split after the tokens of the context, as lm-evaluation-harness does.
 
-    Spaces at the end of the context go to the text. Special tokens are those that the tokenizer adds
-    by itself (a BOS for some, none for others); there is no EOS in front, unlike for bits per byte.
+    Spaces at the end of the context belong to the text. Special tokens are only those that the tokenizer adds itself
+    (some add a BOS). Unlike for bits per byte, no EOS is put in front.
 
     Raises:
         DataError: the text adds no token to the context.
@@ -50,7 +50,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> 
             "cannot score",
             expected="a context of one token or more, and a text that adds tokens to it",
             got=f"{context!r} and {text!r}",
-            fix="Write them in other words.",
+            fix="Change the wording of the probe.",
         )
     return Continuation(tuple(before), tuple(tokens))
 
@@ -63,12 +63,12 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def log_likelihoods(
     base: Base, pairs: Sequence[Continuation], progress: Callable[[int], None] | None = None
 ) -> list[float]:
-    """ln p(tokens | context) of each pair, in nats, under whatever is attached to the base now.
+    """ln p(tokens | context) of each pair, in nats, with the adapter that is attached to the base now.
 
-    Pairs run end to end, the longest first, without padding, and do not see each other.
+    Pairs are packed without padding, the longest first, and do not attend to each other.
 
     Args:
-        progress: called with the tokens read, after each batch.
+        progress: called after each batch with the number of tokens read.
     """
     import torch
 
@@ -92,7 +92,7 @@ def log_likelihoods(
 
 
 def _batches(pairs: Sequence[Continuation]) -> Iterator[list[int]]:
-    """Indices of pairs: the longest first, so that memory runs out at once or never."""
+    """Indices of pairs, the longest first, so that memory runs out in the first batch or never."""
     some: list[int] = []
     room = BATCH_TOKENS
     for i in sorted(range(len(pairs)), key=lambda i: -pairs[i].num_tokens):
@@ -106,7 +106,7 @@ def _batches(pairs: Sequence[Continuation]) -> Iterator[list[int]]:
 
 
 def _batch(pairs: Sequence[Continuation]) -> Batch:
-    """Nothing is predicted inside a context, and the last token predicts nothing."""
+    """Pairs as one batch: tokens of a context are not predicted, and the last token predicts nothing."""
     tokens = [[*p.context, *p.tokens][:-1] for p in pairs]
     targets = [[IGNORE] * (len(p.context) - 1) + list(p.tokens) for p in pairs]
     return Batch(

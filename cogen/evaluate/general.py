@@ -1,4 +1,4 @@
-"""General text: what nobody trains on, read whole, to see what training on other text made a model forget."""
+"""General text, which no client trains on: it shows how much a model forgets by training on the domains."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Key = tuple[str, str]
 
 
 def general_windows(base: Base, path: str | Path, sequence_length: int) -> list[Window]:
-    """Windows of every document, up to the end of each: there is no training part to leave out.
+    """Windows of every document to its end; no part of general text is used for training.
 
     Raises:
-        DataError: no such path, or no documents.
+        DataError: the path is missing or has no documents.
     """
     return heldout_windows(read_corpus(path).documents, base.tokenizer, sequence_length, sys.maxsize)
 
 
 def require_unseen(general: str | Path, corpora: Mapping[str, str | Path], jaccard: float) -> None:
-    """Refuse general text that some domain has too, word for word or nearly: it says nothing of forgetting.
+    """Refuse general text if a training corpus has the same or nearly the same document: it would not show forgetting.
 
     Args:
-        corpora: what is trained on, by the name that a message gives it.
-        jaccard: share of word 5-grams in common from which two documents are the same.
+        corpora: name to path of each training corpus; the name appears in errors.
+        jaccard: fraction of common word 5-grams from which two documents count as the same.
     Raises:
         DataError: a corpus cannot be read, or has a document of `general`.
     """
@@ -46,10 +46,10 @@ def require_unseen(general: str | Path, corpora: Mapping[str, str | Path], jacca
         (name, theirs), (_, mine) = next(iter(found.items()))
         raise DataError(
             "cannot measure forgetting",
-            expected="general text that nobody trains on",
+            expected="general text that no client trains on",
             got=f"{len(found)} of its documents in the corpora, {mine!r} as {theirs!r} of {name}",
             where=str(general),
-            fix="Take them out of either, or name other text with evaluate.general.",
+            fix="Remove them from one of the two, or set evaluate.general to other text.",
         )
 
 

@@ -1,9 +1,8 @@
-"""Text from a model, token by token, with whatever is attached to it now.
+"""Generate text with a model and the adapter that is attached to it now.
 
-One loop serves replies in batches and a reply as it comes: transformers' own `generate` cannot stream
-without a thread (which would go on when its reader leaves), takes settings from the base's folder
-that would differ from base to base (repetition penalty, top-k), and draws from the global seed.
-Legend: B prompts of a batch, V vocabulary.
+One loop serves both batches and streaming. The `generate` of transformers cannot stream without a thread (which would
+continue when its reader stops), takes settings from the folder of the base (repetition penalty, top-k), which differ
+between bases, and samples from the global seed. Legend: B prompts of a batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
     from cogen.base import Base
 
 BATCH_PROMPTS = 16
-TORN = "\ufffd"
+INCOMPLETE = "\ufffd"  # decoded for a character whose bytes are not all there yet
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A reply, without its stop or EOS, and ln p of each of its tokens under the model."""
+    """A reply without its stop text or EOS, and ln p of each of its tokens."""
 
     text: str
     token_logprobs: tuple[float, ...]
@@ -47,13 +46,13 @@ def generate(
     """Continue every prompt until EOS, `stop` or `max_new_tokens`.
 
     Args:
-        temperature: 0 takes the likeliest token; else tokens are drawn, by prompt and seed alone,
-            however prompts are grouped. `token_logprobs` are those at temperature 1.
-        stop: a text at which a reply ends; it is cut off.
-        progress: called with the number of prompts, after each batch.
-    Returns: one reply a prompt, in order.
+        temperature: 0 takes the most likely token; otherwise tokens are sampled. Samples depend on the prompt's index
+            and the seed, not on the batches. `token_logprobs` are at temperature 1.
+        stop: a reply ends before this text.
+        progress: called after each batch with its number of prompts.
+    Returns: one reply for each prompt, in order.
     Raises:
-        ConfigError: a temperature below 0, no token to make, or a prompt without tokens.
+        ConfigError: a temperature below 0, `max_new_tokens` below 1, or a prompt without tokens.
 
     >>> generate(base, ["A transformer steps"], max_new_tokens=8)[0].text  # doctest: +SKIP
     """
@@ -74,9 +73,9 @@ def generate(
 def stream(
     base: Base, prompt: str, max_new_tokens: int, temperature: float = 0.0, seed: int = 0, *, stop: str | None = None
 ) -> Iterator[str]:
-    """The reply that `generate` gives to this prompt alone, in pieces as they are known; leave it at any time.
+    """The reply of `generate` to this one prompt, in pieces. The reader may stop at any time.
 
-    A piece is held back while a character is torn between tokens, or while it may be the start of `stop`.
+    A piece is held back while its last character is incomplete, or while it may be the start of `stop`.
 
     Raises:
         ConfigError: as in `generate`.
@@ -104,8 +103,10 @@ def _encode(base: Base, prompt: str, max_new_tokens: int, temperature: float) ->
     ids: list[int] = base.tokenizer(prompt, verbose=False)["input_ids"]
     if max_new_tokens < 1 or not temperature >= 0.0 or not ids:
         got = f"{max_new_tokens} tokens at temperature {temperature:g} after {len(ids)} tokens"
-        expected = "1 token or more to make, a temperature >= 0 and a prompt of 1 token or more"
-        raise ConfigError("cannot generate text", expected=expected, got=got, fix="Change what is out of bounds.")
+        expected = "1 new token or more, a temperature >= 0 and a prompt of 1 token or more"
+        raise ConfigError(
+            "cannot generate text", expected=expected, got=got, fix="Change the value that is out of bounds."
+        )
     return ids
 
 
@@ -117,7 +118,7 @@ def _replies(
     seeds: Sequence[tuple[int, int]],
     stop: str | None,
 ) -> list[Generated]:
-    """One batch, until all its replies are over."""
+    """The replies of one batch."""
     ids: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     running = set(range(len(prompts)))
@@ -136,7 +137,7 @@ def _replies(
 
 
 def _generated(base: Base, ids: Sequence[int], logprobs: Sequence[float], stop: str | None) -> Generated:
-    """The text before `stop`, and the log-probabilities of the tokens that it takes to write it."""
+    """The text before `stop`, and the log-probabilities of its tokens."""
     text, is_cut = _cut(base.tokenizer.decode(ids), stop)
     num_tokens = len(ids)
     while is_cut and num_tokens > 0 and len(base.tokenizer.decode(ids[: num_tokens - 1])) >= len(text):
@@ -151,7 +152,7 @@ def _steps(
     temperature: float,
     seeds: Sequence[tuple[int, int]],
 ) -> Iterator[tuple[list[int], list[float]]]:
-    """The next token of every prompt and its ln p, `(B,)` each, again and again; EOS ends nothing here."""
+    """Yield the next token of every prompt and its ln p, `(B,)` each. The caller checks for EOS."""
     import torch
     from transformers import DynamicCache
 
@@ -182,7 +183,7 @@ def _steps(
 
 
 def _choose(logprobs: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """A token `(B,)` from log-probabilities `(B, V)`; draws are made on the CPU, the same on every device."""
+    """A token `(B,)` from log-probabilities `(B, V)`. Sampling on the CPU gives the same tokens on every device."""
     import torch
 
     if temperature == 0.0:
@@ -200,21 +201,21 @@ def _mixed(seed: int, index: int) -> int:
 
 
 def _ends(base: Base) -> frozenset[int]:
-    """EOS of the tokenizer, and whatever else the base was taught to end with."""
+    """EOS of the tokenizer, and the other end tokens in the generation config of the base."""
     known = getattr(base.model.generation_config, "eos_token_id", None)
     return frozenset([base.eos_id, *(known if isinstance(known, list) else [known] if known is not None else [])])
 
 
 def _cut(text: str, stop: str | None) -> tuple[str, bool]:
-    """What comes before `stop`, and whether there is one."""
+    """The text before `stop`, and whether the text contains `stop`."""
     if stop is None or stop not in text:
         return text, False
     return text[: text.index(stop)], True
 
 
 def _settled(text: str, stop: str | None) -> str:
-    """Without an end that the next token may change."""
-    while text.endswith(TORN):
+    """The text without an end that the next token may change."""
+    while text.endswith(INCOMPLETE):
         text = text[:-1]
     held = next((n for n in range(len(stop or "") - 1, 0, -1) if text.endswith((stop or "")[:n])), 0)
     return text[: len(text) - held]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore, malformed, read_scores
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-FORMAT = 1
+from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
+from cogen.records import Inconsistent, Name, Record
+
 BASE = "base"
 COMBINED = "combined"
 CENTRALIZED = "centralized"
@@ -25,24 +25,27 @@ NOTHING = "-"
 class Cell:
     """One model on one domain's held-out text; `bits_per_byte` is comparable across tokenizers."""
 
-    model: str
-    domain: str
-    bits_per_byte: float
-    num_bytes: int
-    num_tokens: int
+    model: Name
+    domain: Name
+    bits_per_byte: Annotated[float, Field(ge=0)]
+    num_bytes: Annotated[int, Field(gt=0)]
+    num_tokens: Annotated[int, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All cells of one evaluation; rows are models, columns are domains, and cells may be missing.
+class Evaluation(Record):
+    """`evaluation.json`: rows are models, columns are domains, and cells may be missing.
 
-    `general` has a cell a model on text that nobody trained on: no domain, and part of no mean. `probes`,
-    `questions` and `tasks` (of lm-evaluation-harness) are there where they were asked for.
+    `general` has one cell per model on text that no client trained on; it is part of no mean. `probes`, `questions`
+    and `tasks` (of lm-evaluation-harness) are empty unless the user asked for them.
 
-    >>> Evaluation((Cell("base", "clinical", 0.81, 4000, 1000),)).bits_per_byte("base", "clinical")
+    >>> Evaluation(cells=(Cell("base", "clinical", 0.81, 4000, 1000),)).bits_per_byte("base", "clinical")
     0.81
     """
 
+    file_name = "evaluation.json"
+    fix = "Write it again with `cogen evaluate`."
+
+    format: Literal[1] = 1
     cells: tuple[Cell, ...]
     general: tuple[Cell, ...] = ()
     probes: tuple[ProbeScore, ...] = ()
@@ -60,71 +63,51 @@ class Evaluation:
         return tuple(dict.fromkeys(cell.domain for cell in self.cells))
 
     def bits_per_byte(self, model: str, domain: str) -> float | None:
-        """The value of one cell; None where the model was not scored on the domain."""
+        """The value of one cell; None if the model was not scored on the domain."""
         return next((c.bits_per_byte for c in self.cells if (c.model, c.domain) == (model, domain)), None)
 
     def general_bits_per_byte(self, model: str) -> float | None:
-        """The value on general text; None where the model was not scored on it."""
+        """The value on general text; None if the model was not scored on it."""
         return next((c.bits_per_byte for c in self.general if c.model == model), None)
 
     def mean_bits_per_byte(self, model: str) -> float | None:
-        """Plain mean over the domains; None unless the model was scored on all of them."""
+        """Plain mean over the domains; None unless the model was scored on all domains."""
         found = [self.bits_per_byte(model, domain) for domain in self.domains]
         values = [value for value in found if value is not None]
         return sum(values) / len(values) if values and len(values) == len(found) else None
 
-    def to_json(self) -> str:
-        """The text of `evaluation.json`."""
-        parts: dict[str, tuple[Any, ...]] = {
-            "general": self.general,
-            "probes": self.probes,
-            "questions": self.questions,
-            "tasks": self.tasks,
-        }
-        values: dict[str, Any] = {"format": FORMAT, "cells": [asdict(cell) for cell in self.cells]}
-        values.update({name: [asdict(score) for score in part] for name, part in parts.items() if part})
-        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    def check(self) -> None:
+        """Raise Inconsistent when a cell or a score is there twice."""
+        for name in ("cells", "general", "probes", "questions", "tasks"):
+            seen: set[tuple[str, ...]] = set()
+            for row in getattr(self, name):
+                key = tuple(value for value in vars(row).values() if isinstance(value, str))
+                if key in seen:
+                    raise Inconsistent(f"{name} without duplicates", f"{' on '.join(key)} twice")
+                seen.add(key)
 
-    @classmethod
-    def from_json(cls, text: str, where: str) -> Evaluation:
-        """Read the text of an `evaluation.json`; `where` names it in errors.
-
-        Raises:
-            RunError: not JSON, another format, a field missing or out of bounds, or a cell or score named twice.
-        """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise malformed("JSON", f"unreadable text: {error}", where) from None
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            got = f"format {values.get('format')!r}" if isinstance(values, dict) else type(values).__name__
-            raise malformed(f"an object of format {FORMAT}", got, where)
-        return cls(
-            _read_cells(values.get("cells"), where),
-            _read_cells(values.get("general", []), where),
-            read_scores(ProbeScore, values.get("probes"), "probes", where),
-            read_scores(QuestionScore, values.get("questions"), "questions", where),
-            read_scores(TaskScore, values.get("tasks"), "tasks", where),
-        )
+    @model_serializer(mode="wrap")
+    def _without_empty_parts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: part for name, part in serialize(self).items() if part or name == "cells"}
 
 
 def alone(evaluation: Evaluation, domain: str) -> str:
-    """The row of the domain trained alone: `expert:<domain>`, or the baseline `local:<domain>` where there is none."""
+    """The row of a domain that trained alone: `expert:<domain>`, or the baseline `local:<domain>` without an expert."""
     expert = EXPERT_PREFIX + domain
     return expert if expert in evaluation.models else LOCAL_PREFIX + domain
 
 
 def is_alone(model: str, domain: str) -> bool:
-    """Whether the row is that of the domain trained alone, in the run or as its baseline."""
+    """Whether the row is the domain's expert or its local baseline."""
     return model in (EXPERT_PREFIX + domain, LOCAL_PREFIX + domain)
 
 
 def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, float | None]:
-    """What `model` keeps of what each domain gained alone, on the domain's own text.
+    """The part of each domain's gain by training alone that `model` keeps, on the domain's own text.
 
     (bpb base - bpb model) / (bpb base - bpb alone); 1 is as good as the domain alone, 0 is the base.
 
-    Returns: domain to fraction; None where a cell is missing or the domain alone gained nothing.
+    Returns: domain to fraction; None if a cell is missing or training alone gained nothing.
     """
     gains: dict[str, float | None] = {}
     for domain in evaluation.domains:
@@ -141,9 +124,9 @@ def retained_gain(evaluation: Evaluation, model: str = COMBINED) -> dict[str, fl
 def format_table(evaluation: Evaluation) -> str:
     """A plain-text table: models by domains in bits per byte, `*` at the lowest of a column.
 
-    The mean stands only where a model was scored on every domain; general text, where there is any, is a
-    column beside it. Below, where they can be computed: the retained gain in percent, and combined - base
-    (negative is better; on general text it is the forgetting).
+    A row has a mean only if the model was scored on every domain. General text, if scored, is the last column. Two
+    rows follow if they can be computed: the retained gain in percent, and combined - base (negative is better; on
+    general text it is the forgetting).
     """
     header = ["bits per byte", *evaluation.domains, "mean", *([GENERAL] if evaluation.general else [])]
     columns = [[evaluation.bits_per_byte(m, d) for m in evaluation.models] for d in evaluation.domains]
@@ -195,36 +178,3 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def _width(text: str) -> int:
     """Terminal columns: Chinese, Japanese and Korean characters take two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _read_cells(rows: object, where: str) -> tuple[Cell, ...]:
-    if not isinstance(rows, list):
-        raise malformed("a list of cells", type(rows).__name__, where)
-    cells = tuple(_read_cell(row, f"{where}, cell {i}") for i, row in enumerate(rows, start=1))
-    _refuse_twins(cells, where)
-    return cells
-
-
-def _read_cell(row: object, where: str) -> Cell:
-    names = [field.name for field in fields(Cell)]
-    if not isinstance(row, Mapping) or set(row) != set(names):
-        got = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-        raise malformed(f"the fields {', '.join(names)}", got, where)
-    for name in ("model", "domain"):
-        if not isinstance(row[name], str) or not row[name]:
-            raise malformed(f"{name} as text", repr(row[name]), where)
-    for name in ("num_bytes", "num_tokens"):
-        if type(row[name]) is not int or row[name] <= 0:
-            raise malformed(f"{name} as a positive whole number", repr(row[name]), where)
-    value: Any = row["bits_per_byte"]
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise malformed("bits_per_byte as a finite number >= 0", repr(value), where)
-    return Cell(row["model"], row["domain"], float(value), row["num_bytes"], row["num_tokens"])
-
-
-def _refuse_twins(cells: Sequence[Cell], where: str) -> None:
-    seen: set[tuple[str, str]] = set()
-    for cell in cells:
-        if (cell.model, cell.domain) in seen:
-            raise malformed("each model once a domain", f"{cell.model} on {cell.domain} twice", where)
-        seen.add((cell.model, cell.domain))

@@ -1,4 +1,4 @@
-"""The models that a run or adapter folders offer: the base, and each adapter by the name of its row."""
+"""The models in a run or in adapter folders: the base, and each adapter under the name of its row."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MANIFEST = "adapter_config.json"
 
 @dataclass(frozen=True)
 class ModelSet:
-    """A base, and what can be attached to it.
+    """A base, and the adapters that can be attached to it.
 
     Args:
         base: name or folder of the base.
-        precision: of the base, as the run had it.
-        adapters: row name to folder, in order of interest.
+        precision: precision of the base in the run.
+        adapters: row name to folder; the first one is the default.
     """
 
     base: str
@@ -31,14 +31,14 @@ class ModelSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every row that can be asked, the base last."""
+        """All row names; the base is last."""
         return (*self.adapters, BASE)
 
     def load(self, name: str) -> Adapter | None:
-        """The adapter of a row; None is the base as it is.
+        """The adapter of a row; None for the base alone.
 
         Raises:
-            ConfigError: there is no such row.
+            ConfigError: no row has this name.
         """
         if name == BASE:
             return None
@@ -50,14 +50,17 @@ class ModelSet:
 
 
 def find_models(source: Path | None, named: Mapping[str, str], base: str | None) -> ModelSet:
-    """What `source` offers, and the adapters that were named besides.
+    """The models in `source`, and the adapters in `named`.
 
     Args:
-        source: a run folder, an adapter folder, or None for the newest run in `runs/`; with `named`, None adds nothing.
+        source: a run folder or an adapter folder. None is the newest run in `runs/` if neither `named` nor `base` is
+            given, and nothing otherwise.
         named: row name to adapter folder.
-        base: overrides the base that the folders name.
+        base: used instead of the base that the folders name.
     Raises:
-        RunError: no run there. AdapterError: neither run nor adapter. ConfigError: adapters of several bases.
+        RunError: there is no run, or the run has no adapter yet.
+        AdapterError: `source` is neither a run nor an adapter.
+        ConfigError: the adapters have different bases.
     """
     if source is None and not named and base is None:
         source = newest_run(Path("runs"))
@@ -80,16 +83,16 @@ def find_models(source: Path | None, named: Mapping[str, str], base: str | None)
                 expected=f"a run folder (config.toml) or an adapter folder ({MANIFEST})",
                 got="neither",
                 where=str(source),
-                fix="Name a run of cogen simulate or an adapter of cogen train.",
+                fix="Name a run of `cogen simulate` or an adapter of `cogen train`.",
             )
     return ModelSet(base or _only(bases), precision, found)
 
 
 def newest_run(folder: Path) -> Path:
-    """The run in `folder` that was written to last.
+    """The run in `folder` that changed last.
 
     Raises:
-        RunError: there is none.
+        RunError: the folder has no run.
     """
     runs = [path.parent for path in folder.glob("*/config.toml")]
     if not runs:
@@ -98,13 +101,13 @@ def newest_run(folder: Path) -> Path:
             expected="a run folder",
             got="none",
             where=str(folder),
-            fix="Name a run or an adapter, or start one with cogen simulate.",
+            fix="Name a run or an adapter, or start a run with `cogen simulate`.",
         )
     return max(runs, key=lambda run: max(path.stat().st_mtime for path in run.iterdir()))
 
 
 def _of_run(run: RunFolder, domains: Sequence[str]) -> dict[str, Path]:
-    """Rows of a run: combined first, then the experts that it kept."""
+    """Rows of a run: combined first, then its experts."""
     rows = {COMBINED: run.merged, **{EXPERT_PREFIX + name: run.expert(name) for name in domains}}
     found = {name: path for name, path in rows.items() if (path / MANIFEST).is_file()}
     if not found:
@@ -113,7 +116,7 @@ def _of_run(run: RunFolder, domains: Sequence[str]) -> dict[str, Path]:
             expected="a combined adapter or experts",
             got="none yet",
             where=str(run.path),
-            fix="Let the run end, or continue it with --resume.",
+            fix="Wait until the run has ended, or continue it with --resume.",
         )
     return found
 
@@ -123,8 +126,8 @@ def _only(bases: Sequence[str]) -> str:
     if len(several) > 1:
         raise ConfigError(
             "cannot use these adapters together",
-            expected="one base",
+            expected="adapters of one base",
             got=" and ".join(several),
-            fix="Leave the others out, or name the base with --base.",
+            fix="Name only adapters of one base, or set the base with --base.",
         )
     return several[0]

@@ -1,4 +1,4 @@
-"""Multiple-choice probes: which of several continuations a model finds most likely."""
+"""Multiple-choice probes: which of several continuations has the highest likelihood under a model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cogen.evaluate.calibration import calibration_error, mean_interval
 from cogen.evaluate.continuation import Continuation, encode_pair, log_likelihoods
-from cogen.evaluate.records import bad_record, read_records, text_of, texts_of
+from cogen.evaluate.items import bad_item, read_items, text_of, texts_of
 from cogen.evaluate.scores import ProbeScore
 
 if TYPE_CHECKING:
@@ -21,17 +20,20 @@ if TYPE_CHECKING:
     from cogen.base import Base
 
 WHAT = "probes"
+NUM_BINS = 10
+NUM_RESAMPLES = 2000
+CONFIDENCE_FRAC = 0.95
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A context, of whose continuations one is right.
+    """A context with several continuations, one of which is right.
 
     Args:
-        context: what the model reads before a choice, without a space at its end.
-        choices: each is scored after the context and a space.
-        answer: index of the right one.
-        document: id of the text that it was made from, if any.
+        context: the text before a choice, without a space at its end.
+        choices: continuations; each is scored after the context and a space.
+        answer: index of the right choice.
+        document: id of the document that the probe was made from, or empty.
     """
 
     id: str
@@ -42,35 +44,35 @@ class Probe:
 
 
 def as_prompt(question: str) -> str:
-    """What a model reads before its answer."""
+    """The text of a question that a model reads before its answer."""
     return f"Question: {question}\nAnswer:"
 
 
 def read_probes(path: str | Path) -> tuple[Probe, ...]:
-    """Probes from a file with one a line: `id`, `choices`, `answer`, and `question` or `context`.
+    """Read probes, one per line: `id`, `choices`, `answer`, and `question` or `context`.
 
-    A question is put as `Question: ...`, newline, `Answer:`; a context stands as it is.
+    A question becomes `Question: ...`, newline, `Answer:`; a context is used unchanged.
 
     Raises:
-        DataError: no such file, or a line that is no probe.
+        DataError: the file is missing, or a line is not a probe.
     """
-    return read_records(path, WHAT, _probe)
+    return read_items(path, WHAT, _probe)
 
 
 def _probe(values: Mapping[str, Any], where: str) -> Probe:
     if ("question" in values) == ("context" in values):
         got = "both" if "question" in values else f"keys {', '.join(sorted(map(str, values)))}"
-        raise bad_record(WHAT, "a question or a context", got, where)
+        raise bad_item(WHAT, "a question or a context", got, where)
     if "question" in values:
         context = as_prompt(text_of(values, "question", WHAT, where).strip())
     else:
         context = text_of(values, "context", WHAT, where).rstrip()
     choices = texts_of(values, "choices", WHAT, where)
     if len(choices) < 2:
-        raise bad_record(WHAT, "two choices or more", str(len(choices)), where)
+        raise bad_item(WHAT, "two choices or more", str(len(choices)), where)
     answer = values.get("answer")
     if type(answer) is not int or not 0 <= answer < len(choices):
-        raise bad_record(WHAT, f"answer as an index from 0 to {len(choices) - 1}", repr(answer), where)
+        raise bad_item(WHAT, f"answer as an index from 0 to {len(choices) - 1}", repr(answer), where)
     document = values.get("document")
     return Probe(
         text_of(values, "id", WHAT, where), context, choices, answer, "" if document is None else str(document)
@@ -89,23 +91,23 @@ def score_probes(
     domain: str,
     progress: Callable[[int], None] | None = None,
 ) -> ProbeScore:
-    """Score whatever is attached to the base now.
+    """Score the base with the adapter that is attached to it now.
 
     Args:
         probes: one or more.
-        progress: called with the tokens read, after each batch.
+        progress: called after each batch with the number of tokens read.
     """
     nats = log_likelihoods(base, probe_pairs(probes, base.tokenizer), progress)
     return sum_up(probes, nats, model, domain)
 
 
 def sum_up(probes: Sequence[Probe], nats: Sequence[float], model: str, domain: str) -> ProbeScore:
-    """Accuracies and calibration from the log-likelihoods of all choices, in order; of equal ones the first is taken.
+    """Accuracies and calibration from the log-likelihoods of all choices, in order. The first of equal choices counts.
 
-    `accuracy_frac` takes the choice of most log-likelihood per UTF-8 byte (without the space before it),
-    lm-evaluation-harness's `acc_bytes`, since a sum favours short choices; its `acc_norm` divides by
-    characters. `sum_accuracy_frac` is its `acc`. Calibration is of the softmax over the sums: p(choice),
-    given that one of the choices follows; divided by bytes they are no log-probabilities of anything.
+    `accuracy_frac` takes the choice with the highest log-likelihood per UTF-8 byte (without the space before it), as
+    `acc_bytes` of lm-evaluation-harness does, because a sum favours short choices. (The harness's `acc_norm` divides
+    by characters.) `sum_accuracy_frac` is the harness's `acc`. Calibration uses the softmax over the sums, which is
+    p(choice | one of the choices follows). Sums divided by bytes are not log-probabilities, so they are not used for it.
     """
     edges = np.cumsum([len(p.choices) for p in probes])[:-1]
     by_probe = np.split(np.asarray(nats, dtype=np.float64), edges)
@@ -133,3 +135,31 @@ def _softmax(nats: NDArray[np.float64]) -> NDArray[np.float64]:
     shifted: NDArray[np.float64] = np.exp(nats - nats.max())
     shares: NDArray[np.float64] = shifted / shifted.sum()
     return shares
+
+
+def mean_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95% bootstrap interval of the mean: percentiles of the means of seeded resamples of one or more values.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(found), (NUM_RESAMPLES, len(found)))
+    tail = 50.0 * (1.0 - CONFIDENCE_FRAC)
+    low, high = np.percentile(found[picks].mean(axis=1), [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+def calibration_error(confidences: Sequence[float], is_right: Sequence[bool]) -> float:
+    """Expected calibration error: sum over bins b of n_b / n * |fraction right in b - mean confidence in b|.
+
+    Ten bins of equal width; each includes its upper edge. A calibrated model has 0. With few values part of the error
+    is noise.
+
+    Args:
+        confidences: one or more, in [0, 1].
+    Source: Guo et al., On Calibration of Modern Neural Networks (arXiv 1706.04599).
+    """
+    sure, right = np.asarray(confidences, dtype=np.float64), np.asarray(is_right, dtype=np.float64)
+    inner_edges = np.linspace(0.0, 1.0, NUM_BINS + 1)[1:-1]
+    off = np.bincount(np.searchsorted(inner_edges, sure), weights=right - sure, minlength=NUM_BINS)
+    return float(np.abs(off).sum() / len(sure))

@@ -1,4 +1,4 @@
-"""Made-up answers: what a model replies where its domain has an answer, and where there is none."""
+"""Made-up answers: how often a model is right on answerable questions, and abstains on unanswerable ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from cogen.data.clean.words import split_words
 from cogen.evaluate.generate import Generated, generate
+from cogen.evaluate.items import bad_item, read_items, text_of, texts_of
 from cogen.evaluate.probes import as_prompt
-from cogen.evaluate.records import bad_record, read_records, text_of, texts_of
 from cogen.evaluate.scores import QuestionScore
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ Verdict = Literal["right", "abstained", "wrong"]
 
 @dataclass(frozen=True)
 class Question:
-    """A question and the answers that are accepted; none where nobody can know."""
+    """A question and its accepted answers; an unanswerable question has none."""
 
     id: str
     question: str
@@ -60,19 +60,19 @@ class Question:
 
 
 def read_questions(path: str | Path) -> tuple[Question, ...]:
-    """Questions from a file with one a line: `id`, `question` and `answers`, `[]` where there is none.
+    """Read questions, one per line: `id`, `question` and `answers`; an unanswerable question has the answers `[]`.
 
     Raises:
-        DataError: no such file, or a line that is no question.
+        DataError: the file is missing, or a line is not a question.
     """
-    return read_records(path, WHAT, _question)
+    return read_items(path, WHAT, _question)
 
 
 def _question(values: Mapping[str, Any], where: str) -> Question:
     answers = texts_of(values, "answers", WHAT, where)
     empty = [answer for answer in answers if not split_words(answer)]
     if empty:
-        raise bad_record(WHAT, "answers with a letter or a digit", repr(empty[0]), where)
+        raise bad_item(WHAT, "answers with a letter or a digit", repr(empty[0]), where)
     document = values.get("document")
     return Question(
         text_of(values, "id", WHAT, where),
@@ -85,18 +85,17 @@ def _question(values: Mapping[str, Any], where: str) -> Question:
 def few_shot_prompt(question: str) -> str:
     """Three fixed examples, one of which says "I do not know.", and the question.
 
-    A base model answers whatever it is asked; only with an example of not knowing is abstaining a
-    reply that it could be expected to find.
+    A base model answers every question. It can only be expected to abstain if an example shows it how.
     """
     shown = [f"{as_prompt(q)} {a}\n\n" for q, a in EXAMPLES]
     return "".join(shown) + as_prompt(question)
 
 
 def grade_reply(reply: str, answers: Sequence[str]) -> Verdict:
-    """Right if an accepted answer stands in the reply, word for word; else abstained, else wrong.
+    """Right if the reply contains an accepted answer word for word; else abstained, else wrong.
 
-    Case, punctuation and the width of characters do not count, nor how a last word of four letters or
-    more goes on (thyristor, thyristors). A reply without words abstains.
+    Case, punctuation and the width of characters are ignored, and so is the ending of a last word of four letters or
+    more (thyristor, thyristors). A reply without words abstains.
 
     >>> grade_reply("It is 50 Hz.", ["50 hz"]), grade_reply("150 Hz", ["50 hz"])
     ('right', 'wrong')
@@ -110,13 +109,13 @@ def grade_reply(reply: str, answers: Sequence[str]) -> Verdict:
 
 
 def _ending(answer: str) -> str:
-    """An answer as it is looked for: closed by a space, unless its last word may go on."""
+    """The text to search for: the answer with a space after it, unless its last word may have another ending."""
     last = answer.split()[-1]
     return answer.rstrip() if last.isalpha() and len(last) >= LETTERS_OF_A_STEM else answer
 
 
 def _words(text: str) -> str:
-    """Lower-case words, each between two spaces."""
+    """The words in lower case, each between two spaces."""
     return " " + "".join(f"{word} " for word in split_words(unicodedata.normalize("NFKC", text).casefold()))
 
 
@@ -127,15 +126,15 @@ def score_questions(
     domain: str,
     progress: Callable[[int], None] | None = None,
 ) -> QuestionScore:
-    """Let whatever is attached to the base now reply, greedily, and grade the replies.
+    """Generate replies greedily with the adapter that is attached to the base now, and grade them.
 
-    A reply ends at a newline or after 32 tokens. Its confidence is the mean probability of its tokens;
-    overconfidence compares it with the fraction right, over all replies that do not abstain: of
-    unanswerable questions none is right.
+    A reply ends at a newline or after 32 tokens. Its confidence is the mean probability of its tokens. Overconfidence
+    is the mean confidence minus the fraction of right replies, over all replies that do not abstain. A reply to an
+    unanswerable question is never right.
 
     Args:
         questions: one or more.
-        progress: called with the number of questions, after each batch.
+        progress: called after each batch with the number of questions.
     """
     prompts = [few_shot_prompt(q.question) for q in questions]
     replies = generate(base, prompts, MAX_REPLY_TOKENS, stop="\n", progress=progress)
@@ -143,7 +142,7 @@ def score_questions(
 
 
 def sum_up(questions: Sequence[Question], replies: Sequence[Generated], model: str, domain: str) -> QuestionScore:
-    """The rates of each kind of reply."""
+    """The fraction of each kind of reply."""
     verdicts = [grade_reply(r.text, q.answers) for q, r in zip(questions, replies, strict=True)]
     answerable = [v for q, v in zip(questions, verdicts, strict=True) if q.answers]
     unanswerable = [v for q, v in zip(questions, verdicts, strict=True) if not q.answers]

@@ -1,10 +1,10 @@
-"""After the rounds: train the baselines that are missing, score what is not scored, put the seeds together."""
+"""After the rounds: train missing baselines, score missing cells of the matrix, and summarize the seeds."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from cogen.evaluate.general import general_windows
 from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, GENERAL, Evaluation
 from cogen.evaluate.score import score_row
 from cogen.evaluate.seed_summary import SeedSummary, summarize_seeds
-from cogen.files import write_file
 from cogen.runs import RunFolder
 from cogen.train.corpus import prepare_corpus
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unscored:
-    """A row of the matrix, its adapter (None for the base), and the columns that it lacks."""
+    """A row of the matrix with its missing columns; `folder` has its adapter, and is None for the base."""
 
     row: str
     folder: Path | None
@@ -35,10 +34,12 @@ class Unscored:
 
 
 def score_seed(run: RunFolder, config: RunConfig, folder: Path, show: OnEvent) -> None:
-    """Train and score what `config.evaluate` asks for beside the finished `run`; what is there already stays.
+    """Train and score the baselines and the general text that `config.evaluate` asks for; existing results stay.
 
     Args:
-        run: of one seed. config: with that seed. folder: for its baselines.
+        run: a finished run of one seed.
+        config: its settings, with that seed.
+        folder: where its baselines are saved.
     Raises:
         CogenError: general text or held-out text cannot be read.
     """
@@ -51,7 +52,7 @@ def score_seed(run: RunFolder, config: RunConfig, folder: Path, show: OnEvent) -
 
 
 def unscored(run: RunFolder, config: RunConfig, baselines: Iterable[Baseline]) -> list[Unscored]:
-    """What is missing in the matrix: baselines on every domain that was scored, every row on general text."""
+    """The missing cells: baselines on every domain that was scored, and every row on general text."""
     found = read_evaluation(run)
     rows: dict[str, Path | None] = {BASE: None}
     rows |= {row: run.expert(row.removeprefix(EXPERT_PREFIX)) for row in found.models if row.startswith(EXPERT_PREFIX)}
@@ -67,7 +68,7 @@ def unscored(run: RunFolder, config: RunConfig, baselines: Iterable[Baseline]) -
 
 
 def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored], show: OnEvent) -> None:
-    """Row by row into `evaluation.json`, so that one cut off loses no more than a row."""
+    """Score and write one row after the other, so that an interruption loses at most one row."""
     windows = _windows(base, config, {column for job in missing for column in job.columns})
     left = sum(len(w.tokens) for job in missing for column in job.columns for w in windows[column])
     total, began, done = left, time.monotonic(), 0
@@ -82,18 +83,18 @@ def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored
 
     for job in missing:
         factors = None if job.folder is None else Adapter.load(job.folder).factors
-        asked = {column: windows[column] for column in job.columns}
-        cells = score_row(base, factors, asked, job.row, progress)
+        chosen = {column: windows[column] for column in job.columns}
+        cells = score_row(base, factors, chosen, job.row, progress)
         found = read_evaluation(run)
         domains = tuple(c for c in cells if c.domain != GENERAL)
         general = tuple(c for c in cells if c.domain == GENERAL)
-        found = replace(found, cells=found.cells + domains, general=found.general + general)
-        write_file(run.evaluation, found.to_json().encode())
+        found = found.model_copy(update={"cells": found.cells + domains, "general": found.general + general})
+        found.write(run.evaluation)
         show({"event": "evaluated", "num_cells": len(cells), "model": job.row})
 
 
 def _windows(base: Base, config: RunConfig, columns: set[str]) -> dict[str, list[Window]]:
-    """Those that the domains themselves scored, and all of the general text."""
+    """Held-out windows as the domains themselves scored them, and all windows of the general text."""
     evaluate, sequence_length = config.evaluate, config.train.sequence_length
     windows = {}
     for domain in [d for d in config.corpora if d in columns]:
@@ -105,11 +106,11 @@ def _windows(base: Base, config: RunConfig, columns: set[str]) -> dict[str, list
 
 
 def summarize_runs(run: RunFolder, seeds: Iterable[int]) -> SeedSummary:
-    """The finished runs of these seeds together; the first is `run` itself, the others are in `seeds/`."""
+    """Summarize the finished runs of these seeds: `run` is the first seed, the others are in `seeds/`."""
     runs = {seed: run.seed(seed) if i else run for i, seed in enumerate(seeds)}
     return summarize_seeds({seed: read_evaluation(one) for seed, one in runs.items()})
 
 
 def read_evaluation(run: RunFolder) -> Evaluation:
-    """The matrix of a finished run."""
-    return Evaluation.from_json(run.evaluation.read_text("utf-8"), str(run.evaluation))
+    """The evaluation of a finished run."""
+    return Evaluation.load(run.evaluation)

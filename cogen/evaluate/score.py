@@ -33,39 +33,43 @@ def evaluate_adapters(
     tasks: Tasks | None = None,
     progress: Callable[[str, str, int], None] | None = None,
 ) -> Evaluation:
-    """Score the base and every adapter, each attached once, on every domain's held-out windows and on more.
+    """Score the base and every adapter on held-out windows, probes, questions and tasks; each is attached once.
 
     Args:
-        adapters: row name to adapter; `base` is scored first, without one.
+        adapters: row name to adapter; the row `base`, without an adapter, comes first.
         windows: domain to its windows (`heldout_windows`).
         probes: domain to its multiple-choice probes (`read_probes`).
         questions: domain to its questions (`read_questions`).
-        tasks: of lm-evaluation-harness.
-        progress: called with row, domain and tokens scored, after each batch; a question counts as
-            the most tokens that its reply may have.
+        tasks: tasks of lm-evaluation-harness (`find_tasks`).
+        progress: called after each batch with row, domain and tokens scored; a question counts as the maximum length
+            of its reply.
     Raises:
         FingerprintMismatch: an adapter was made for another base.
 
     >>> windows = {"grid": heldout_windows(documents, base.tokenizer, 512, 8192)}  # doctest: +SKIP
     >>> evaluate_adapters(base, {"mine": adapter}, windows).bits_per_byte("mine", "grid")  # doctest: +SKIP
     """
+    _require_usable(base, adapters)
+    found = Evaluation(cells=())
+    rows: dict[str, Mapping[str, Factors] | None] = {"base": None}
+    rows.update({name: adapter.factors for name, adapter in adapters.items()})
+    for row, factors in rows.items():
+        report = partial(_report, progress, row)
+        with attached(base.model, factors) if factors else nullcontext():
+            found = Evaluation(
+                cells=(*found.cells, *(score_windows(base, w, row, d, report(d)) for d, w in windows.items())),
+                probes=(*found.probes, *(score_probes(base, p, row, d, report(d)) for d, p in (probes or {}).items())),
+                questions=(*found.questions, *(_ask(base, q, row, d, report(d)) for d, q in (questions or {}).items())),
+                tasks=(*found.tasks, *(() if tasks is None else score_tasks(base, tasks, row))),
+            )
+    return found
+
+
+def _require_usable(base: Base, adapters: Mapping[str, Adapter]) -> None:
     if "base" in adapters:
         raise ConfigError("cannot score", expected="another name", got="an adapter called base", fix="Rename it.")
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
-    found = Evaluation(())
-    rows: dict[str, Mapping[str, Factors] | None] = {"base": None}
-    rows.update({name: adapter.factors for name, adapter in adapters.items()})
-    for row, factors in rows.items():
-        told = partial(_tell, progress, row)
-        with attached(base.model, factors) if factors else nullcontext():
-            found = Evaluation(
-                cells=(*found.cells, *(score_windows(base, w, row, d, told(d)) for d, w in windows.items())),
-                probes=(*found.probes, *(score_probes(base, p, row, d, told(d)) for d, p in (probes or {}).items())),
-                questions=(*found.questions, *(_ask(base, q, row, d, told(d)) for d, q in (questions or {}).items())),
-                tasks=(*found.tasks, *(() if tasks is None else score_tasks(base, tasks, row))),
-            )
-    return found
 
 
 def score_row(
@@ -75,19 +79,19 @@ def score_row(
     row: str,
     progress: Callable[[str, str, int], None] | None = None,
 ) -> list[Cell]:
-    """Score one model on every column; None for `factors` is the base as it is."""
+    """Score one model on every column; `factors` is None for the base alone."""
     with attached(base.model, factors) if factors else nullcontext():
-        return [score_windows(base, w, row, column, _tell(progress, row, column)) for column, w in windows.items()]
+        return [score_windows(base, w, row, column, _report(progress, row, column)) for column, w in windows.items()]
 
 
-def _tell(progress: Callable[[str, str, int], None] | None, row: str, domain: str) -> Callable[[int], None]:
+def _report(progress: Callable[[str, str, int], None] | None, row: str, domain: str) -> Callable[[int], None]:
     return lambda num_tokens: None if progress is None else progress(row, domain, num_tokens)
 
 
 def _ask(
-    base: Base, questions: Sequence[Question], row: str, domain: str, told: Callable[[int], None]
+    base: Base, questions: Sequence[Question], row: str, domain: str, report: Callable[[int], None]
 ) -> QuestionScore:
-    return score_questions(base, questions, row, domain, lambda num: told(num * MAX_REPLY_TOKENS))
+    return score_questions(base, questions, row, domain, lambda num: report(num * MAX_REPLY_TOKENS))
 
 
 def score_windows(
@@ -97,12 +101,12 @@ def score_windows(
     domain: str,
     progress: Callable[[int], None] | None = None,
 ) -> Cell:
-    """Score whatever is attached to the base now; every token of every window counts once.
+    """Bits per byte of the base with the adapter that is attached to it now; every token of every window counts once.
 
     bpb = sum of -log2 p(token | BOS or else EOS, and the window so far) / UTF-8 bytes of the windows.
 
     Raises:
-        DataError: there is no window.
+        DataError: there are no windows.
     """
     if not windows:
         raise DataError(

@@ -1,42 +1,28 @@
-"""What several seeds of one run, and the baselines beside them, say together: `seed_summary.json`.
+"""Means and standard deviations over several seeds of one run, with its baselines.
 
-    {"format": 1,
-     "seeds": [0, 1, 2],
-     "rows": [{"model": "combined", "domain": "grid", "mean": 0.744, "sd": 0.0004, "values": [0.7440, ...]}, ...],
-     "retained_gain": {"grid": {"mean": 1.22, "sd": 0.01, "values": [...]}, ...},
-     "general": [{"model": "combined", "mean": 1.01, "sd": 0.001, "values": [...]}, ...],
-     "forgetting": {"combined": {"mean": 0.012, "sd": 0.001, "values": [...]}, ...},
-     "members": {"grid": {"own": {"mean": 0.008, "sd": 0.0005, "values": [...]}, "others": {...}}, ...}}
+Bits per byte on domains and on general text that no client trained on; lower is better.
 
-`rows` and `general` are in bits per byte, lower being better; `general` is text that nobody trained on, and
-empty where there is none. `values` has a number for each of `seeds`, null where that seed has none; `mean` is
-of those that are there, null without any; `sd` is the sample standard deviation (n - 1), null for fewer than two.
+Rows have the names of `evaluation.json`: `base`, `combined`, `centralized`, and for a domain that trained alone
+`expert:<domain>` in a run of one round (its reply is its expert) or `local:<domain>`. Below, `alone[d]` is that row:
 
-Rows are named as in `evaluation.json`: `base`, `combined`, `centralized`, and for a domain alone `expert:<domain>`
-in a run of one round, whose replies are just that, else `local:<domain>`. In what follows `alone` is that row:
-
-    retained_gain[d]      (base - combined) / (base - alone[d]), on d; null where alone gained nothing
-    forgetting[m]         m - base, on the general text; above 0 is worse, base itself is dropped
-    members[d]["own"]     alone[d] - combined, on d; above 0 says that joining was better than training alone
+    retained_gain[d]      (base - combined) / (base - alone[d]), on d; null if training alone gained nothing
+    forgetting[m]         m - base, on general text; above 0 is worse; there is no entry for the base itself
+    members[d]["own"]     alone[d] - combined, on d; above 0 means that joining was better than training alone
     members[d]["others"]  mean over the other domains e of alone[d] - combined, on e
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, alone, retained_gain
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure over the seeds, None where a seed does not have it.
+    """One figure over the seeds; None for a seed without it.
 
     >>> Spread((1.0, 3.0, None)).mean, Spread((1.0, 3.0, None)).sd
     (2.0, 1.4142135623730951)
@@ -46,12 +32,12 @@ class Spread:
 
     @property
     def known(self) -> tuple[float, ...]:
-        """The values that are there."""
+        """The values that are not None."""
         return tuple(v for v in self.values if v is not None)
 
     @property
     def mean(self) -> float | None:
-        """Of the known values; None without any."""
+        """Mean of the known values; None without any."""
         return sum(self.known) / len(self.known) if self.known else None
 
     @property
@@ -60,10 +46,6 @@ class Spread:
         if len(self.known) < 2 or self.mean is None:
             return None
         return math.sqrt(sum((v - self.mean) ** 2 for v in self.known) / (len(self.known) - 1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in `seed_summary.json`."""
-        return {"mean": self.mean, "sd": self.sd, "values": list(self.values)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,8 @@ class SeedSummary:
     Args:
         rows: (model, domain) to bits per byte.
         general: model to bits per byte on general text.
-        forgetting: model to what it lost there against the base.
+        forgetting: model to its bits per byte on general text minus those of the base.
+        members: domain to what joining gave it.
     """
 
     seeds: tuple[int, ...]
@@ -103,7 +86,7 @@ class SeedSummary:
 
     @property
     def means(self) -> dict[str, Spread]:
-        """Model to its mean over the domains, of those seeds that have it on all that any model has there."""
+        """Model to its mean over the domains; None for a seed in which the model lacks a domain that another model has."""
         scored = [[d for d in self.domains if self._has(d, seed)] for seed in range(len(self.seeds))]
         return {m: _spread(self._mean(m, domains, i) for i, domains in enumerate(scored)) for m in self.models}
 
@@ -115,28 +98,12 @@ class SeedSummary:
         values = [value for value in found if value is not None]
         return sum(values) / len(values) if values and len(values) == len(domains) else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The object of `seed_summary.json`."""
-        return {
-            "format": FORMAT,
-            "seeds": list(self.seeds),
-            "rows": [{"model": m, "domain": d, **spread.to_dict()} for (m, d), spread in self.rows.items()],
-            "retained_gain": {d: spread.to_dict() for d, spread in self.retained_gain.items()},
-            "general": [{"model": m, **spread.to_dict()} for m, spread in self.general.items()],
-            "forgetting": {m: spread.to_dict() for m, spread in self.forgetting.items()},
-            "members": {d: {"own": m.own.to_dict(), "others": m.others.to_dict()} for d, m in self.members.items()},
-        }
-
-    def to_json(self) -> str:
-        """The text of `seed_summary.json`."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
 
 def summarize_seeds(evaluations: Mapping[int, Evaluation]) -> SeedSummary:
-    """Put the evaluations of several seeds of one run together.
+    """Summarize the evaluations of several seeds of one run.
 
     Args:
-        evaluations: seed to its matrix; rows or cells may be missing in some.
+        evaluations: seed to its evaluation; rows or cells may be missing in some seeds.
     """
     runs = list(evaluations.values())
     models = tuple(dict.fromkeys(m for run in runs for m in run.models))
@@ -168,7 +135,7 @@ def _others(run: Evaluation, domain: str) -> list[str]:
 
 
 def _gained(run: Evaluation, domain: str, columns: Iterable[str]) -> float | None:
-    """Mean over `columns` of the domain alone minus combined; None where a cell is missing or there is no column."""
+    """Mean over `columns` of the domain alone minus combined; None without columns, or if a cell is missing."""
     row = alone(run, domain)
     pairs = [(run.bits_per_byte(row, c), run.bits_per_byte(COMBINED, c)) for c in columns]
     gains = [mine - joint for mine, joint in pairs if mine is not None and joint is not None]

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness, run by the harness itself on the model in memory."""
+"""Tasks of lm-evaluation-harness; the harness runs them on the model in memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STDERR = "_stderr"
 
 @dataclass(frozen=True)
 class Tasks:
-    """What to run, and how; made by `find_tasks`.
+    """Tasks to run; made by `find_tasks`.
 
     Args:
-        names: of tasks, groups or tags, one or more.
-        folder: with tasks of one's own in YAML; paths in them are relative to it.
-        limit: of items a task, from the first; None runs all.
+        names: names of tasks, groups or tags, one or more.
+        folder: folder with the user's own tasks in YAML; paths in them are relative to it.
+        limit: number of items per task, from the first one; None runs all.
         manager: the harness's index of tasks.
     """
 
@@ -41,15 +41,15 @@ class Tasks:
 
 
 def find_tasks(names: Sequence[str], folder: Path | None = None, limit: int | None = None) -> Tasks:
-    """Look tasks up in `folder`, then among the harness's own, before anything long begins.
+    """Find tasks in `folder`, then among the harness's own, so that a wrong name fails before anything long starts.
 
     Raises:
-        ConfigError: no harness, no such folder, an unknown task or a limit below 1.
+        ConfigError: the harness is not installed, the folder is missing, a task is unknown, or the limit is below 1.
     """
     if folder is not None and not folder.is_dir():
         raise _unusable("a folder with YAML files", "none", "Check the path.", str(folder))
     if limit is not None and limit < 1:
-        raise _unusable("1 item a task or more", str(limit), "Raise --task-limit.")
+        raise _unusable("1 item per task or more", str(limit), "Raise --task-limit.")
     own = None if folder is None else str(folder.resolve())
     manager = None if own is None else _manager(own, include_defaults=False)
     if manager is None or not set(names) <= set(manager.all_tasks):
@@ -58,25 +58,29 @@ def find_tasks(names: Sequence[str], folder: Path | None = None, limit: int | No
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            fix = f"Did you mean {near[0]!r}?" if near else "See the harness's list of tasks, or name a --task-folder."
+            fix = (
+                f"Did you mean {near[0]!r}?"
+                if near
+                else "See the harness's list of tasks, or name a folder with --task-folder."
+            )
             raise _unusable("a task of lm-evaluation-harness", repr(name), fix)
     return Tasks(tuple(names), folder, limit, manager)
 
 
 def score_tasks(base: Base, tasks: Tasks, model: str) -> tuple[TaskScore, ...]:
-    """Run the tasks on whatever is attached to the base now.
+    """Run the tasks on the base with the adapter that is attached to it now.
 
-    The harness gets the model itself, with torch's own attention, so adapters count without being merged in.
+    The harness gets the model in memory, with torch's own attention, so the adapter need not be merged into the base.
 
     Raises:
-        DataError: the data of a task can neither be found nor fetched.
+        DataError: the data of a task is not on this machine and cannot be fetched.
     """
     with _quiet():
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
         use_stock_attention(base.model)
-        # A copy: the harness gives the tokenizer a padding token.
+        # A copy, because the harness adds a padding token to the tokenizer.
         wrapped = HFLM(base.model, tokenizer=copy.deepcopy(base.tokenizer), batch_size=BATCH_REQUESTS)
         here = contextlib.chdir(tasks.folder) if tasks.folder is not None else contextlib.nullcontext()
         try:
@@ -93,16 +97,16 @@ def score_tasks(base: Base, tasks: Tasks, model: str) -> tuple[TaskScore, ...]:
         except OSError as error:
             raise DataError(
                 "cannot run tasks",
-                expected="their data in the cache, in --task-folder, or a network",
+                expected="their data in the cache or in --task-folder, or a network to fetch it",
                 got=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
                 where=", ".join(tasks.names),
-                fix="Connect once, or choose tasks whose data is here.",
+                fix="Connect to the network once, or choose tasks whose data is on this machine.",
             ) from None
     return tuple(_scores(results, model))
 
 
 def _scores(results: Mapping[str, Any], model: str) -> Iterator[TaskScore]:
-    """Every number of every task; "acc,none" is `acc`, other filters stay in the metric's name."""
+    """Every number of every task. "acc,none" becomes `acc`; other filters stay in the metric's name."""
     for task, values in results["results"].items():
         num_samples = results.get("n-samples", {}).get(task, {}).get("effective", 0)
         for key, value in values.items():
@@ -122,14 +126,16 @@ def _manager(folder: str | None, *, include_defaults: bool) -> Any:
             from lm_eval.tasks import TaskManager
         except ImportError as error:
             raise _unusable(
-                "lm-evaluation-harness (pip install 'cogen-ai[eval]')", str(error), "Install it, or leave --tasks out."
+                "lm-evaluation-harness (pip install 'cogen-ai[eval]')",
+                str(error),
+                "Install it, or run without --tasks.",
             ) from None
         return TaskManager(include_path=folder, include_defaults=include_defaults)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness and the libraries under it warn about much that is meant so."""
+    """Silence the warnings of the harness and its libraries about things that are done on purpose."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Terms of a domain: words and pairs of words that its text uses far more than general text does."""
+"""Terms of a domain: words and pairs of words that its text uses far more often than general text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMON_WORDS = 300
 
 @dataclass(frozen=True)
 class TermPosition:
-    """Where a term stands in a sentence: `text[start:end]`."""
+    """One occurrence of a term in a sentence: `text[start:end]`."""
 
     text: str
     start: int
@@ -26,12 +26,12 @@ class TermPosition:
 
 
 def sentences(text: str) -> list[str]:
-    """Cut after a full stop, question or exclamation mark that a capital or digit follows, and at line ends."""
+    """Split a text after `.`, `?` or `!` if a capital letter or a digit follows, and at line ends."""
     return [s.strip() for s in _SENTENCE_END.split(text) if s.strip()]
 
 
 def candidates(sentence: str, common: frozenset[str]) -> Iterator[TermPosition]:
-    """Words, and pairs of neighbours with one space between, that are made of no common word."""
+    """Words, and pairs of words with one space between them, without common words."""
     found = [m for m in WORD.finditer(sentence) if len(m[0]) >= MIN_LETTERS and m[0].casefold() not in common]
     for i, match in enumerate(found):
         yield TermPosition(sentence, match.start(), match.end())
@@ -40,13 +40,13 @@ def candidates(sentence: str, common: frozenset[str]) -> Iterator[TermPosition]:
 
 
 def common_words(texts: Iterable[str]) -> frozenset[str]:
-    """The most frequent words of general text; no term has one of them."""
+    """The most frequent words of general text; no term contains one of them."""
     counts = Counter(w.casefold() for text in texts for w in WORD.findall(text))
     return frozenset(word for word, _ in counts.most_common(COMMON_WORDS))
 
 
 def term_counts(texts: Iterable[str], common: frozenset[str]) -> tuple[Counter[str], Counter[str]]:
-    """How often each candidate stands in the texts, and in how many of them; case does not count."""
+    """How often each candidate occurs in the texts, and in how many of them; case is ignored."""
     total: Counter[str] = Counter()
     num_texts: Counter[str] = Counter()
     for text in texts:
@@ -59,11 +59,11 @@ def term_counts(texts: Iterable[str], common: frozenset[str]) -> tuple[Counter[s
 
 
 def domain_terms(texts: Iterable[str], general: Iterable[str], max_terms: int) -> dict[str, int]:
-    """The terms of highest tf-idf, with how often each stands in `texts`.
+    """The terms with the highest tf-idf, and how often each occurs in `texts`.
 
-    (1 + ln tf) * ln((1 + N) / (1 + n)), with tf the count in `texts`, N the general texts and n those that
-    have the term. With tf itself, words such as "shown" stand above rarer terms for their number alone.
-    Terms of fewer than three places are dropped: many are names and slips.
+    tf-idf = (1 + ln tf) * ln((1 + N) / (1 + n)), with tf the count in `texts`, N the number of general texts and n the
+    number of general texts with the term. Plain tf would rank frequent words such as "shown" above rarer terms. Terms
+    that occur fewer than three times are dropped: many of them are names and typing errors.
 
     Source: Sparck Jones, A statistical interpretation of term specificity (1972); add-one smoothing.
     """

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -14,20 +12,19 @@ from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
 from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
+from cogen.data.run_metadata import describe_run
 from cogen.data.walk import corpus_root
 from cogen.errors import CogenError, ConfigError, RunError
 from cogen.evaluate.baselines import OnEvent, tell
 from cogen.evaluate.general import require_unseen
 from cogen.evaluate.run_scores import read_evaluation, score_seed, summarize_runs
+from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.files import write_file
 from cogen.flower.simulated_rounds import simulate_rounds
 from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_config
 from cogen.train.start import require_context, select_modules
-from cogen.versions import versions
-
-METADATA_FORMAT = 1
 
 
 def simulate(
@@ -77,7 +74,7 @@ def simulate(
             _continue(run, settings)
         else:
             run.create(settings.to_toml(), overwrite=overwrite)
-        write_file(run.run_metadata, _metadata_json(cards).encode())
+        describe_run(cards).write(run.run_metadata)
         _every_seed(run, settings, port, handle, on_event or (lambda event: None))
     return run
 
@@ -107,7 +104,7 @@ def _summarize(run: RunFolder, one: RunFolder, settings: RunConfig, number: int,
     seed = settings.seeds[number - 1]
     try:
         score_seed(one, settings.with_seed(seed), run.baselines(seed), show)
-        write_file(run.seed_summary, summarize_runs(run, settings.seeds[:number]).to_json().encode())
+        SeedSummaryFile.of(summarize_runs(run, settings.seeds[:number])).write(run.seed_summary)
     except CogenError as error:
         # Not `run_failed`: the rounds are complete, and a resumed run repeats none of them.
         tell(run, show, "seed_summary_failed", reason=str(error))
@@ -179,27 +176,3 @@ def _continue(run: RunFolder, settings: RunConfig) -> None:
         )
     if settings != began:
         write_file(run.config, settings.to_toml().encode())
-
-
-def _metadata_json(cards: Mapping[str, DataCard]) -> str:
-    """The text of `run_metadata.json`: versions, and how much text each domain has. It holds no text and no file names.
-
-        {"format": 1, "versions": {"torch": "2.13.0", ...}, "data": {"grid": {"num_documents": 28, ...}, ...}}
-
-    In a real federation these amounts stay at the domains, and the file is not written.
-    """
-    found = {"python": platform.python_version(), **versions()}
-    data = {domain: _amounts(card) for domain, card in cards.items()}
-    return json.dumps({"format": METADATA_FORMAT, "versions": found, "data": data}, indent=2, ensure_ascii=False) + "\n"
-
-
-def _amounts(card: DataCard) -> dict[str, int | str]:
-    return {
-        "num_documents": card.train.num_documents,
-        "num_tokens": card.train.num_tokens,
-        "num_heldout_documents": card.heldout.num_documents,
-        "num_heldout_tokens": card.heldout.num_tokens,
-        "num_dropped_documents": sum(amount.num_documents for amount in card.dropped.values()),
-        "num_files_skipped": card.num_skipped,
-        "sha256": card.sha256,
-    }

@@ -78,9 +78,8 @@ class Reader:
             return
         self._scored = found.st_ino, found.st_mtime
         try:
-            text = self.run.evaluation.read_text("utf-8")
-            self.live.set_evaluation(Evaluation.from_json(text, str(self.run.evaluation)))
-        except (RunError, OSError, UnicodeDecodeError) as error:
+            self.live.set_evaluation(Evaluation.load(self.run.evaluation))
+        except RunError as error:
             self.live.add_event({"event": "evaluation_unreadable", "reason": str(error)})
 
 

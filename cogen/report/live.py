@@ -241,7 +241,9 @@ class LiveRun:
         for number in rounds:
             row = f"trained in round {number}"
             values += [(row, d, r.bits_per_byte_after) for d, f in replies.items() for r in f if r.round == number]
-        return Evaluation(tuple(Cell(m, d, v, 1, 1) for m, d, v in values if finite(v) is not None and v is not None))
+        return Evaluation(
+            cells=tuple(Cell(m, d, v, 1, 1) for m, d, v in values if finite(v) is not None and v is not None)
+        )
 
 
 def finite(value: float | None) -> float | None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from cogen.analysis.contributions import ContributionsFile
 from cogen.analysis.diagnosis_text import advice
 from cogen.evaluate.matrix import Evaluation
 from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.files import write_file
 from cogen.report import units
-from cogen.report.artifacts import Contributions
 from cogen.report.charts import gain_chart, loss_chart, round_chart
 from cogen.report.clients import client_rows
 from cogen.report.headline import forgetting, headline, warning, working_seconds
@@ -70,7 +70,7 @@ def render(record: RunRecord) -> str:
     """The page as HTML; every text of the run is escaped."""
     rows = [_row(record, number) for number in record.rounds]
     evaluation, artifacts = record.evaluation, record.artifacts
-    scores = evaluation or Evaluation(())
+    scores = evaluation or Evaluation(cells=())
     return template("page.html.j2").render(
         record=record,
         units=units,
@@ -95,7 +95,7 @@ def render(record: RunRecord) -> str:
     )
 
 
-def _contributed(found: Contributions | None) -> list[str]:
+def _contributed(found: ContributionsFile | None) -> list[str]:
     """The domains of a table of contributions."""
     return list(dict.fromkeys(d for row in found.adapters.values() for d in row)) if found else []
 

@@ -246,7 +246,7 @@ def _read_logs(
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:
-    return Evaluation.from_json(_read_text(path), str(path)) if path.is_file() else None
+    return Evaluation.load_if_present(path)
 
 
 def _read_text(path: Path) -> str:

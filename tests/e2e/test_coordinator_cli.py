@@ -9,7 +9,7 @@ import pytest
 
 from cogen.base import describe_base
 from cogen.config import load_config
-from cogen.deploy.about import About, write_about
+from cogen.deploy.about import About
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import find_issued, read_invite
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, config_file: Path) -> FederationFolder:
     made.create()
     ensure_certificate(made, "fed.example.org")
     made.write(made.config, load_config(config_file).to_toml())
-    write_about(made, About("care", "fed.example.org:9443"))
+    About(name="care", public_address="fed.example.org:9443").write(made.about, private=True)
     return made
 
 

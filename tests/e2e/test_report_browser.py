@@ -14,6 +14,7 @@ import pytest
 
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.evaluate.seed_summary import summarize_seeds
+from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.report import write_report
 from cogen.report.watch import make_server, open_place
 from tests.e2e.test_watch_browser import Ears, browser, pytestmark  # noqa: F401 - a fixture and a mark
@@ -48,7 +49,7 @@ def run(tmp_path: Path) -> Path:
     cells = tuple(Cell(m, d, v, 4, 1) for m, values in rows.items() for d, v in zip(domains, values, strict=True))
     general = tuple(Cell(m, "general", v, 4, 1) for m, v in (("base", 1.0), ("combined", 1.1)))
     (folder / "seed_summary.json").write_text(
-        summarize_seeds(dict.fromkeys((0, 1), Evaluation(cells, general))).to_json()
+        SeedSummaryFile.of(summarize_seeds(dict.fromkeys((0, 1), Evaluation(cells=cells, general=general)))).to_json()
     )
     (folder / "config.toml").write_text(f"[train]\nrank = 4\n# {'long ' * 60}\n")
     (folder / "diagnosis.json").write_text(SAMPLE.to_json())

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives import serialization as s
 
-from cogen.deploy.about import Serving, read_serving, write_serving
+from cogen.deploy.about import Serving, read_serving
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import read_invite
 from cogen.deploy.members import Member, add_member, read_members, revoke_member
@@ -239,7 +239,8 @@ def test_a_stopped_federation_is_not_taken_for_a_running_one(tmp_path: Path) -> 
     folder = FederationFolder(tmp_path / "fed")
     folder.create()
     folder.write(folder.config, "")
-    write_serving(folder, Serving(os.getpid(), 1, "127.0.0.1:9443", "a" * 64))
+    serving = Serving(pid=os.getpid(), port=1, bind="127.0.0.1:9443", app_sha256="a" * 64)
+    serving.write(folder.serving, private=True)
     with pytest.raises(FederationError, match="nobody serves this federation"):
         read_serving(folder)
     with folder.lock():

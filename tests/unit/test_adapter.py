@@ -281,7 +281,7 @@ def test_factors_that_are_not_the_manifests_are_refused(folder: Path) -> None:
 
 def test_a_manifest_of_another_format_is_refused(folder: Path) -> None:
     edit(folder / MANIFEST, format=2)
-    assert f"expected {MANIFEST} of format 1" in refused(folder)
+    assert f"cannot read {MANIFEST}: expected format 1, got format 2" in refused(folder)
     edit(folder / MANIFEST, format=1, fingerprint={"weights": "only"})
     assert MANIFEST in refused(folder)
 

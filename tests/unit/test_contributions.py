@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from cogen.analysis.contributions import evaluations_needed, leave_one_out, shapley, t_quantile, to_json
+from cogen.analysis.contributions import contributions_file, evaluations_needed, leave_one_out, shapley, t_quantile
 from cogen.errors import MergeError
 
 NAMES = ("a", "b", "c")
@@ -153,7 +153,7 @@ def test_students_t(degrees: int, quantile: float) -> None:
 
 def test_json_holds_both_measures() -> None:
     """Red: leave-one-out and Shapley values change places."""
-    values = json.loads(to_json(leave_one_out(NAMES, three), shapley(NAMES, three, 10, 0)))
+    values = json.loads(contributions_file(leave_one_out(NAMES, three), shapley(NAMES, three, 10, 0)).to_json())
     assert values["format"] == 1 and values["is_exact"] and values["total"] == {"grid": 15.0}
     cell = values["adapters"]["a"]["grid"]
     assert cell["leave_one_out"] == 12.0 and cell["shapley"]["value"] == pytest.approx(6.0)

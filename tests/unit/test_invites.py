@@ -171,7 +171,7 @@ def test_an_unknown_token_is_refused(make: Make, folder: FederationFolder) -> No
 
 def test_another_format_is_refused(folder: FederationFolder) -> None:
     folder.invites.write_text(json.dumps({"format": 9, "invites": []}))
-    with pytest.raises(FederationError, match=r"invites.json of format 1, got format 9"):
+    with pytest.raises(FederationError, match=r"cannot read invites\.json: expected format 1, got format 9"):
         open_invites(folder)
 
 

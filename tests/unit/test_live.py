@@ -168,7 +168,7 @@ def test_scores_so_far_and_then_the_matrix() -> None:
         ("trained in round 1", ["0.9000", "2.2000", "1.5500"]),
     ]
     assert [cell["change"] for cell in matrix["rows"][1]["cells"]][:2] == ["−10.0%", "+10.0%"]
-    run.set_evaluation(Evaluation((Cell("combined", "grid", 0.7, 4, 1),)))
+    run.set_evaluation(Evaluation(cells=(Cell("combined", "grid", 0.7, 4, 1),)))
     matrix = run.section("matrix")
     assert matrix["is_final"]
     assert [row["model"] for row in matrix["rows"]] == ["combined"]
@@ -332,7 +332,7 @@ def test_an_evaluation_is_read_when_it_appears_and_again_when_it_changes(tmp_pat
     told(feed)
     for second, value in enumerate((0.7, 0.6)):
         path = tmp_path / "evaluation.json"
-        path.write_text(Evaluation((Cell("combined", "grid", value, 4, 1),)).to_json())
+        path.write_text(Evaluation(cells=(Cell("combined", "grid", value, 4, 1),)).to_json())
         os.utime(path, (AT + second, AT + second))
         matrix = told(feed, feed.last_id)[1]["matrix"]
         assert matrix["rows"][0]["cells"][0]["value"] == f"{value:.4f}"

@@ -73,9 +73,15 @@ def test_changes_at_once_lose_none(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
-    for text in ('{"format": 2, "members": []}', "[]", "{", '{"format": 1, "members": [{"domain": "x"}]}'):
+    for text, problem in (
+        ('{"format": 2, "members": []}', "expected format 1, got format 2"),
+        ('{"members": []}', "expected format 1, got no format"),
+        ("[]", "expected an object of format 1, got list"),
+        ("{", "expected JSON in UTF-8, got"),
+        ('{"format": 1, "members": [{"domain": "x"}]}', r"expected a field members\.0\.public_key, got none"),
+    ):
         (tmp_path / "members.json").write_text(text)
-        with pytest.raises(FederationError, match=r"expected members.json of format 1, got"):
+        with pytest.raises(FederationError, match=rf"cannot read members\.json: {problem}.*from a backup"):
             read_members(tmp_path)
 
 

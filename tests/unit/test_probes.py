@@ -12,9 +12,17 @@ import pytest
 
 from cogen.base import Base
 from cogen.errors import DataError
-from cogen.evaluate.calibration import calibration_error, mean_interval
 from cogen.evaluate.continuation import encode_pair
-from cogen.evaluate.probes import Probe, as_prompt, probe_pairs, read_probes, score_probes, sum_up
+from cogen.evaluate.probes import (
+    Probe,
+    as_prompt,
+    calibration_error,
+    mean_interval,
+    probe_pairs,
+    read_probes,
+    score_probes,
+    sum_up,
+)
 
 GOOD = {"id": "p1", "question": "What trips?", "choices": ["a relay", "a song"], "answer": 0, "document": "grid-001"}
 

@@ -67,7 +67,7 @@ def write_scores(
 ) -> None:
     rows = (scores or SCORES).items()
     cells = [Cell(m, d, v, 400, 100) for m, values in rows for d, v in zip(domains, values, strict=True)]
-    (run / "evaluation.json").write_text(Evaluation(tuple(cells)).to_json(), "utf-8")
+    (run / "evaluation.json").write_text(Evaluation(cells=tuple(cells)).to_json(), "utf-8")
 
 
 def write_steps(run: Path, domain: str, rows: Sequence[tuple[int, int, int, float]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cogen.errors import RunError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.evaluate.seed_summary import DomainSummary, SeedSummary, Spread, summarize_seeds
-from cogen.evaluate.seed_summary_read import read_seed_summary
+from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.report.clients import client_rows
 from cogen.report.record import read_run
@@ -22,7 +22,7 @@ from tests.unit.test_report import event, finished, page, replied, started, whol
 def spread(mean: float | None, sd: float = 0.0) -> dict[str, Any]:
     """Of three seeds."""
     values = Spread((None,) * 3 if mean is None else (mean - sd, mean, mean + sd))
-    return values.to_dict()
+    return {"mean": values.mean, "sd": values.sd, "values": list(values.values)}
 
 
 def seed_summary(seeds: int, members: dict[str, DomainSummary]) -> SeedSummary:
@@ -73,7 +73,7 @@ def test_the_verdict_counts_domains_that_gained() -> None:
     assert verdict(seed_summary(1, {})) == ""
 
 
-def test_a_judgement_is_the_answer_at_the_top(run: Path) -> None:
+def test_a_seed_summary_is_the_answer_at_the_top(run: Path) -> None:
     rows = [
         {"model": m, "domain": d, **spread(v, 0.002)}
         for m, v in (("base", 1.0), ("centralized", 0.75))
@@ -101,7 +101,7 @@ def test_a_judgement_is_the_answer_at_the_top(run: Path) -> None:
     assert "and worsened others&#39; by 0.0100 ± 0.0030." in text
 
 
-def test_without_a_judgement_the_evaluation_answers(run: Path) -> None:
+def test_without_a_seed_summary_the_evaluation_answers(run: Path) -> None:
     text = words(page(run))
     assert "Joining" not in text
     assert "What joining gave" not in text
@@ -109,24 +109,29 @@ def test_without_a_judgement_the_evaluation_answers(run: Path) -> None:
 
 def test_forgetting_is_against_the_base() -> None:
     scores = [Cell("base", "general", 1.0, 9, 3), Cell("combined", "general", 1.25, 9, 3)]
-    for held in (Evaluation((), tuple(scores)), Evaluation(tuple(scores))):  # beside the domains, or a column of theirs
+    for held in (
+        Evaluation(cells=(), general=tuple(scores)),
+        Evaluation(cells=tuple(scores)),
+    ):  # beside the domains, or a column of theirs
         assert [f.change for f in forgotten(held, ["grid"])] == [None, 0.25]
-    assert [f.change for f in forgotten(Evaluation((), tuple(scores[1:])), ["grid"])] == [None]
-    assert forgotten(Evaluation(tuple(scores)), []) == []
+    assert [f.change for f in forgotten(Evaluation(cells=(), general=tuple(scores[1:])), ["grid"])] == [None]
+    assert forgotten(Evaluation(cells=tuple(scores)), []) == []
 
 
-def whole_judgement() -> SeedSummary:
+def whole_summary() -> SeedSummary:
     """Two seeds, the second without `centralized` on grid."""
     rows = {"base": 1.0, "local:grid": 0.9, "combined": 0.8, "centralized": 0.7}
     cells = [Cell(m, d, v, 4, 1) for m, v in rows.items() for d in ("grid", "clinical")]
     general = tuple(Cell(m, "general", v, 4, 1) for m, v in (("base", 3.0), ("combined", 3.25)))
-    return summarize_seeds({0: Evaluation(tuple(cells), general), 1: Evaluation(tuple(c for c in cells[:-2]))})
+    return summarize_seeds(
+        {0: Evaluation(cells=tuple(cells), general=general), 1: Evaluation(cells=tuple(c for c in cells[:-2]))}
+    )
 
 
-def test_a_judgement_is_read_back_as_it_was() -> None:
+def test_a_seed_summary_is_read_back_as_it_was() -> None:
     """Means over the domains too, which are not in the file."""
-    found = whole_judgement()
-    again = read_seed_summary(found.to_json(), "here")
+    found = whole_summary()
+    again = SeedSummaryFile.from_json(SeedSummaryFile.of(found).to_json(), "here").summary()
     assert again == found
     assert again.means == found.means
     assert again.means["centralized"].values == (0.7, None)
@@ -135,22 +140,28 @@ def test_a_judgement_is_read_back_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"seeds": [0]}, r"rows\.0\.values: a number or null for each seed"),
-        ({"seeds": []}, "seeds: a list of whole numbers"),
+        ({"seeds": [0]}, r"rows\.0\.values: one for each seed"),
+        ({"seeds": []}, "seeds to have at least 1 item"),
         (
             {"rows": [{"model": "base", "domain": "grid", "mean": 2, "sd": 0, "values": [1, 1]}]},
             r"rows\.0\.mean: 1\.0, ",
         ),
-        ({"rows": [{"model": "base", "domain": "grid", "mean": 1, "sd": 0, "values": [1, 1]}] * 2}, r"rows\.1: names"),
-        ({"general": {}}, "general: a list"),
-        ({"forgetting": {"m": {"mean": 1, "sd": None, "values": [1, 1]}}}, r"forgetting\.m\.sd: 0\.0, that of"),
-        ({"members": {"grid": {"own": {"mean": None, "sd": None, "values": [None, None]}}}}, "with the field others"),
+        (
+            {"rows": [{"model": "base", "domain": "grid", "mean": 1, "sd": 0, "values": [1, 1]}] * 2},
+            r"rows without duplicates, got \('base', 'grid'\) twice",
+        ),
+        ({"general": {}}, "general to be a list"),
+        ({"forgetting": {"m": {"mean": 1, "sd": None, "values": [1, 1]}}}, r"forgetting\.m\.sd: 0\.0, computed from"),
+        (
+            {"members": {"grid": {"own": {"mean": None, "sd": None, "values": [None, None]}}}},
+            r"a field members\.grid\.others",
+        ),
         ({"retained_gain": {"grid": {"mean": 1, "sd": 0, "values": [1, "1"]}}}, r"retained_gain\.grid\.values"),
     ],
 )
-def test_a_judgement_that_contradicts_itself_is_refused(change: dict[str, Any], expected: str) -> None:
+def test_a_seed_summary_that_contradicts_itself_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(RunError, match=expected):
-        read_seed_summary(json.dumps({**whole_judgement().to_dict(), **change}), "here")
+        SeedSummaryFile.from_json(json.dumps({**SeedSummaryFile.of(whole_summary()).model_dump(), **change}), "here")
 
 
 # --- more scores
@@ -177,7 +188,7 @@ def test_probes_questions_tasks_and_general_text(run: Path) -> None:
 def test_contributions_of_the_run_or_of_the_merge(run: Path) -> None:
     share = {"value": 0.021, "standard_error": 0.001, "low": 0.018, "high": 0.024}
     adapters = {"<b>": {"grid": {"leave_one_out": -0.004, "shapley": share}}}
-    write(run / "merged/contributions.json", is_exact=False, num_permutations=8, adapters=adapters)
+    write(run / "merged/contributions.json", is_exact=False, num_permutations=8, total={}, adapters=adapters)
     html = page(run)
     assert "&lt;b&gt; +0.0210 +0.0180 to +0.0240 absent −0.0040" in words(html)
     assert "<b>" not in html
@@ -185,10 +196,10 @@ def test_contributions_of_the_run_or_of_the_merge(run: Path) -> None:
 
 def test_a_malformed_file_is_named(run: Path) -> None:
     write(run / "seed_summary.json", seeds=[0], members={}, rows=[{"model": "base"}])
-    with pytest.raises(RunError, match=r"cannot read seed_summary\.json: expected rows\.0 with the field domain"):
+    with pytest.raises(RunError, match=r"cannot read seed_summary\.json: expected a field rows\.0\.domain"):
         page(run)
     (run / "seed_summary.json").write_text('{"format": 2}')
-    with pytest.raises(RunError, match="expected an object of format 1, got format 2"):
+    with pytest.raises(RunError, match="expected format 1, got format 2"):
         page(run)
     (run / "seed_summary.json").write_text("{")
     with pytest.raises(RunError, match="expected JSON in UTF-8"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from cogen.data.card import Amount, SkippedFile, describe_lengths
 from cogen.report.card import card_page, card_text, fate_chart, findings, language_chart, length_chart
@@ -43,14 +42,20 @@ def test_text_has_the_numbers() -> None:
 def test_findings_say_what_was_done() -> None:
     (personal,) = findings(CARD)
     assert personal == "Personal data: 3 email (left as they are; --redact replaces them)."
-    done = replace(CARD, settings={"redact": True, "leakage": False}, num_leaked=1, general_tokens_per_word=0.8)
+    done = CARD.model_copy(
+        update={"settings": {"redact": True, "leakage": False}, "num_leaked": 1, "general_tokens_per_word": 0.8}
+    )
     redacted, leaked, pieces = findings(done)
     assert "(replaced)" in redacted and "1 document nearly repeats" in leaked and "too good" in leaked
     assert "many pieces" in pieces
 
 
 def test_the_page_stands_alone_and_escapes() -> None:
-    page = card_page(replace(CARD, source="<script>alert(1)</script>", skipped=(SkippedFile("<i>.pdf", "no & text"),)))
+    page = card_page(
+        CARD.model_copy(
+            update={"source": "<script>alert(1)</script>", "skipped": (SkippedFile("<i>.pdf", "no & text"),)}
+        )
+    )
     assert "<script" not in page and "&lt;script&gt;" in page and "&lt;i&gt;.pdf" in page and "no &amp; text" in page
     assert not re.search(r'(?:src|href)="', page) and "@media print" in page and "prefers-color-scheme: dark" in page
     assert "email" in page and CARD.sha256 in page and "near_duplicate_jaccard" in page
@@ -58,7 +63,7 @@ def test_the_page_stands_alone_and_escapes() -> None:
 
 def test_charts_of_little_or_nothing() -> None:
     nothing = {"languages": {}, "dropped": {}, "personal_data": {}, "cost": None, "skipped": (), "num_skipped": 0}
-    bare = replace(CARD, lengths=describe_lengths([]), **nothing)
+    bare = CARD.model_copy(update={"lengths": describe_lengths([]), **nothing})
     assert length_chart(bare) is None and language_chart(bare) is None
     assert fate_chart(bare).wide.count("<rect") == 2
     assert "Training on it here" not in card_page(bare) and "Personal data" not in card_page(bare)
@@ -68,20 +73,20 @@ def test_charts_of_little_or_nothing() -> None:
 def test_what_was_skipped_is_counted_beyond_the_list() -> None:
     """Red: the length of the list."""
     many = tuple(SkippedFile(f"{n}.odt", "no reader") for n in range(25))
-    card = replace(CARD, skipped=many, num_skipped=1234)
+    card = CARD.model_copy(update={"skipped": many, "num_skipped": 1234})
     text, page = card_text(card), card_page(card)
     assert re.search(r"skipped +1,234\n", text) and re.search(r"\.\.\. +and 1,214 more", text)
     assert "<dt>skipped</dt><dd>1,234</dd>" in page and "And 1,209 more." in page
-    few = replace(CARD, skipped=many[:3], num_skipped=3)
+    few = CARD.model_copy(update={"skipped": many[:3], "num_skipped": 3})
     assert "more" not in card_text(few) and "more." not in card_page(few)
 
 
 def test_rare_languages_stand_together() -> None:
     languages = {f"l{n}": 20 - n for n in range(15)}
-    chart = language_chart(replace(CARD, languages=languages))
+    chart = language_chart(CARD.model_copy(update={"languages": languages}))
     assert chart is not None and "others" in chart.wide and "21 · " in chart.wide, "8 + 7 + 6"
 
 
 def test_the_largest_reason_comes_first() -> None:
-    chart = fate_chart(replace(CARD, dropped={"small": Amount(1, 1), "large": Amount(5, 1)}))
+    chart = fate_chart(CARD.model_copy(update={"dropped": {"small": Amount(1, 1), "large": Amount(5, 1)}}))
     assert chart.wide.index("large") < chart.wide.index("small")

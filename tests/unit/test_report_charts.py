@@ -30,7 +30,7 @@ EMPTY = RunRecord("demo", None, (), (), (), {}, {}, 0, None, "", ())
 def matrix(scores: Mapping[str, tuple[float, float]]) -> Evaluation:
     rows = scores.items()
     cells = [Cell(m, d, v, 4, 1) for m, values in rows for d, v in zip(("clinical", "grid"), values, strict=True)]
-    return Evaluation(tuple(cells))
+    return Evaluation(cells=tuple(cells))
 
 
 def reply(round_: int, before: float | None, after: float | None) -> ReplyEvent:
@@ -65,11 +65,11 @@ def test_text_that_no_client_holds_is_told_apart() -> None:
     """Two domains of the run, and `general`, which reads 0.05 worse."""
     cells = *matrix(SCORES).cells, Cell("base", "general", 0.9, 4, 1), Cell("combined", "general", 0.95, 4, 1)
     started = Started("demo", "tiny", ["clinical", "grid"], 1)
-    record = replace(EMPTY, started=started, evaluation=Evaluation(cells))
+    record = replace(EMPTY, started=started, evaluation=Evaluation(cells=cells))
     assert headline(record).startswith("The combined model reads 2 of 2 domains")
     assert "+0.0500 bits per byte on general (lower is better)" in forgetting(record)
     assert forgetting(replace(record, evaluation=matrix(SCORES))) == ""
-    general = Evaluation(matrix(SCORES).cells, cells[-2:])
+    general = Evaluation(cells=matrix(SCORES).cells, general=cells[-2:])
     assert forgetting(replace(record, evaluation=general)) == forgetting(record)
 
 
@@ -222,7 +222,7 @@ def test_there_is_no_round_chart_for_one_round_or_without_scores() -> None:
 def test_gain_chart_says_why_a_bar_is_missing() -> None:
     values = [("base", "a", 1.0), ("expert:a", "a", 1.0), ("combined", "a", 0.9)]
     values += [("base", "b", 1.0), ("expert:b", "a", 0.8)]
-    chart = gain_chart(Evaluation(tuple(Cell(*v, 4, 1) for v in values)))
+    chart = gain_chart(Evaluation(cells=tuple(Cell(*v, 4, 1) for v in values)))
     assert chart is not None
     assert chart.notes == (
         "a: no value, since training it alone gained nothing over the base.",

@@ -67,9 +67,9 @@ def test_the_page_says_what_the_diagnosis_says() -> None:
 
 def test_problems_stand_at_the_top() -> None:
     found = Finding("grid", "fingerprint", "problem", "", "Another base.")
-    page = diagnosis_page(replace(SAMPLE, findings=(found,)))
+    page = diagnosis_page(SAMPLE.model_copy(update={"findings": (found,)}))
     assert "Problems with grid: see the findings." in page
-    assert "None: nothing stands against any adapter." in diagnosis_page(replace(SAMPLE, findings=()))
+    assert "None: nothing stands against any adapter." in diagnosis_page(SAMPLE.model_copy(update={"findings": ()}))
 
 
 def test_the_page_needs_nothing_else_and_escapes_names() -> None:
@@ -112,7 +112,7 @@ def test_energy_is_drawn_by_powers_of_two() -> None:
     assert (xs[2] - xs[0]) / (xs[1] - xs[0]) == pytest.approx(2.0, abs=0.01)
     assert (xs[3] - xs[0]) / (xs[1] - xs[0]) == pytest.approx(2.585, abs=0.01)
     assert ">8<" in chart.wide and ">0.7" not in chart.wide
-    assert energy_chart(replace(SAMPLE, energy_by_rank=())) is None
+    assert energy_chart(SAMPLE.model_copy(update={"energy_by_rank": ()})) is None
 
 
 # --- the command's work

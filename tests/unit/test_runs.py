@@ -59,11 +59,14 @@ def test_a_new_or_empty_folder_takes_a_run(run: RunFolder, tmp_path: Path) -> No
     assert run.read_id() == RunFolder(run.path).read_id() != RunFolder(tmp_path / "empty").read_id()
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"format": 2, "id": "a"}'])
-def test_a_run_of_another_format_has_no_id(text: str, run: RunFolder) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("", "JSON in UTF-8"), ("[1]", "an object of format 1"), ('{"format": 2, "id": "a"}', "format 1, got format 2")],
+)
+def test_a_run_of_another_format_has_no_id(text: str, problem: str, run: RunFolder) -> None:
     run.create("a = 1\n")
     (run.path / "run.json").write_text(text)
-    with pytest.raises(RunError, match=r"expected run\.json of format 1"):
+    with pytest.raises(RunError, match=rf"cannot read run\.json: expected {problem}"):
         run.read_id()
 
 

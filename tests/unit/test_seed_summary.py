@@ -9,6 +9,7 @@ import pytest
 
 from cogen.evaluate.matrix import Cell, Evaluation, format_table
 from cogen.evaluate.seed_summary import Spread, summarize_seeds
+from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.evaluate.seed_summary_text import format_seed_summary, member_lines
 
 DOMAINS = ("grid", "clinical")
@@ -17,7 +18,9 @@ DOMAINS = ("grid", "clinical")
 def evaluation(rows: dict[str, tuple[float, float]], general: dict[str, float] | None = None) -> Evaluation:
     """Row to its values on grid and clinical, and on general text."""
     cells = [Cell(m, d, v, 400, 100) for m, values in rows.items() for d, v in zip(DOMAINS, values, strict=True)]
-    return Evaluation(tuple(cells), tuple(Cell(m, "general", v, 40, 10) for m, v in (general or {}).items()))
+    return Evaluation(
+        cells=tuple(cells), general=tuple(Cell(m, "general", v, 40, 10) for m, v in (general or {}).items())
+    )
 
 
 def two_seeds(alone: str = "local") -> dict[int, Evaluation]:
@@ -83,13 +86,13 @@ def test_gain_and_members_are_beside_the_domain_alone(alone: str) -> None:
 
 def test_what_one_seed_lacks_is_null_and_leaves_the_other_standing() -> None:
     seeds = two_seeds()
-    seeds[6] = Evaluation(tuple(c for c in seeds[6].cells if c.model != "local:grid"))
+    seeds[6] = Evaluation(cells=tuple(c for c in seeds[6].cells if c.model != "local:grid"))
     found = summarize_seeds(seeds)
     assert found.rows["local:grid", "grid"].values == (0.8, None)
     assert found.retained_gain["grid"].values == (pytest.approx(1.5), None)
     assert found.members["grid"].own.values == (pytest.approx(0.1), None)
     assert found.members["clinical"].own.values == pytest.approx((-0.1, 0.2))
-    values = json.loads(found.to_json())
+    values = json.loads(SeedSummaryFile.of(found).to_json())
     row = next(r for r in values["rows"] if (r["model"], r["domain"]) == ("local:grid", "grid"))
     assert row == {"model": "local:grid", "domain": "grid", "mean": 0.8, "sd": None, "values": [0.8, None]}
     assert values["members"]["grid"]["own"]["sd"] is None
@@ -97,7 +100,7 @@ def test_what_one_seed_lacks_is_null_and_leaves_the_other_standing() -> None:
 
 def test_a_single_domain_has_no_others() -> None:
     one = Evaluation(
-        tuple(Cell(m, "grid", v, 1, 1) for m, v in (("base", 1.0), ("expert:grid", 0.9), ("combined", 0.8)))
+        cells=tuple(Cell(m, "grid", v, 1, 1) for m, v in (("base", 1.0), ("expert:grid", 0.9), ("combined", 0.8)))
     )
     member = summarize_seeds({0: one}).members["grid"]
     assert member.own.mean == pytest.approx(0.1)
@@ -105,7 +108,7 @@ def test_a_single_domain_has_no_others() -> None:
 
 
 def test_the_file_has_the_keys_that_its_docstring_promises() -> None:
-    values = json.loads(summarize_seeds(two_seeds()).to_json())
+    values = json.loads(SeedSummaryFile.of(summarize_seeds(two_seeds())).to_json())
     assert set(values) == {"format", "seeds", "rows", "retained_gain", "general", "forgetting", "members"}
     assert values["format"] == 1 and values["seeds"] == [5, 6]
     assert len(values["rows"]) == 10
@@ -161,7 +164,8 @@ def test_every_member_reads_what_joining_gave() -> None:
 def test_a_run_without_baselines_has_no_members_to_speak_to() -> None:
     """Several rounds over two seeds: no row of a domain alone, so nothing to compare with."""
     seeds = {
-        n: Evaluation(tuple(c for c in one.cells if not c.model.startswith("local:"))) for n, one in two_seeds().items()
+        n: Evaluation(cells=tuple(c for c in one.cells if not c.model.startswith("local:")))
+        for n, one in two_seeds().items()
     }
     assert list(member_lines(summarize_seeds(seeds))) == []
     assert "retained" not in format_seed_summary(summarize_seeds(seeds))
