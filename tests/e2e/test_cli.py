@@ -34,7 +34,7 @@ TRAIN = ("train", "--domain", "d", "--out", "adapter", "--data")
         ({"a.jsonl": b'{"text": "x"}\n{"title": "no text"}\n'}, ("line 2",)),
         (
             {"a.jsonl": b'{"text": "only one"}\n'},
-            ("held out of 0", "too small", "1 dropped (quality: number of words)"),
+            ("got 0 documents at", "too small", "1 dropped (quality: number of words)"),
         ),
     ],
 )

@@ -43,9 +43,9 @@ def signature(text: str) -> NDArray[np.uint8]:
 
     words = split_words(text.casefold()) or text.split()
     shingles = [" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))]
-    checksum = RMinHash(num_perm=NUM_MINIMA, seed=SEED)
-    checksum.update(shingles)
-    return np.array(checksum.digest(), dtype=np.uint32).astype(np.uint8)
+    minhash = RMinHash(num_perm=NUM_MINIMA, seed=SEED)
+    minhash.update(shingles)
+    return np.array(minhash.digest(), dtype=np.uint32).astype(np.uint8)
 
 
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -76,35 +76,35 @@ class DuplicateIndex(Generic[Key]):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def find(self, checksum: NDArray[np.uint8]) -> Key | None:
+    def find(self, signature: NDArray[np.uint8]) -> Key | None:
         """The key of the most similar document of the index; None where none reaches the threshold."""
-        return self._nearest(self._table[self._buckets(checksum)[0]], checksum)
+        return self._nearest(self._table[self._buckets(signature)[0]], signature)
 
-    def add(self, key: Key, checksum: NDArray[np.uint8]) -> Key | None:
+    def add(self, key: Key, signature: NDArray[np.uint8]) -> Key | None:
         """The key of an earlier near-duplicate; without one None, and the document joins the index."""
         self._grow()
-        buckets = self._buckets(checksum)[0]
+        buckets = self._buckets(signature)[0]
         rows = self._table[buckets]
-        found = self._nearest(rows, checksum)
+        found = self._nearest(rows, signature)
         if found is None:
-            self._signatures[len(self.keys)] = checksum
+            self._signatures[len(self.keys)] = signature
             num_taken = (rows != _EMPTY).sum(axis=1)
             has_room = num_taken < BUCKET_SIZE
             self._table[buckets[has_room], num_taken[has_room]] = len(self.keys)
             self.keys.append(key)
         return found
 
-    def _nearest(self, rows: NDArray[np.int32], checksum: NDArray[np.uint8]) -> Key | None:
+    def _nearest(self, rows: NDArray[np.int32], signature: NDArray[np.uint8]) -> Key | None:
         numbers = rows[rows != _EMPTY]
         if not len(numbers):
             return None
-        alike = similarity(self._signatures[numbers], checksum)
+        alike = similarity(self._signatures[numbers], signature)
         best = int(alike.argmax())
         return self.keys[numbers[best]] if alike[best] >= self.jaccard else None
 
-    def _buckets(self, checksums: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def _buckets(self, signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Bucket of each band of each signature `(n, bands)`: a multiplicative hash of its bytes and its place."""
-        mixed = checksums.reshape(-1, NUM_MINIMA).view(self._band).astype(np.uint64)
+        mixed = signatures.reshape(-1, NUM_MINIMA).view(self._band).astype(np.uint64)
         mixed += np.arange(1, mixed.shape[1] + 1, dtype=np.uint64) << np.uint64(17)
         for odd in (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)):
             mixed ^= mixed >> np.uint64(32)
@@ -142,9 +142,9 @@ def leaked(
         heldout, train: keys with their signatures; `train` may be endless as far as memory goes.
     """
     index: DuplicateIndex[Key] = DuplicateIndex(jaccard)
-    for key, checksum in heldout:
-        index.add(key, checksum)
-    found = ((key, index.find(checksum)) for key, checksum in train)
+    for key, signature in heldout:
+        index.add(key, signature)
+    found = ((key, index.find(signature)) for key, signature in train)
     return {key: other for key, other in found if other is not None}
 
 
