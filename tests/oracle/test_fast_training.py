@@ -17,9 +17,9 @@ from cogen.adapter import Factors
 from cogen.data.pack import IGNORE, Batch
 from cogen.train.attention import use_segment_attention
 from cogen.train.fast import frozen, head, kernels
-from cogen.train.fast.arrays import array
 from cogen.train.fast.attention import BLOCK, block_attention
 from cogen.train.fast.frozen import NARROW, OUTLIERS, Frozen, round_rows
+from cogen.train.fast.kernels import array
 from cogen.train.fast.training import fast_training
 from cogen.train.loop import autocast, hidden_states
 from cogen.train.lora import attached, init_factors

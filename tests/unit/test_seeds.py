@@ -12,9 +12,9 @@ import pytest
 
 from cogen.config import load_config
 from cogen.data import read_corpus
-from cogen.data.clean.characters import normalise
 from cogen.data.clean.duplicates import DuplicateIndex, signature
 from cogen.data.clean.quality import quality_fault
+from cogen.data.clean.words import normalise
 from cogen.data.split import is_below
 from tests.conftest import SEEDS
 

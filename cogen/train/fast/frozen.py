@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from cogen.train.fast import kernels
-from cogen.train.fast.arrays import array
+from cogen.train.fast.kernels import array
 
 OUTLIERS = 8  # of c = 0, 4, 8, 16 the error of all gradients was 0.19, 0.12, 0.10, 0.09
 NUM_GATHERED = 4

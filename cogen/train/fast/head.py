@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from cogen.train.fast import kernels
-from cogen.train.fast.arrays import array
 from cogen.train.fast.frozen import OUTLIERS, Frozen, Rows, integer_sums, round_rows, taken
+from cogen.train.fast.kernels import array
 
 if TYPE_CHECKING:
     from torch import Tensor

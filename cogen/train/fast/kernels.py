@@ -12,12 +12,21 @@ Legend: N rows, d columns.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, overload
+import torch
+
+from cogen.train.fast.kernel_cache import choose_kernel_cache
+
+choose_kernel_cache()
+
+from llvmlite import ir  # noqa: E402
+from numba import njit, types  # noqa: E402 (it reads the folder of its cache when it is imported)
+from numba.extending import intrinsic, overload  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLAGS: Any = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy"}
 LEVELS = np.float32(127.0)  # of signed 8-bit integers; -128 is not used
@@ -27,6 +36,12 @@ LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 # Taylor's series of e^r at |r| <= ln(2) / 2, cut after r^7: below the rounding of float32.
 C2, C3, C4, C5, C6, C7 = (np.float32(1.0 / f) for f in (2.0, 6.0, 24.0, 120.0, 720.0, 5040.0))
+
+
+def array(x: Tensor) -> Any:
+    """The memory of a contiguous CPU tensor, for a kernel; bfloat16 as uint16, since numpy has no bfloat16."""
+    x = x.detach()
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
 @intrinsic

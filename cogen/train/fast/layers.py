@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cogen.train.fast.feedforward import feed_forward
 from cogen.train.fast.frozen import OUTLIERS, Frozen, Rows, round_rows
-from cogen.train.fast.linear import Lora, lora_linear
+from cogen.train.fast.linear import Lora, feed_forward, lora_linear
 from cogen.train.fast.norm import rms_norm, rotate
 
 if TYPE_CHECKING:
