@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Factors, Gram
 from cogen.data.pack import Stream, train_batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.loop import autocast, hidden_states
 from cogen.train.lora import attached, module_seed
+from cogen.train.step import autocast, hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,28 +43,28 @@ def collect_grams(
 
     use_segment_attention(base.model)
     with attached(base.model, factors), torch.no_grad(), ExitStack() as hooks:
-        checksums = {}
+        sketches = {}
         layers = dict(base.model.named_modules())
         for name, f in factors.items():
-            checksums[name] = Checksum(f.shape[1], num_directions, module_seed(0, name), base.model.device)
-            handle = layers[name].register_forward_pre_hook(_recorder(checksums[name]))
+            sketches[name] = GramSketch(f.shape[1], num_directions, module_seed(0, name), base.model.device)
+            handle = layers[name].register_forward_pre_hook(_recorder(sketches[name]))
             hooks.callback(handle.remove)
         for block in range(num_blocks):
             with autocast(base.model):
                 hidden_states(base.model, train_batch(stream, block, 1))
             if on_block is not None:
                 on_block(block + 1)
-    return {name: checksum.gram() for name, checksum in checksums.items()}
+    return {name: sketch.gram() for name, sketch in sketches.items()}
 
 
-def _recorder(checksum: Checksum) -> Callable[[Any, tuple[Any, ...]], None]:
+def _recorder(sketch: GramSketch) -> Callable[[Any, tuple[Any, ...]], None]:
     def record(layer: Any, inputs: tuple[Any, ...]) -> None:
-        checksum.add(inputs[0])
+        sketch.add(inputs[0])
 
     return record
 
 
-class Checksum:
+class GramSketch:
     """sum of x x^T Omega over the rows x that were added, and what follows for their second moment."""
 
     def __init__(self, d_in: int, num_directions: int, seed: int, device: Any = "cpu") -> None:

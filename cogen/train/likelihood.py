@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cogen.data.pack import Window, window_batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.loop import autocast, hidden_states
+from cogen.train.step import autocast, hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor

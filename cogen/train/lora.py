@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from transformers import PreTrainedModel
 
-TRAIN, REST = "trained", "frozen"  # PEFT puts them in a ModuleDict, where "train" is taken
+TRAIN, FROZEN = "trained", "frozen"  # PEFT puts them in a ModuleDict, where "train" is taken
 
 
 def init_factors(modules: Mapping[str, tuple[int, int]], rank: int, scaling: float, seed: int) -> dict[str, Factors]:
@@ -63,34 +63,34 @@ def module_seed(seed: int, name: str) -> int:
 
 @contextmanager
 def attached(
-    model: PreTrainedModel, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None = None
+    model: PreTrainedModel, train: Mapping[str, Factors], frozen: Mapping[str, Factors] | None = None
 ) -> Iterator[dict[str, tuple[Parameter, Parameter]]]:
     """Attach factors to the linear layers and embeddings of `model`, and take them off again at the end.
 
     Args:
         train: get gradients; float32 masters whatever the base's dtype.
-        rest: directions that are part of the model but stay frozen.
+        frozen: further directions of the adapter, which are not trained.
     Yields: module name to the live parameters `(A, B)` of `train`.
     Raises:
         FingerprintMismatch: a module is absent or has another shape; the model is left as it was.
     """
     from peft import LoraModel
 
-    for factors in (train, rest or {}):
+    for factors in (train, frozen or {}):
         _require_fit(model, factors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = LoraModel(model, _bare(train), TRAIN)
         names = [TRAIN]
-        if rest:
-            wrapped.peft_config[REST] = _bare(rest)
-            wrapped.inject_adapter(model, REST)
-            names.append(REST)
+        if frozen:
+            wrapped.peft_config[FROZEN] = _bare(frozen)
+            wrapped.inject_adapter(model, FROZEN)
+            names.append(FROZEN)
     try:
         wrapped.set_adapter(names)
         live = _fill(model, train, TRAIN, requires_grad=True)
-        if rest:
-            _fill(model, rest, REST, requires_grad=False)
+        if frozen:
+            _fill(model, frozen, FROZEN, requires_grad=False)
         yield live
     finally:
         wrapped.unload()

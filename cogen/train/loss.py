@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-Chunk = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+ChunkLoss = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
 def head_weight(model: PreTrainedModel) -> Tensor:
@@ -50,7 +50,9 @@ class _ChunkedLoss(torch.autograd.Function):
     """Mean negative log-likelihood; the gradient of `hidden` is formed in the forward, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: Chunk) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: ChunkLoss
+    ) -> Tensor:
         grad = torch.zeros_like(hidden)
         kept = (targets != IGNORE).nonzero().squeeze(1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -83,7 +85,7 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def chunked_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: Chunk = nll_and_gradient
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: ChunkLoss = nll_and_gradient
 ) -> Tensor:
     """Mean cross-entropy of the predicted tokens, in nats, differentiable in `hidden` alone.
 
@@ -114,7 +116,7 @@ class HeadLoss(Protocol):
     def __call__(self, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor: ...
 
 
-def head_loss(device: torch.device, settings: Train, chunk: Chunk) -> HeadLoss:
+def head_loss(device: torch.device, settings: Train, chunk: ChunkLoss) -> HeadLoss:
     """The fused loss where it can be had and `train.fused_loss` does not forbid it, else the chunked one.
 
     Args:

@@ -15,10 +15,10 @@ from cogen.base import Base
 from cogen.config import Train
 from cogen.data.pack import IGNORE, Batch
 from cogen.errors import BaseModelError
-from cogen.train import loop
 from cogen.train.attention import use_segment_attention
 from cogen.train.lora import attached
 from cogen.train.memory import gradient_checkpointing
+from cogen.train.step import Stepper, make_accelerator
 
 SETTINGS = Train(sequence_length=8, rank=3)
 LENGTHS = ((40, 8), (5, 3, 20, 20), (1, 1, 2, 44), (24, 24))
@@ -89,7 +89,7 @@ def gradients(base: Base, parts: Sequence[Batch], anew: bool = False) -> tuple[l
     settings = SETTINGS.model_copy(update={"max_grad_norm": float("inf")})
     with attached(base.model, factors) as live, gradient_checkpointing(base.model, anew), bytes_kept(peak):
         recorder = Recorder([p for pair in live.values() for p in pair])
-        loss = loop._step(loop.make_accelerator(), base.model, recorder, parts, 0.1, settings)
+        loss = Stepper(base.model, settings, make_accelerator(), recorder).step(parts, 0.1)
     return recorder.found, loss, peak[0]
 
 

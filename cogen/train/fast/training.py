@@ -137,8 +137,8 @@ class FastTraining:
             self.take()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """The model as it is without, for a score in between."""
+    def paused(self) -> Iterator[None]:
+        """The model with its own layers while the block runs, for a score."""
         self.take()
         try:
             yield
