@@ -1,6 +1,6 @@
-"""Base models: find one by name, convert it once to safetensors, know its fingerprint.
+"""Base models: load one by name, and compute its fingerprint.
 
-A base is a local folder, a hub id such as `HuggingFaceTB/SmolLM2-360M`, or one of `KNOWN_BASES`.
+A base is a local folder, a hub id such as `HuggingFaceTB/SmolLM2-360M`, or one of `KNOWN_BASES` (`base_fetch`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class BaseInfo:
     Args:
         name: as the user wrote it.
         folder: holds config, tokenizer and safetensors.
-        fingerprint: what an adapter must agree with.
-        modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`; the head is not one.
-        embeddings: the table of input embeddings, likewise; its d_in is the size of the vocabulary.
-        max_tokens: of its context (`max_position_embeddings`); None where the architecture has no limit.
+        fingerprint: an adapter must have the same.
+        modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`, without the head.
+        embeddings: the input embeddings, name to `(d_out, d_in)`; d_in is the size of the vocabulary.
+        max_tokens: length of the context (`max_position_embeddings`); None if the architecture has no limit.
     """
 
     name: str
@@ -50,7 +50,7 @@ class BaseInfo:
     def require(self, adapter: Adapter, where: str) -> None:
         """Raise FingerprintMismatch unless `adapter` fits this base.
 
-        An adapter without a fingerprint (PEFT's own) must at least name modules and shapes of the base.
+        An adapter without a fingerprint (one made by PEFT) must at least have modules and shapes of the base.
         """
         if adapter.fingerprint is not None:
             self.fingerprint.require(adapter.fingerprint, where)
@@ -62,13 +62,13 @@ class BaseInfo:
                     expected=f"{name} {known.get(name, 'absent')} of base {self.name}",
                     got=str(layout.shape),
                     where=where,
-                    fix="Use adapters that were trained from this very base model.",
+                    fix="Use adapters that were trained from this base model.",
                 )
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model in memory: frozen weights in their compute dtype, in eval mode."""
+    """A base model in memory, in eval mode, with frozen weights in their compute dtype."""
 
     info: BaseInfo
     model: PreTrainedModel
@@ -76,16 +76,17 @@ class Base:
 
     @property
     def eos_id(self) -> int:
+        """The token that ends each document."""
         return int(self.tokenizer.eos_token_id)
 
     @property
     def precision(self) -> str:
-        """Of the frozen weights as they are in memory."""
+        """Precision of the frozen weights in memory."""
         return "nf4" if getattr(self.model, "is_loaded_in_4bit", False) else str(self.model.dtype)
 
     @property
     def start_id(self) -> int:
-        """What the first token of a text is predicted from: BOS where the tokenizer puts one there, else EOS."""
+        """The token from which the first token of a text is predicted: BOS if the tokenizer adds one, else EOS."""
         bos = leading_id(self.tokenizer)
         return self.eos_id if bos is None else bos
 
@@ -95,10 +96,10 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
 
     Args:
         name: a local folder, a hub id, or one of `KNOWN_BASES`.
-        device: as torch names it; None takes CUDA where there is one, of several processes each its own, else the CPU.
-        precision: "bfloat16", "float32", "auto": bfloat16 where the device has it in hardware; or "nf4": 4 bits.
+        device: as torch names it; None takes `default_device`.
+        precision: "bfloat16", "float32", "nf4" (4 bits), or "auto": bfloat16 if the device has it in hardware.
     Raises:
-        BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
+        BaseModelError: not found, cannot be fetched, or cannot be trained here.
 
     >>> base = load_base("smollm2-135m")  # doctest: +SKIP
     >>> base.info.fingerprint.weights[:12]   # doctest: +SKIP
@@ -119,7 +120,7 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
 
 
 def default_device() -> str:
-    """CUDA where there is one, of several processes on a machine each its own; else the CPU."""
+    """CUDA if there is one, where each of several processes takes its own device; else the CPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -137,13 +138,13 @@ def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:
 
 
 def leading_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The BOS that the tokenizer puts before a text by itself; None where it puts none, or more than one token."""
+    """The BOS that the tokenizer adds before a text; None if it adds no token, or more than one."""
     marked, plain = (tokenizer(PROBE, add_special_tokens=marks)["input_ids"] for marks in (True, False))
     return int(marked[0]) if marked[1 : 1 + len(plain)] == plain and marked[: len(plain)] != plain else None
 
 
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware (emulated, it is six times slower than float32)."""
+    """The dtype of the weights; auto is bfloat16 if the device has it in hardware (emulated it is six times slower)."""
     import torch
 
     if precision not in ("auto", "nf4"):
@@ -155,17 +156,17 @@ def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def describe_base(name: str) -> BaseInfo:
-    """Find a base model (fetching and converting it when needed) and read or compute its fingerprint.
+    """Find a base model, fetch and convert it if needed, and read its fingerprint from the cache or compute it.
 
     Raises:
-        BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
+        BaseModelError: not found, cannot be fetched, or cannot be trained here.
     """
     folder = base_folder(name)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise _unusable(name, "safetensors weights", "none" if folder.is_dir() else "no folder", folder)
-    about = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".txt", ".model"})
-    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in about]
+    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".txt", ".model"})
+    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:24]
     cached = cache_folder() / "fingerprints" / f"{key}.json"
     if cached.is_file():
@@ -187,9 +188,9 @@ def describe_base(name: str) -> BaseInfo:
 
 
 def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], int | None]:
-    """Linear layers but the head, and the input embeddings, `(d_out, d_in)` by name, and the tokens of the context.
+    """Linear layers without the head and input embeddings, each `(d_out, d_in)` by name; tokens of the context.
 
-    All from the architecture alone.
+    Reads the config only, not the weights.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -215,7 +216,7 @@ def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[s
 
 
 def _weights_digest(name: str, files: list[Path]) -> str:
-    """sha256 over names, dtypes, shapes and bytes of all tensors; the layout of the files does not matter."""
+    """sha256 over names, dtypes, shapes and bytes of all tensors, however they are divided among files."""
     from safetensors import SafetensorError, safe_open
 
     where = {}
@@ -237,7 +238,7 @@ def _weights_digest(name: str, files: list[Path]) -> str:
 
 
 def _tokenizer_digest(name: str, folder: Path) -> str:
-    """sha256 over what a tokenizer does: vocabulary, EOS, the ids of a fixed probe text, a BOS that it puts there."""
+    """sha256 over the behaviour of a tokenizer: vocabulary, EOS, the ids of a fixed text, and the BOS that it adds."""
     from transformers import AutoTokenizer
 
     try:
@@ -265,10 +266,10 @@ def _unusable(name: str, expected: str, got: str, folder: Path) -> BaseModelErro
 
 
 def four_bit_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` needs to round all linear layers but the head to NF4 while it loads them.
+    """Arguments of `from_pretrained` to load all linear layers except the head in NF4 (4 bits), by bitsandbytes.
 
     Args:
-        dtype: in which products are computed, from weights that are unpacked for each.
+        dtype: the dtype in which products are computed, after unpacking the weights.
     Raises:
         BaseModelError: the device is no GPU, or bitsandbytes is not installed.
     Source: QLoRA (Dettmers et al., arXiv 2305.14314), with its double quantisation of the scales.

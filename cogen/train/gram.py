@@ -1,4 +1,4 @@
-"""Gram statistics of an expert: what each adapted layer sees of the expert's own text, for RegMean."""
+"""Gram statistics of an expert for RegMean: the second moment of each adapted layer's input on the expert's text."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def collect_grams(
 ) -> dict[str, Gram]:
     """E[x x^T] of every adapted layer's input, with the expert attached, over the first blocks of its text.
 
-    One pass; a layer keeps x^T x Omega for a random Omega `(d_in, num_directions + 16)` and the trace, never
-    the `(d_in, d_in)` matrix.
+    One pass. For each layer only x^T x Omega, for a random Omega `(d_in, num_directions + 16)`, and the trace are in
+    memory, never the `(d_in, d_in)` matrix.
 
     Args:
-        stream: the expert's training blocks. on_block: called with the number of blocks done.
-        num_directions: s of the result; where d_in is hardly larger the statistics are exact in them.
+        stream: the expert's training blocks.
+        num_directions: directions of the result; exact if d_in is at most 16 larger.
+        on_block: called with the number of blocks done.
     Source: Tropp et al. (arXiv 1706.05736), fixed-rank Nystroem approximation of a positive matrix.
     """
     import torch
@@ -65,7 +66,7 @@ def _recorder(sketch: GramSketch) -> Callable[[Any, tuple[Any, ...]], None]:
 
 
 class GramSketch:
-    """sum of x x^T Omega over the rows x that were added, and what follows for their second moment."""
+    """The sum of x x^T Omega over the added rows x, from which the second moment is estimated."""
 
     def __init__(self, d_in: int, num_directions: int, seed: int, device: Any = "cpu") -> None:
         import torch
@@ -78,7 +79,7 @@ class GramSketch:
         self.trace, self.num_rows, self.num_directions = 0.0, 0, num_directions
 
     def add(self, x: Tensor) -> None:
-        """Rows `(..., d_in)`."""
+        """Add rows `(..., d_in)`."""
         rows = x.detach().reshape(-1, x.shape[-1]).float()
         self.sum += rows.T @ (rows @ self.omega)
         self.trace += float(rows.square().sum())
@@ -99,5 +100,5 @@ class GramSketch:
         d_in, trace = len(y), self.trace / self.num_rows
         left = max(0.0, trace - float(energy.sum())) / max(1, d_in - count)
         ridge = max(left, 1e-6 * trace / d_in, 1e-30)
-        above = (energy - ridge).clamp_min(0.0)  # the ridge lies in these directions too
+        above = (energy - ridge).clamp_min(0.0)  # the ridge is in these directions too
         return Gram((u[:, :count] * above.sqrt()).T.float().contiguous(), ridge)

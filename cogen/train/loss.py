@@ -1,4 +1,4 @@
-"""Head and cross-entropy in chunks: no `(N, V)` tensor exists.
+"""Head and cross-entropy without an `(N, V)` tensor: in chunks, or fused by liger-kernel on CUDA.
 
 Legend: N tokens, d hidden size, V vocabulary, C tokens of a chunk.
 """
@@ -24,10 +24,10 @@ ChunkLoss = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
 def head_weight(model: PreTrainedModel) -> Tensor:
-    """The output embedding `(V, d)`.
+    """The weight of the output head `(V, d)`.
 
     Raises:
-        BaseModelError: the head does more than one product (bias, soft-capping, scaled logits).
+        BaseModelError: the head is more than one product (bias, soft-capping, scaled logits).
     """
     head = model.get_output_embeddings()
     extras = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -92,9 +92,9 @@ def chunked_loss(
     Args:
         hidden: `(N, d)`.
         weight: `(V, d)`, frozen.
-        targets: `(N,)`, IGNORE where nothing is predicted; they cost nothing.
+        targets: `(N,)`, IGNORE where nothing is predicted; those rows cost nothing.
         chunk_tokens: C; `(C, V)` logits exist at a time.
-        chunk: another way to compute what `nll_and_gradient` does.
+        chunk: a faster function with the results of `nll_and_gradient`.
     """
     loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, chunk_tokens, chunk)
     return loss
@@ -117,23 +117,21 @@ class HeadLoss(Protocol):
 
 
 def head_loss(device: torch.device, settings: Train, chunk: ChunkLoss) -> HeadLoss:
-    """The fused loss where it can be had and `train.fused_loss` does not forbid it, else the chunked one.
-
-    Args:
-        chunk: for the chunked loss.
-    """
+    """The fused loss if the device and `train.fused_loss` allow it, else the chunked one with `chunk`."""
     if can_fuse(device, settings.fused_loss):
         return fused_loss
     return partial(chunked_loss, chunk_tokens=settings.head_chunk_tokens, chunk=chunk)
 
 
 def can_fuse(device: torch.device, wanted: str) -> bool:
-    """Whether `fused_loss` works on this device; wanted is "auto" or "off"."""
+    """Whether to use `fused_loss` on this device; `wanted` is "auto" or "off"."""
     return wanted != "off" and device.type == "cuda" and find_spec("liger_kernel") is not None
 
 
 def fused_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """What `chunked_loss` computes; the kernel cuts the tokens so that its logits take no more than `hidden`.
+    """The loss of `chunked_loss` in one kernel, whose logits take no more memory than `hidden`.
+
+    `chunked_loss` takes about six passes over the logits in float32 instead.
 
     Source: Hsu et al., Liger Kernel (arXiv 2410.10989).
     """
