@@ -1,4 +1,4 @@
-"""Cleaning, step by step: each a plain function of a text; `docs/data.md` has the numbers and their sources."""
+"""The cleaning steps, each a function of a text; `docs/data.md` has the numbers and their sources."""
 
 from cogen.data.clean.boilerplate import BoilerplateCounter, join_pages, strip_boilerplate
 from cogen.data.clean.duplicates import DuplicateIndex, exact_key, leaked, signature
