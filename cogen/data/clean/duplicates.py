@@ -29,7 +29,7 @@ Key = TypeVar("Key")
 
 
 def exact_key(text: str) -> bytes:
-    """16 bytes that are equal for texts that differ in white space at most."""
+    """16 bytes that are equal for texts that differ only in white space."""
     return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
 
 
@@ -77,11 +77,11 @@ class DuplicateIndex(Generic[Key]):
         return len(self.keys)
 
     def find(self, signature: NDArray[np.uint8]) -> Key | None:
-        """The key of the most similar document of the index; None where none reaches the threshold."""
+        """The key of the most similar document of the index; None if none reaches the threshold."""
         return self._nearest(self._table[self._buckets(signature)[0]], signature)
 
     def add(self, key: Key, signature: NDArray[np.uint8]) -> Key | None:
-        """The key of an earlier near-duplicate; without one None, and the document joins the index."""
+        """The key of an earlier near-duplicate; if there is none, add the document and return None."""
         self._grow()
         buckets = self._buckets(signature)[0]
         rows = self._table[buckets]
@@ -112,7 +112,7 @@ class DuplicateIndex(Generic[Key]):
         return (mixed >> np.uint64(65 - len(self._table).bit_length())).astype(np.int64)
 
     def _grow(self) -> None:
-        """Room for one more: signatures by half as much again, twice the buckets when half of the places are taken."""
+        """Make room for one more: half as many signatures again, and twice the buckets when half the places are taken."""
         if len(self.keys) == len(self._signatures):
             more = np.zeros((len(self._signatures) // 2, NUM_MINIMA), dtype=np.uint8)
             self._signatures = np.concatenate([self._signatures, more])
@@ -121,7 +121,7 @@ class DuplicateIndex(Generic[Key]):
             self._rebuild(2 * len(self._table))
 
     def _rebuild(self, num_buckets: int) -> None:
-        """Every document into its buckets again, band by band and in order, as far as there is room."""
+        """Put every document into its buckets again, band by band and in order, as far as there is room."""
         self._table = np.full((num_buckets, BUCKET_SIZE), _EMPTY, dtype=np.int32)
         num_taken = np.zeros(num_buckets, dtype=np.int64)
         for column in self._buckets(self._signatures[: len(self.keys)]).T:
@@ -136,7 +136,7 @@ class DuplicateIndex(Generic[Key]):
 def leaked(
     heldout: Iterable[tuple[Key, NDArray[np.uint8]]], train: Iterable[tuple[Key, NDArray[np.uint8]]], jaccard: float
 ) -> dict[Key, Key]:
-    """Training documents that are near-duplicates of a held-out one, and of which: key to key.
+    """Training documents that are near-duplicates of a held-out one: key to the key of that one.
 
     Args:
         heldout, train: keys with their signatures; `train` may be endless as far as memory goes.
@@ -149,7 +149,7 @@ def leaked(
 
 
 def _band_type(jaccard: float) -> np.dtype[np.unsignedinteger]:
-    """The widest bands of which one at least agrees nine times in ten for two documents just at the threshold.
+    """The widest bands with which two documents at the threshold agree in at least one band nine times in ten.
 
     P(found) = 1 - (1 - J^r)^(128 / r) for bands of r bytes: 0.95 at J = 0.8 and r = 8.
     """

@@ -1,11 +1,10 @@
 """Passes over memory that do several elementwise steps at once, compiled by numba for the CPU that runs them.
 
-Each walks rows that fit the innermost cache and lets go of the interpreter lock, so that threads
-with a part of the batch each run side by side. Arrays are C-contiguous. Those called *wide* are float32; the others
-are float32 or bfloat16, which numpy does not know and which come as uint16, the upper half of a float32: they are
-widened when they are read, reckoned with in float32, and rounded to nearest, ties to even, when they are written.
-Results go to arrays that the caller gives. Sums may be reassociated to use vector registers, the same
-way on every call.
+Each kernel goes through rows that fit the innermost cache and releases the interpreter lock, so that threads with parts
+of the batch run in parallel. Arrays are C-contiguous. Arrays called *wide* are float32. The others are float32 or
+bfloat16; numpy has no bfloat16, so these come as uint16, the upper half of a float32. They are widened when they are
+read, computed in float32, and rounded to nearest, ties to even, when they are written. Results go to arrays that the
+caller passes. Sums may be reassociated to use vector registers, in the same way on every call.
 
 Legend: N rows, d columns.
 """
@@ -249,7 +248,7 @@ def softmax_backward(dp, p, scaling):
 
 @njit(**FLAGS)
 def rotate(x, cos, sin, sign, out):
-    """Rotary positions: x and out (N, H, D), wide cos and sin (N, D); sign -1 turns back."""
+    """Rotary positions: x and out (N, H, D), wide cos and sin (N, D); sign -1 rotates back."""
     half = x.shape[2] // 2
     for i in range(x.shape[0]):
         c, s = cos[i], sin[i]

@@ -1,10 +1,10 @@
-"""A frozen linear layer with LoRA as one step: nothing the size of the output is written beside the output.
+"""A frozen linear layer, or a gated feed-forward, with LoRA as one step: only the output itself is written to memory.
 
 y = x W^T + bias + s h B^T with h = x A^T. Backward, with u = s g B:
-dA = u^T x, dB = s g^T h, dx = g W + u A. W gets no gradient. PEFT's own layer writes B's product,
-s times it and the sum to memory of their own, in both directions.
+dA = u^T x, dB = s g^T h, dx = g W + u A. W gets no gradient. PEFT's layer also writes the product with B, its
+multiple by s and the sum to memory, in both directions.
 
-Everything is in the precision of the frozen weight but A and B, float32, which are rounded to it for the products.
+Everything is in the precision of the frozen weight except A and B, which are float32 and rounded for the products.
 Order of products by RunLoRA (arXiv 2312.03415): for r far below d the two thin products go first.
 Legend: N tokens, k inputs, n outputs, r rank.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Lora(NamedTuple):
-    """Factors as the products take them, in the precision of the weight; they get no gradient themselves.
+    """Factors prepared for the products, in the precision of the weight; they get no gradient themselves.
 
     Args:
         a: `(r, k)`.
@@ -39,7 +39,7 @@ class Lora(NamedTuple):
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor, scaling: float, dtype: torch.dtype) -> Lora:
-        """From A and B as they are trained, float32."""
+        """From the trained A and B, float32."""
         return cls(a.detach().to(dtype), (scaling * b.detach()).to(dtype), scaling)
 
 
@@ -97,8 +97,9 @@ def lora_linear(
 
     Args:
         x: `(N, k)`, in the precision of the weight.
-        trained: A and B, which get the gradients. lora: the same, ready for the products.
-        rows: x rounded, if that is known already.
+        trained: A and B, which get the gradients.
+        lora: the same factors, prepared for the products.
+        rows: x rounded, if it is known already.
     """
     y: Tensor = _LoraLinear.apply(x, *trained, lora, frozen, bias, rows)
     return y
@@ -135,7 +136,7 @@ def feed_forward(x: Tensor, layers: Layers, trained: Sequence[Tensor], rows: Row
         x: `(N, d)`, in the precision of the weights.
         layers: weight and factors of gate, up and down.
         trained: A and B of gate, up and down, six in all, which get the gradients.
-        rows: x rounded, if that is known already.
+        rows: x rounded, if it is known already.
     """
     y: Tensor = _FeedForward.apply(x, layers, rows, *trained)
     return y
