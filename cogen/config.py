@@ -1,6 +1,6 @@
-"""Settings: TOML in, frozen pydantic models with bounds and units, resolved TOML out.
+"""The settings of a run: a TOML file read into frozen pydantic models, which check types and bounds.
 
-Order of precedence: defaults, then the TOML file, then `--set table.key=value`.
+Later ones win: defaults, the TOML file, `--set table.key=value`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ CpuKernels = Literal["auto", "int8", "fused", "off"]
 
 
 class BaseTable(Table):
-    """`[base]`: the model that every domain continues pretraining."""
+    """`[base]`: the base model, which every domain continues pretraining."""
 
     name: Annotated[str, Field(min_length=1)] = "smollm2-135m"
-    """A local folder, a hub id, or a known name."""
+    """The base model: a local folder, a hub id such as org/model, or a name that cogen knows."""
     precision: Precision = "auto"
-    """Of the frozen weights; auto is bfloat16 where the device has it in hardware; nf4 is 4 bits, on CUDA alone."""
+    """Precision of the frozen weights; auto is bfloat16 if the device has it in hardware, else float32; nf4 is 4 bits and
+    needs CUDA."""
 
 
 class Domain(Table):
@@ -37,102 +38,107 @@ class Domain(Table):
 
     name: str = Field(pattern=DOMAIN_PATTERN)
     data: Annotated[str, Field(min_length=1)] | None = None
-    """A file or folder, relative to the config file; or hf://datasets/OWNER/NAME. A simulation needs it; in a real
-    federation only the domain itself knows it."""
+    """The corpus: a file or folder, relative to the config file, or hf://datasets/OWNER/NAME. A simulation needs it; in a
+    real federation each domain names its own corpus."""
     rank: Count | None = None
-    """LoRA rank of this domain; None takes train.rank."""
+    """LoRA rank of this domain; without it, train.rank."""
     weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
-    """Weight in the mean instead of the tokens it trained."""
+    """Weight of this domain in the mean, instead of its trained tokens."""
     tokens_per_round: Count | None = None
-    """Tokens that this domain trains in a round; None takes train.tokens_per_round."""
+    """Tokens that this domain trains in a round; without it, train.tokens_per_round."""
 
 
 class Train(Table):
-    """`[train]`: how every client learns."""
+    """`[train]`: how every client trains."""
 
     tokens_per_round: Count = 20_000
     """Tokens that each client trains in a round, rounded up to whole blocks."""
     sequence_length: Annotated[int, Field(ge=8, le=131_072)] = 512
-    """T, the tokens of a block."""
+    """Tokens of a block."""
     batch_size: Count = 4
-    """B, the blocks of an optimiser step."""
+    """Blocks of an optimizer step."""
     gradient_accumulation_steps: Count = 1
-    """Parts that a step's blocks are worked through in, one after the other: less memory, the same gradient."""
+    """Micro-batches per optimizer step; more of them take less memory and give the same gradient."""
     gradient_checkpointing: bool = False
-    """Compute activations anew in the backward pass instead of keeping them: less memory, half as slow again."""
+    """Recompute activations in the backward pass instead of keeping them: less memory, about 1.5 times the time."""
     replay: Annotated[str, Field(min_length=1)] | None = None
-    """A file or folder of general text that is mixed in; relative to the config file; None replays nothing."""
+    """General text to mix in: a file or folder, relative to the config file; without it nothing is mixed in."""
     replay_frac: Share = 0.05
-    """Share of tokens that come from `replay`, of all those that do not come from `annealing`."""
+    """Share of tokens that come from `replay`, among those that do not come from `annealing`."""
     annealing: Annotated[str, Field(min_length=1)] | None = None
-    """A file or folder of the text to end on; relative to the config file; None has no end phase."""
+    """Text for the annealing phase, the last steps of training: a file or folder, relative to the config file; without it
+    there is no such phase."""
     annealing_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    """Share of all tokens of all rounds, at their end, that is the end phase."""
+    """Length of the annealing phase, as a share of all tokens of all rounds."""
     annealing_mix: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Share of the end phase's tokens that come from `annealing`."""
+    """Share of the tokens of the annealing phase that come from `annealing`."""
     cpu_kernels: CpuKernels = "auto"
-    """Fused layers on the CPU, products with frozen weights in int8 (auto: where the CPU has VNNI) or in the base's own
-    precision (fused); off leaves the layers as the library has them."""
+    """Layers on the CPU: int8 multiplies with frozen weights in 8 bits, fused in the base's precision; auto is int8 if the
+    CPU has VNNI, else fused; off uses the layers of transformers and PEFT."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-4
-    """Peak of the schedule."""
+    """Highest learning rate of the schedule."""
     warmup_frac: Fraction = 0.03
-    """Of all steps of all rounds."""
+    """Length of the warm-up, as a share of all steps of all rounds."""
     schedule: Literal["cosine", "wsd"] = "cosine"
-    """After the warm-up: half a cosine to the end, or level ("stable") and then down over the last `decay_frac`."""
+    """Learning rate after the warm-up: cosine falls as half a cosine; wsd stays level, then falls over the last
+    `decay_frac`."""
     decay_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
-    """Of all steps of all rounds; for wsd."""
+    """Length of the fall of wsd, as a share of all steps of all rounds."""
     min_lr_ratio: Fraction = 0.1
-    """Of the peak, at the last step of the last round."""
+    """Learning rate at the last step of the last round, as a share of `learning_rate`."""
     rank: Count = 16
-    """LoRA rank r."""
+    """LoRA rank."""
     alpha: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
-    """delta_W = alpha / rank * B @ A; None is 2 * rank, with rslora 8."""
+    """LoRA alpha, with delta_W = alpha / rank * B @ A; without it 2 * rank, or 8 with rslora."""
     rslora: bool = False
-    """delta_W = alpha / sqrt(rank) * B @ A, so that steps keep their size at high rank."""
+    """Use rsLoRA, with delta_W = alpha / sqrt(rank) * B @ A: steps keep their size at high rank."""
     rank_pattern: dict[str, Count] = Field(default={})
-    """Rank of the modules that a pattern such as `layers.0-9.mlp` picks; the first that fits wins."""
+    """LoRA rank of modules by pattern, such as {"layers.0-9.mlp" = 8}; the first pattern that matches wins."""
     alpha_pattern: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(default={})
-    """alpha by pattern, likewise."""
+    """LoRA alpha of modules by pattern; the first pattern that matches wins."""
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Patterns of the linear layers that are adapted; None is all but the head."""
+    """Patterns of the linear layers that get an adapter; without it, all except the head."""
     train_embeddings: bool = False
-    """Adapt the input embeddings too, at a tenth of the rate; the head keeps the base's, tied or not."""
+    """Adapt the input embeddings too, at a tenth of the learning rate; the head stays that of the base, even if it is tied."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """Weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Largest l2 norm of a step's gradient."""
+    """The gradient of a step is clipped to this l2 norm."""
     head_chunk_tokens: Count = 256
-    """Tokens whose logits exist at a time; the fused loss chooses for itself."""
+    """Tokens whose logits are in memory at a time; the fused loss chooses its own number."""
     fused_loss: Literal["auto", "off"] = "auto"
-    """Head and loss in one kernel, on CUDA where liger-kernel is installed (auto), or never (off)."""
+    """auto computes head and loss in one kernel on CUDA if liger-kernel is installed; off never does."""
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 60.0
-    """Between saved states of `cogen train`."""
+    """Seconds between saved states of `cogen train`."""
     early_stop_patience: Annotated[int, Field(ge=0)] = 0
-    """Evaluations in a row without a better one that end `cogen train`; 0 never ends it early."""
+    """`cogen train` stops after so many evaluations in a row without a better one; 0 never stops early."""
     early_stop_every: Count = 50
-    """Steps between evaluations."""
+    """Optimizer steps between evaluations for early stopping."""
     early_stop_frac: Share = 0.05
-    """Share of documents that are scored for it: neither trained on nor part of the held-out text."""
+    """Share of documents reserved for these evaluations; they are neither trained on nor held out."""
     early_stop_tokens: Count = 4096
-    """Tokens of them that are scored."""
+    """Tokens of these documents that are scored."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of all random choices: initial factors, order of documents, choice of clients."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.gradient_accumulation_steps > self.batch_size:
             raise ValueError(
-                f"train.gradient_accumulation_steps = {self.gradient_accumulation_steps} parts of train.batch_size = {self.batch_size}"
+                f"train.gradient_accumulation_steps = {self.gradient_accumulation_steps} is above "
+                f"train.batch_size = {self.batch_size}"
             )
         if self.schedule == "wsd" and self.warmup_frac + self.decay_frac > 1.0 + 1e-9:
-            raise ValueError("train.warmup_frac and train.decay_frac that add up to more than 1")
+            raise ValueError("train.warmup_frac and train.decay_frac add up to more than 1")
         return self
 
     @property
     def scaling(self) -> float:
-        """The factor before B @ A, one number for all ranks of a run."""
+        """The factor before B @ A, the same for all ranks of a run."""
         return self.scaling_at(self.rank, self.alpha)
 
     def scaling_at(self, rank: int, alpha: float | None) -> float:
-        """alpha / rank, or alpha / sqrt(rank) with rsLoRA; without an alpha 2, or 2 at rank 16."""
+        """alpha / rank, or alpha / sqrt(rank) with rsLoRA; without an alpha 2, or 8 / sqrt(rank) with rsLoRA."""
         if self.rslora:
             return (8.0 if alpha is None else alpha) / math.sqrt(rank)
         return 2.0 if alpha is None else alpha / rank
@@ -155,123 +161,128 @@ class Train(Table):
 
 
 class Federation(Table):
-    """`[federation]`: rounds, and when one counts."""
+    """`[federation]`: the rounds, which replies count, and how they are combined."""
 
     num_rounds: Count = 1
+    """Rounds of training and merging."""
     min_valid_clients: Count | None = None
-    """A round with fewer valid replies ends the run; None is more than half of the domains."""
+    """A round with fewer valid replies ends the run; without it, more than half of the domains must reply."""
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 6 * 3600.0
-    """How long a round, and the scoring, waits for replies."""
+    """Seconds that a round, and the scoring at the end, waits for replies."""
     connect_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 60.0
-    """How long the start waits for all domains, and scoring for those of the last round; then it goes on without."""
+    """Seconds that the start waits for all domains to connect, and scoring for those of the last round; then the run goes
+    on without the missing ones."""
     min_connected_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 600.0
-    """How long a round waits for min_valid_clients to be connected, or back, before it ends the run."""
+    """Seconds that a round waits until min_valid_clients are connected; then the run ends."""
     stragglers: Literal["drop", "next"] = "drop"
-    """What becomes of a reply after the deadline: it is dropped, or enters the next round."""
+    """A reply after the deadline is dropped, or enters the next round."""
     straggler_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Factor on the weight of a reply that enters the next round."""
+    """The weight of a straggler that enters the next round is multiplied by this."""
     fraction_train: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the domains that a round asks, at least min_valid_clients; drawn anew by train.seed in each round."""
+    """Share of the domains that train in a round, at least min_valid_clients; each round draws them anew by train.seed."""
     max_failures: Count = 3
-    """Rounds in a row without a valid reply after which a domain is not asked again in this start of the run."""
+    """A domain is suspended after so many rounds in a row without a valid reply, until the run is started again."""
     keep_rounds: Count | None = None
-    """Rounds whose replies and factors stay in the run folder; of older ones round.json does. None keeps all."""
+    """The run folder keeps replies and factors of the last so many rounds, and only round.json of older ones; without it,
+    all are kept."""
     parallel_clients: Count = 1
-    """Clients that train at the same time in a simulation, each with its share of the cores and memory of its own."""
+    """Clients that train at the same time in a simulation; they share the cores, and each needs its own memory."""
     server_rank: Count | None = None
-    """Rank of the global adapter; None is the largest client rank."""
+    """Rank of the global adapter; without it, the largest rank of a client."""
     server_learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
-    """Factor on the clients' mean update: the server's learning rate."""
+    """Learning rate of the server: the clients' mean update is multiplied by it."""
     server_optimizer: Literal["none", "momentum", "nesterov", "adam"] = "none"
-    """What the server makes of the mean client updates of several rounds."""
+    """The server's optimizer, which takes the clients' mean update of each round as its gradient."""
     server_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Of the server's optimiser."""
+    """Momentum of the server's optimizer; beta1 of adam."""
     server_second_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     """beta2 of the server's adam."""
     align_factors: bool = True
-    """Turn the new global factors to lie closest to the old ones, for the sake of the clients' Adam moments."""
+    """Rotate the new global factors to lie closest to the old ones, so that the clients' Adam moments still fit."""
     method: Literal["mean", "ties", "dare", "tsv_m", "iso_c"] = "mean"
     """How the clients' updates are combined."""
     density: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of entries that ties and dare keep."""
     space: Literal["core", "knots"] = "core"
-    """Where ties and dare act."""
+    """The basis in which ties and dare act on entries."""
     calibrate: Literal["none", "pico"] = "none"
-    """pico turns output directions down that many clients write to."""
+    """pico scales down output directions that many clients write to; none does not."""
     weighting: Literal["tokens", "equal"] = "tokens"
+    """Weights of the clients: by trained tokens, or equal."""
     optimizer_across_rounds: Literal["keep", "reset"] = "keep"
-    """Whether a client's Adam moments live on into the next round."""
+    """Whether clients keep their Adam moments from round to round, or reset them."""
     max_update_norm: Annotated[float, Field(gt=0.0)] = 1000.0
-    """Largest Frobenius norm of a reply's client update over all modules."""
+    """A reply is rejected if the Frobenius norm of its client update, over all modules, is above this."""
     robust: Literal["none", "clip", "median", "krum"] = "none"
-    """What keeps a bad client update from steering the mean: norms clipped, geometric median, or Multi-Krum."""
+    """Protection against bad client updates: clipped norms, geometric median, or Multi-Krum."""
     robust_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
-    """clip: largest norm of a client update, in median norms of the round."""
+    """For clip: the largest norm of a client update, as a multiple of the round's median norm."""
     num_byzantine: Annotated[int, Field(ge=0)] = 1
-    """krum: bad clients that are reckoned with; a round needs 2 f + 3 valid replies."""
+    """For krum: the number f of bad clients to withstand; a round needs 2 f + 3 valid replies."""
     validation: Annotated[str, Field(min_length=1)] | None = None
-    """A file or folder of public text on the server's machine, on which every client update is scored before it enters;
-    relative to the config file; None scores none."""
+    """Public text on the server's machine, on which every client update is scored before it is accepted: a file or folder,
+    relative to the config file; without it none is scored."""
     validation_tokens: Count = 4096
-    """Tokens of it that are scored."""
+    """Tokens of this text that are scored."""
     validation_max_worse_bpb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.05
-    """Bits per byte by which a client update may make it worse."""
+    """A client update is rejected if it makes this text worse by more than so many bits per byte."""
 
 
 class Heldout(Table):
-    """The held-out part of a corpus, and how much of it is read."""
+    """The held-out documents of a corpus, and how many of their tokens are scored."""
 
     heldout_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    """Share of documents held out, chosen by a hash of their id."""
+    """Share of documents held out, at least one; a hash of the document's id decides."""
     max_heldout_tokens: Count = 8192
-    """Per domain in the final matrix."""
+    """Held-out tokens of each domain that are scored after the run."""
     round_heldout_tokens: Annotated[int, Field(ge=0)] = 2048
-    """Per domain before and after each round; 0 leaves both out."""
+    """Held-out tokens of each domain that are scored before and after each round; 0 scores none."""
 
 
 class Evaluate(Heldout):
-    """`[evaluate]`: the held-out part, and what else a simulation measures."""
+    """`[evaluate]`: the held-out documents, and what else a simulation measures."""
 
     general: Annotated[str, Field(min_length=1)] | None = None
-    """Text that nobody trains on, scored whole after a simulation; relative to the config file; None scores none."""
+    """Text that no client trains on, all of it scored after a simulation, for forgetting: a file or folder, relative to the
+    config file; without it none is scored."""
     baselines: bool = False
-    """After a simulation, train every domain alone and one adapter on all text, for the same tokens."""
+    """After a simulation, train the baselines for the same tokens: every domain alone, and one adapter on all text."""
     num_seeds: Count = 1
-    """Times that a simulation is run: with train.seed, train.seed + 1, ..."""
+    """Number of simulations, with seeds train.seed, train.seed + 1, ..."""
 
     @property
     def has_summary(self) -> bool:
-        """Whether anything is measured beside the run."""
+        """Whether there are baselines, general text or several seeds to summarise."""
         return self.baselines or self.general is not None or self.num_seeds > 1
 
 
 class Data(Table):
-    """`[data]`: what is done to documents before they are split and tokenised."""
+    """`[data]`: how documents are cleaned before they are split and tokenised."""
 
     strict: bool = False
     """Stop at the first file or line that cannot be read, instead of skipping it with its reason."""
     unicode: bool = True
-    """NFC, one kind of line end, no control characters."""
+    """Convert text to NFC and line feeds, and remove control characters."""
     boilerplate: bool = True
     """Remove headers, footers and page numbers."""
     exact_duplicates: bool = True
-    """Drop documents that repeat an earlier one."""
+    """Drop documents that repeat an earlier one, up to white space."""
     near_duplicates: bool = True
     """Drop documents that nearly repeat an earlier one."""
     near_duplicate_jaccard: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
-    """Share of word 5-grams in common from which two documents are near-duplicates."""
+    """Two documents are near-duplicates if they share at least this part of their word 5-grams."""
     quality: bool = True
     """Drop documents that fail the published rules on length, symbols, lines and repetition."""
     redact: bool = False
-    """Replace personal data by their kind, as in [email]."""
+    """Replace personal data by their kind, such as [email]."""
     leakage: bool = True
     """Drop training documents that nearly repeat a held-out one."""
     perplexity_filter: bool = False
-    """Drop documents whose bits per byte under the base lie outside the two bounds below."""
+    """Drop documents whose bits per byte under the base are outside min_bits_per_byte and max_bits_per_byte."""
     min_bits_per_byte: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.2
-    """Below, a document repeats itself."""
+    """For perplexity_filter: a document below this repeats itself and is dropped."""
     max_bits_per_byte: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 4.5
-    """Above, a document is gibberish to the base."""
+    """For perplexity_filter: a document above this is gibberish to the base and is dropped."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -281,11 +292,12 @@ class Data(Table):
 
 
 class Track(Table):
-    """`[track]`: experiment trackers, of what `events.jsonl` keeps anyway."""
+    """`[track]`: experiment trackers that get the figures of `events.jsonl`."""
 
     to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
-    """Each needs its package installed, and its own set-up if it sends figures elsewhere."""
+    """Trackers to write to; each needs its package, and its own login if it sends figures elsewhere."""
     project: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] = "cogen"
+    """Name of the project in the trackers."""
 
 
 class RunConfig(Table):
@@ -307,18 +319,18 @@ class RunConfig(Table):
             raise ValueError(f"domains: two domains are named {doubled[0]!r}")
         if self.evaluate.general is not None and "general" in names:
             raise ValueError(
-                "domains: a domain named 'general', beside evaluate.general, which is a column of that name"
+                "domains: a domain named 'general' clashes with evaluate.general, which has a column of that name"
             )
         if (self.federation.min_valid_clients or 0) > len(names):
             raise ValueError(f"federation.min_valid_clients is above the number of domains, {len(names)}")
         if self._krum_needs > min(len(names), self.federation.min_valid_clients or len(names)):
-            asked = "federation.min_valid_clients or the number of domains"
-            raise ValueError(f"federation.num_byzantine needs {self._krum_needs} valid replies, above {asked}")
+            limits = "federation.min_valid_clients or the number of domains"
+            raise ValueError(f"federation.num_byzantine needs {self._krum_needs} valid replies, above {limits}")
         return self
 
     @property
     def _krum_needs(self) -> int:
-        """2 f + 3 with krum, else 0."""
+        """Valid replies that krum needs, 2 f + 3; without krum 0."""
         return 2 * self.federation.num_byzantine + 3 if self.federation.robust == "krum" else 0
 
     @property
@@ -338,16 +350,16 @@ class RunConfig(Table):
 
     @property
     def seeds(self) -> range:
-        """Of the runs that a simulation is made of."""
+        """The seed of each simulation."""
         return range(self.train.seed, self.train.seed + self.evaluate.num_seeds)
 
     def with_seed(self, seed: int) -> RunConfig:
-        """The same run, once, with this seed."""
+        """The config of one simulation with this seed."""
         once = self.evaluate.model_copy(update={"num_seeds": 1})
         return self.model_copy(update={"train": self.train.model_copy(update={"seed": seed}), "evaluate": once})
 
     def rank_of(self, domain: Domain) -> int:
-        """LoRA rank that `domain` trains."""
+        """LoRA rank of `domain`."""
         return domain.rank or self.train.rank
 
     def tokens_of(self, domain: Domain) -> int:
@@ -359,7 +371,7 @@ class RunConfig(Table):
         self.train.require_rounds()
 
     def require_data(self) -> None:
-        """Refuse domains without a corpus, for what reads all of them.
+        """Refuse domains without a corpus, for commands that read all corpora.
 
         Raises:
             ConfigError: names the first domain without one.

@@ -1,4 +1,4 @@
-"""How this process was started: alone, or by accelerate or torchrun as one of several that train together."""
+"""This process among those that accelerate or torchrun started to train together."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ KEYS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """This process among those that were started together.
+    """The rank of this process.
 
     Args:
-        index: from 0, over all machines; the first one writes and shows what all of them do.
-        local_index: from 0, on this machine; its accelerator.
+        index: from 0, over all machines; process 0 writes files and shows progress.
+        local_index: from 0, on this machine; the number of its accelerator.
         count: processes on all machines.
     """
 
@@ -24,12 +24,12 @@ class ProcessRank:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the first of all."""
+        """Whether this is process 0."""
         return self.index == 0
 
 
 def process_rank() -> ProcessRank:
-    """As the launcher's environment has it; a process started by hand is alone."""
+    """Read the rank from the environment of the launcher; a process started by hand is alone."""
     if not all(os.environ.get(key, "").isdigit() for key in KEYS):
         return ProcessRank()
     return ProcessRank(*(int(os.environ[key]) for key in KEYS))

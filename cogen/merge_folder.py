@@ -1,4 +1,4 @@
-"""Merges from and to disk: recipes carried out, results written whole and checked by reading them back."""
+"""Merges from and to disk: run a recipe, write the result whole, and check it by reading it back."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from cogen.versions import versions
 
 @dataclass(frozen=True)
 class Opened:
-    """The adapters of a recipe, and what each is called."""
+    """The adapters of a recipe, and their names."""
 
     adapters: list[Adapter]
     names: list[str]
 
     def by_name(self) -> dict[str, Adapter]:
+        """Name to adapter."""
         return dict(zip(self.names, self.adapters, strict=True))
 
 
 def open_all(recipe: Recipe) -> Opened:
-    """Open every adapter of a recipe, factors left on disk.
+    """Open every adapter of a recipe; factors stay on disk until they are read.
 
     Raises:
-        AdapterError: one cannot be used, or is not the one that the recipe means.
-        MergeError: two adapters have one name.
+        AdapterError: an adapter cannot be used, or its hash is not the one in the recipe.
+        MergeError: two adapters have the same name.
     """
     names = names_of(recipe)
     require_distinct(names)
@@ -51,12 +52,12 @@ def open_all(recipe: Recipe) -> Opened:
 
 
 def names_of(recipe: Recipe) -> list[str]:
-    """What each adapter is called: as the recipe says, else by its domain, else by its folder."""
+    """The name of each adapter: from the recipe, else its domain, else its folder."""
     return [entry.name or _domain(Path(entry.path)) or Path(entry.path).resolve().name for entry in recipe.adapters]
 
 
 def _domain(folder: Path) -> str:
-    """The domain in `cogen.json`; empty if there is none, or if the file cannot be read, which `open_all` refuses."""
+    """The domain in `cogen.json`; empty if the file is missing or cannot be read, which opening it will refuse."""
     try:
         found = Manifest.load(folder / MANIFEST_NAME)
     except AdapterError:
@@ -65,10 +66,10 @@ def _domain(folder: Path) -> str:
 
 
 def merge_recipe(recipe: Recipe, opened: Opened, progress: Callable[[str], None] | None = None) -> Merged:
-    """Carry out a recipe.
+    """Merge the adapters of a recipe.
 
     Raises:
-        MergeError: a setting cannot work, two adapters have one name, an override names none of them.
+        MergeError: a setting cannot work, two adapters have the same name, or an override names no adapter.
     """
     weights = [a.weight for a in recipe.adapters]
     overrides = [_override(o, opened.names, weights) for o in recipe.overrides]
@@ -79,10 +80,10 @@ def merge_recipe(recipe: Recipe, opened: Opened, progress: Callable[[str], None]
 
 
 def folders_of(recipe: Recipe) -> dict[str, str]:
-    """Name to folder.
+    """The adapters' names and folders.
 
     Raises:
-        MergeError: two adapters have one name.
+        MergeError: two adapters have the same name.
     """
     names = names_of(recipe)
     require_distinct(names)
@@ -99,22 +100,22 @@ def _override(table: OverrideTable, names: Sequence[str], weights: Sequence[floa
             where=f"weights of the override for {table.modules!r}",
             fix="Name an adapter of the recipe.",
         )
-    mine = tuple(changed.get(n, w) for n, w in zip(names, weights, strict=True)) if changed else None
-    return Override(table.modules, table.settings(), mine)
+    own = tuple(changed.get(n, w) for n, w in zip(names, weights, strict=True)) if changed else None
+    return Override(table.modules, table.settings(), own)
 
 
 def save_checked(merged: Merged, out: Path, files: Mapping[str, bytes] | None = None) -> SelfCheck:
-    """Write a merged adapter, whole or not at all, after reading it back and finding what was meant.
+    """Write a merged adapter, read it back and check it; the folder appears whole or not at all.
 
     Args:
-        files: more to put into the folder, name to content.
+        files: further files for the folder, name to content.
     Raises:
-        MergeError: what was read back is further from the intended update than the cut explains.
-        RunError: the disk is full or the place cannot be written.
+        MergeError: the adapter on disk is further from the intended update than the cut explains.
+        RunError: the disk is full or the folder cannot be written.
     """
-    with building_folder(out) as aside:
-        merged.adapter.save(aside)
-        found = self_check(Adapter.open(aside).factors, merged.checksums, merged.mean_energy_cut_frac)
+    with building_folder(out) as staging:
+        merged.adapter.save(staging)
+        found = self_check(Adapter.open(staging).factors, merged.checksums, merged.mean_energy_cut_frac)
         if not found.has_passed:
             raise MergeError(
                 "merge failed its own check",
@@ -124,40 +125,40 @@ def save_checked(merged: Merged, out: Path, files: Mapping[str, bytes] | None = 
                 fix="Nothing was written; check the disk and memory of this machine and run it again.",
             )
         manifest = {**merged.adapter.manifest, "self_check": asdict(found), "versions": versions()}
-        about = replace(merged.adapter, manifest=manifest)
-        vars(about)["digest"] = merged.adapter.digest
-        write_file(aside / MANIFEST_NAME, about.manifest_json().encode())
+        checked = replace(merged.adapter, manifest=manifest)
+        vars(checked)["digest"] = merged.adapter.digest
+        write_file(staging / MANIFEST_NAME, checked.manifest_json().encode())
         for name, content in (files or {}).items():
-            write_file(aside / name, content)
+            write_file(staging / name, content)
     return found
 
 
 def signed(recipe: Recipe, opened: Opened) -> Recipe:
-    """The recipe with its method and each adapter's name and hash filled in, as it is kept beside the result."""
+    """The recipe with its method and each adapter's name and hash filled in, as it is saved with the result."""
     pairs = zip(recipe.adapters, opened.names, opened.adapters, strict=True)
     filled = [e.model_copy(update={"name": n, "sha256": a.digest}) for e, n, a in pairs]
     return recipe.model_copy(update={"adapters": tuple(filled), "method": recipe.method or Rule().method})
 
 
 def recipe_of(folder: Path) -> Recipe:
-    """The recipe that a merged folder was made by.
+    """The recipe of a merged folder.
 
     Raises:
-        MergeError: it was not made by `cogen merge`, so what is in it cannot be taken apart.
+        MergeError: it was not made by `cogen merge`, so no adapter can be taken out of it.
     """
     if (folder / RECIPE_NAME).is_file():
         return load_recipe(folder / RECIPE_NAME)
     manifest = Adapter.open(folder).manifest
-    fix = "Merge the adapters that it was made of again, without the one."
+    fix = "Merge its adapters again, without the one."
     if manifest.get("kind") == "global" and manifest.get("round", 0) > 1:
         fix = (
-            "Every later round was trained on top of what each domain had added, so none can be taken out exactly; "
+            "Every later round was trained on top of all domains, so no domain can be taken out exactly; "
             "run the rounds again without it."
         )
     elif manifest.get("kind") == "global":
         fix = "With one round the replies are in experts/: merge the others with --scale and --rank of the run."
     raise MergeError(
-        "cannot leave an adapter out",
+        "cannot take an adapter out",
         expected=f"a folder with {RECIPE_NAME}, as cogen merge writes it",
         got=f"one of kind {manifest.get('kind', 'unknown')!r}",
         where=str(folder),
@@ -166,21 +167,22 @@ def recipe_of(folder: Path) -> Recipe:
 
 
 def without(recipe: Recipe, names: Sequence[str], dropped: Sequence[str]) -> Recipe:
-    """The recipe without some of its adapters, as if they had never been in it.
+    """The recipe without some of its adapters, as if they had never been part of it.
 
     Args:
-        names: of the recipe's adapters, in order. dropped: some of them.
+        names: names of the recipe's adapters, in order.
+        dropped: names of the adapters to take out.
     Raises:
-        MergeError: no such adapter, or none would be left.
+        MergeError: no such adapter, or no adapter would be left.
     """
     unknown = sorted(set(dropped) - set(names))
     kept = [entry for entry, name in zip(recipe.adapters, names, strict=True) if name not in dropped]
     if unknown or not kept:
         raise MergeError(
-            "cannot leave an adapter out",
+            "cannot take an adapter out",
             expected=f"some of {', '.join(names)}",
             got=repr(unknown[0]) if unknown else "all of them",
-            fix="Name those that shall go.",
+            fix="Name the adapters to take out, but not all.",
         )
     gone = set(dropped)
     overrides = [

@@ -1,4 +1,4 @@
-"""Pieces of work side by side, one thread each, which small matrices use better than several threads in each product."""
+"""Work on many items in parallel, one thread for each: for small matrices this is faster than threads in each product."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Threads that stay for as long as the block runs: what the allocator gives to one, it finds there again."""
+    """Threads that live while the block runs, so that each finds its freed memory again."""
 
     def __init__(self) -> None:
         self._pools: dict[int, ThreadPoolExecutor] = {}
@@ -25,13 +25,13 @@ class Workers:
         self._pools.clear()
 
     def map(self, run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """run(item) of every item in order, as many at a time as torch has threads; each computes with one.
+        """Yield run(item) for every item in order; as many run at a time as torch has threads, each with one thread.
 
-        Results are therefore the same to the bit whatever the number of threads. Only where there are fewer
-        items than half the threads does each compute with several. The number of threads is the process's own
-        and is put back at the end, so nothing else should compute meanwhile.
+        Results therefore have the same bits for any number of threads. Only with fewer items than half the threads
+        does each item get several. The number of threads is a setting of the process, restored at the end, so
+        nothing else should compute meanwhile.
 
-        Raises: what `run` raises, for the first that does; once one has, no other is begun.
+        Raises: the first error that `run` raises; then no further item is started.
         """
         import torch
 
@@ -55,13 +55,13 @@ class Workers:
             torch.set_num_threads(num_threads)
 
     def _pool(self, num_workers: int) -> ThreadPoolExecutor:
-        """Of so many threads; a thread keeps the number of its own threads, which goes with theirs."""
+        """The pool with this many threads; each size has its own, since a thread keeps its setting of torch threads."""
         if num_workers not in self._pools:
             self._pools[num_workers] = ThreadPoolExecutor(num_workers, thread_name_prefix="cogen")
         return self._pools[num_workers]
 
 
 def in_parallel(run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """`Workers.map` with threads of its own."""
+    """`Workers.map` with threads for this call only."""
     with Workers() as workers:
         yield from workers.map(run, items)

@@ -1,4 +1,4 @@
-"""A merge as a file: which adapters, with which weights, by which rule, and where the rule differs.
+"""A merge as a file: adapters, weights, the merge rule, and overrides for some modules.
 
 # cogen merge recipe.toml --out merged
 method = "ties"
@@ -35,49 +35,50 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RuleTable(Table):
-    """Settings of `cogen.merge.Rule`; what is dropped keeps its default."""
+    """Settings of `cogen.merge.Rule`; missing ones keep their default."""
 
     method: str | None = None
     """mean, task_arithmetic, stack, ties, dare, tsv_m, regmean or iso_c."""
     scale: Number | None = None
-    """Factor on the result."""
+    """The merged update is multiplied by this."""
     space: str | None = None
-    """core or knots: where ties and dare act."""
+    """core or knots: the basis in which ties and dare act on entries."""
     density: Number | None = None
     """Share of entries that ties and dare keep."""
     calibrate: str | None = None
-    """none or pico."""
+    """pico scales down output directions that many adapters write to; none does not."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Of dare's draws."""
+    """Seed of the random draws of dare."""
     rank: int | None = None
-    """Largest rank of the result."""
+    """Highest rank of the merged adapter."""
     energy: Number | None = None
-    """Least share of the sum of sigma^2 to keep; not with rank."""
+    """Keep the lowest rank that holds this share of the sum of sigma^2; not together with rank."""
 
     def settings(self) -> dict[str, Any]:
-        """Those that were given."""
+        """The settings that are in the file."""
         return self.model_dump(include=set(RuleTable.model_fields), exclude_none=True)
 
 
 class AdapterTable(Table):
-    """`[[adapters]]`: one input."""
+    """`[[adapters]]`: one adapter to merge."""
 
     path: Annotated[str, Field(min_length=1)]
-    """An adapter folder; relative to the recipe."""
+    """The adapter folder, relative to the recipe."""
     name: Annotated[str, Field(min_length=1)] | None = None
-    """None takes the adapter's domain, else the folder's name."""
+    """Name of the adapter; without it, its domain, or else the name of its folder."""
     weight: Number = 1.0
+    """Weight in the merge."""
     sha256: str | None = None
-    """Of the factors; another is refused."""
+    """sha256 of the factors; an adapter with other factors is refused."""
 
 
 class OverrideTable(RuleTable):
     """`[[overrides]]`: other settings for some modules."""
 
     modules: Annotated[str, Field(min_length=1)]
-    """A pattern such as layers.0-9.*, mlp or *.q_proj."""
+    """Pattern of the modules, such as layers.0-9.*, mlp or *.q_proj."""
     weights: dict[str, Number] | None = None
-    """By name of adapter; the others keep theirs."""
+    """Weights for these modules by name of the adapter; other adapters keep theirs."""
 
 
 class Recipe(RuleTable):
@@ -87,20 +88,20 @@ class Recipe(RuleTable):
     overrides: tuple[OverrideTable, ...] = ()
 
     def placed_in(self, folder: Path) -> Recipe:
-        """The same recipe as it reads from a file in `folder`."""
+        """The same recipe with paths relative to `folder`, where its file will be."""
         base = folder.resolve()
         moved = [a.model_copy(update={"path": os.path.relpath(Path(a.path).resolve(), base)}) for a in self.adapters]
         return self.model_copy(update={"adapters": tuple(moved)})
 
     def to_toml(self) -> str:
-        """The recipe as a file; reading it from the same place gives an equal one."""
+        """The recipe as TOML; reading it from the same folder gives an equal recipe."""
         import tomli_w
 
         return tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; paths of adapters become absolute, from the file's own folder.
+    """Read a recipe; paths of adapters become absolute, starting from the folder of the file.
 
     Raises:
         ConfigError: missing file, bad TOML, unknown key, value out of bounds.

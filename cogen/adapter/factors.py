@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What is known of a module's factors without reading them."""
+    """Shape and rank of a module's factors, known without reading them."""
 
     d_out: int
     d_in: int
@@ -32,7 +32,7 @@ class Gram:
 
     Args:
         directions: C `(s, d_in)`, the strongest s directions.
-        ridge: mean of what is left in each of the others, above 0.
+        ridge: the mean second moment in each of the other directions, above 0.
     """
 
     directions: Tensor
@@ -43,8 +43,8 @@ class Gram:
 class Factors:
     """One module's LoRA factors: `a (r, d_in)`, `b (d_out, r)`, float32 unless a test asks for float64.
 
-    For LoRA on an embedding, d_in is the size of the vocabulary and delta_W is the transpose of what
-    the table gains. `gram` is there only for a rule that asks for it.
+    For LoRA on an embedding, d_in is the size of the vocabulary, and delta_W is the transpose of the change of the
+    embedding matrix. `gram` is set only for merge methods that need it.
     """
 
     a: Tensor
@@ -82,7 +82,7 @@ def layout_of(factors: Mapping[str, Factors]) -> dict[str, Layout]:
 
 
 def factor_digest(factors: Mapping[str, Factors]) -> str:
-    """sha256 of all factors by module name, whatever file layout they are stored in."""
+    """sha256 of all factors by module name; it does not depend on how they are stored."""
     digest = hashlib.sha256()
     for name in sorted(factors):
         f = factors[name]

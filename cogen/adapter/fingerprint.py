@@ -1,4 +1,4 @@
-"""What an adapter and a base must agree on."""
+"""The fingerprint of a base model, by which an adapter is matched to it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from cogen.errors import FingerprintMismatch
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What an adapter and a base must agree on: three sha256 digests, in hex."""
+    """Three sha256 digests in hex that must be equal for an adapter and a base."""
 
     weights: str
     tokenizer: str
     modules: str
 
     def require(self, other: Fingerprint, where: str) -> None:
-        """Raise FingerprintMismatch unless `other` is equal; `where` says whose it is."""
+        """Raise FingerprintMismatch unless `other` is equal; `where` names its owner in the error."""
         for name in ("weights", "tokenizer", "modules"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -25,5 +25,5 @@ class Fingerprint:
                     expected=f"base {name} {mine[:12]}",
                     got=theirs[:12],
                     where=where,
-                    fix="Use adapters that were trained from this very base model.",
+                    fix="Use adapters that were trained from this base model.",
                 )

@@ -1,4 +1,4 @@
-"""The adapter folder: PEFT's two files, and `cogen.json` with where the adapter comes from."""
+"""The adapter folder: PEFT's two files, and `cogen.json` with the origin of the adapter."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA factors by module name, and what is known of where they come from.
+    """LoRA factors by module name, and their origin.
 
     Args:
         factors: module name (as in `model.named_modules()`) to its factors.
-        base_name: what the base was called when the adapter was made.
-        fingerprint: of the base; None for an adapter that was not made here.
-        manifest: the rest of `cogen.json` (domain, tokens trained, metrics, parents, ...).
-        embeddings: those of the modules that are embeddings rather than linear layers.
-        grams: second moments of the modules' inputs, for `regmean`; None where none were taken.
+        base_name: the name of the base when the adapter was made.
+        fingerprint: fingerprint of the base; None for an adapter that cogen did not make.
+        manifest: the other values of `cogen.json` (domain, tokens trained, metrics, parents, ...).
+        embeddings: the modules that are embeddings, not linear layers.
+        grams: second moments of the modules' inputs, for `regmean`; None if none were taken.
 
     >>> adapter = Adapter.load("runs/quickstart/merged")  # doctest: +SKIP
     >>> adapter.save("copy")                              # doctest: +SKIP
@@ -84,7 +84,7 @@ class Adapter:
         return factor_digest(self.factors)
 
     def save(self, folder: str | Path) -> None:
-        """Write the adapter as a PEFT folder with `cogen.json`; whole or not at all."""
+        """Write the adapter as a PEFT folder with `cogen.json`; it appears whole or not at all."""
         from safetensors.torch import save
 
         files = {
@@ -108,18 +108,18 @@ class Adapter:
 
     @classmethod
     def load(cls, folder: str | Path) -> Adapter:
-        """Read an adapter folder made here or by PEFT.
+        """Read an adapter folder written by cogen or PEFT.
 
         Raises:
-            AdapterError: missing, pickled, malformed, not finite, or of a kind that is not plain LoRA.
+            AdapterError: missing, pickled, malformed, not finite, or not plain LoRA.
         """
         return _read(cls, Path(folder), keep=True)
 
     @classmethod
     def open(cls, folder: str | Path) -> Adapter:
-        """Like `load`, but the factors stay on disk and each access reads one module.
+        """Like `load`, but the factors stay on disk, and each access reads one module.
 
-        Everything is read and checked once, and not kept.
+        Opening reads and checks all of them once, without keeping them in memory.
         """
         return _read(cls, Path(folder), keep=False)
 

@@ -1,4 +1,4 @@
-"""`gram.safetensors`: second moments of layer inputs, beside an adapter that was trained with them."""
+"""`gram.safetensors` in an adapter folder: second moments of the inputs of the adapted layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StoredGrams(Mapping[str, Gram]):
     """The Gram statistics of an adapter folder; each access reads one module from disk.
 
     Raises:
-        AdapterError: at once for a file that is malformed, on access for numbers that cannot be.
+        AdapterError: at once for a malformed file, on access for numbers that are not finite or out of bounds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +44,7 @@ class StoredGrams(Mapping[str, Gram]):
 
 
 def open_grams(folder: Path) -> StoredGrams | None:
-    """The statistics in an adapter folder, left on disk; None where there are none."""
+    """The statistics of an adapter folder, which stay on disk; None if there are none."""
     path = folder / GRAM_NAME
     return StoredGrams(path) if path.is_file() else None
 

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
-REBASING = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to start that change the base's weights too
+REBASING = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that also change the base's weights
 MORE_THAN_A_PRODUCT = ("use_dora", "modules_to_save", "alora_invocation_tokens", "trainable_token_indices")
 
 
 def lora_config(factors: Mapping[str, Factors], base_name: str) -> LoraConfig:
-    """PEFT's own config for `factors`, ranks and alphas that differ by module included."""
+    """PEFT's config for `factors`, with ranks and alphas by module."""
     from peft import LoraConfig
 
     return LoraConfig(**_values(factors, base_name))
 
 
 def config_json(factors: Mapping[str, Factors], base_name: str) -> str:
-    """`adapter_config.json` with what PEFT and its readers ask for, keys in a fixed order; PEFT has defaults for the rest.
+    """The text of `adapter_config.json`, keys in a fixed order; PEFT has defaults for all other keys.
 
     Written without PEFT, whose import takes seconds.
     """
@@ -63,12 +63,12 @@ def _values(factors: Mapping[str, Factors], base_name: str) -> dict[str, Any]:
 
 
 def _tidy(alpha: float) -> Any:
-    """An integer where the value is one: PEFT's files hold `32`, not `32.0`."""
+    """An integer if the value is one: PEFT's files hold `32`, not `32.0`."""
     return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings of a plain LoRA adapter; anything else is refused by name."""
+    """The settings of a plain LoRA adapter; any other kind is refused, and the error names it."""
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise AdapterError(
@@ -89,7 +89,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_variants(config: Mapping[str, Any], folder: Path) -> None:
-    """Only plain LoRA has delta_W = scaling * B @ A; everything else is named and refused."""
+    """Refuse everything but plain LoRA, since only that has delta_W = scaling * B @ A."""
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
         raise malformed(folder, "a LoRA adapter", f"peft_type {config['peft_type']!r}")
     for key in MORE_THAN_A_PRODUCT:
@@ -103,7 +103,7 @@ def _refuse_variants(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def scaling_of(name: str, rank: int, config: Mapping[str, Any], folder: Path) -> float:
-    """alpha / r, or alpha / sqrt(r) with rsLoRA, by PEFT's patterns; `rank` is that of the tensors."""
+    """alpha / r, or alpha / sqrt(r) with rsLoRA, by PEFT's patterns; `rank` is the rank of the tensors."""
     try:
         wanted = int(_by_pattern(name, config.get("rank_pattern"), config.get("r", rank)))
         alpha = float(_by_pattern(name, config.get("alpha_pattern"), config.get("lora_alpha", rank)))
@@ -122,7 +122,7 @@ def _by_pattern(name: str, patterns: Mapping[str, Any] | None, default: Any) -> 
 
 
 def malformed(folder: Path, expected: str, got: str) -> AdapterError:
-    """The error for a folder that holds something else than an adapter that can be used here."""
+    """The error for a folder that does not hold an adapter that cogen can use."""
     return AdapterError(
         "cannot use adapter",
         expected=expected,

@@ -1,7 +1,7 @@
-"""Factors on disk, read one module at a time: a hundred adapters need the memory of one module each.
+"""Factors on disk, read one module at a time, so that a hundred adapters need the memory of a hundred modules.
 
-The file is checked by the safetensors library when it is opened and then read at the offsets of its
-own header, since memory-mapped tensors would stay resident until the last of them is let go.
+The safetensors library checks the file when it is opened. Tensors are then read at the offsets in the header, since
+memory-mapped ones would stay in memory until the last of them is released.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIZES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16
 
 @dataclass(frozen=True, slots=True)
 class TensorLocation:
-    """Where a tensor lies in a file."""
+    """The position of a tensor in a file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,10 +37,10 @@ class StoredFactors(Mapping[str, Factors]):
     """The factors of an adapter folder; each access reads one module from disk, as float32.
 
     Args:
-        folder: holds a safetensors file under PEFT's names.
-        config: of the same folder, for ranks and alphas.
+        folder: holds a safetensors file with PEFT's names.
+        config: the config of the same folder, for ranks and alphas.
     Raises:
-        AdapterError: at once for a file that is malformed, on access for factors that are not finite.
+        AdapterError: at once for a malformed file, on access for factors that are not finite.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
@@ -105,7 +105,7 @@ def _weights_path(folder: Path) -> Path:
 
 
 def header_of(path: Path) -> dict[str, TensorLocation]:
-    """Where each tensor lies; the library checks that the file is whole and its header consistent."""
+    """The position of each tensor; the library checks that the file is whole and its header consistent."""
     from safetensors import SafetensorError, safe_open
 
     try:

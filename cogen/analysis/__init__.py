@@ -1,4 +1,4 @@
-"""Looking at adapters rather than combining them: diagnosis, search, contributions."""
+"""Analysis of adapters before and after a merge: diagnosis, search, contributions."""
 
 from cogen.analysis.contributions import Shapley, leave_one_out, shapley
 from cogen.analysis.diagnose import diagnose

@@ -23,12 +23,13 @@ Broken = list[dict[str, str]]  # by adapter, module to why it cannot be used
 def audit(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
     """What stands against each adapter, or is worth a look, in one pass over the factors.
 
-    `problem`: another fingerprint, other shapes, NaN or infinity: a merge would refuse it or go wrong.
+    `problem`: another fingerprint, other shapes, NaN or infinity, with which a merge is refused or wrong.
     `hint`: a norm or a spectrum far from those of the others (`cogen.analysis.outliers`).
-    `note`: no fingerprint, modules that it lacks, no cohort to compare with.
+    `note`: no fingerprint, missing modules, or too few adapters to compare with.
 
     Args:
-        adapters: from `Adapter.open` or in memory. names: one each, for the findings.
+        adapters: from `Adapter.open` or in memory.
+        names: one for each, for the findings.
     """
     plan = plan_modules(adapters)
     spectra: list[dict[str, Spectrum]] = [{} for _ in adapters]
@@ -50,14 +51,14 @@ def findings_of(
 
 
 def plan_modules(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
-    """Every module, sorted, and which adapters have it in the shape that most of them have."""
+    """Every module, sorted, with the adapters that have it in its most common shape."""
     kinds = [_kinds(adapter) for adapter in adapters]
     usual = _usual(kinds)
     return {m: [i for i, mine in enumerate(kinds) if mine.get(m) == usual[m]] for m in sorted(usual)}
 
 
 def read_parts(adapters: Sequence[Adapter], module: str, users: Sequence[int], broken: Broken) -> dict[int, Factors]:
-    """One module's factors by adapter, each read once; those that are not finite go into `broken`."""
+    """One module's factors by adapter, each read once; factors that are not finite are noted in `broken`."""
     parts = {}
     for i in users:
         try:
@@ -82,7 +83,7 @@ def _kinds(adapter: Adapter) -> dict[str, Kind]:
 
 
 def _usual(kinds: Sequence[Mapping[str, Kind]]) -> dict[str, Kind]:
-    """By module, the shape of most adapters; of the first one among equals."""
+    """The most common shape of each module; for a tie, that of the first adapter."""
     seen: dict[str, Counter[Kind]] = {}
     for mine in kinds:
         for module, kind in mine.items():
@@ -91,9 +92,9 @@ def _usual(kinds: Sequence[Mapping[str, Kind]]) -> dict[str, Kind]:
 
 
 def _fingerprints(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
-    """Adapters without a fingerprint, and those with another one than most have."""
+    """Adapters without a fingerprint, and adapters whose fingerprint differs from that of most."""
     signed = [a.fingerprint for a in adapters if a.fingerprint is not None]
-    unsigned = "no fingerprint (no cogen.json made here), so that nothing vouches for the base it was made for."
+    unsigned = "no fingerprint (no cogen.json), so its base is not known."
     if not signed:
         return [Finding("", "fingerprint", "note", "", f"Each has {unsigned}")]
     usual = Counter(signed).most_common(1)[0][0]
@@ -109,20 +110,20 @@ def _fingerprints(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Fin
 
 
 def _modules(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
-    """Adapters that lack modules; a merge takes that only where every fingerprint vouches for one base."""
+    """Adapters that lack modules, which a merge accepts only if all adapters have a fingerprint."""
     every = set().union(*(a.factors for a in adapters))
     is_signed = all(a.fingerprint is not None for a in adapters)
     found = []
     for adapter, name in zip(adapters, names, strict=True):
         if lacking := sorted(every - set(adapter.factors)):
-            then = "There it counts as zero." if is_signed else "A merge refuses that where a fingerprint is missing."
+            then = "They count as zero." if is_signed else "A merge refuses this if a fingerprint is missing."
             text = f"It lacks {len(lacking)} of the {len(every)} modules, {lacking[0]} for one. {then}"
             found.append(Finding(name, "modules", "note" if is_signed else "problem", lacking[0], text))
     return found
 
 
 def _shapes(adapters: Sequence[Adapter], names: Sequence[str]) -> list[Finding]:
-    """Adapters with modules of another shape than most have; those are dropped of all numbers."""
+    """Adapters with modules whose shape differs from that of most adapters; these modules are skipped."""
     kinds = [_kinds(adapter) for adapter in adapters]
     usual = _usual(kinds)
     found = []

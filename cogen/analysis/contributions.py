@@ -1,6 +1,6 @@
-"""What every adapter does for every domain: without it, and as its share of the whole (Shapley values).
+"""The contribution of every adapter to every domain: leave-one-out effects and Shapley values.
 
-Everywhere, positive means that the adapter lowers bits per byte.
+A positive number always means that the adapter lowers bits per byte.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Value = Callable[[frozenset[str]], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class ShapleyShare:
-    """One adapter's part in one domain, in bits per byte; `low` to `high` covers it in 95% of draws."""
+    """One adapter's share in one domain, in bits per byte; `low` to `high` contains it in 95% of draws."""
 
     value: float
     standard_error: float
@@ -40,8 +40,8 @@ class Shapley:
     Args:
         shares: adapter to domain to its share; over the adapters they sum to `total`.
         total: by domain, bpb of the base - bpb of all adapters merged.
-        is_exact: all coalitions were valued; standard errors are then 0.
-        num_permutations: drawn, reverses included; 0 where exact.
+        is_exact: all coalitions were evaluated; standard errors are then 0.
+        num_permutations: permutations drawn, reverses included; 0 if exact.
     """
 
     shares: Mapping[str, Mapping[str, ShapleyShare]]
@@ -77,15 +77,15 @@ def leave_one_out(names: Sequence[str], value: Value) -> dict[str, dict[str, flo
     """bpb of the merge without the adapter - bpb of the merge of all, by adapter and domain.
 
     Args:
-        names: of the adapters.
+        names: names of the adapters.
         value: bits per byte by domain of the merge of some of them; the empty set is the base.
     Raises:
-        MergeError: no adapters, a name twice, or values that are not finite or of other domains.
+        MergeError: no adapters, a name twice, or values that are not finite or for other domains.
     """
-    ask, everyone = _checked(names, value), frozenset(names)
-    whole = ask(everyone)
-    rest = {name: ask(everyone - {name}) for name in names}
-    return {name: {d: rest[name][d] - whole[d] for d in whole} for name in names}
+    score, everyone = _checked(names, value), frozenset(names)
+    whole = score(everyone)
+    without = {name: score(everyone - {name}) for name in names}
+    return {name: {d: without[name][d] - whole[d] for d in whole} for name in names}
 
 
 def shapley(names: Sequence[str], value: Value, num_permutations: int, seed: int) -> Shapley:
@@ -93,28 +93,28 @@ def shapley(names: Sequence[str], value: Value, num_permutations: int, seed: int
 
     phi_k = sum over S without k of |S|! (K - |S| - 1)! / K! * (bpb(S) - bpb(S + k)).
 
-    Where all 2^K coalitions are no more than the permutations would need, they are enumerated. Else
-    permutations are drawn in antithetic pairs, each with its reverse; a pair's mean is one
-    observation, standard errors are those of n pairs, intervals Student's t with n - 1 degrees of
-    freedom. Of very few pairs some agree by chance, and their interval is then too narrow.
+    All 2^K coalitions are enumerated if they are no more than the permutations would need. Otherwise permutations are
+    drawn in antithetic pairs, each with its reverse. The mean of a pair is one observation; standard errors are over n
+    pairs, intervals by Student's t with n - 1 degrees of freedom. With very few pairs, observations may agree by
+    chance, and the interval is then too narrow.
 
     Args:
-        names: of the adapters.
-        value: bits per byte by domain of the merge of some of them, asked once for each coalition.
+        names: names of the adapters.
+        value: bits per byte by domain of the merge of some of them; called once for each coalition.
         num_permutations: at least 4; an odd number counts as the next even one.
-        seed: of the draws.
+        seed: seed of the draws.
     Raises:
-        MergeError: as `leave_one_out`, or too few permutations.
+        MergeError: as for `leave_one_out`, or too few permutations.
     Source: Castro et al. 2009 (Computers & OR 36) for sampling; Mitchell et al. (arXiv 2104.12199) for pairs.
     """
     check_permutations(num_permutations)
-    ask = _checked(names, value)
+    score = _checked(names, value)
     num_pairs = (num_permutations + 1) // 2
-    base, whole = ask(frozenset()), ask(frozenset(names))
+    base, whole = score(frozenset()), score(frozenset(names))
     total = {domain: base[domain] - whole[domain] for domain in base}
     if is_enumerated(len(names), num_permutations):
-        return Shapley(_exact(names, ask, list(base)), total, True, 0)
-    return Shapley(_sampled(names, ask, list(base), num_pairs, seed), total, False, 2 * num_pairs)
+        return Shapley(_exact(names, score, list(base)), total, True, 0)
+    return Shapley(_sampled(names, score, list(base), num_pairs, seed), total, False, 2 * num_pairs)
 
 
 def check_permutations(num_permutations: int) -> None:
@@ -125,13 +125,13 @@ def check_permutations(num_permutations: int) -> None:
 
 
 def evaluations_needed(num_adapters: int, num_permutations: int) -> int:
-    """The most coalitions that `shapley` values, the empty one included; `leave_one_out` adds at most K."""
+    """The most coalitions that `shapley` evaluates, with the empty one; `leave_one_out` adds at most K."""
     even = 2 * ((num_permutations + 1) // 2)
     return int(min(2**num_adapters, even * (num_adapters - 1) + 2))
 
 
 def is_enumerated(num_adapters: int, num_permutations: int) -> bool:
-    """Whether `shapley` values all coalitions."""
+    """Whether `shapley` evaluates all coalitions."""
     return bool(2**num_adapters == evaluations_needed(num_adapters, num_permutations))
 
 
@@ -148,7 +148,7 @@ def contributions_file(alone: Mapping[str, Mapping[str, float]], found: Shapley)
     )
 
 
-def _exact(names: Sequence[str], ask: Value, domains: list[str]) -> dict[str, dict[str, ShapleyShare]]:
+def _exact(names: Sequence[str], score: Value, domains: list[str]) -> dict[str, dict[str, ShapleyShare]]:
     count = len(names)
     shares = {}
     for name in names:
@@ -157,32 +157,32 @@ def _exact(names: Sequence[str], ask: Value, domains: list[str]) -> dict[str, di
         for size in range(count):
             weight = 1.0 / (count * math.comb(count - 1, size))
             for some in map(frozenset, itertools.combinations(others, size)):
-                terms.append((weight, _gain(ask, some, name)))
+                terms.append((weight, _gain(score, some, name)))
         values = {d: math.fsum(w * gain[d] for w, gain in terms) for d in domains}
         shares[name] = {d: ShapleyShare(v, 0.0, v, v) for d, v in values.items()}
     return shares
 
 
 def _sampled(
-    names: Sequence[str], ask: Value, domains: list[str], num_pairs: int, seed: int
+    names: Sequence[str], score: Value, domains: list[str], num_pairs: int, seed: int
 ) -> dict[str, dict[str, ShapleyShare]]:
     chance = random.Random(seed)
     seen: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     for _ in range(num_pairs):
         order = chance.sample(list(names), len(names))
-        there, back = _walk(order, ask), _walk(order[::-1], ask)
+        there, back = _walk(order, score), _walk(order[::-1], score)
         for name in names:
             seen[name].append({d: (there[name][d] + back[name][d]) / 2 for d in domains})
     return {name: {d: _share([row[d] for row in seen[name]]) for d in domains} for name in names}
 
 
-def _walk(order: Sequence[str], ask: Value) -> dict[str, Mapping[str, float]]:
-    """What each adapter adds when they join in this order."""
-    return {name: _gain(ask, frozenset(order[:i]), name) for i, name in enumerate(order)}
+def _walk(order: Sequence[str], score: Value) -> dict[str, Mapping[str, float]]:
+    """The gain of each adapter when they join in this order."""
+    return {name: _gain(score, frozenset(order[:i]), name) for i, name in enumerate(order)}
 
 
-def _gain(ask: Value, some: frozenset[str], name: str) -> dict[str, float]:
-    before, after = ask(some), ask(some | {name})
+def _gain(score: Value, some: frozenset[str], name: str) -> dict[str, float]:
+    before, after = score(some), score(some | {name})
     return {domain: before[domain] - after[domain] for domain in before}
 
 
@@ -209,14 +209,14 @@ def t_quantile(degrees: int) -> float:
 
 
 def _checked(names: Sequence[str], value: Value) -> Value:
-    """`value`, remembered, with its answers looked at."""
+    """`value` with a cache, and with checks of its results."""
     if not names or len(set(names)) < len(names):
         got = "a name twice" if names else "none"
-        raise _refused("adapters, each with a name of its own", got, "Name them apart.")
+        raise _refused("adapters, each with a different name", got, "Give them different names.")
     domains: set[str] = set()
 
     @functools.cache
-    def ask(some: frozenset[str]) -> Mapping[str, float]:
+    def score(some: frozenset[str]) -> Mapping[str, float]:
         found = dict(value(some))
         domains.update(found if not domains else ())
         who = " + ".join(n for n in names if n in some) or "the base"
@@ -228,7 +228,7 @@ def _checked(names: Sequence[str], value: Value) -> Value:
             raise _refused("finite bits per byte", f"{found[bad[0]]} for {who} on {bad[0]}", fix)
         return found
 
-    return ask
+    return score
 
 
 def _refused(expected: str, got: str, fix: str) -> MergeError:

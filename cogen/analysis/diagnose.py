@@ -1,4 +1,4 @@
-"""How adapters lie to each other before they are merged: overlap, conflict, what is shared, what a rank keeps.
+"""Comparing adapters before a merge: overlap, conflict, shared directions, energy at each rank.
 
 Shapes: `K` adapters, `r_i` the rank of one in a module, `R = sum_i r_i`; nothing is larger than
 `(d_out + d_in, R)` or `(K, R, R)`.
@@ -30,38 +30,39 @@ WHOLE = 0.999
 def diagnose(
     adapters: Sequence[Adapter], names: Sequence[str], progress: Callable[[str], None] | None = None
 ) -> Diagnosis:
-    """Look at adapters before they are merged; one pass, each module read once.
+    """Compare adapters before a merge, in one pass that reads each module once.
 
-    Of each module every update is brought to its SVD, delta_i = U_i S_i V_i^T, null directions dropped. By pair:
+    Each update is written as its SVD, delta_i = U_i S_i V_i^T, without null directions. For each pair:
 
-    - output_overlap = |U_i^T U_j|_F^2 / min(r_i, r_j): 1 where one subspace holds the other, and by chance
-      output_chance = max(r_i, r_j) / d_out. input_*: the same of V and d_in. Means over the modules, weighted
+    - output_overlap = |U_i^T U_j|_F^2 / min(r_i, r_j): 1 if one subspace contains the other; random subspaces have
+      output_chance = max(r_i, r_j) / d_out. input_*: the same for V and d_in. Means over the modules, weighted
       by |delta_i| |delta_j|.
     - cosine = <delta_i, delta_j> / (|delta_i| |delta_j|), sums over all modules.
-    - In the shared space of all K (`core_space`), x and y the cores of the two:
-      meeting_frac = sum |x y| / (|delta_i| |delta_j|), how far they use the same entries, and
-      sign_conflict_frac = the part of sum |x y| at entries of unlike sign; unrelated updates have 1/2. So
+    - In the shared space of all K (`core_space`), with x and y the cores of the two:
+      meeting_frac = sum |x y| / (|delta_i| |delta_j|), how much they use the same entries, and
+      sign_conflict_frac = the part of sum |x y| at entries of opposite sign; unrelated updates have 1/2. So
       cosine = meeting_frac * (1 - 2 sign_conflict_frac).
-    - norm_ratio = |delta_first| / |delta_second|, all modules.
+    - norm_ratio = |delta_first| / |delta_second|, over all modules.
 
     Overall:
 
     - num_shared_directions of num_directions: `shared_directions`, summed over the modules;
-      shared_energy_frac is the part of sum_i |delta_i|^2 that lies in them.
-    - energy_by_rank: of the equal-weight mean, the part of sum sigma^2 that the best cut of every module to
-      that rank keeps; rank_for_90, rank_for_99: the smallest rank that keeps so much.
-    - factor_average_error = |mean(s B) mean(A) - mean(delta)| / |mean(delta)|, scalings s taken into B; None,
-      with a reason, unless all have the same ranks. It belongs to these factors: (B G, G^-1 A) is the
-      same update and has another one. No other number here depends on that choice.
+      shared_energy_frac is the part of sum_i |delta_i|^2 in them.
+    - energy_by_rank: the part of sum sigma^2 of the equal-weight mean that remains if every module is cut to that
+      rank; rank_for_90, rank_for_99: the lowest rank that keeps 90 % and 99 %.
+    - factor_average_error = |mean(s B) mean(A) - mean(delta)| / |mean(delta)|, with scalings s in B; None,
+      with a reason, unless all have the same ranks. It depends on the factors: (B G, G^-1 A) is the same update and
+      has another error. No other number here depends on that choice.
 
-    A module that an adapter lacks counts as zero; one that is not finite, or of another shape than most have,
-    is a finding and is dropped.
+    A module that an adapter lacks counts as zero. A module that is not finite, or whose shape differs from that of most
+    adapters, becomes a finding and is skipped.
 
     Args:
-        adapters: at least two, from `Adapter.open` or in memory. names: one each, all different.
+        adapters: at least two, from `Adapter.open` or in memory.
+        names: one for each, all different.
         progress: called with each module's name once it is done.
     Raises:
-        MergeError: fewer than two adapters, one without modules, or names that do not fit.
+        MergeError: fewer than two adapters, an adapter without modules, or names that do not fit.
     """
     _check(adapters, names)
     spectra: list[dict[str, Spectrum]] = [{} for _ in adapters]
@@ -72,26 +73,27 @@ def diagnose(
         forms = {i: compress(f, None) for i, f in parts.items()}
         for i, form in forms.items():
             spectra[i][module] = spectrum_of(form.singular_values)
-        tally, family = _measure(module, parts, forms, len(adapters)), family_of(module)
-        families[family] = families[family] + tally if family in families else tally
+        stats, family = _measure(module, parts, forms, len(adapters)), family_of(module)
+        families[family] = families[family] + stats if family in families else stats
         if progress is not None:
             progress(module)
     return diagnosis_of(adapters, names, families, findings_of(adapters, names, spectra, broken))
 
 
 def shared_directions(gram: Tensor, ranks: Sequence[int], dimension: int) -> tuple[Tensor, Tensor, int]:
-    """Directions that more than half of the adapters have a part in, by eigenvalues of sum_i U_i U_i^T.
+    """Directions that more than half of the adapters use, by eigenvalues of sum_i U_i U_i^T.
 
     The eigenvalue lambda of a direction is the sum over the adapters of the squared cosine between it and their
-    subspace: 1 if it is one adapter's own, K if all have it. It counts as shared where lambda > K / 2.
-    Random subspaces share directions too, all the more if there are few of them: for K random ones of t = r / n
-    the largest eigenvalue tends to 1 + (K - 2) t + 2 sqrt((K - 1) t (1 - t)), and what is below 1.1 times that
-    does not count, short of a direction that all have.
+    subspace: 1 if only one adapter has it, K if all have it. It counts as shared if lambda > K / 2.
+    Random subspaces share directions too, more so with few adapters: for K random ones of t = r / n the largest
+    eigenvalue tends to 1 + (K - 2) t + 2 sqrt((K - 1) t (1 - t)). A direction below 1.1 times that does not count,
+    unless all adapters have it.
 
     Args:
         gram: `(R, R)` of [U_1 ... U_K], float64; has the same eigenvalues other than 0.
-        ranks: K ranks, 0 for an adapter without a part. dimension: n.
-    Returns: eigenvalues `(k,)` and eigenvectors `(R, k)` of those that are shared, and the number of all
+        ranks: K ranks, 0 for an adapter without this module.
+        dimension: n.
+    Returns: eigenvalues `(k,)` and eigenvectors `(R, k)` of the shared directions, and the number of all
         eigenvalues other than 0.
     Source: the edge of the Kesten-McKay law, the spectrum of a sum of random projections.
     """
@@ -120,7 +122,7 @@ def factor_average_error(parts: Sequence[Factors]) -> float:
 
 @dataclass(frozen=True)
 class _Bases:
-    """All live updates of a module side by side: `u (d_out, R)`, `v (d_in, R)`, sigma `(R,)`, whose each is."""
+    """All non-zero updates of a module: `u (d_out, R)`, `v (d_in, R)`, sigma `(R,)`, and the adapter of each direction."""
 
     u: Tensor
     v: Tensor
@@ -142,7 +144,7 @@ def _bases(forms: Mapping[int, Compressed], count: int) -> _Bases:
 
 
 def _measure(module: str, parts: Mapping[int, Factors], forms: Mapping[int, Compressed], count: int) -> ModuleStats:
-    """Everything about one module, as sums that add up over modules."""
+    """All statistics of one module, as sums that can be added over modules."""
     import torch
 
     averaging = _averaging(module, parts, count)
@@ -164,7 +166,7 @@ def _measure(module: str, parts: Mapping[int, Factors], forms: Mapping[int, Comp
 
 
 def _overlaps(gram: Tensor, bases: _Bases, dimension: int) -> tuple[Tensor, Tensor]:
-    """Overlap of every pair of subspaces, and what chance gives, `(K, K)` each."""
+    """Overlap of every pair of subspaces, and the overlap of random ones, `(K, K)` each."""
     ranks = bases.owner.sum(dim=0)
     smaller = ranks[:, None].minimum(ranks[None, :]).clamp_min(1)
     chance = ranks[:, None].maximum(ranks[None, :]) / dimension
@@ -187,7 +189,7 @@ def _cores(live: Sequence[Factors], places: Sequence[int], count: int) -> tuple[
 
 
 def _averaging(module: str, parts: Mapping[int, Factors], count: int) -> float | str:
-    """The squared error of averaging the factors apart, or why it has no value."""
+    """The squared error of averaging A and B separately, or why it has no value."""
     if len(parts) < count:
         return f"not every adapter has {module}"
     ranks = sorted({f.rank for f in parts.values()})
@@ -197,14 +199,14 @@ def _averaging(module: str, parts: Mapping[int, Factors], count: int) -> float |
 
 
 def _check(adapters: Sequence[Adapter], names: Sequence[str]) -> None:
-    """Two adapters at least, none of them empty, and as many names, all different."""
+    """Raise MergeError unless there are two adapters or more, none empty, each with a different name."""
     doubled = sorted({name for name in names if list(names).count(name) > 1})
     is_enough = len(adapters) >= 2 and all(a.factors for a in adapters)
     if not is_enough or doubled or len(names) != len(adapters):
         got = f"{doubled[0]!r} twice" if doubled else f"{len(names)} names for {len(adapters)} adapters"
         raise MergeError(
             "cannot diagnose",
-            expected="two adapters or more, with modules, each with a name of its own",
+            expected="two adapters or more, with modules, each with a different name",
             got=got if is_enough or doubled else f"{len([a for a in adapters if a.factors])} with modules",
-            fix="Name them apart, as in first=FOLDER second=FOLDER.",
+            fix="Give them different names, as in first=FOLDER second=FOLDER.",
         )

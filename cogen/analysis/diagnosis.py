@@ -1,4 +1,4 @@
-"""What a look at adapters before a merge comes to: numbers by pair, by family and overall, and findings."""
+"""The result of a diagnosis: numbers by pair, by family and overall, and findings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about one adapter that a reader should know.
+    """A remark on one adapter, or on all of them.
 
     Args:
-        adapter: its name; empty where it is about all of them.
+        adapter: its name; empty for a remark on all adapters.
         kind: refused, fingerprint, modules, shape, unreadable, norm, module norm, spectrum or cohort.
         level: "problem" (a merge would refuse it or go wrong), "hint" (look at it) or "note".
-        module: the one it shows most in; empty where that makes no sense.
+        module: the module where it shows most; empty if it is about no single module.
         text: one or two sentences.
     """
 
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class AdapterSummary:
-    """One adapter: its largest rank, how many modules it changes, the norm of all of its update."""
+    """One adapter: its highest rank, the number of its modules, the norm of its whole update."""
 
     name: str
     rank: Count
@@ -46,7 +46,7 @@ class AdapterSummary:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two adapters, all modules together; None where no module is changed by both. See `diagnose`."""
+    """Two adapters, over all modules; None if they have no module in common. See `diagnose`."""
 
     first: str
     second: str
@@ -62,7 +62,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Family:
-    """Modules of one kind (`q_proj` of all layers), all pairs together."""
+    """Modules of one kind (such as `q_proj` of all layers), over all pairs."""
 
     name: str
     num_modules: Count
@@ -80,7 +80,7 @@ class Family:
 
 @dataclass(frozen=True)
 class EnergyAtRank:
-    """The part of the energy of the equal-weight mean that its best cut at `rank` keeps."""
+    """The part of the energy of the equal-weight mean that remains at `rank`."""
 
     rank: Count
     energy_frac: Frac
@@ -108,7 +108,7 @@ class Diagnosis(Record):
     findings: tuple[Finding, ...]
 
     def pair(self, first: str, second: str) -> Pair | None:
-        """The numbers of two adapters, in whatever order they are named."""
+        """The numbers of two adapters, in either order."""
         return next((p for p in self.pairs if {p.first, p.second} == {first, second}), None)
 
     def check(self) -> None:

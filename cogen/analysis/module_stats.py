@@ -1,4 +1,4 @@
-"""Sums over modules, and the numbers of a diagnosis that come from them."""
+"""Sums over modules, and the numbers of a diagnosis that are computed from them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CANCELLED = 1e-12  # a mean with less of the parts' energy than this is rounding
 
 @dataclass(frozen=True)
 class ModuleStats:
-    """Sums over one module or several; they add up.
+    """Sums over one or more modules, which can be added.
 
     Args:
         sums: `(7, K, K)`: inner products, sum |x y|, |delta_i| |delta_j|, and the last times overlap and chance
             of outputs and of inputs.
         energy: `(K,)`, |delta_i|^2.
         mean_energy: `(n,)`, sigma^2 of the mean over all K, falling in every module.
-        averaging: |error|^2 of averaging the factors apart, or why it has no value.
+        averaging: |error|^2 of averaging A and B separately, or why it has no value.
         num_directions, num_shared_directions, shared_energy: see `shared_directions`.
     """
 
@@ -60,7 +60,7 @@ class ModuleStats:
 def diagnosis_of(
     adapters: Sequence[Adapter], names: Sequence[str], families: Mapping[str, ModuleStats], findings: Sequence[Finding]
 ) -> Diagnosis:
-    """All numbers from the sums; see `cogen.analysis.diagnose.diagnose` for what they are.
+    """The diagnosis from the sums; `cogen.analysis.diagnose.diagnose` explains its numbers.
 
     Args:
         families: at least one; family name to the sums over its modules.
@@ -74,7 +74,7 @@ def diagnosis_of(
         adapters=tuple(_summary(a, n, x) for a, n, x in zip(adapters, names, norms, strict=True)),
         num_modules=whole.num_modules,
         pairs=tuple(_pair(names, norms, whole.sums, i, j) for i, j in combinations(range(len(names)), 2)),
-        families=tuple(_family(name, tally, total) for name, tally in families.items()),
+        families=tuple(_family(name, stats, total) for name, stats in families.items()),
         num_directions=whole.num_directions,
         num_shared_directions=whole.num_shared_directions,
         shared_energy_frac=_ratio(whole.shared_energy, total, 0.0, 1.0),
@@ -102,17 +102,17 @@ def _pair(names: Sequence[str], norms: Sequence[float], sums: Tensor, i: int, j:
     return Pair(names[i], names[j], norm_ratio=ratio, **_relations(sums[:, i, j].tolist(), norms[i] * norms[j]))
 
 
-def _family(name: str, tally: ModuleStats, total: float) -> Family:
+def _family(name: str, stats: ModuleStats, total: float) -> Family:
     """All pairs together; norms are those inside the family."""
-    sums = tally.sums.triu(diagonal=1)
-    norms = tally.energy.sqrt()
+    sums = stats.sums.triu(diagonal=1)
+    norms = stats.energy.sqrt()
     met = (norms[:, None] * norms[None, :])[sums[WEIGHT] > 0]
     return Family(
         name,
-        tally.num_modules,
-        _ratio(float(tally.energy.sum()), total, 0.0, 1.0) or 0.0,
-        num_directions=tally.num_directions,
-        num_shared_directions=tally.num_shared_directions,
+        stats.num_modules,
+        _ratio(float(stats.energy.sum()), total, 0.0, 1.0) or 0.0,
+        num_directions=stats.num_directions,
+        num_shared_directions=stats.num_shared_directions,
         **_relations(sums.sum(dim=(1, 2)).tolist(), float(met.sum())),
     )
 
@@ -120,7 +120,7 @@ def _family(name: str, tally: ModuleStats, total: float) -> Family:
 def _relations(sums: Sequence[float], norms: float) -> dict[str, float | None]:
     """The numbers of a pair, or of pairs summed up; `norms` is |delta_i| |delta_j|."""
     weight = sums[WEIGHT]
-    norms = norms if weight > 0 else 0.0  # without a module in common, a cosine of 0 would say too much
+    norms = norms if weight > 0 else 0.0  # without a common module there is no cosine, not one of 0
     return {
         "output_overlap": _ratio(sums[OUTPUT], weight, 0.0, 1.0),
         "output_chance": _ratio(sums[OUTPUT_CHANCE], weight, 0.0, 1.0),
@@ -133,7 +133,7 @@ def _relations(sums: Sequence[float], norms: float) -> dict[str, float | None]:
 
 
 def _ratio(part: float, whole: float, low: float, high: float) -> float | None:
-    """part / whole within the bounds that hold but for rounding; None where there is no whole."""
+    """part / whole, limited to bounds that only rounding exceeds; None if whole is 0."""
     return min(max(part / whole, low), high) if whole > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""Methods as they are named for a search, `ties:0.5+pico`, and the scale around which each is tried first."""
+"""The names of methods for a search, such as `ties:0.5+pico`, and the first scale of each."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FIRST_NORM = 0.8
 
 
 def propose(text: str, num_adapters: int, *, rank: int | None = None, energy: float | None = None) -> Rule:
-    """The rule that `METHOD[:DENSITY][+pico][+knots]` names, at the scale to begin with.
+    """The rule for the text `METHOD[:DENSITY][+pico][+knots]`, at its first scale.
 
     Args:
         text: a method of `METHODS`; the density is for ties and dare.
-        rank, energy: of the final merge, so that what is scored is what will be written.
+        rank, energy: settings of the final merge, so that the search scores the adapter that is written.
     Raises:
         MergeError: no such method or setting (RankError for a bad rank).
 
@@ -46,14 +46,13 @@ def label(rule: Rule) -> str:
 
 
 def start_scale(method: str, num_adapters: int, *, is_calibrated: bool = False) -> float:
-    """Where the result has about 0.8 of one expert's norm, if the K experts share no direction.
+    """The scale at which the result has about 0.8 of one expert's norm, if the K experts share no direction.
 
-    Their sum then has sqrt(K) of that norm, their mean 1/sqrt(K). TSV-M and plain sums with weights of 1
-    are like the sum; Pico brings any result to the norm of one expert; TIES, which takes means of those
-    that agree, lies between. Four adapters had the best scale of their mean at 1.3 to 1.6, six at 2.2.
+    Their sum then has sqrt(K) times that norm, and their mean 1/sqrt(K). TSV-M and sums with weights of 1 are like the
+    sum. Pico gives any result the norm of one expert. TIES, which averages the experts that agree, is in between. Four adapters had the best scale of their mean at 1.3 to 1.6, six at 2.2.
 
-    Iso-C is apart: it gives every direction the mean of falling singular values, and at K has about the
-    experts' own size in each; six experts had their best at 31.
+    Iso-C differs: it gives every direction the mean of falling singular values, and at scale K it has about the size of
+    the experts in each direction; six experts had their best scale at 31.
     """
     if method == "iso_c":
         return 2.0 * num_adapters

@@ -1,4 +1,4 @@
-"""Where to look for the best scale of a method: parabolas through its trials, with the base at scale 0."""
+"""The next scale to try for a method, from parabolas through its trials and the base at scale 0."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ NEAREST, OUTWARD, WIDE = 1.05, 1.25, 1.5
 
 
 def next_scale(tried: Sequence[Trial]) -> float | None:
-    """The scale to try next, from the trials of one method; None where the best is bracketed closely.
+    """The scale to try next, from the trials of one method; None once the best scale is bracketed closely.
 
-    The points are (0, 1), which is the base, and (scale, mean ratio) of the trials. Mostly the vertex
-    of the parabola through the best trial and its neighbours. Beyond the largest or below the least
-    scale, at least a factor 1.25 away. Where a neighbour lies lower than the best trial, that neighbour
-    breaks a guard (or is the base): half-way to it. Where all break one: half the least. The end is
-    reached where the parabola leads to a known scale, to 5 per cent, and both neighbours are within a
+    The points are (0, 1), which is the base, and (scale, mean ratio) of the trials. The next scale is
+
+    - half the lowest scale, if all trials break a guard;
+    - half-way to a neighbour that is lower than the best trial, since that neighbour breaks a guard or is the base;
+    - otherwise the vertex of the parabola through the best trial and its neighbours; above the largest or below the
+      lowest scale, it is at least a factor 1.25 away.
+
+    The search ends when the parabola leads to a known scale, within 5 per cent, and both neighbours are within a
     factor 1.5.
     """
     points, at = _points(tried)
@@ -45,10 +48,9 @@ def _is_near(scale: float, known: Sequence[float]) -> bool:
 
 
 def _probe(left: float, scale: float, right: float) -> float | None:
-    """A scale on the wider side of the best one; None where both sides are narrow.
+    """A scale on the wider side of the best one; None if both sides are narrow.
 
-    A vertex that falls on the best trial says little while the others are far away, for the curve is no
-    parabola there.
+    A vertex at the best trial says little while the other trials are far away, where the curve is not a parabola.
     """
     below, above = math.inf if left == 0 else scale / left, right / scale
     if max(below, above) <= WIDE:
@@ -57,9 +59,9 @@ def _probe(left: float, scale: float, right: float) -> float | None:
 
 
 def promise(tried: Sequence[Trial]) -> tuple[float, float]:
-    """What a method is ranked by before its best scale is known; less is better.
+    """The rank of a method before its best scale is known; lower is better.
 
-    Returns: by how much its best trial breaks a guard, and the least value of the parabola around that trial.
+    Returns: by how much its best trial breaks a guard, and the lowest value of the parabola around that trial.
     """
     best = min(tried, key=lambda t: t.standing)
     if best.violation > 0:
@@ -75,7 +77,7 @@ def promise(tried: Sequence[Trial]) -> tuple[float, float]:
 
 
 def tidy(scale: float) -> float:
-    """Four digits: what is reported is what was tried."""
+    """The scale rounded to four digits, so that the reported scale is the one that was tried."""
     return float(f"{scale:.4g}")
 
 
@@ -94,7 +96,7 @@ def _slopes(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _vertex(points: Sequence[tuple[float, float]]) -> float | None:
-    """Where the parabola through three points is least; None where it has no such place."""
+    """Where the parabola through three points is lowest; None if it has no minimum."""
     first, second = _slopes(points)
     vertex = (points[0][0] + points[1][0]) / 2 - first / (2 * second) if 0 < second < math.inf else math.nan
     return vertex if math.isfinite(vertex) else None

@@ -1,7 +1,7 @@
-"""The search for method, scale and weights of a merge, over numbers alone.
+"""The search for method, scale and weights of a merge.
 
-Who scores is none of its business: `score` may merge and evaluate in this process, or send the
-candidate to clients who return bits per byte and nothing else.
+It sees only bits per byte: `score` may merge and evaluate in this process, or send the candidate to clients that
+return nothing else.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ def search(
     general: str | None = None,
     guards: Guards | None = None,
 ) -> SearchResult:
-    """The candidate of least mean over domains of bpb / bpb base that keeps the guards.
+    """Find the candidate that keeps the guards and has the lowest mean over domains of bpb / bpb base.
 
-    1. Every method at two scales, a factor 2 apart, around that of its proposal.
-    2. The better half of the methods gets one more scale each, again and again; the last one up to
-       five more, until the best scale moves by less than 5 per cent.
-    3. From the best so far, one weight at a time by 1.5 or 1/1.5, kept where it helps; then by smaller steps.
+    1. Try every method at two scales, a factor 2 apart, around the scale of its proposal.
+    2. Give the better half of the methods one more scale each, and repeat; give the last method up to five more,
+       until its best scale moves by less than 5 per cent.
+    3. From the best so far, change one weight at a time by 1.5 or 1/1.5 and keep what helps; then use smaller steps.
 
-    The course does not depend on the budget: a larger one only goes on further. No candidate is
-    scored twice. Bits per byte against scale being close to a parabola, and the base being every
-    method's value at scale 0, two scales already tell where to look (see `next_scale`).
+    The order of trials does not depend on the budget: a larger budget only continues further. No candidate is scored
+    twice. Bits per byte as a function of the scale are close to a parabola, and every method has the value of the base
+    at scale 0, so two scales already show where to look (see `next_scale`).
 
     Args:
-        proposals: methods, each with its settings and the scale to begin around (`propose`).
-        names: of the K adapters. base: bits per byte by column: the domains, and general text.
-        score: the same columns for a candidate; called at most `budget` times.
-        general: the column of general text, which is guarded but not part of the mean.
+        proposals: methods, each with its settings and first scale (`propose`).
+        names: names of the K adapters.
+        base: bits per byte of the base by column: the domains, and general text.
+        score: gives the same columns for a candidate; called at most `budget` times.
+        general: the column of general text, which has a guard but is not part of the mean.
     Raises:
         MergeError: fewer than two adapters, no method, a budget below stage 1, columns that differ.
     """
@@ -75,7 +76,7 @@ def check_search(proposals: Sequence[Rule], names: Sequence[str], budget: int) -
     if len(names) < 2 or len(set(names)) < len(names):
         doubled = len(set(names)) < len(names)
         got = "a name twice" if doubled else str(len(names))
-        fix = "Name them apart." if doubled else "One adapter needs no merge."
+        fix = "Give them different names." if doubled else "One adapter needs no merge."
         raise MergeError("cannot search", expected="two or more adapters, each with a name", got=got, fix=fix)
     if not proposals:
         raise MergeError("cannot search", expected="at least one method", got="none", fix="Name some.")
@@ -110,7 +111,7 @@ def _check_base(base: Mapping[str, float], general: str | None, guards: Guards) 
 
 
 def _course(proposals: Sequence[Rule], count: int) -> Course:
-    """Yields stage and candidate, is sent its trial; see `search`."""
+    """Yield each stage and candidate, and receive its trial; see `search`."""
     methods: list[list[Trial]] = []
     for rule in proposals:
         tried: list[Trial] = []
@@ -128,7 +129,7 @@ def _course(proposals: Sequence[Rule], count: int) -> Course:
 
 
 def _rescale(tried: list[Trial], num_steps: int) -> Course:
-    """Up to `num_steps` further scales of one method, added to `tried`."""
+    """Try up to `num_steps` further scales of one method, and add them to `tried`."""
     for _ in range(num_steps):
         scale = next_scale(tried)
         if scale is None:
@@ -138,7 +139,7 @@ def _rescale(tried: list[Trial], num_steps: int) -> Course:
 
 
 def _reweigh(best: Trial) -> Course:
-    """Coordinate steps on the weights, smaller ones once no step of a size helps."""
+    """Change one weight at a time; use smaller steps once no step of a size helps."""
     step = WEIGHT_STEP
     while step > LEAST_WEIGHT_STEP:
         before = best
@@ -163,5 +164,5 @@ def _reweighted(candidate: Candidate, which: int, factor: float) -> Candidate:
 
 
 def _key(candidate: Candidate) -> Candidate:
-    """The same for candidates that differ by rounding alone."""
+    """A key that is equal for candidates that differ only by rounding."""
     return replace(candidate, weights=tuple(round(w, 9) for w in candidate.weights))

@@ -60,26 +60,27 @@ class Trial:
 
     @property
     def standing(self) -> tuple[float, ...]:
-        """Better is smaller: guards first, then the mean, then the worst domain, then general text."""
+        """The order of trials, lower is better: guards, then the mean, then the worst domain, then general text."""
         return self.violation, *self.aims
 
     @property
     def aims(self) -> tuple[float, ...]:
-        """What the Pareto front weighs against each other; smaller is better."""
+        """The numbers that the Pareto front compares; lower is better."""
         return (self.mean_ratio, self.worst_rise, *(() if self.general_rise is None else (self.general_rise,)))
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Every trial in order, and what follows from them.
+    """Every trial in order, and the choice among them.
 
     Args:
         names: of the adapters, in the order of the weights.
         base: bits per byte of the base, by domain and of general text.
-        general: which of them is general text; None for none.
+        general: the column of general text; None if there is none.
         front: indices of the trials that no other beats in one aim without losing in another.
         choice: index of the chosen trial, which is on the front.
-        explanation: the choice, in one sentence. warning: where no trial keeps the guards.
+        explanation: the choice, in one sentence.
+        warning: set if no trial keeps the guards.
     """
 
     names: tuple[str, ...]
@@ -94,6 +95,7 @@ class SearchResult:
 
     @property
     def chosen(self) -> Candidate:
+        """The chosen candidate."""
         return self.trials[self.choice].candidate
 
     def to_json(self) -> str:
@@ -121,7 +123,7 @@ def score_trial(
     general: str | None,
     guards: Guards,
 ) -> Trial:
-    """Set a candidate's bits per byte against the base's; anything that is not finite counts as infinitely bad.
+    """Compare a candidate's bits per byte with the base's; a value that is not finite counts as infinitely bad.
 
     Raises:
         MergeError: other columns than the base's.
@@ -151,7 +153,7 @@ def score_trial(
 def conclude(
     trials: Sequence[Trial], names: Sequence[str], base: Mapping[str, float], general: str | None, guards: Guards
 ) -> SearchResult:
-    """Choose the best trial that keeps the guards, or the least bad one, and say why."""
+    """Choose the best trial that keeps the guards, or else the one that breaks them least, and explain the choice."""
     choice = min(range(len(trials)), key=lambda i: trials[i].standing)
     best = trials[choice]
     warning = None
@@ -162,12 +164,12 @@ def conclude(
             f"by {best.violation:.4f}"
         )
     front = pareto_front([t.aims for t in trials])
-    said = explain(trials, choice, names)
-    return SearchResult(tuple(names), dict(base), general, guards, tuple(trials), front, choice, said, warning)
+    explanation = explain(trials, choice, names)
+    return SearchResult(tuple(names), dict(base), general, guards, tuple(trials), front, choice, explanation, warning)
 
 
 def pareto_front(points: Sequence[tuple[float, ...]]) -> tuple[int, ...]:
-    """Indices of the points that no other is below in one number without being above in another."""
+    """Indices of the points that no other point beats: lower in one number and higher in none."""
 
     def beats(p: tuple[float, ...], q: tuple[float, ...]) -> bool:
         return p != q and all(x <= y for x, y in zip(p, q, strict=True))

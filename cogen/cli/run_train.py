@@ -18,7 +18,7 @@ from cogen.distributed import process_rank
 from cogen.errors import ConfigError, RunError
 from cogen.report.track import Tracking
 from cogen.train.cost import TrainingCost
-from cogen.train.distributed import join_process_group, part
+from cogen.train.distributed import join_process_group, leave_process_group
 from cogen.train.loop import Step
 from cogen.train.schedule import plan_round
 from cogen.train.single import TrainedAdapter, train_adapter
@@ -76,7 +76,7 @@ def run_train(
         _say(made, out, as_json)
     else:
         train()
-    part()
+    leave_process_group()
 
 
 def _shown(train: Callable[..., TrainedAdapter], config: RunConfig, out: Path) -> TrainedAdapter:

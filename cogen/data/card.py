@@ -1,6 +1,6 @@
-"""The data card: what a corpus held, what was made of it and why, and what training on it takes.
+"""The data card: what a corpus contained, what was kept and dropped and why, and the cost of training on it.
 
-Numbers only: neither a document's text nor a personal value stands in it, though names of files skipped do.
+It holds numbers and the names of skipped files, but no text of a document and no personal data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
-# Everyday English, against which a domain's tokens per word are read.
+# Everyday English, whose tokens per word are compared with those of a domain.
 GENERAL_SAMPLE = """\
 The market opens early on Saturdays, long before the first buses run. Farmers from the valley bring apples, \
 potatoes and bread, and a man with a grey dog sells honey from a folding table near the fountain. By nine the \
@@ -50,7 +50,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Part:
-    """One side of the split, as it is after cleaning; tokens with one EOS a document, and one BOS where the tokenizer puts it."""
+    """One side of the split after cleaning; tokens include EOS, and BOS if the tokenizer adds one."""
 
     num_documents: int
     num_tokens: int
@@ -63,7 +63,7 @@ class Lengths:
 
     Args:
         percentiles: at 0, 5, 25, 50, 75, 95 and 100.
-        counts: of documents with 2^i to 2^(i+1) - 1 tokens, i from 0.
+        counts: documents with 2^i to 2^(i+1) - 1 tokens, i from 0.
     """
 
     percentiles: tuple[int, ...]
@@ -80,12 +80,13 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class CorpusCost:
-    """What training on the data takes here, with given settings; all but the adapter's size are estimates.
+    """The cost of training on the corpus with given settings; all except the adapter's size are estimates.
 
     Args:
-        num_tokens: that a round trains (`train.tokens_per_round`).
-        minutes, epoch_minutes: for these, and for every training document once.
-        adapter_mb: of the factors in float32, exact but for the file's header.
+        num_tokens: tokens of a round (`train.tokens_per_round`).
+        minutes: for a round.
+        epoch_minutes: for every training document once.
+        adapter_mb: size of the factors in float32, exact except for the file's header.
     """
 
     num_tokens: int
@@ -97,16 +98,18 @@ class CorpusCost:
 
 
 class DataCard(Record):
-    """`card.json`. Bytes and documents of `read` are before cleaning, words and what follows after it.
+    """`card.json`: the card of one prepared corpus.
 
     Args:
-        read: documents read; `read = kept + all that was dropped`, in documents.
-        dropped: by reason, such as `exact duplicate` or `quality: stop words`.
-        num_leaked: training documents near a held-out one, dropped or (with data.leakage off) not.
-        personal_data: values found by kind, redacted or (with data.redact off) not.
+        read: all documents before cleaning, kept and dropped ones.
+        train, heldout: the two sides after cleaning; `heldout` includes validation documents.
+        num_words: words after cleaning, like all numbers below.
+        dropped: documents and bytes by reason, such as `exact duplicate` or `quality: stop words`.
+        num_leaked: training documents that nearly repeat a held-out one; they are dropped unless data.leakage is off.
+        personal_data: values found by kind; they are redacted only if data.redact is on.
         sha256: of the prepared content.
         skipped: the first thousand of `num_skipped` files and lines.
-        special_per_document: tokens of a document beside its text: EOS, and BOS where the tokenizer puts one.
+        special_per_document: tokens of a document besides its text: EOS, and BOS if the tokenizer adds one.
     """
 
     file_name = "card.json"
@@ -140,22 +143,22 @@ class DataCard(Record):
 
     @property
     def num_tokens(self) -> int:
-        """Of both sides of the split, EOS and BOS counted."""
+        """Tokens of both sides of the split, with EOS and BOS."""
         return self.train.num_tokens + self.heldout.num_tokens
 
     @property
     def num_documents(self) -> int:
-        """That were kept."""
+        """Documents that were kept."""
         return self.train.num_documents + self.heldout.num_documents
 
     @property
     def tokens_per_word(self) -> float:
-        """Of the text alone; well above `general_tokens_per_word`, the tokenizer knows few of the domain's words."""
+        """Tokens per word without EOS and BOS; far above `general_tokens_per_word`, the tokenizer knows few words of the domain."""
         return (self.num_tokens - self.special_per_document * self.num_documents) / max(1, self.num_words)
 
 
 def count_words(text: str) -> int:
-    """Words as the card counts them."""
+    """The number of words, for the card."""
     return len(split_words(text))
 
 

@@ -1,4 +1,4 @@
-"""A document, what was skipped in its place, and how a record with `text` becomes one."""
+"""A document, the record of a skipped file or line, and the conversion of a record with `text`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from cogen.errors import DataError
 
-# Of one text file, one line or one record: three million words. Above it a file is a dump of many documents.
+# For a text file, line or record. A larger one is a dump of many documents, not a document.
 MAX_DOCUMENT_BYTES = 64 * 2**20
 MEND_LINE = "Mend or remove the line."
 
@@ -27,7 +27,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file, or a line of one, that gave no document, and why."""
+    """A file or line that gave no document, and the reason."""
 
     file: str
     reason: str
@@ -48,16 +48,16 @@ class SourceLocation:
     title: str
 
     def line(self, number: int) -> str:
-        """Where an error of one line is."""
+        """The place of an error in one line."""
         return f"{self.path}, line {number}"
 
     @property
     def file_name(self) -> str:
-        """Source of a record that names none."""
+        """The source of a record without one."""
         return Path(self.name).name
 
     def whole(self, text: str, title: str = "") -> Document | None:
-        """The file as one document; None when there is nothing in it."""
+        """The file as one document; None if it is empty."""
         if not text.strip():
             return None
         if len(text) > MAX_DOCUMENT_BYTES:
@@ -66,14 +66,14 @@ class SourceLocation:
 
 
 def document_of(values: Any, where: str, file_name: str) -> Document | DataError:
-    """A record with `text`, and `id`, `title`, `source` where known; or why it is no document."""
+    """The document of a record with `text`, and optionally `id`, `title` and `source`; or the error if it is none."""
     text = values.get("text") if isinstance(values, Mapping) else None
     if not isinstance(text, str) or not text.strip():
         got = f"keys {sorted(map(str, values))}" if isinstance(values, Mapping) else type(values).__name__
         return bad_data(where, "an object with a non-empty string `text`", got, MEND_LINE)
-    given = "" if values.get("id") is None else str(values["id"])
+    identity = "" if values.get("id") is None else str(values["id"])
     found = Document(
-        id=given or text_id(text),
+        id=identity or text_id(text),
         title=str(values.get("title") or ""),
         text=text,
         source=str(values.get("source") or file_name),
@@ -87,16 +87,16 @@ def document_of(values: Any, where: str, file_name: str) -> Document | DataError
 
 
 def text_id(text: str) -> str:
-    """The id of a record that has none: half a surrogate pair is left for `document_of` to refuse."""
+    """The id of a record without one; half a surrogate pair is accepted here, and `document_of` refuses it."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def bad_data(where: Path | str, expected: str, got: str, fix: str) -> DataError:
-    """Data that cannot be read."""
+    """The error for data that cannot be read."""
     return DataError("cannot read data", expected=expected, got=got, where=str(where), fix=fix)
 
 
 def too_long(where: str, what: str = "bytes") -> DataError:
-    """A file, line or record above MAX_DOCUMENT_BYTES."""
+    """The error for a file, line or record above MAX_DOCUMENT_BYTES."""
     expected = f"at most {MAX_DOCUMENT_BYTES} {what} in one document"
-    return bad_data(where, expected, "more", "Cut it into documents.")
+    return bad_data(where, expected, "more", "Divide it into documents.")

@@ -1,10 +1,10 @@
-"""Documents to blocks of T tokens: EOS after each document, nothing lost, nothing repeated.
+"""Packing documents into blocks of T tokens, with EOS after each document; no token is lost or repeated.
 
-A document begins with BOS where the tokenizer puts one before a text by itself, as those of Llama 3 and Gemma do.
+A document begins with BOS if the tokenizer adds one to a text, as those of Llama 3 and Gemma do.
 
-Training reads an endless stream: epoch after epoch, each in its own seeded order, cut every T tokens.
-A block knows the lengths of its segments (whole or partial documents), in which attention and
-positions start afresh. Evaluation reads windows, each predicted from BOS, or from EOS where there is none.
+Training reads an endless stream: epoch after epoch, each in its own seeded order, cut every T tokens. A block has the
+lengths of its segments (whole or partial documents); attention and positions restart in each segment. Evaluation
+reads windows, each predicted from BOS, or from EOS if there is no BOS.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLAIN = {"add_special_tokens": False, "split_special_tokens": True, "verbose": F
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments end to end; `tokens` and `targets` are `(N,)`, target IGNORE where nothing is predicted."""
+    """Segments end to end; `tokens` and `targets` are `(N,)`, with target IGNORE where nothing is predicted."""
 
     tokens: NDArray[np.int64]
     targets: NDArray[np.int64]
@@ -51,7 +51,7 @@ class PackedStream:
     Args:
         documents: token ids `(n_i,)` each, the last of them EOS.
         sequence_length: T.
-        seed: of the order of documents, which differs by epoch.
+        seed: seed of the order of documents, which differs in each epoch.
     """
 
     def __init__(self, documents: Sequence[NDArray[np.int32]], sequence_length: int, seed: int) -> None:
@@ -86,13 +86,13 @@ class PackedStream:
 
 
 def _lengths(documents: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """Of each document; a store knows them without reading it."""
+    """The length of each document; a store knows the lengths without reading documents."""
     known = documents.lengths if isinstance(documents, TokenStore) else [len(d) for d in documents]
     return np.asarray(known, dtype=np.int64)
 
 
 class InterleavedStream:
-    """Blocks of several streams in turn: each gives as many tokens as any other."""
+    """Blocks of several streams alternately, so that each gives the same number of tokens."""
 
     def __init__(self, streams: Sequence[PackedStream]) -> None:
         self.streams = streams
@@ -100,8 +100,8 @@ class InterleavedStream:
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
         """The pieces of documents in block `index`."""
-        turn, which = divmod(index, len(self.streams))
-        return self.streams[which].segments(turn)
+        number, which = divmod(index, len(self.streams))
+        return self.streams[which].segments(number)
 
 
 class Stream(Protocol):
@@ -113,20 +113,20 @@ class Stream(Protocol):
 
 
 class MixedStream:
-    """`main` with blocks of `other` spread evenly among its own; both are read in order, none is skipped.
+    """`main` with blocks of `other` spread evenly among its own; both are read in order, and no block is skipped.
 
-    Of the first n blocks from `first_block` on, round(n * share) are of `other`: no coin is tossed, so
-    every stretch has its share to within one block, and each block's origin follows from its index alone.
+    Of the first n blocks from `first_block` on, round(n * share) are from `other`. There is no randomness: every
+    stretch has its share to within one block, and the origin of a block depends on its index alone.
 
     Args:
-        share: of blocks, in (0, 1].
-        first_block: where mixing begins; before it, all is `main`.
+        share: share of blocks from `other`, in (0, 1].
+        first_block: where mixing begins; all blocks before are from `main`.
     Source: error diffusion (Bresenham 1965), in closed form.
     """
 
     def __init__(self, main: Stream, other: Stream, share: float, first_block: int = 0) -> None:
         self.main, self.other = main, other
-        self.share = Fraction(repr(share))  # 0.05 as it is written: rounded binary shares drift
+        self.share = Fraction(repr(share))  # the decimal 0.05 exactly: binary rounding would drift
         self.first_block = first_block
         self.sequence_length = main.sequence_length
 
@@ -138,12 +138,12 @@ class MixedStream:
         return self.main.segments(index - before)
 
     def num_other(self, num_blocks: int) -> int:
-        """How many of the first `num_blocks` blocks are of `other`."""
+        """How many of the first `num_blocks` blocks are from `other`."""
         return math.floor(max(0, num_blocks - self.first_block) * self.share + Fraction(1, 2))
 
 
 def step_batches(stream: Stream, first: int, num_blocks: int, num_parts: int) -> list[Batch]:
-    """The blocks of a step in up to `num_parts` batches, whose sizes differ by a block at most; none of no blocks."""
+    """The blocks of a step in up to `num_parts` batches, whose sizes differ by at most one block; none for no blocks."""
     parts = min(num_parts, num_blocks)
     edges = [first + num_blocks * k // parts for k in range(parts + 1)] if parts else []
     return [train_batch(stream, a, b - a) for a, b in pairwise(edges)]
@@ -162,14 +162,14 @@ def train_batch(stream: Stream, first: int, num_blocks: int) -> Batch:
 
 @dataclass(frozen=True)
 class Window:
-    """Up to T tokens of a held-out document and the UTF-8 bytes that they stand for."""
+    """Up to T tokens of a held-out document, and the UTF-8 bytes of their text."""
 
     tokens: NDArray[np.int32]
     num_bytes: int
 
 
 def tokenize(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int32]]:
-    """Token ids of each document, followed by EOS, and after BOS where the tokenizer puts one."""
+    """Token ids of each document, ending in EOS, and beginning with BOS if the tokenizer adds one."""
     bos = leading_id(tokenizer)
     first, eos = [] if bos is None else [bos], tokenizer.eos_token_id
     ids = tokenizer([d.text for d in documents], **PLAIN)["input_ids"]
@@ -179,19 +179,19 @@ def tokenize(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) 
 def heldout_windows(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, sequence_length: int, max_tokens: int
 ) -> list[Window]:
-    """Windows of the held-out documents, first windows first, until `max_tokens` is reached.
+    """Windows of the held-out documents, until `max_tokens` is reached.
 
-    All documents give their first window before any gives its second, so that a small budget
-    still reads from as many documents as it can.
+    The first windows of all documents come before any second window, so that a small budget still covers as many
+    documents as possible.
     """
     by_document = [_windows(d.text, tokenizer, sequence_length) for d in documents]
     chosen: list[Window] = []
     left = max_tokens
-    for turn in range(max((len(w) for w in by_document), default=0)):
+    for number in range(max((len(w) for w in by_document), default=0)):
         for windows in by_document:
-            if turn < len(windows) and left > 0:
-                chosen.append(windows[turn])
-                left -= len(windows[turn].tokens)
+            if number < len(windows) and left > 0:
+                chosen.append(windows[number])
+                left -= len(windows[number].tokens)
     return chosen
 
 
@@ -199,7 +199,7 @@ def window_batch(windows: Sequence[Window], start_id: int) -> Batch:
     """Inputs `[start, w_0 .. w_n-2]` with targets `[w_0 .. w_n-1]`: every token of a window is scored once.
 
     Args:
-        start_id: `Base.start_id`, which is no part of the text and is not predicted.
+        start_id: `Base.start_id`, which is not part of the text and is not predicted.
     """
     tokens = [np.concatenate(([start_id], w.tokens[:-1])) for w in windows]
     return Batch(
@@ -210,7 +210,7 @@ def window_batch(windows: Sequence[Window], start_id: int) -> Batch:
 
 
 def _windows(text: str, tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> list[Window]:
-    """Cut after T tokens, or before where a character would be torn apart; bytes add up to the text's."""
+    """Cut after T tokens, or earlier where that would split a character; bytes add up to those of the text."""
     encoded = tokenizer(text, **PLAIN, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     cuts = [0]

@@ -1,4 +1,4 @@
-"""A file, a folder or a dataset of the hub becomes documents, one at a time."""
+"""Reading documents, one at a time, from a file, a folder or a dataset on the hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Corpus:
         return iter(self.documents)
 
     def sha256(self) -> str:
-        """Over ids and texts, in order."""
+        """sha256 of ids and texts, in order."""
         digest = hashlib.sha256()
         for document in self.documents:
             digest.update(json.dumps([document.id, document.text]).encode())
@@ -38,12 +38,12 @@ class Corpus:
 def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
     """Read all documents of a file, of a folder (recursively, by sorted name), or of `hf://datasets/OWNER/NAME`.
 
-    A .txt, .md, .html, .pdf or .docx file is one document, its id the path inside the folder. A line of a
-    .jsonl, and a row of a .csv, .tsv or .parquet, is an object with `text`, and `id`, `title`, `source`
-    where known; without an id, the text's hash is one. Any of them may be packed as .gz or .zst.
+    A .txt, .md, .html, .pdf or .docx file is one document; its id is its path inside the folder. A line of a .jsonl
+    file and a row of a .csv, .tsv or .parquet file is one document with `text`, and optionally `id`, `title` and
+    `source`; without an id, a hash of the text is the id. All of them may be compressed as .gz or .zst.
 
     Args:
-        strict: raise where a file, a line or a row cannot be read, instead of leaving it out with the reason.
+        strict: raise an error for a file, line or row that cannot be read, instead of skipping it with its reason.
     Raises:
         DataError: no such path, or no documents.
 
@@ -64,14 +64,14 @@ def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
 
 
 def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | Skipped]:
-    """The documents of `path` one after another, in a fixed order, and between them what was skipped and why.
+    """Yield the documents of `path` in a fixed order, and between them the skipped files and lines with the reason.
 
-    One text twice without an id is two documents of one id, for deduplication to count.
+    The same text twice without an id gives two documents with one id, which deduplication counts.
 
     Args:
-        strict: raise instead of skipping what cannot be read; files of other kinds and empty ones stay skipped.
+        strict: raise instead of skipping what cannot be read; empty files and other kinds of files are still skipped.
     Raises:
-        DataError: no such path; with `strict`, whatever cannot be read, or two documents of one id.
+        DataError: no such path; with `strict`, a part that cannot be read, or two documents with one id.
     """
     seen: set[bytes] = set()
     for found in walk(corpus_root(path)):
@@ -86,7 +86,7 @@ def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | S
 
 
 def no_documents(path: str | Path, skipped: Sequence[Skipped], num_skipped: int) -> DataError:
-    """Nothing in `path` could be read; `skipped` has at least the first, where there is one."""
+    """The error for a path without documents; `skipped` holds at least the first skipped file, if there is one."""
     got = "none"
     if skipped:
         first = f"{skipped[0].file}: {skipped[0].reason}"
@@ -95,7 +95,7 @@ def no_documents(path: str | Path, skipped: Sequence[Skipped], num_skipped: int)
 
 
 def _items(found: Found | Skipped | DataError) -> Iterator[Document | Skipped | DataError]:
-    """What a file holds, with what ends it early as its last item."""
+    """The documents of a file; an error that ends the file early is the last item."""
     if not isinstance(found, Found):
         yield found
         return
@@ -112,7 +112,7 @@ def _items(found: Found | Skipped | DataError) -> Iterator[Document | Skipped | 
 
 
 def _single(document: Document, seen: set[bytes], found: Found | Skipped | DataError) -> Document | DataError:
-    """`document`, unless another one has its id."""
+    """`document`, or an error if an earlier one has its id."""
     key = hashlib.sha256(document.id.encode()).digest()[:8]
     if key in seen and document.id != text_id(document.text):
         return bad_data(_path(found), "one document an id", f"two with id {document.id!r}", "Rename or remove one.")

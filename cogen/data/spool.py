@@ -1,58 +1,67 @@
-"""Documents on disk between the passes of `prepare`: read once, whatever their format, then gone through often.
+"""Documents on disk between the passes of `prepare`: read once from whatever format, then gone through often.
 
-Two files, one a side of the split, each a JSON array a line. Batches are ranges of bytes, so that a worker
-needs no more than two numbers to find its own.
+Two files, one for reserved documents (held-out and validation ones) and one for training documents, each with
+one JSON array a line. A chunk is a range of bytes, so that a worker process finds its documents by two numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from cogen.data.document import Document, Skipped
-from cogen.data.split import is_heldout
+from cogen.data.split import is_below
 
-BATCH_BYTES = 2**20
-# A corpus of bad lines would else be a list of them in memory, and a card that nobody reads.
-MOST_LEFT_OUT = 1000
+CHUNK_BYTES = 2**20
+# A corpus of bad lines must fill neither the memory nor the card.
+MAX_SKIPPED = 1000
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, bytes done, and bytes in all (0 where not known)."""
 
 
 @dataclass(frozen=True)
-class SpoolBatch:
+class Chunk:
     """Whole lines of a file of the spool, from byte `start` to byte `end`."""
 
     path: Path
     start: int
     end: int
 
-    def read(self) -> list[Document]:
-        """Its documents."""
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its lines on disk."""
+        return self.end - self.start
+
+    def lines(self) -> list[bytes]:
+        """Its lines, each with its line feed."""
         with self.path.open("rb") as file:
             file.seek(self.start)
-            return [Document(*json.loads(line)) for line in file.read(self.end - self.start).splitlines()]
+            return file.read(self.num_bytes).splitlines(keepends=True)
+
+    def read(self) -> list[Document]:
+        """Its documents."""
+        return [Document(*json.loads(line)) for line in self.lines()]
 
 
 @dataclass(frozen=True)
 class Spool:
-    """What was read.
+    """The documents that were read, and what was skipped.
 
     Args:
-        heldout, train: batches of either side, in order.
+        reserved, train: chunks of either side, in order.
         sha256: of all documents, in the order of reading.
-        num_bytes: of their texts in UTF-8.
-        skipped: the first MOST_LEFT_OUT of `num_skipped`.
+        num_bytes: UTF-8 bytes of their texts.
+        skipped: the first MAX_SKIPPED of `num_skipped`.
     """
 
-    heldout: tuple[SpoolBatch, ...]
-    train: tuple[SpoolBatch, ...]
+    reserved: tuple[Chunk, ...]
+    train: tuple[Chunk, ...]
     sha256: str
     num_documents: int
     num_bytes: int
@@ -60,9 +69,35 @@ class Spool:
     num_skipped: int
 
     @property
-    def batches(self) -> tuple[SpoolBatch, ...]:
-        """Held-out documents first."""
-        return self.heldout + self.train
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Reserved documents first."""
+        return self.reserved + self.train
+
+    def with_reserved(self, identity: str) -> Spool:
+        """The same spool, with the training documents of this id moved to the end of the reserved ones."""
+        found, others = _take_out(self.train, identity)
+        return replace(self, reserved=(*self.reserved, *found), train=others)
+
+    def with_trained(self, identity: str) -> Spool:
+        """The same spool, with the reserved documents of this id moved to the end of the training ones."""
+        found, others = _take_out(self.reserved, identity)
+        return replace(self, reserved=others, train=(*self.train, *found))
+
+
+def _take_out(chunks: Sequence[Chunk], identity: str) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+    """The lines of documents with this id, and all other lines in order."""
+    found: list[Chunk] = []
+    others: list[Chunk] = []
+    for chunk in chunks:
+        start = end = chunk.start
+        for line in chunk.lines():
+            end += len(line)
+            if json.loads(line)[0] == identity:
+                others.append(Chunk(chunk.path, start, end - len(line)))
+                found.append(Chunk(chunk.path, end - len(line), end))
+                start = end
+        others.append(Chunk(chunk.path, start, end))
+    return tuple(found), tuple(c for c in others if c.num_bytes)
 
 
 class _Side:
@@ -76,35 +111,39 @@ class _Side:
     def write(self, line: bytes) -> None:
         self.file.write(line)
         self.end += len(line)
-        if self.end - self.edges[-1] >= BATCH_BYTES:
+        if self.end - self.edges[-1] >= CHUNK_BYTES:
             self.edges.append(self.end)
 
-    def batches(self) -> tuple[SpoolBatch, ...]:
+    def chunks(self) -> tuple[Chunk, ...]:
         edges = self.edges if self.edges[-1] == self.end else [*self.edges, self.end]
-        return tuple(SpoolBatch(self.path, a, b) for a, b in pairwise(edges))
+        return tuple(Chunk(self.path, a, b) for a, b in pairwise(edges))
 
 
 def write_spool(
-    folder: Path, items: Iterator[Document | Skipped], heldout_frac: float, progress: Progress | None = None
+    folder: Path, items: Iterator[Document | Skipped], reserved_frac: float, progress: Progress | None = None
 ) -> Spool:
-    """Put all documents on disk; memory holds one at a time."""
+    """Put all documents on disk; memory holds one at a time.
+
+    Args:
+        reserved_frac: documents with a hash below it are reserved; 1 reserves all.
+    """
     digest = hashlib.sha256()
     skipped: list[Skipped] = []
     num_skipped = num_documents = num_bytes = 0
     with ExitStack() as stack:
-        heldout, train = (_Side(folder / name, stack) for name in ("spool-heldout.jsonl", "spool-train.jsonl"))
+        reserved, train = (_Side(folder / name, stack) for name in ("spool-reserved.jsonl", "spool-train.jsonl"))
         for item in items:
             if isinstance(item, Skipped):
                 num_skipped += 1
-                skipped += [item] if num_skipped <= MOST_LEFT_OUT else []
+                skipped += [item] if num_skipped <= MAX_SKIPPED else []
                 continue
             fields = [item.id, item.title, item.text, item.source]
             line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
             digest.update(line)
-            (heldout if is_heldout(item.id, heldout_frac) else train).write(line)
+            (reserved if is_below(item.id, reserved_frac) else train).write(line)
             num_documents += 1
             num_bytes += len(item.text.encode()) if not item.text.isascii() else len(item.text)
             if progress is not None and num_documents % 1000 == 0:
                 progress("reading", num_bytes, 0)
-        sides = heldout.batches(), train.batches()
+        sides = reserved.chunks(), train.chunks()
     return Spool(*sides, digest.hexdigest(), num_documents, num_bytes, tuple(skipped), num_skipped)

@@ -1,7 +1,8 @@
 """A prepared corpus on disk: token ids mapped into memory, held-out documents, the card.
 
-A folder of its own, for its owner alone, since it holds private text: `tokens.u16` (or `.i32`, where the
-vocabulary is larger), `ends.i64` with the end of each document, `heldout.jsonl`, `card.json`.
+Each has its own folder, which only its owner can read, since it holds private text: `tokens.u16` (`tokens.i32`
+for a vocabulary above 65,536), `ends.i64` with the end of each document, `heldout.jsonl` with the held-out and
+then the validation documents, `card.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from cogen.data.card import DataCard
 from cogen.data.document import Document
-from cogen.data.split import is_heldout
+from cogen.data.split import num_leading
 from cogen.errors import DataError
 from cogen.files import cannot_write
 
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KINDS: Mapping[str, np.dtype[Any]] = {"tokens.u16": np.dtype("<u2"), "tokens.i32": np.dtype("<i4")}
-ASIDE = ".building-"
+STAGING = ".building-"
 ABANDONED_SECONDS = 60.0
 
 
 class TokenStore(Sequence["NDArray[np.int32]"]):
-    """Token ids of document after document, each ended by EOS; read from disk when asked for.
+    """Token ids of one document after another, each ending in EOS; read from disk when used.
 
     Args:
-        folder: with `tokens.*` and `ends.i64`.
+        folder: holds `tokens.*` and `ends.i64`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,12 +65,12 @@ class TokenStore(Sequence["NDArray[np.int32]"]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each document, without reading one."""
+        """Tokens of each document; reads no document."""
         return np.diff(self._ends, prepend=0).astype(np.int64)
 
     @property
     def num_tokens(self) -> int:
-        """Of all documents together."""
+        """Tokens of all documents together."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
 
@@ -80,8 +81,8 @@ class Prepared:
     Args:
         train: token ids of every training document.
         heldout: held-out documents, in the order of their hash.
-        validation: those next to them by their hash, where some were asked for.
-        sha256: of token ids, ends and documents.
+        validation: validation documents, in the order of their hash; empty unless they were asked for.
+        sha256: of token ids, ends and reserved documents.
     """
 
     train: TokenStore
@@ -92,12 +93,12 @@ class Prepared:
 
     @property
     def num_train_tokens(self) -> int:
-        """Of one epoch."""
+        """Training tokens of one epoch."""
         return self.train.num_tokens
 
 
 class StoreWriter:
-    """Writes the files of a store, hashing what it writes.
+    """Writes the files of a store and hashes them.
 
     Args:
         vocabulary_size: one above the largest token id.
@@ -106,7 +107,7 @@ class StoreWriter:
     def __init__(self, folder: Path, vocabulary_size: int) -> None:
         name = "tokens.u16" if vocabulary_size <= 2**16 else "tokens.i32"
         self._folder, self._kind = folder, KINDS[name]
-        self._tokens: BinaryIO = open(folder / name, "wb")  # noqa: SIM115 (closed by `finish`, or lost with its folder)
+        self._tokens: BinaryIO = open(folder / name, "wb")  # noqa: SIM115 (closed by `finish` or `discard`, or lost with its folder)
         self._digest = hashlib.sha256()
         self.lengths: list[int] = []
 
@@ -117,10 +118,14 @@ class StoreWriter:
         self._digest.update(tokens.astype("<i4").tobytes())
         self.lengths.append(len(tokens))
 
-    def finish(self, heldout: Sequence[Document]) -> str:
-        """Write what is left but the card; the sha256 of the whole."""
+    def discard(self) -> None:
+        """Close the file; a new writer may overwrite it."""
+        self._tokens.close()
+
+    def finish(self, reserved: Sequence[Document]) -> str:
+        """Write all other files except the card, and return the sha256 of all of them."""
         ends = np.cumsum(self.lengths, dtype="<i8").tobytes()
-        lines = "".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in heldout).encode()
+        lines = "".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in reserved).encode()
         _close_synced(self._tokens)
         for name, content in (("ends.i64", ends), ("heldout.jsonl", lines)):
             self._digest.update(content)
@@ -129,43 +134,45 @@ class StoreWriter:
 
 
 def open_store(folder: Path) -> Prepared | None:
-    """The prepared corpus in `folder`; None where there is none that this version can read."""
+    """The prepared corpus in `folder`; None if there is none, or this version cannot read it."""
     try:
         card = DataCard.load(folder / "card.json")
         with (folder / "heldout.jsonl").open("rb") as file:
-            aside = tuple(Document(**json.loads(line)) for line in file)
-        num_heldout = sum(is_heldout(d.id, card.heldout_frac) for d in aside)
-        return Prepared(TokenStore(folder), aside[:num_heldout], aside[num_heldout:], card.sha256, card)
+            reserved = tuple(Document(**json.loads(line)) for line in file)
+        num_heldout = num_leading(reserved, card.heldout_frac)
+        return Prepared(TokenStore(folder), reserved[:num_heldout], reserved[num_heldout:], card.sha256, card)
     except (OSError, DataError):
         return None
 
 
 @contextmanager
 def private_folder(cache: Path) -> Iterator[Path]:
-    """A new folder aside, for its owner alone, gone when the block ends; so are those of processes that were killed.
+    """A new staging folder that only its owner can read; it is removed when the block ends.
+
+    Staging folders of processes that were killed are removed too.
 
     Raises:
-        RunError: the disk is full or the place cannot be written.
+        RunError: the disk is full or the cache cannot be written.
     """
     import fcntl
 
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_abandoned(cache)
-        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=cache))
+        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=cache))
         try:
-            with open(aside / "lock", "wb") as lock:
+            with open(staging / "lock", "wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                yield aside
+                yield staging
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise cannot_write(cache, error) from None
 
 
 def keep_folder(made: Path, folder: Path) -> None:
-    """Put `made` in place as `folder`, whole; where another process was faster, its folder stays."""
-    if open_store(folder) is None:  # one of another version, or damaged
+    """Rename `made` to `folder`; if another process was faster, its folder stays."""
+    if open_store(folder) is None:  # of another version, or damaged
         shutil.rmtree(folder, ignore_errors=True)
     try:
         made.rename(folder)
@@ -175,7 +182,7 @@ def keep_folder(made: Path, folder: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """A file that is on the disk when this returns."""
+    """Write a file and wait until it is on the disk."""
     with open(path, "wb") as file:
         file.write(content)
         _close_synced(file)
@@ -188,10 +195,10 @@ def _close_synced(file: BinaryIO) -> None:
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """Folders aside whose process has ended hold private text and will never be used."""
+    """Remove staging folders whose process has ended: they hold private text and nobody will use them."""
     import fcntl
 
-    for folder in cache.glob(f"{ASIDE}*"):
+    for folder in cache.glob(f"{STAGING}*"):
         try:
             with open(folder / "lock", "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

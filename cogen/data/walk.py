@@ -1,4 +1,4 @@
-"""The files of a corpus in a fixed order: each once, links followed only to where the walk does not come anyway."""
+"""The files of a corpus in a fixed order, each once; links are followed only to places outside the corpus."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def corpus_root(path: str | Path) -> Path:
     """The file or folder that `path` names; a dataset on the hub is fetched first.
 
     Raises:
-        DataError: no such path, one that may not be looked at, or a dataset that cannot be fetched.
+        DataError: no such path, no permission, or a dataset that cannot be fetched.
     """
     if isinstance(path, str) and path.startswith(HUB):
         return _fetched(path)
@@ -42,10 +42,10 @@ def corpus_root(path: str | Path) -> Path:
 
 
 def walk(root: Path) -> Iterator[Found | Skipped | DataError]:
-    """Files below `root` with a reader, by sorted name; what is skipped with its reason; what cannot be opened.
+    """Files below `root` with a reader, by sorted name; skipped ones with their reason; errors for unreadable folders.
 
-    Hidden files are passed over. A link is followed unless it leads to a place below `root`, which is
-    read itself, or to one that was read already.
+    Hidden files are ignored. A link is followed unless it leads below `root`, which is read anyway, or to a place that
+    was already read.
     """
     if root.is_file():
         yield _checked(root, root.name)
@@ -88,7 +88,7 @@ def _why(error: Exception) -> str:
 
 
 def _needless(link: Path, root: Path, linked: set[str]) -> str:
-    """Why a link is not followed; empty where it is."""
+    """Why a link is not followed; empty if it is."""
     try:
         target = link.resolve(strict=True)
     except PermissionError:
@@ -121,7 +121,7 @@ def _fetched(address: str) -> Path:
 
     parts = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.*))?", address.removeprefix(HUB))
     if parts is None:
-        raise bad_data(address, f"{HUB}OWNER/NAME[@REVISION][/PATH]", "another form", "Mend the address.")
+        raise bad_data(address, f"{HUB}OWNER/NAME[@REVISION][/PATH]", "another form", "Correct the address.")
     dataset, revision, inside = parts[1], parts[2], (parts[3] or "").strip("/")
     endings = [s + c for s in SUFFIXES for c in ("", *COMPRESSED_SUFFIXES)]
     wanted = [inside] if inside and is_readable(inside) else [f"{inside}/*{e}" if inside else f"*{e}" for e in endings]

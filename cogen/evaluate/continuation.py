@@ -12,7 +12,7 @@ from cogen.data.pack import IGNORE, Batch
 from cogen.errors import DataError
 from cogen.train.attention import use_segment_attention
 from cogen.train.likelihood import BATCH_TOKENS, CHUNK_TOKENS
-from cogen.train.loop import autocast, hidden_states
+from cogen.train.step import autocast, hidden_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cogen.errors import ConfigError
 from cogen.train.attention import use_stock_attention
-from cogen.train.loop import autocast
+from cogen.train.step import autocast
 
 if TYPE_CHECKING:
     import torch

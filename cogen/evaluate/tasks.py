@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.errors import ConfigError, DataError
 from cogen.evaluate.scores import TaskScore
 from cogen.train.attention import use_stock_attention
-from cogen.train.loop import autocast
+from cogen.train.step import autocast
 
 if TYPE_CHECKING:
     from cogen.base import Base

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cogen.base import cache_folder
+from cogen.base_fetch import cache_folder
 from cogen.errors import FederationError
 from cogen.files import write_file
 from cogen.flower.superlink import flower_environment

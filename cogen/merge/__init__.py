@@ -1,8 +1,7 @@
 """Merging of LoRA adapters: factored algebra, one file a method; tensors in, tensors out.
 
-Nothing here reads a file of its own accord (adapters from `Adapter.open` read themselves), logs, or
-touches global random state, and torch is imported inside the functions, so that importing the
-package stays cheap.
+Nothing here reads files (only adapters from `Adapter.open` read their own), logs, or touches global random state.
+Torch is imported inside the functions, so that importing the package is fast.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The self-check of a merge: what was written, read back, against what was meant.
+"""The self-check of a merge: compare the update on disk with the intended one.
 
-A few random directions of each module are sent through the intended update when it is made, and
-through the written one afterwards. The mean square of the differences is the squared Frobenius
-distance, without either matrix and without keeping the intended factors.
+The intended update of each module is multiplied with a few random vectors when it is made, and the written one
+afterwards. The mean square of the differences estimates the squared Frobenius distance, without either matrix and
+without keeping the intended factors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SelfCheck:
 
     Args:
         error: |written - intended| / |intended| in the Frobenius norm, estimated by `NUM_PROBES` probes a module.
-        expected_error: what the cut explains, sqrt(energy cut off); rounding comes on top.
+        expected_error: the error of the cut alone, sqrt(energy cut off); rounding adds to it.
     """
 
     error: float
@@ -35,7 +35,7 @@ class SelfCheck:
 
     @property
     def has_passed(self) -> bool:
-        """Twice the expected error, for the estimate's own spread, and 1e-4 for rounding."""
+        """Whether the error is at most twice the expected one, for the spread of the estimate, plus 1e-4 for rounding."""
         return math.isfinite(self.error) and self.error <= 2.0 * self.expected_error + 1e-4
 
 
@@ -50,17 +50,17 @@ def checksum(f: Factors, name: str) -> Tensor:
 
 
 def self_check(written: Mapping[str, Factors], intended: Mapping[str, Tensor], energy_cut_frac: float) -> SelfCheck:
-    """Compare factors, as read back, with the checksums of what was meant.
+    """Compare the factors on disk with the checksums of the intended update.
 
     Args:
-        written: reads one module at a time, if it comes from disk.
+        written: the factors; from disk they are read one module at a time.
         intended: `checksum` of each module before the cut.
-        energy_cut_frac: over all modules.
+        energy_cut_frac: the energy cut off, over all modules.
     """
     if written.keys() != intended.keys():
         return SelfCheck(math.inf, math.sqrt(energy_cut_frac))
     off = there = 0.0
-    for name, meant in intended.items():
-        off += float((checksum(written[name], name) - meant).double().square().sum())
-        there += float(meant.double().square().sum())
+    for name, wanted in intended.items():
+        off += float((checksum(written[name], name) - wanted).double().square().sum())
+        there += float(wanted.double().square().sum())
     return SelfCheck(math.sqrt(off / there) if there > 0 else math.sqrt(off), math.sqrt(energy_cut_frac))

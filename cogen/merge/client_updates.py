@@ -1,4 +1,4 @@
-"""The server's step of a federated round: add up what the clients added."""
+"""The server's step of a federated round: the weighted mean of the client updates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from cogen.merge.factored import Compressed, compress, leading, normalise_weight
 
 @dataclass(frozen=True)
 class TrainedFactors:
-    """What a client made of one module, where its client update is not simply that over the current factors.
+    """A client's factors of one module, if it did not start from the current factors or its update is scaled.
 
     Args:
-        start: what it began from; None for the current ones.
-        scale: factor on its client update.
+        factors: the trained factors.
+        start: the factors it started from; None for the current ones.
+        scale: factor on its update.
     """
 
     factors: Factors
@@ -23,12 +24,12 @@ class TrainedFactors:
     scale: float = 1.0
 
 
-Given = Factors | TrainedFactors
+Reply = Factors | TrainedFactors
 
 
 def aggregate_updates(
     current: Factors,
-    trained: Sequence[Given],
+    trained: Sequence[Reply],
     weights: Sequence[float],
     rank: int,
     server_learning_rate: float = 1.0,
@@ -38,16 +39,16 @@ def aggregate_updates(
     With r_k = min(rank of trained_k, R_s), client k began from the first r_k directions of `current`
     and held the others frozen, so that
     new = current + server_learning_rate * sum_k w_k s_k (trained_k - leading(current, r_k)).
-    Direction j of `current` thus keeps 1 - server_learning_rate * sum_{k: r_k > j} w_k s_k of itself; what a
-    client never had, it cannot average away. A client that began from factors of an earlier round has
-    its client update taken against those.
+    Direction j of `current` thus keeps 1 - server_learning_rate * sum_{k: r_k > j} w_k s_k of itself: a client does
+    not shrink directions that it did not train. For a client that started from factors of an earlier round, the
+    update is the difference to those.
 
     Args:
-        current: what was sent down, sorted (see `compress`), rank R_s.
-        trained: what came back; a rank above R_s means extra directions that began with B = 0. s_k is 1
-            unless a `Trained` says otherwise.
+        current: the factors that the server sent, sorted (see `compress`), rank R_s.
+        trained: the factors that the clients returned; a rank above R_s means extra directions that started with
+            B = 0. s_k is 1 except for `TrainedFactors` with a scale.
         weights: K non-negative weights [tokens]; normalised here.
-        rank: of the result; less where there is less to keep.
+        rank: rank of the result; lower if there is less to keep.
         server_learning_rate: the server's learning rate.
     Returns: scaling as in `current`; cost O((d_in + d_out) R^2) with R = R_s + sum_k r_k at most, and
         r_k more for each client with a start of its own.
@@ -59,19 +60,19 @@ def aggregate_updates(
     return compress(stack([kept, *parts], [1.0, *by]), rank, current.scaling)
 
 
-def updates(current: Factors, trained: Sequence[Given]) -> list[Factors]:
+def updates(current: Factors, trained: Sequence[Reply]) -> list[Factors]:
     """s_k (trained_k - leading(start_k, r_k)), as wider pairs of factors of scaling 1.
 
     Args: see `aggregate_updates`.
     """
     made = []
-    for one in map(_given, trained):
+    for one in map(_as_trained, trained):
         start = current if one.start is None else one.start
         made.append(stack([one.factors, leading(start, one.factors.rank)[0]], [one.scale, -one.scale]))
     return made
 
 
-def mean_update(current: Factors, trained: Sequence[Given], weights: Sequence[float]) -> Factors:
+def mean_update(current: Factors, trained: Sequence[Reply], weights: Sequence[float]) -> Factors:
     """sum_k w_k s_k (trained_k - leading(start_k, r_k)), as one wider pair of factors of scaling 1.
 
     Args: see `aggregate_updates`.
@@ -82,10 +83,10 @@ def mean_update(current: Factors, trained: Sequence[Given], weights: Sequence[fl
 
 
 def _weighted(
-    current: Factors, trained: Sequence[Given], weights: Sequence[float], server_learning_rate: float
+    current: Factors, trained: Sequence[Reply], weights: Sequence[float], server_learning_rate: float
 ) -> tuple[list[Factors], list[float], list[float]]:
-    """Updates and their shares, and by direction of `current` the sum of the shares of those who trained it."""
-    ones = [_given(one) for one in trained]
+    """Updates and their shares, and for each direction of `current` the sum of the shares of clients that trained it."""
+    ones = [_as_trained(one) for one in trained]
     shares = [
         server_learning_rate * w * t.scale for w, t in zip(normalise_weights(weights, len(ones)), ones, strict=True)
     ]
@@ -101,12 +102,12 @@ def _weighted(
     return parts, by, taken
 
 
-def _given(one: Given) -> TrainedFactors:
+def _as_trained(one: Reply) -> TrainedFactors:
     return TrainedFactors(one) if isinstance(one, Factors) else one
 
 
 def _rescaled(current: Factors, kept: Sequence[float]) -> Factors:
-    """`current` with direction j times kept[j]; what is left at 0 (but for rounding) goes."""
+    """`current` with direction j times kept[j]; directions at 0, up to rounding, are dropped."""
     live = [j for j, share in enumerate(kept) if abs(share) > 1e-12]
     shares = current.b.new_tensor([kept[j] for j in live])
     return Factors(a=current.a[live], b=current.b[:, live] * shares, scaling=current.scaling)

@@ -1,4 +1,4 @@
-"""Many adapters into one: checks, weights, overrides, module by module."""
+"""Merging whole adapters: checks, weights and overrides, module by module."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged adapter and what the cut to its rank cost.
+    """A merged adapter, and the energy that the cut to its rank discards.
 
     Args:
         adapter: scaling 1 in every module, factors balanced and sorted.
         energy_cut_frac: by module, the discarded part of the sum of sigma^2, in [0, 1].
         energy: by module, the sum of sigma^2 before the cut, which is the squared norm of delta_W.
-        checksums: by module, of what was meant (`cogen.merge.checksum`).
+        checksums: by module, of the intended update before the cut (`cogen.merge.checksum`).
     """
 
     adapter: Adapter
@@ -61,16 +61,16 @@ def merge_adapters(
 ) -> Merged:
     """Combine adapters of one base into one: scale * rule(delta_1 ... delta_K), module by module.
 
-    A module that an adapter lacks counts as a zero update; a weight of 0 is as good as absence.
-    Adapters from `Adapter.open` are read one module at a time, so that no more than that is in memory.
+    A module that an adapter lacks counts as a zero update; an adapter of weight 0 has no effect. Adapters from
+    `Adapter.open` are read one module at a time, so that only a few modules are in memory.
 
     Args:
         adapters: K adapters with one fingerprint; those without one must have the same modules.
-        weights: K numbers, None for equal ones. Every method but task_arithmetic wants them
-            non-negative and divides them by their sum.
+        weights: K numbers; None for equal ones. All methods except task_arithmetic need
+            non-negative weights and divide them by their sum.
         method, scale, rank, energy, density, space, calibrate, seed: see `Rule`.
         overrides: other settings for some modules; later ones come on top of earlier ones.
-        names: of the adapters, for the manifest and errors; None takes their domains.
+        names: names of the adapters, for the manifest and errors; None takes their domains.
         progress: called with each module's name once it is done.
     Raises:
         FingerprintMismatch: base, tokenizer, modules or shapes differ.
@@ -104,7 +104,7 @@ def merge_adapters(
 def _combine_module(
     adapters: Sequence[Adapter], plans: Mapping[str, MergePlan], name: str
 ) -> tuple[Factors, float, float, Tensor]:
-    """Factors, energy cut off, energy and checksum of a module; reads the updates that there are for it."""
+    """Factors, energy cut off, energy and checksum of a module; reads its factors from all adapters that have it."""
     plan = plans[name]
     pairs = [(a, w) for a, w in zip(adapters, plan.weights, strict=True) if w and name in a.factors]
     parts = [_part(a, name, plan.rule.method == "regmean") for a, _ in pairs]
@@ -123,7 +123,7 @@ def _overall(cut: Mapping[str, float], energy: Mapping[str, float]) -> float:
 
 
 def _module_seed(seed: int, name: str) -> int:
-    """A seed for one module, the same whatever other modules there are."""
+    """A seed for one module, which does not depend on the other modules."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 1
 
 
@@ -139,7 +139,7 @@ def _manifest(
     weights: Sequence[float],
     overrides: Sequence[Override],
 ) -> dict[str, Any]:
-    """Where the result comes from; no paths and no times, so that equal merges are equal files."""
+    """The origin of the result; it holds no paths and no times, so that equal merges give equal files."""
     shares = normalise_weights(weights, len(adapters)) if rule.is_normalised else list(weights)
     parents = [
         {"name": name, "factors_sha256": a.digest, "weight": w, **_gram_sha256(a, rule, overrides)}

@@ -1,7 +1,7 @@
 """Shared spaces: small matrices in bases that all updates share, where elementwise rules have one meaning.
 
-Elementwise rules on A and B depend on the basis that training happened to choose; on
-delta_W they cost a (d_out, d_in) matrix. Here they act on `cores (K, p, q)`, with `p <= sum_i r_i`.
+Elementwise rules on A and B depend on the basis that training happened to choose; on delta_W they need a
+(d_out, d_in) matrix. Here they act on `cores (K, p, q)`, with `p <= sum_i r_i`.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class SharedSpace:
 
 
 def core_space(parts: Sequence[Factors]) -> SharedSpace:
-    """Express updates in left and right bases that all of them share, without loss but rounding.
+    """Express updates in left and right bases that all of them share, exactly up to rounding.
 
     The bases are the eigenvectors of sum_i delta_i delta_i^T and of sum_i delta_i^T delta_i, in falling
-    order, found from the inner products of all factors. These sums know neither
-    the factors behind delta_i nor the order of the parts. Where an eigenvalue is
-    repeated, any basis of its eigenvectors is as good, and elementwise rules depend on the choice.
+    order, computed from the inner products of all factors. These sums depend neither on the factors of delta_i nor on
+    the order of the parts. For a repeated eigenvalue any basis of its eigenvectors is possible, and elementwise rules
+    depend on the choice.
 
     Args:
         parts: K updates of one shape; ranks and scalings may differ.
@@ -66,7 +66,7 @@ def core_space(parts: Sequence[Factors]) -> SharedSpace:
 
 
 def knots_space(parts: Sequence[Factors]) -> SharedSpace:
-    """Express updates in a left basis that all of them share; what differs is on the right.
+    """Express updates in a left basis that all of them share; the differences are on the right.
 
     [delta_1 ... delta_K] = U S [V_1^T ... V_K^T]; left = U S, cores[i] = V_i^T `(p, d_in)`.
 
@@ -98,7 +98,7 @@ def from_core(space: SharedSpace, core: Tensor) -> Factors:
     """The update `left @ core @ right`, sorted and balanced as `compress` gives it, of scaling 1 and rank min(p, q).
 
     Args:
-        core: `(p, q)`, whatever a rule made of `space.cores`.
+        core: `(p, q)`, the result of a rule on `space.cores`.
     """
     import torch
 
@@ -120,7 +120,10 @@ class GramStack:
     """K updates side by side, `delta_i = b[:, blocks[i]] @ a[blocks[i]]`, and all their inner products; float64.
 
     Args:
-        b: `(d_out, R)`, scaled. a: `(R, d_in)`. outer: b^T b. inner: a a^T, both `(R, R)`.
+        b: `(d_out, R)`, scaled.
+        a: `(R, d_in)`.
+        outer: b^T b `(R, R)`.
+        inner: a a^T `(R, R)`.
     """
 
     b: Tensor

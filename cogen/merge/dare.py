@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 def dare(cores: Tensor, weights: Sequence[float], density: float, generator: torch.Generator) -> Tensor:
     """sum_i w_i m_i x_i / density, with m_i ~ Bernoulli(density) for every entry.
 
-    Unbiased: the expectation over the generator is sum_i w_i x_i. Which entries fall depends on
-    the order of the parts, so only the distribution is blind to it.
+    Unbiased: the expectation over the generator is sum_i w_i x_i. Which entries are dropped
+    depends on the order of the parts, but the distribution does not.
 
     Args:
         cores: `(K, p, q)`, see `core_space`.
         weights: K weights, taken as they are.
         density: the fraction kept, in (0, 1]; 1 is the plain weighted sum.
-        generator: the only source of chance; on the CPU.
+        generator: the only source of randomness; on the CPU.
     Returns: `(p, q)`.
     Source: DARE (arXiv 2311.03099).
     """

@@ -23,13 +23,13 @@ NULL_LEVEL = 2.0**-17.25  # what counts as 0 beside 1: eps^(3/4) of float32, 6e-
 
 @dataclass(frozen=True)
 class Compressed:
-    """A cut update and what the cut cost.
+    """A cut update, and the energy that the cut discards.
 
     Args:
         factors: balanced and sorted: row j of `a` and column j of `b` have the norm
             sqrt(sigma_j / scaling), sigma falling.
         energy_cut_frac: sum of the discarded sigma^2 over the sum of all; 0 where that is 0.
-        singular_values: all `n` of them, falling, those that were cut too.
+        singular_values: all `n` of them, falling, including those that were cut.
     """
 
     factors: Factors
@@ -71,9 +71,9 @@ def compress(f: Factors, rank: int | Callable[[Tensor], int] | None, scaling: fl
 
     Args:
         f: any update: wide, tall, R above its dimensions.
-        rank: how many directions to keep, at least 1, or what says so from the singular values;
+        rank: how many directions to keep, at least 1, or a function of the singular values that says so;
             None, or more than there are, keeps all `n`.
-        scaling: of the result, above 0.
+        scaling: scaling of the result, above 0.
     Returns: dtype as given; the largest entry of every column of B is positive.
     Source: FlexLoRA (arXiv 2402.11505) for the cut of the sum; Cholesky and eigenvectors of the Gram
         matrices in place of its dense SVD.
@@ -147,13 +147,13 @@ def inverse(values: Tensor) -> Tensor:
 
 
 def leading(f: Factors, rank: int) -> tuple[Factors, Factors | None]:
-    """The first `rank` directions and the rest, None where there is none; their deltas sum to f's.
+    """The first `rank` directions and the others (None if there are none); their deltas sum to that of f.
 
-    Of a sorted update (see `compress`) the first part is the best cut at `rank`.
+    For a sorted update (see `compress`) the first part is the best cut at `rank`.
 
     Args:
         rank: at least 1.
-    Returns: copies, so that training one part leaves the other alone.
+    Returns: copies, so that training one part does not change the other.
     """
     assert rank >= 1
     head = Factors(a=f.a[:rank].clone(), b=f.b[:, :rank].clone(), scaling=f.scaling)
@@ -163,15 +163,15 @@ def leading(f: Factors, rank: int) -> tuple[Factors, Factors | None]:
 
 
 def revive(f: Factors, rank: int, generator: torch.Generator) -> Factors:
-    """Give dead directions a fresh start, and add such directions up to `rank`; delta stays.
+    """Initialise dead directions again, and add such directions up to `rank`; delta stays the same.
 
-    Where row j of A and column j of B are both nothing, neither gets a gradient. They become
-    a_j ~ U(-1, 1) / sqrt(d_in), b_j = 0, which is how PEFT starts (Kaiming-uniform, a = sqrt 5).
+    If row j of A and column j of B are both zero, neither gets a gradient. They become a_j ~ U(-1, 1) / sqrt(d_in),
+    b_j = 0, as in PEFT's initialisation (Kaiming-uniform, a = sqrt 5).
 
     Args:
         f: balanced factors, as `compress` gives them.
-        rank: of the result, at least; directions are never taken away.
-        generator: the only source of chance; on the CPU.
+        rank: the least rank of the result; directions are never removed.
+        generator: the only source of randomness; on the CPU.
     """
     import torch
 
@@ -213,7 +213,7 @@ def normalise_weights(weights: Sequence[float], count: int) -> list[float]:
 
 
 def checked_weights(weights: Sequence[float], count: int) -> list[float]:
-    """The weights as they are.
+    """The weights, unchanged.
 
     Raises:
         WeightError: not `count` weights, one is not finite, or all are 0.
@@ -247,7 +247,7 @@ def energy_of(singular_values: Tensor) -> float:
 def rank_for_energy(singular_values: Tensor, energy: float) -> int:
     """The fewest leading values that hold the share `energy` of sum sigma^2; at least 1.
 
-    At 1 all that is more than rounding is kept.
+    At 1 all values above rounding are kept.
     """
     if energy >= 1.0:
         return numerical_rank(singular_values)
@@ -256,11 +256,11 @@ def rank_for_energy(singular_values: Tensor, energy: float) -> int:
 
 
 def numerical_rank(singular_values: Tensor) -> int:
-    """How many singular values are more than rounding; at least 1."""
+    """How many singular values are above rounding; at least 1."""
     return max(1, int((singular_values > NULL_LEVEL * singular_values[0]).sum()))
 
 
 def largest_signs(columns: Tensor) -> Tensor:
-    """Per column +1 or -1, the sign of its largest entry: SVD leaves it open, equal input must not."""
+    """The sign, +1 or -1, of the largest entry of each column: SVD leaves signs open, and this makes them unique."""
     top = columns.gather(0, columns.abs().argmax(dim=0, keepdim=True))[0]
     return top.new_ones(top.shape).copysign(top)

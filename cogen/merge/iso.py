@@ -9,11 +9,10 @@ from cogen.merge.factored import compress, leading, numerical_rank, stack
 
 
 def iso(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
-    """mean(S) U V^T, with U S V^T = sum_i w_i delta_i, over the directions that carry something.
+    """mean(S) U V^T, with U S V^T = sum_i w_i delta_i, over the directions with singular values above rounding.
 
-    The published code takes the mean over all min(d_out, d_in) singular values and gives as much to
-    directions that no expert has: for low-rank updates most of the result lies outside their span.
-    Here it stays inside.
+    The published code takes the mean over all min(d_out, d_in) singular values and also fills directions that no
+    expert uses: for low-rank updates most of the result is then outside their span. Here it stays inside.
 
     Args:
         parts: K updates of one shape; ranks and scalings may differ.

@@ -10,10 +10,10 @@ RANGE = re.compile(r"^(\d+)-(\d+)$")
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
-    """The names that have the pattern's parts somewhere in a row, dots between them.
+    """The names that contain the parts of the pattern one after another, separated by dots.
 
-    A part is a glob (`q_*`), a range of numbers (`0-9`, both ends included) or `*`. So `mlp` and
-    `layers.0-9` and `layers.0-9.*.down_proj` all say what they seem to.
+    A part is a name, a glob (`q_*`), a range of numbers (`0-9`, both ends included) or `*`. Examples are `mlp`,
+    `layers.0-9` and `layers.0-9.*.down_proj`.
 
     >>> matching("layers.0-9.mlp", ["model.layers.3.mlp.up_proj", "model.layers.11.mlp.up_proj"])
     ['model.layers.3.mlp.up_proj']

@@ -1,4 +1,4 @@
-"""Pico: turn down output directions that many adapters write to, before they are combined."""
+"""Pico: scale down output directions that many adapters write to, before they are combined."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def calibrate(parts: Sequence[Factors]) -> list[Factors]:
     """delta'_i = (I + U diag(alpha - 1) U^T) delta_i, with alpha_j = 1 / (1 + (K - 1) s_j).
 
     U holds the output directions of all parts together and s_j the share of their energy in
-    direction j, sum_j s_j = 1: a direction that holds everything is divided by K, one that holds
-    little is left alone.
+    direction j, sum_j s_j = 1: a direction with all the energy is divided by K, one with little is
+    hardly changed.
 
     The paper takes U and s from the SVD of [B_1 ... B_K], which depends on how training split
     delta between A and B; here from [delta_1 ... delta_K], which does not.
@@ -34,10 +34,11 @@ def calibrate(parts: Sequence[Factors]) -> list[Factors]:
 
 
 def restore(combined: Factors, parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
-    """`combined` with the mean norm of the parts as they came: gamma = sum_i w_i |delta_i| / |combined|.
+    """`combined`, rescaled to the mean norm of the original parts: gamma = sum_i w_i |delta_i| / |combined|.
 
     Args:
-        parts: before `calibrate`. weights: that sum to 1.
+        parts: the updates before `calibrate`.
+        weights: K weights that sum to 1.
     Source: Pico (arXiv 2604.16826), with weights.
     """
     target = math.fsum(w * norm(f) for f, w in zip(parts, weights, strict=True))

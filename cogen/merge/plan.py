@@ -1,4 +1,4 @@
-"""What a merge is to do with each module, and whether the adapters can go together."""
+"""The merge rule and weights of each module, and checks that the adapters fit together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cogen.merge.factored import checked_weights, normalise_weights
 from cogen.merge.patterns import matching
 from cogen.merge.rule import Rule, refused
 
-NAME_APART = "Name them apart, as in first=FOLDER second=FOLDER."
+DIFFERENT_NAMES = "Give them different names, as in first=FOLDER second=FOLDER."
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Override:
 
     Args:
         modules: a pattern (`cogen.merge.patterns`).
-        settings: of `Rule`, by name; the others stay.
-        weights: K weights; None leaves them as they are.
+        settings: settings of `Rule` by name; the others stay.
+        weights: K weights; None keeps those of the merge.
     """
 
     modules: str
@@ -32,7 +32,7 @@ class Override:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What happens to one module: the rule, and each adapter's weight."""
+    """The rule and the weights of the adapters for one module."""
 
     rule: Rule
     weights: tuple[float, ...]
@@ -47,7 +47,7 @@ def plan_modules(
     for override in overrides:
         found = matching(override.modules, names)
         if not found:
-            example = f"The modules are called as {names[0]}."
+            example = f"Module names look like {names[0]}."
             raise refused("a pattern that some module matches", repr(override.modules), example)
         for name in found:
             before, shares = wanted[name]
@@ -66,14 +66,14 @@ def _plan(rule: Rule, weights: Sequence[float], count: int) -> MergePlan:
 
 
 def check_grams(adapters: Sequence[Adapter], plans: Mapping[str, MergePlan], names: Sequence[str]) -> None:
-    """Where regmean is asked for, every adapter that counts must have come with its statistics."""
+    """Raise MergeError if a module is merged by regmean and an adapter with a weight has no Gram statistics."""
     for module, plan in plans.items():
         for i, adapter in enumerate(adapters):
             is_used = plan.weights[i] != 0 and module in adapter.factors
             if plan.rule.method == "regmean" and is_used and module not in (adapter.grams or {}):
                 raise MergeError(
                     "cannot merge",
-                    expected="Gram statistics beside every adapter for regmean",
+                    expected="Gram statistics in every adapter folder for regmean",
                     got="none" if adapter.grams is None else f"none of {module}",
                     where=_whose(names, i),
                     fix="Train with cogen train --gram, or use another method.",
@@ -81,24 +81,24 @@ def check_grams(adapters: Sequence[Adapter], plans: Mapping[str, MergePlan], nam
 
 
 def names_for(adapters: Sequence[Adapter], names: Sequence[str] | None) -> list[str]:
-    """What each adapter is called; names that were given must differ."""
+    """The names of the adapters: `names`, which must differ, or their domains."""
     if names is None:
         return [str(a.manifest.get("domain") or "") for a in adapters]
     require_distinct(names)
     if len(names) != len(adapters):
         got = f"{len(names)} names for {len(adapters)} adapters"
-        raise refused("one name for each adapter", got, NAME_APART)
+        raise refused("one name for each adapter", got, DIFFERENT_NAMES)
     return list(names)
 
 
 def require_distinct(names: Sequence[str]) -> None:
     """Raise MergeError if two adapters have one name."""
     if doubled := sorted({name for name in names if list(names).count(name) > 1}):
-        raise refused("one name for each adapter", f"{doubled[0]!r} twice", NAME_APART)
+        raise refused("one name for each adapter", f"{doubled[0]!r} twice", DIFFERENT_NAMES)
 
 
 def shared_fingerprint(adapters: Sequence[Adapter], names: Sequence[str]) -> Fingerprint | None:
-    """The fingerprint that they share; None where one came without, since nothing vouches for that one."""
+    """The fingerprint that all adapters share; None if one has none, since its base is not known."""
     signed = [(i, a.fingerprint) for i, a in enumerate(adapters) if a.fingerprint is not None]
     for i, fingerprint in signed[1:]:
         signed[0][1].require(fingerprint, _whose(names, i))
@@ -118,17 +118,17 @@ def shared_fingerprint(adapters: Sequence[Adapter], names: Sequence[str]) -> Fin
 
 
 def _check_shapes(adapters: Sequence[Adapter], names: Sequence[str]) -> None:
-    """Every module has one shape and one kind, whichever adapter names it."""
+    """Raise FingerprintMismatch unless each module has the same shape and kind in all adapters."""
     seen: dict[str, tuple[tuple[int, int], bool]] = {}
     for i, adapter in enumerate(adapters):
         for module, layout in layout_of(adapter.factors).items():
-            mine = (layout.shape, module in adapter.embeddings)
-            if (first := seen.setdefault(module, mine)) != mine:
+            kind = (layout.shape, module in adapter.embeddings)
+            if (first := seen.setdefault(module, kind)) != kind:
                 kinds = {False: "", True: " of an embedding"}
                 raise FingerprintMismatch(
                     "adapter mismatch",
                     expected=f"(d_out, d_in) {first[0]}{kinds[first[1]]}",
-                    got=f"{mine[0]}{kinds[mine[1]]}",
+                    got=f"{kind[0]}{kinds[kind[1]]}",
                     where=f"{module} of {_whose(names, i)}",
                     fix="Use adapters that were trained from one base model.",
                 )

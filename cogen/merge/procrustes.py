@@ -1,4 +1,4 @@
-"""Turn new factors to lie closest to the old ones, so that what an optimiser remembers still fits."""
+"""Rotate new factors to lie closest to the old ones, so that the moments of an optimizer still fit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ def procrustes_align(new: Factors, old: Factors, borders: Sequence[int] = ()) ->
     """(B G, G^T A) with the orthogonal G that minimises |B G - B_old|^2 + |G^T A - A_old|^2.
 
     G = P Q^T with B^T B_old + A A_old^T = P D Q^T. The update stays the same, and balanced factors
-    stay balanced. Directions only mix between two borders, so that the first r of them span what they
-    did: with the ranks of the clients as borders, each still gets the best cut at its rank.
+    stay balanced. Directions mix only between two borders, so that the first r of them keep their span: with the ranks
+    of the clients as borders, each client still gets the best cut at its rank.
 
     Args:
-        new: sorted factors of rank R. old: of the same rank, else `new` comes back as it is.
+        new: sorted factors of rank R.
+        old: factors of the same rank; with another rank, `new` is returned unchanged.
         borders: ranks in 1 ... R at which mixing stops.
     Source: orthogonal Procrustes (Schönemann 1966).
     """

@@ -1,8 +1,8 @@
-"""Means that a few bad client updates cannot steer, from the inner products of the client updates alone.
+"""Robust means, which a few bad client updates cannot steer, computed from inner products of the updates.
 
 Over all modules, delta_i is one long vector; G = (<delta_i, delta_j>) `(K, K)` is a sum over modules of small
-products of factors. Norms and distances come from G, and every rule here answers with a weight and a
-scale for each client, so that D = sum_k w_k s_k delta_k and the server's step stays what it is.
+products of factors. Norms and distances follow from G. Every rule here returns a weight and a scale for each client,
+so that D = sum_k w_k s_k delta_k and the server's step is the same for all rules.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["none", "clip", "median", "krum"]
-MAX_STEPS, STOP = 10_000, 1e-12  # of Weiszfeld: the weights move less than this in all
+MAX_STEPS, STOP = 10_000, 1e-12  # of Weiszfeld: stop when all weights together move less than this
 SMOOTHING = 1e-6  # of Weiszfeld: the least distance that counts, in median norms
 ROUNDING = 2.0**-40  # of a squared distance, beside the squared norms: float64, with room
 
 
 @dataclass(frozen=True)
 class Robust:
-    """Which rule, and its one setting.
+    """A rule and its setting.
 
     Args:
-        clip: of "clip", the largest norm in median norms. num_bad: of "krum", f.
+        clip: for "clip", the largest norm as a multiple of the median norm.
+        num_bad: for "krum", the number f of bad clients.
     """
 
     kind: Kind = "none"
@@ -41,10 +42,12 @@ class Robust:
 
 @dataclass(frozen=True)
 class Weighed:
-    """What a rule makes of K client updates.
+    """The result of a rule for K client updates.
 
     Args:
-        weights: sum 1; 0 is dropped. scales: factor on each client update, in [0, 1]. norms: of the client updates.
+        weights: they sum to 1; an update of weight 0 is dropped.
+        scales: factor on each client update, in [0, 1].
+        norms: norms of the client updates.
     """
 
     weights: list[float]
@@ -120,7 +123,7 @@ def median_weights(gram: Tensor, weights: Sequence[float]) -> list[float]:
     by less than 1e-12 in all, or for 10,000 steps.
 
     While the bad clients' weights sum to alpha < 1/2, |z| is at most 2 (1 - alpha) / (1 - 2 alpha) times the
-    largest good norm, but for nu, whatever they send.
+    largest good norm, up to nu, for any updates they send.
 
     Source: RFA (arXiv 1912.13445); the bound is that of Minsker (arXiv 1308.1334), lemma 2.1.
     """
@@ -146,8 +149,8 @@ def median_weights(gram: Tensor, weights: Sequence[float]) -> list[float]:
 def krum_choice(gram: Tensor, num_bad: int) -> list[bool]:
     """Which of n client updates Multi-Krum keeps: the n - f - 2 with the lowest scores, and those that tie with them.
 
-    A score is the sum of the n - f - 2 smallest squared distances to others. As n - f - 2 > f, no client update
-    has bad ones alone for its nearest, so that f of them cannot vouch for each other.
+    A score is the sum of the n - f - 2 smallest squared distances to others. As n - f - 2 > f, the nearest updates of any
+    update include a good one, so f bad clients cannot support each other.
 
     Raises:
         MergeError: n is below 2 f + 3.

@@ -1,4 +1,4 @@
-"""How the updates of one module become one: the methods by name, their settings, the cut."""
+"""Merging the updates of one module: the methods by name, their settings, and the cut to a rank."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Rule:
     """How the updates of one module are combined, and what is kept of the result.
 
     Args:
-        method: a key of METHODS. TSV-M kept most on two sets of experts without a search for the scale.
-        scale: factor on the result; its best value is searched, not guessed.
-        space: where ties and dare act: "core" (both sides shared) or "knots" (the left one).
+        method: a key of METHODS. Without a search for the scale, TSV-M kept most on two sets of experts.
+        scale: factor on the result; `cogen search` finds its best value.
+        space: the basis for ties and dare: "core" (shared on both sides) or "knots" (shared on the left).
         density: the fraction of entries that ties and dare keep, in (0, 1].
-        calibrate: "pico" turns over-shared output directions down before; "none" does not.
-        seed: of dare's draws.
-        rank: largest rank of the result; None for all that is not rounding.
-        energy: least share of the sum of sigma^2 to keep, in (0, 1]; None for all; not with `rank`.
+        calibrate: "pico" first scales down output directions that many updates share; "none" does not.
+        seed: seed of the draws of dare.
+        rank: highest rank of the result; None keeps all that is above rounding.
+        energy: keep the lowest rank with this share of the sum of sigma^2, in (0, 1]; not with `rank`.
     """
 
     method: str = "tsv_m"
@@ -56,7 +56,7 @@ class Rule:
         return METHODS[self.method].is_normalised
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on, for the manifest."""
+        """The settings that the result depends on, for the manifest."""
         named = ["method", "scale", *METHODS[self.method].settings]
         named += ["calibrate"] if self.calibrate != "none" else []
         named += [name for name in ("rank", "energy") if getattr(self, name) is not None]
@@ -87,7 +87,7 @@ class Rule:
         if self.rank is not None and self.energy is not None:
             raise refused("a rank or an energy", "both", "Leave one of them out.")
         if self.method == "stack" and (self.rank is not None or self.energy is not None or self.calibrate != "none"):
-            raise refused("stack as it is", "a cut or a calibration", "Use mean, which can be cut.")
+            raise refused("stack without rank, energy or calibrate", "one of them", "Use mean, which can be cut.")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Combined:
     """One module's result.
 
     Args:
-        whole: before the cut. factors: after it; scaling 1.
+        whole: the update before the cut.
+        factors: the update after the cut, with scaling 1.
         energy_cut_frac: the discarded part of the sum of sigma^2, in [0, 1].
         energy: the sum of sigma^2 before the cut, which is the squared norm of `whole`.
     """
@@ -146,7 +147,7 @@ Method = Callable[[Sequence[Factors], Sequence[float], Rule, int], Factors]
 
 @dataclass(frozen=True)
 class Entry:
-    """A method: what it does, which settings it reads, whether it wants weights that sum to 1."""
+    """A merge method: its function, the settings it reads, and whether its weights must sum to 1."""
 
     run: Method
     settings: tuple[str, ...] = ()
@@ -202,5 +203,5 @@ def _check_choice(name: str, value: str, known: Any) -> None:
 
 
 def refused(expected: str, got: str, fix: str) -> MergeError:
-    """The error for a merge that cannot be done as asked."""
+    """The error for a merge with settings that cannot work."""
     return MergeError("cannot merge", expected=expected, got=got, fix=fix)

@@ -1,7 +1,6 @@
-"""The server's optimiser: the clients' mean update is its gradient, the global update its weights.
+"""The server's optimizer: the clients' mean update is its gradient, the global update its weights.
 
-All of it is linear in updates, so that momentum is a low-rank update like any other and no
-(d_out, d_in) matrix appears.
+All steps are linear in updates, so momentum is a low-rank update too, and no (d_out, d_in) matrix is formed.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cogen.adapter import Factors
-from cogen.merge.client_updates import Given, aggregate_updates, mean_update, updates
+from cogen.merge.client_updates import Reply, aggregate_updates, mean_update, updates
 from cogen.merge.factored import Compressed, compress, norm, normalise_weights, stack
 from cogen.merge.rule import Rule, combine
 
@@ -33,7 +32,9 @@ class ServerOptimizer:
     on its basis; u is |D| of the first round, so that lr keeps the scale that it has elsewhere.
 
     Args:
-        kind: see above. learning_rate: lr, `federation.server_learning_rate`. momentum: mu in [0, 1).
+        kind: see above.
+        learning_rate: lr, `federation.server_learning_rate`.
+        momentum: mu in [0, 1).
         second_momentum: beta2 in [0, 1), for adam.
     Source: DiLoCo (arXiv 2311.08105) for nesterov; FedOpt (arXiv 2003.00295) for momentum and adam.
     """
@@ -46,11 +47,13 @@ class ServerOptimizer:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the server keeps of one module between rounds.
+    """The state of the server's optimizer for one module between rounds.
 
     Args:
         momentum: m as an update; None before the first round.
-        second: v, the running mean of |D|^2. unit: u. num_steps: rounds so far.
+        second: v, the running mean of |D|^2.
+        unit: u, |D| of the first round.
+        num_steps: rounds so far.
     """
 
     momentum: Factors | None = None
@@ -61,7 +64,7 @@ class ServerState:
 
 def server_step(
     current: Factors,
-    trained: Sequence[Given],
+    trained: Sequence[Reply],
     weights: Sequence[float],
     rank: int,
     optimizer: ServerOptimizer,
@@ -69,12 +72,13 @@ def server_step(
     rule: Rule | None = None,
     seed: int = 0,
 ) -> tuple[Compressed, ServerState]:
-    """The next global update of one module, and what to keep for the round after.
+    """The next global update of one module, and the state for the next round.
 
     Args:
         current, trained, weights, rank: see `aggregate_updates`; momentum is cut to `rank` too.
-        state: of the last round; None before the first.
-        rule: how client updates are combined into D; None for their mean. seed: of the rule's draws.
+        state: the state after the last round; None before the first.
+        rule: how client updates are combined into D; None for their mean.
+        seed: seed of the rule's draws.
     Raises:
         WeightError: the weights are negative, not finite, sum to 0, or are not K.
     """
@@ -109,7 +113,7 @@ def _next_state(update: Factors, rank: int, optimizer: ServerOptimizer, state: S
 
 
 def _shares(optimizer: ServerOptimizer, after: ServerState) -> tuple[float, float]:
-    """The step as shares of this round's client update and of mu * (the momentum before it)."""
+    """The step as shares of this round's mean update and of mu * (the momentum before it)."""
     rate, mu = optimizer.learning_rate, optimizer.momentum
     if optimizer.kind == "momentum":
         return rate, rate

@@ -18,11 +18,11 @@ def tsv(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
 
     delta_i = U_i S_i V_i^T; [U'_1 ... U'_K] = P Q^T where [U_1 ... U_K] = P D Q^T, likewise V'. Of each
     part the first floor(min(d_out, d_in) / K) directions take part. Equal weights sum to 1, so that
-    K w_i = 1: experts that do not meet are added, K copies give one.
+    K w_i = 1: experts in orthogonal directions are added, and K copies of an expert give that expert.
 
     The published code takes floor(min(d_out, d_in) / K) directions of every part, those of singular
-    value 0 too: for low-rank updates arbitrary vectors then take part in the orthogonalisation. Here
-    only directions that carry something do.
+    value 0 too: for low-rank updates arbitrary vectors then take part in the orthogonalisation. Here only
+    directions with singular values above rounding do.
 
     Args:
         parts: K updates of one shape; ranks and scalings may differ.

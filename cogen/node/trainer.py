@@ -22,11 +22,12 @@ from cogen.protocol.settings import WorkSettings
 from cogen.runs import append_line
 from cogen.train.attention import use_segment_attention
 from cogen.train.fast.training import fast_training
-from cogen.train.loop import RoundResult, Step, make_accelerator, train_round
+from cogen.train.loop import RoundResult, Step, train_round
 from cogen.train.lora import attached, init_factors
 from cogen.train.mixture import make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
 from cogen.train.state import TrainState
+from cogen.train.step import make_accelerator
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Trainer:
             data.stream,
             plan,
             self.settings.train,
-            rest=rest,
+            frozen=rest,
             state=state,
             on_step=log,
             on_checkpoint=lambda s: s.save(part, data.key),

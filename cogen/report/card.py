@@ -72,7 +72,7 @@ def facts(card: DataCard) -> Rows:
         ("documents read", f"{units.count(card.read.num_documents)}, {units.byte_size(card.read.num_bytes)}"),
         ("words", units.count(card.num_words)),
         ("tokens per word", f"{units.decimals(card.tokens_per_word, 2)} (everyday English {general})"),
-        ("baseline characters removed", units.count(card.num_control_characters)),
+        ("control characters removed", units.count(card.num_control_characters)),
         ("boilerplate lines removed", units.count(card.num_boilerplate_lines)),
     ]
 

@@ -1,7 +1,9 @@
 """Attention that restarts at each document boundary, plugged into transformers by name.
 
-Segments lie end to end in one row, and each is attended causally on its own: no mask is built, no
-score between documents is computed. One kernel does it where there is one, else a call for each. Legend: N tokens of all segments, H heads, D head size.
+Segments are end to end in one row, and each gets causal attention of its own: no mask is built, and no score
+between documents is computed. A variable-length kernel does it in one call if there is one; otherwise each segment
+takes a call.
+Legend: N tokens of all segments, H heads, D head size.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ NAME = "cogen_segments"
 
 
 def use_segment_attention(model: PreTrainedModel) -> None:
-    """Switch `model` to segment attention; its forward then wants `segment_lengths`.
+    """Switch `model` to segment attention; its forward then needs `segment_lengths`.
 
     Raises:
-        BaseModelError: the architecture does not let its attention be chosen by name.
+        BaseModelError: the attention of this architecture cannot be chosen by name.
     """
     from transformers import AttentionInterface
 
@@ -57,8 +59,10 @@ def segment_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention inside each segment; `query (1, H, N, D)` to `(1, N, H, D)`.
 
-    `key` and `value` may have fewer heads (grouped queries). A sliding window shorter than a segment
-    is refused rather than ignored.
+    `key` and `value` may have fewer heads (grouped queries).
+
+    Raises:
+        BaseModelError: the model's sliding window is shorter than a segment.
     """
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -82,7 +86,7 @@ def segment_attention(
 
 
 def require_window(sliding_window: int | None, segment_lengths: tuple[int, ...]) -> None:
-    """Raise BaseModelError if a segment is longer than what a token may look back."""
+    """Raise BaseModelError if a segment is longer than the model's sliding window."""
     if sliding_window is not None and sliding_window < max(segment_lengths):
         raise BaseModelError(
             "cannot train with this block length",

@@ -1,4 +1,4 @@
-"""What a choice of settings costs, said before training starts: one account for training and for the data card."""
+"""What training costs with given settings, estimated before it starts, for `cogen train` and the data card."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4  # factors, their gradients and Adam's moments are float32 whatever the base's dtype
 NUM_MOMENTS = 2
-# Bytes of activations for a token and each in- or output of a linear layer, so that SmolLM2-135M at 4 x 512 tokens
-# takes what was measured: 3.0 GB in bfloat16, 6.6 GB in float32; with fast layers, by size of the base's numbers, 1.9 and
-# 2.4 GB on one thread, 2.5 and 3.5 on two.
+# Bytes of activations for a token and each in- or output of a linear layer. They are fitted to measurements with
+# SmolLM2-135M at 4 x 512 tokens: 3.0 GB in bfloat16, 6.6 GB in float32; with fast layers, for bfloat16 and float32,
+# 1.9 and 2.4 GB on one thread, 2.5 and 3.5 GB on two.
 HALF_BYTES, FULL_BYTES, FAST_BYTES = 3.3, 8.6, {2: 4.0, 4: 6.5}
-ROUNDED_BYTES = 2  # a weight, in 8 bits for each direction: of fast layers
+ROUNDED_BYTES = 2  # for each weight of fast layers: 8 bits for the forward and 8 for the backward pass
 RUNTIME_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Figures of one domain's training, memory an estimate; an adapter's file has a few kilobytes of names on top."""
+    """Figures of one domain's training; memory is an estimate, and an adapter's file has a few kilobytes of names on top."""
 
     num_parameters: int
     num_modules: int
@@ -54,14 +54,14 @@ class TrainingCost:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What is in memory besides the factors and what belongs to them.
+class MemoryUse:
+    """Memory besides the factors, their gradients and moments.
 
     Args:
-        base_bytes: of the base's weights.
-        value_bytes: kept for a token and each in- or output of a linear layer.
-        live_blocks: whose activations are kept at a time.
-        rounded_bytes: of copies of a frozen weight.
+        base_bytes: bytes of the base's weights.
+        value_bytes: bytes for a token and each in- or output of a linear layer.
+        live_blocks: blocks whose activations are in memory at a time.
+        rounded_bytes: bytes of rounded copies of each frozen weight.
     """
 
     base_bytes: int
@@ -70,8 +70,8 @@ class Held:
     rounded_bytes: int = 0
 
     @classmethod
-    def kept(cls, base_bytes: int, dtype: dtype, blocks: tuple[int, bool]) -> Held:
-        """By the base's dtype, and the blocks at a time and whether fast layers keep them (`blocks_at_once`)."""
+    def of(cls, base_bytes: int, dtype: dtype, blocks: tuple[int, bool]) -> MemoryUse:
+        """For the base's dtype and the result of `blocks_at_once`."""
         live_blocks, is_fast = blocks
         if is_fast:
             return cls(base_bytes, FAST_BYTES[dtype.itemsize], live_blocks, ROUNDED_BYTES)
@@ -79,16 +79,21 @@ class Held:
 
 
 def cost_of(
-    layouts: Mapping[str, Layout], modules: Mapping[str, tuple[int, int]], held: Held, plan: RoundPlan, settings: Train
+    layouts: Mapping[str, Layout],
+    modules: Mapping[str, tuple[int, int]],
+    held: MemoryUse,
+    plan: RoundPlan,
+    settings: Train,
 ) -> TrainingCost:
-    """What the round `plan` takes.
+    """The cost of the round `plan`.
 
-    Parameters are r (d_in + d_out) of each module. Peak memory is that of the base, 16 bytes a parameter
-    (itself, gradient, two moments of Adam), rounded copies of the base's weights, the activations kept for the
-    backward pass, and the libraries' own 600 MB. With `gradient_checkpointing` those of one layer at a time, and each layer's input.
+    Each module has r (d_in + d_out) parameters. Peak memory is the sum of the base, 16 bytes for each parameter
+    (the parameter, its gradient, two moments of Adam), rounded copies of the base's weights, the activations kept for
+    the backward pass, and 600 MB for the libraries. With `gradient_checkpointing` only the activations of one layer
+    and the input of each layer are kept.
 
     Args:
-        layouts: of the factors that are trained.
+        layouts: layouts of the trained factors.
         modules: all linear layers of the base but the head, name to `(d_out, d_in)`.
     """
     parameters = sum(layout.rank * (layout.d_in + layout.d_out) for layout in layouts.values())
@@ -111,32 +116,34 @@ def cost_of(
 
 
 def training_cost(base: Base, settings: Train) -> TrainingCost:
-    """What a round of `cogen train` takes, with the base as it is in memory."""
+    """The cost of a round of `cogen train` with a base in memory."""
     size = sum(p.numel() * p.element_size() for p in base.model.parameters())
-    held = Held.kept(size, base.model.dtype, blocks_at_once(base, settings))
+    held = MemoryUse.of(size, base.model.dtype, blocks_at_once(base, settings))
     layouts = start_layouts(base.info.modules, settings, base.info.embeddings)
     return cost_of(layouts, base.info.modules, held, plan_round(settings, 1, 1), settings)
 
 
 def round_cost(info: BaseInfo, config: RunConfig, domain: Domain, num_threads: int) -> TrainingCost:
-    """What a round takes a domain whose machine is like this one; the base stays unloaded.
+    """The cost of a round for a domain whose machine is like this one; the base is not loaded.
 
     Args:
-        num_threads: that its training has.
+        num_threads: threads that training uses.
     """
     import torch
 
-    asked = {"rank": config.rank_of(domain), "tokens_per_round": config.tokens_of(domain)}
-    settings = config.train.model_copy(update=asked)
+    own = {"rank": config.rank_of(domain), "tokens_per_round": config.tokens_of(domain)}
+    settings = config.train.model_copy(update=own)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     like = SimpleNamespace(device=device, dtype=compute_dtype(device, config.base.precision))
     is_fast = can_be_fast(like, settings.cpu_kernels)
-    held = Held.kept(num_weights(info) * like.dtype.itemsize, like.dtype, live_blocks(settings, num_threads, is_fast))
+    held = MemoryUse.of(
+        num_weights(info) * like.dtype.itemsize, like.dtype, live_blocks(settings, num_threads, is_fast)
+    )
     return cost_of(start_layouts(info.modules, settings), info.modules, held, plan_round(settings, 1, 1), settings)
 
 
 def num_weights(info: BaseInfo) -> int:
-    """Numbers in a base's files, of which only the headers are read."""
+    """The number of weights in a base's files; reads only their headers."""
     import math
 
     from safetensors import safe_open
@@ -149,11 +156,11 @@ def num_weights(info: BaseInfo) -> int:
 
 
 def card_cost(cost: TrainingCost, num_train_tokens: int, tokens_per_second: float) -> card.CorpusCost:
-    """The same for the data card, with the time that it takes.
+    """The cost for the data card, with the time that training takes.
 
     Args:
-        num_train_tokens: of one epoch.
-        tokens_per_second: as measured in a few steps.
+        num_train_tokens: training tokens of one epoch.
+        tokens_per_second: as measured by `measure_rate`.
     """
     return card.CorpusCost(
         num_tokens=cost.num_tokens,

@@ -1,7 +1,7 @@
 """Several processes that train one adapter, each on its share of the blocks of every step.
 
-Each holds the whole model and all factors; gradients are added up before they are clipped, so all of them take
-the same step. `accelerate launch` or torchrun starts them.
+Each holds the whole model and all factors. Gradients are summed before they are clipped, so all processes take the
+same step. `accelerate launch` or torchrun starts them.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 Value = TypeVar("Value")
-PATIENCE = timedelta(hours=12)  # the others wait while the first one prepares a corpus
+MAX_WAIT = timedelta(hours=12)  # the others wait while the first one prepares a corpus
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among `count`; alone, every method gives back what it was given."""
+    """This process among `count`; a single process gets its own values back from every method."""
 
     index: int = 0
     count: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes files, scores, and shows progress."""
+        """Whether this process writes files, scores, and shows progress."""
         return self.index == 0
 
     def share(self, first: int, num_blocks: int) -> tuple[int, int]:
-        """First block and number of blocks of this process; shares differ by a block at most, and may be empty."""
+        """First block and number of blocks of this process; shares differ by at most one block and may be empty."""
         begin, end = (num_blocks * k // self.count for k in (self.index, self.index + 1))
         return first + begin, end - begin
 
     def sum(self, value: float) -> float:
-        """Over all processes, in their order: the same bits everywhere."""
+        """The sum over all processes, in their order, so that all get the same bits."""
         values: list[float] = self._gathered(value)
         return sum(values)
 
     def sum_gradients(self, parameters: Sequence[Parameter]) -> None:
-        """Replace each gradient by its sum over all processes, in one pass; none counts as zero."""
+        """Replace each gradient by its sum over all processes; a missing gradient counts as zero."""
         if self.count == 1:
             return
         import torch
@@ -56,14 +56,14 @@ class ProcessGroup:
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def from_main(self, ask: Callable[[], Value]) -> Value:
-        """What `ask` gives in the main process, in all of them; the others wait and do not ask."""
-        value: Value = self._gathered(ask() if self.is_main else None)[0]
+    def from_main(self, compute: Callable[[], Value]) -> Value:
+        """Run `compute` in the main process only, and return its result in all of them."""
+        value: Value = self._gathered(compute() if self.is_main else None)[0]
         return value
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The main process runs the block, then the others do, and find its files in the cache."""
+        """Run the block in the main process first, then in the others, which find its files in the cache."""
         if not self.is_main:
             self._gathered(None)
         try:
@@ -72,21 +72,21 @@ class ProcessGroup:
             if self.is_main:
                 self._gathered(None)
 
-    def require_same(self, about: str) -> None:
-        """Refuse processes that would not train the same.
+    def require_same(self, key: str) -> None:
+        """Refuse processes that would train something else.
 
         Args:
-            about: what must be equal everywhere.
+            key: must be equal in all processes.
         Raises:
             TrainingError: it is not.
         """
-        if len(set(self._gathered(about))) > 1:
+        if len(set(self._gathered(key))) > 1:
             raise TrainingError(
                 "cannot train in several processes",
                 expected="the same base, data, settings and saved state in each",
-                got="others",
+                got="another in one of them",
                 where=f"process {self.index} of {self.count}",
-                fix="Put them where all machines read the same files.",
+                fix="Use the same files and settings on all machines.",
             )
 
     def _gathered(self, value: Any) -> list[Any]:
@@ -104,10 +104,10 @@ ALONE = ProcessGroup()
 
 
 def join_process_group(batch_size: int) -> ProcessGroup:
-    """Join the processes that were process_rank with this one; once, later calls find them joined.
+    """Join the processes that were launched with this one; later calls return the same group.
 
     Args:
-        batch_size: blocks of a step, of which each process needs one.
+        batch_size: blocks of a step; each process needs at least one.
     Raises:
         ConfigError: more processes than blocks of a step, or than accelerators on this machine.
     """
@@ -127,12 +127,12 @@ def join_process_group(batch_size: int) -> ProcessGroup:
         torch.cuda.set_device(here.local_index)
     if not torch.distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
-        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+        torch.distributed.init_process_group(backend, timeout=MAX_WAIT)
     return ProcessGroup(here.index, here.count)
 
 
-def part() -> None:
-    """Leave the others, at the very end; a process that failed leaves it to the launcher."""
+def leave_process_group() -> None:
+    """Leave the other processes at the end; a failed process does not call this, and the launcher ends them."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

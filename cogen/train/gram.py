@@ -1,4 +1,4 @@
-"""Gram statistics of an expert: what each adapted layer sees of the expert's own text, for RegMean."""
+"""Gram statistics of an expert for RegMean: the second moment of each adapted layer's input on the expert's text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Factors, Gram
 from cogen.data.pack import Stream, train_batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.loop import autocast, hidden_states
 from cogen.train.lora import attached, module_seed
+from cogen.train.step import autocast, hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,41 +31,42 @@ def collect_grams(
 ) -> dict[str, Gram]:
     """E[x x^T] of every adapted layer's input, with the expert attached, over the first blocks of its text.
 
-    One pass; a layer keeps x^T x Omega for a random Omega `(d_in, num_directions + 16)` and the trace, never
-    the `(d_in, d_in)` matrix.
+    One pass. For each layer only x^T x Omega, for a random Omega `(d_in, num_directions + 16)`, and the trace are in
+    memory, never the `(d_in, d_in)` matrix.
 
     Args:
-        stream: the expert's training blocks. on_block: called with the number of blocks done.
-        num_directions: s of the result; where d_in is hardly larger the statistics are exact in them.
+        stream: the expert's training blocks.
+        num_directions: directions of the result; exact if d_in is at most 16 larger.
+        on_block: called with the number of blocks done.
     Source: Tropp et al. (arXiv 1706.05736), fixed-rank Nystroem approximation of a positive matrix.
     """
     import torch
 
     use_segment_attention(base.model)
     with attached(base.model, factors), torch.no_grad(), ExitStack() as hooks:
-        checksums = {}
+        sketches = {}
         layers = dict(base.model.named_modules())
         for name, f in factors.items():
-            checksums[name] = Checksum(f.shape[1], num_directions, module_seed(0, name), base.model.device)
-            handle = layers[name].register_forward_pre_hook(_recorder(checksums[name]))
+            sketches[name] = GramSketch(f.shape[1], num_directions, module_seed(0, name), base.model.device)
+            handle = layers[name].register_forward_pre_hook(_recorder(sketches[name]))
             hooks.callback(handle.remove)
         for block in range(num_blocks):
             with autocast(base.model):
                 hidden_states(base.model, train_batch(stream, block, 1))
             if on_block is not None:
                 on_block(block + 1)
-    return {name: checksum.gram() for name, checksum in checksums.items()}
+    return {name: sketch.gram() for name, sketch in sketches.items()}
 
 
-def _recorder(checksum: Checksum) -> Callable[[Any, tuple[Any, ...]], None]:
+def _recorder(sketch: GramSketch) -> Callable[[Any, tuple[Any, ...]], None]:
     def record(layer: Any, inputs: tuple[Any, ...]) -> None:
-        checksum.add(inputs[0])
+        sketch.add(inputs[0])
 
     return record
 
 
-class Checksum:
-    """sum of x x^T Omega over the rows x that were added, and what follows for their second moment."""
+class GramSketch:
+    """The sum of x x^T Omega over the added rows x, from which the second moment is estimated."""
 
     def __init__(self, d_in: int, num_directions: int, seed: int, device: Any = "cpu") -> None:
         import torch
@@ -78,7 +79,7 @@ class Checksum:
         self.trace, self.num_rows, self.num_directions = 0.0, 0, num_directions
 
     def add(self, x: Tensor) -> None:
-        """Rows `(..., d_in)`."""
+        """Add rows `(..., d_in)`."""
         rows = x.detach().reshape(-1, x.shape[-1]).float()
         self.sum += rows.T @ (rows @ self.omega)
         self.trace += float(rows.square().sum())
@@ -99,5 +100,5 @@ class Checksum:
         d_in, trace = len(y), self.trace / self.num_rows
         left = max(0.0, trace - float(energy.sum())) / max(1, d_in - count)
         ridge = max(left, 1e-6 * trace / d_in, 1e-30)
-        above = (energy - ridge).clamp_min(0.0)  # the ridge lies in these directions too
+        above = (energy - ridge).clamp_min(0.0)  # the ridge is in these directions too
         return Gram((u[:, :count] * above.sqrt()).T.float().contiguous(), ridge)

@@ -1,4 +1,4 @@
-"""How likely held-out windows are to the model as it is now."""
+"""The log-likelihood of held-out windows under the current model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cogen.data.pack import Window, window_batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.loop import autocast, hidden_states
+from cogen.train.step import autocast, hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ def sum_nats(base: Base, windows: Sequence[Window], progress: Callable[[int], No
 
 
 def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[Window], Tensor]]:
-    """Batches of windows, in order, and `(N,)` -ln p of all their tokens, end to end, in float64."""
+    """Yield batches of windows in order, each with -ln p of all its tokens `(N,)`, end to end, in float64."""
     import torch
 
     from cogen.train.loss import chunked_nll, head_weight

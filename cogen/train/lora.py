@@ -1,4 +1,4 @@
-"""LoRA factors on a base model through PEFT: made, attached, read back, taken off."""
+"""LoRA factors on a base model through PEFT: initialise, attach, read back, remove."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from transformers import PreTrainedModel
 
-TRAIN, REST = "trained", "frozen"  # PEFT puts them in a ModuleDict, where "train" is taken
+TRAIN, FROZEN = "trained", "frozen"  # PEFT puts them in a ModuleDict, where "train" is taken
 
 
 def init_factors(modules: Mapping[str, tuple[int, int]], rank: int, scaling: float, seed: int) -> dict[str, Factors]:
     """Fresh LoRA factors: A uniform in +-1/sqrt(d_in) as PEFT draws it (Kaiming, a = sqrt 5), B zero.
 
-    Each module has a generator of its own, and rows are drawn in order: a smaller rank is the
-    leading part of a larger one. The rank is held to min(d_out, d_in).
+    Each module has its own generator, and rows are drawn in order: the factors of a smaller rank are the leading
+    part of those of a larger one. The rank is at most min(d_out, d_in).
     """
     import torch
 
@@ -39,7 +39,7 @@ def init_factors(modules: Mapping[str, tuple[int, int]], rank: int, scaling: flo
 
 
 def init_embedding(shape: tuple[int, int], name: str, rank: int, scaling: float, seed: int) -> Factors:
-    """Fresh factors of a table of embeddings, as PEFT draws them: A zero, B standard normal."""
+    """Fresh factors of input embeddings, as PEFT draws them: A zero, B standard normal."""
     import torch
 
     d_out, d_in = shape
@@ -49,7 +49,7 @@ def init_embedding(shape: tuple[int, int], name: str, rank: int, scaling: float,
 
 
 def tables(model: PreTrainedModel, names: Iterable[str]) -> frozenset[str]:
-    """Those of the modules that are embeddings rather than linear layers."""
+    """The modules among `names` that are embeddings, not linear layers."""
     from torch.nn import Embedding
 
     modules = dict(model.named_modules())
@@ -57,40 +57,40 @@ def tables(model: PreTrainedModel, names: Iterable[str]) -> frozenset[str]:
 
 
 def module_seed(seed: int, name: str) -> int:
-    """A seed for one module, whatever the others are."""
+    """A seed for one module, which does not depend on the other modules."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:7], "big")
 
 
 @contextmanager
 def attached(
-    model: PreTrainedModel, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None = None
+    model: PreTrainedModel, train: Mapping[str, Factors], frozen: Mapping[str, Factors] | None = None
 ) -> Iterator[dict[str, tuple[Parameter, Parameter]]]:
-    """Attach factors to the linear layers and embeddings of `model`, and take them off again at the end.
+    """Attach factors to the linear layers and embeddings of `model` while the block runs.
 
     Args:
-        train: get gradients; float32 masters whatever the base's dtype.
-        rest: directions that are part of the model but stay frozen.
+        train: the factors that get gradients, float32 for any dtype of the base.
+        frozen: further directions of the adapter, which are not trained.
     Yields: module name to the live parameters `(A, B)` of `train`.
     Raises:
-        FingerprintMismatch: a module is absent or has another shape; the model is left as it was.
+        FingerprintMismatch: a module is absent or has another shape; the model is unchanged.
     """
     from peft import LoraModel
 
-    for factors in (train, rest or {}):
+    for factors in (train, frozen or {}):
         _require_fit(model, factors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = LoraModel(model, _bare(train), TRAIN)
         names = [TRAIN]
-        if rest:
-            wrapped.peft_config[REST] = _bare(rest)
-            wrapped.inject_adapter(model, REST)
-            names.append(REST)
+        if frozen:
+            wrapped.peft_config[FROZEN] = _bare(frozen)
+            wrapped.inject_adapter(model, FROZEN)
+            names.append(FROZEN)
     try:
         wrapped.set_adapter(names)
         live = _fill(model, train, TRAIN, requires_grad=True)
-        if rest:
-            _fill(model, rest, REST, requires_grad=False)
+        if frozen:
+            _fill(model, frozen, FROZEN, requires_grad=False)
         yield live
     finally:
         wrapped.unload()
@@ -98,14 +98,14 @@ def attached(
 
 
 def _bare(factors: Mapping[str, Factors]) -> LoraConfig:
-    """Layers whose values PEFT does not draw: they are filled at once, and drawing takes seconds."""
+    """A config with which PEFT draws no values: they are overwritten at once, and drawing takes seconds."""
     config = lora_config(factors, "")
     config.init_lora_weights = False
     return config
 
 
 def _require_fit(model: PreTrainedModel, factors: Mapping[str, Factors]) -> None:
-    """Before anything is attached: PEFT, failing half-way, leaves its layers behind."""
+    """Check all shapes before anything is attached: if PEFT fails half-way, it leaves its layers in the model."""
     modules = dict(model.named_modules())
     for name, f in factors.items():
         shape = _shape_of(modules.get(name))
@@ -114,12 +114,12 @@ def _require_fit(model: PreTrainedModel, factors: Mapping[str, Factors]) -> None
                 "adapter mismatch",
                 expected=f"{name} {shape or 'absent'} of the model",
                 got=str(f.shape),
-                fix="Use adapters that were trained from this very base model.",
+                fix="Use adapters that were trained from this base model.",
             )
 
 
 def _shape_of(layer: torch.nn.Module | None) -> tuple[int, ...]:
-    """`(d_out, d_in)` of a layer that takes factors, as it says itself: packed weights have another shape."""
+    """`(d_out, d_in)` of a layer, from its attributes where it has them, since packed weights have another shape."""
     from torch.nn import Embedding, Linear
     from transformers.pytorch_utils import Conv1D
 

@@ -1,4 +1,4 @@
-"""Head and cross-entropy in chunks: no `(N, V)` tensor exists.
+"""Head and cross-entropy without an `(N, V)` tensor: in chunks, or fused by liger-kernel on CUDA.
 
 Legend: N tokens, d hidden size, V vocabulary, C tokens of a chunk.
 """
@@ -6,10 +6,13 @@ Legend: N tokens, d hidden size, V vocabulary, C tokens of a chunk.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from cogen.config import Train
 from cogen.data.pack import IGNORE
 from cogen.errors import BaseModelError
 
@@ -17,14 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-Chunk = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+ChunkLoss = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
 def head_weight(model: PreTrainedModel) -> Tensor:
-    """The output embedding `(V, d)`.
+    """The weight of the output head `(V, d)`.
 
     Raises:
-        BaseModelError: the head does more than one product (bias, soft-capping, scaled logits).
+        BaseModelError: the head is more than one product (bias, soft-capping, scaled logits).
     """
     head = model.get_output_embeddings()
     extras = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -47,7 +50,9 @@ class _ChunkedLoss(torch.autograd.Function):
     """Mean negative log-likelihood; the gradient of `hidden` is formed in the forward, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: Chunk) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: ChunkLoss
+    ) -> Tensor:
         grad = torch.zeros_like(hidden)
         kept = (targets != IGNORE).nonzero().squeeze(1)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -80,16 +85,16 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def chunked_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: Chunk = nll_and_gradient
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, chunk: ChunkLoss = nll_and_gradient
 ) -> Tensor:
     """Mean cross-entropy of the predicted tokens, in nats, differentiable in `hidden` alone.
 
     Args:
         hidden: `(N, d)`.
         weight: `(V, d)`, frozen.
-        targets: `(N,)`, IGNORE where nothing is predicted; they cost nothing.
+        targets: `(N,)`, IGNORE where nothing is predicted; those rows cost nothing.
         chunk_tokens: C; `(C, V)` logits exist at a time.
-        chunk: another way to compute what `nll_and_gradient` does.
+        chunk: a faster function with the results of `nll_and_gradient`.
     """
     loss: Tensor = _ChunkedLoss.apply(hidden, weight, targets, chunk_tokens, chunk)
     return loss
@@ -103,3 +108,35 @@ def chunked_nll(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: i
     for rows in kept.split(chunk_tokens):
         out[rows] = _nll((hidden[rows] @ weight.T).float(), targets[rows])
     return out
+
+
+class HeadLoss(Protocol):
+    """Mean cross-entropy of the predicted tokens, in nats, of `hidden (N, d)`, `weight (V, d)` and targets `(N,)`."""
+
+    def __call__(self, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor: ...
+
+
+def head_loss(device: torch.device, settings: Train, chunk: ChunkLoss) -> HeadLoss:
+    """The fused loss if the device and `train.fused_loss` allow it, else the chunked one with `chunk`."""
+    if can_fuse(device, settings.fused_loss):
+        return fused_loss
+    return partial(chunked_loss, chunk_tokens=settings.head_chunk_tokens, chunk=chunk)
+
+
+def can_fuse(device: torch.device, wanted: str) -> bool:
+    """Whether to use `fused_loss` on this device; `wanted` is "auto" or "off"."""
+    return wanted != "off" and device.type == "cuda" and find_spec("liger_kernel") is not None
+
+
+def fused_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The loss of `chunked_loss` in one kernel, whose logits take no more memory than `hidden`.
+
+    `chunked_loss` takes about six passes over the logits in float32 instead.
+
+    Source: Hsu et al., Liger Kernel (arXiv 2410.10989).
+    """
+    from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss
+
+    summed = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORE, reduction="sum")(weight, hidden, targets)
+    mean: Tensor = summed / (targets != IGNORE).sum().clamp_min(1)  # the kernel's own mean divides by 0
+    return mean

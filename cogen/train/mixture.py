@@ -1,4 +1,4 @@
-"""What is trained on: the corpora in turns, general text replayed among them, another mix at the end."""
+"""The training text: blocks of the corpora in turn, replayed general text, and another mix in the annealing phase."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from cogen.train.corpus import prepare_corpus
 if TYPE_CHECKING:
     from cogen.base import Base
 
-MIXED = ("replay", "annealing")  # settings that name a corpus: its hash says more than its path
+MIXED = ("replay", "annealing")  # settings that hold a path; manifests hold the hash of the corpus instead
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """All that a domain trains on, and how much of it is held out.
+    """All text that a domain trains on.
 
     Args:
-        corpora: name to corpus, taking turns block by block.
-        replay, annealing: those that the settings of these names point at.
-        heldout_frac: of the documents of each, replayed ones too.
-        validation_frac: of the documents of `corpora`, suspended for stopping early.
+        corpora: name to corpus; their blocks alternate.
+        replay, annealing: the corpora of the settings of these names.
+        heldout_frac: share of documents held out in every corpus, also those of `replay` and `annealing`.
+        validation_frac: share of documents of `corpora` reserved for early stopping.
     """
 
     corpora: Mapping[str, Prepared]
@@ -41,12 +41,12 @@ class Mixture:
 
     @property
     def digests(self) -> dict[str, str]:
-        """sha256 of what is mixed in, as the manifest has it."""
+        """sha256 of the corpora that are mixed in, for the manifest."""
         found = {name: getattr(self, name) for name in MIXED}
         return {f"{name}_sha256": corpus.sha256 for name, corpus in found.items() if corpus is not None}
 
     def validation(self) -> list[Document]:
-        """The documents suspended for stopping early, of all corpora."""
+        """The documents reserved for early stopping, of all corpora."""
         return [d for corpus in self.corpora.values() for d in corpus.validation]
 
 
@@ -58,31 +58,31 @@ def read_mixture(
     data: Data | None = None,
     progress: Progress | None = None,
 ) -> Mixture:
-    """The corpora and what the settings mix in, prepared for `base`, or found prepared.
+    """Prepare the corpora and those that the settings mix in, or find them in the cache.
 
     Args:
         corpora: name to path.
-        progress: called while one is prepared, see `prepare`.
+        progress: called while a corpus is prepared, see `prepare`.
     Raises:
-        DataError: one cannot be read, or is too small to hold anything out.
+        DataError: a corpus cannot be read, or has fewer than two documents.
     """
-    aside = settings.early_stop_frac if settings.early_stop_patience else 0.0
+    validation_frac = settings.early_stop_frac if settings.early_stop_patience else 0.0
     made = {
-        n: prepare_corpus(base, p, data, heldout_frac, validation_frac=aside, progress=progress)
+        n: prepare_corpus(base, p, data, heldout_frac, validation_frac=validation_frac, progress=progress)
         for n, p in corpora.items()
     }
     replay, annealing = (
         None if path is None else prepare_corpus(base, path, data, heldout_frac, progress=progress)
         for path in (settings.replay, settings.annealing)
     )
-    return Mixture(made, replay, annealing, heldout_frac, aside)
+    return Mixture(made, replay, annealing, heldout_frac, validation_frac)
 
 
 def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
-    """The training blocks of the whole run, each of whose indices says what it is made of.
+    """The training blocks of the whole run; a block depends on its index alone.
 
     Args:
-        total_blocks: of all rounds, since the end phase is their end.
+        total_blocks: blocks of all rounds, at whose end the annealing phase is.
     """
     streams = [_packed(corpus, settings) for corpus in mixture.corpora.values()]
     stream: Stream = streams[0] if len(streams) == 1 else InterleavedStream(streams)
@@ -99,7 +99,7 @@ def _packed(corpus: Prepared, settings: Train) -> PackedStream:
 
 
 def state_key(base: Base, mixture: Mixture, settings: Train) -> str:
-    """Changes whenever a saved state would not continue the same training."""
+    """A hash of everything that a saved state depends on: only the same training has the same key."""
     schedule = settings.model_dump(exclude={"checkpoint_seconds", *MIXED})
     patterns = [list(schedule.pop(key).items()) for key in ("rank_pattern", "alpha_pattern")]  # their order counts
     about = [

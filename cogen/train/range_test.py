@@ -1,4 +1,4 @@
-"""The learning-rate range test: a few steps at each rate from one start, and the highest that is stable."""
+"""The learning-rate range test: a few steps at each rate from the same start, to find the highest stable rate."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from cogen.base import Base
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
-NUM_STEPS, PROBE_BLOCKS = 8, 4
+NUM_STEPS, NUM_TEST_BLOCKS = 8, 4
 MAX_RISE_NATS = 0.1
 
 
 @dataclass(frozen=True)
 class RateTrial:
-    """One rate: the loss of each step, and the loss on other text afterwards; infinite where it diverged."""
+    """One learning rate: the loss of each step, then the loss on other text; infinite where training diverged."""
 
     learning_rate: float
     step_nats: tuple[float, ...]
@@ -41,10 +41,10 @@ class RateTrial:
 
 
 def stable_trials(trials: Sequence[RateTrial], nats_before: float) -> list[RateTrial]:
-    """The trials up to the first that is not stable, by rising rate; the last of them is the choice.
+    """The trials by rising rate, up to the first that is not stable; the last one is the rate to use.
 
-    A trial is stable if no step's loss is MAX_RISE_NATS above that of the lowest rate, which saw the same
-    text, and the loss afterwards is not as much above the best before it, the start included.
+    A trial is stable if no step's loss is more than MAX_RISE_NATS above the same step at the lowest rate, and the
+    loss after training is not more than MAX_RISE_NATS above the best of the lower rates and of the start.
 
     Args:
         nats_before: the loss on the other text before training.
@@ -73,8 +73,8 @@ def range_test(
     """Train NUM_STEPS steps at each of RATES without warm-up or decay, from the same start on the same text.
 
     Args:
-        on_step: called with the tokens trained so far at all rates.
-    Returns: the loss before training, in nats a token on the blocks after those trained on; the trials.
+        on_step: called with the tokens trained so far over all rates.
+    Returns: the loss before training, in nats per token on the blocks after the training blocks; the trials.
     Source: Biderman et al. (arXiv 2405.09673) take the highest stable of 1e-5 to 5e-4.
     """
     require_context(base.info, settings)
@@ -82,7 +82,7 @@ def range_test(
     plan = plan_round(settings, 1, 1)
     mixture = read_mixture(base, corpora, settings, heldout_frac, data)
     stream = make_stream(mixture, settings, plan.total_blocks)
-    after = range(plan.num_blocks, plan.num_blocks + PROBE_BLOCKS)
+    after = range(plan.num_blocks, plan.num_blocks + NUM_TEST_BLOCKS)
     probe = [Window(p, 0) for i in after for s in stream.segments(i) if len(p := _predicted(s, base))]
     before = _nats(base, probe)
     trials: list[RateTrial] = []
@@ -94,7 +94,7 @@ def range_test(
 
 
 def level_settings(settings: Train, rate: float) -> Train:
-    """A level rate over a few of the steps that `settings` would make."""
+    """`settings` with a constant learning rate, for NUM_STEPS steps."""
     tokens = NUM_STEPS * settings.batch_size * settings.sequence_length
     level = {"learning_rate": rate, "warmup_frac": 0.0, "schedule": "cosine", "min_lr_ratio": 1.0}
     return settings.model_copy(
@@ -127,7 +127,7 @@ def _try(
 
 
 def _predicted(segment: NDArray[np.int32], base: Base) -> NDArray[np.int32]:
-    """Without a BOS at its start, from which a window is predicted anyway."""
+    """The segment without a BOS at its start, since every window is predicted from BOS anyway."""
     return segment[1:] if segment[0] == leading_id(base.tokenizer) else segment
 
 

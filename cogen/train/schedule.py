@@ -1,4 +1,4 @@
-"""Learning rate over the whole run: linear warm-up, then cosine, or level and down at the end."""
+"""Which blocks and steps of the run a round has, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cogen.config import Train
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """Where one round lies in the run: blocks of the stream and steps of the schedule, counted from 0."""
+    """The blocks of the stream and the steps of the schedule that one round has, both counted from 0."""
 
     round: int
     first_block: int
@@ -36,7 +36,7 @@ class RoundPlan:
 
 
 def plan_round(settings: Train, round_number: int, num_rounds: int) -> RoundPlan:
-    """The part of the run that round `round_number` (from 1) of `num_rounds` is."""
+    """The blocks and steps of round `round_number` (from 1) of `num_rounds`."""
     num_blocks = math.ceil(settings.tokens_per_round / settings.sequence_length)
     num_steps = math.ceil(num_blocks / settings.batch_size)
     before = round_number - 1
@@ -52,7 +52,7 @@ def plan_round(settings: Train, round_number: int, num_rounds: int) -> RoundPlan
 
 
 def learning_rate(settings: Train, step: int, total_steps: int) -> float:
-    """Rate of optimiser step `step` (from 0) of `total_steps` over all rounds.
+    """Learning rate of optimizer step `step` (from 0) of `total_steps` over all rounds.
 
     Rises linearly to the peak over the warm-up (at least one step, so the first step is never 0). From there
     `cosine` follows half a cosine; `wsd` stays level and then falls by 1 - sqrt(x) over the last

@@ -1,4 +1,4 @@
-"""One domain alone: what `cogen train` does, without Flower."""
+"""Training one domain without Flower, as `cogen train` does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """An adapter and the round that made it."""
+    """An adapter and the result of the training round that made it."""
 
     adapter: Adapter
     result: RoundResult
@@ -53,33 +53,26 @@ def train_adapter(
 ) -> TrainedAdapter:
     """Continue pretraining `base` on the training part of one or more corpora, as one round.
 
-    Several corpora take turns block by block, so that each gives the same number of tokens.
+    Blocks of several corpora alternate, so that each gives the same number of tokens. Among several processes
+    (`accelerate launch`) each trains its share; only the first one calls back, saves the state and takes Gram
+    statistics.
 
     Args:
         corpora: name to path; the held-out part of each is never trained on.
-        data: how they are cleaned; by the defaults when None.
+        data: how documents are cleaned; the defaults when None.
         on_read: called while a corpus is prepared, see `prepare`.
-        on_start: called with what training costs, once the data are read and before the first step.
-        gram_tokens: of the training text, over which Gram statistics are taken for `regmean`; 0 takes none.
+        on_start: called with the cost of training, after the data are read and before the first step.
+        gram_tokens: tokens of training text for the Gram statistics of `regmean`; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
-    Of several processes (`accelerate launch`) each trains its share, and only the first one calls back, saves the
-    state and takes Gram statistics.
-
     Raises:
-        DataError: a corpus is too small to hold anything out.
-        RunError: with `resume`, the saved state is of other data or settings.
+        DataError: a corpus has fewer than two documents.
+        RunError: with `resume`, the saved state belongs to other data or settings.
 
     >>> base = load_base("smollm2-135m")                                        # doctest: +SKIP
     >>> made = train_adapter(base, {"grid": "seeds/grid.jsonl"}, Train(), domain="grid")  # doctest: +SKIP
     >>> made.adapter.save("grid")                                               # doctest: +SKIP
     """
-    if gram_tokens > 0 and settings.train_embeddings:
-        raise ConfigError(
-            "cannot take Gram statistics",
-            expected="linear layers alone",
-            got="train.train_embeddings = true",
-            fix="Leave one of them out; a table of embeddings has no inputs to take them of.",
-        )
+    _require_linear(settings, gram_tokens)
     require_context(base.info, settings)
     group = join_process_group(settings.batch_size)
     with group.main_first():
@@ -114,8 +107,19 @@ def train_adapter(
     return TrainedAdapter(adapter, result)
 
 
+def _require_linear(settings: Train, gram_tokens: int) -> None:
+    """Raise ConfigError if Gram statistics are asked for and embeddings are trained."""
+    if gram_tokens > 0 and settings.train_embeddings:
+        raise ConfigError(
+            "cannot take Gram statistics",
+            expected="only linear layers to train",
+            got="train.train_embeddings = true",
+            fix="Switch one of them off; embeddings have no inputs to take statistics of.",
+        )
+
+
 def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResult) -> dict[str, Any]:
-    """Hashes in place of paths: where a domain keeps its text is its own affair."""
+    """The adapter's `cogen.json`; it names corpora by hash, since a domain's paths are private."""
     stopped = {} if result.best is None else {"early_stop": _early_stop(result.best, result)}
     return {
         "kind": "expert",
@@ -137,6 +141,7 @@ def _early_stop(best: Best, result: RoundResult) -> dict[str, Any]:
 
 
 def _validator(base: Base, mixture: Mixture, settings: Train) -> Callable[[], float]:
+    """A function that gives the bits per byte of the validation documents."""
     windows = heldout_windows(
         mixture.validation(), base.tokenizer, settings.sequence_length, settings.early_stop_tokens
     )

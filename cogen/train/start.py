@@ -1,4 +1,4 @@
-"""The factors that training starts from: which modules, at which rank and scaling."""
+"""The factors that training starts from: modules, ranks and scalings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def start_factors(
     settings: Train,
     embeddings: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Factors]:
-    """Fresh factors of the modules that `settings` adapts, ranks and alphas by pattern.
+    """Fresh factors for the modules that `settings` adapts, with ranks and alphas by pattern.
 
     Args:
-        modules: name to `(d_out, d_in)` of all linear layers that could be adapted.
-        embeddings: likewise, for `train.train_embeddings`.
+        modules: name to `(d_out, d_in)` of all linear layers that can be adapted.
+        embeddings: name to `(d_out, d_in)` of the input embeddings, for `train.train_embeddings`.
     Raises:
-        ConfigError: a pattern that picks no module.
+        ConfigError: a pattern matches no module.
     """
     chosen, tables = _chosen(modules, settings, embeddings)
     ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
@@ -47,7 +47,7 @@ def start_layouts(
     settings: Train,
     embeddings: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Layout]:
-    """Shapes and ranks of what `start_factors` makes, without making it."""
+    """The shapes and ranks of the factors that `start_factors` makes, without making them."""
     chosen, _ = _chosen(modules, settings, embeddings)
     ranks = _by_pattern(settings.rank_pattern, chosen, "train.rank_pattern")
     return {name: Layout(*shape, min(ranks.get(name, settings.rank), *shape)) for name, shape in chosen.items()}
@@ -56,16 +56,16 @@ def start_layouts(
 def _chosen(
     modules: Mapping[str, tuple[int, int]], settings: Train, embeddings: Mapping[str, tuple[int, int]] | None
 ) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
-    """All that is adapted, and those of it that are embeddings."""
+    """All modules that are adapted, and the embeddings among them."""
     tables = dict(embeddings or {}) if settings.train_embeddings else {}
     return {**select_modules(modules, settings), **tables}, tables
 
 
 def require_context(info: BaseInfo, settings: Train) -> None:
-    """Refuse blocks longer than the context that the base was made for: it has no positions for the rest.
+    """Refuse blocks longer than the context of the base, which has no positions for further tokens.
 
     Raises:
-        ConfigError: says the most that it has.
+        ConfigError: `train.sequence_length` is above the context; names the limit.
     """
     if info.max_tokens is not None and settings.sequence_length > info.max_tokens:
         raise ConfigError(
@@ -77,10 +77,10 @@ def require_context(info: BaseInfo, settings: Train) -> None:
 
 
 def select_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> dict[str, tuple[int, int]]:
-    """The modules that `train.target_modules` picks, in the order of `modules`.
+    """The modules that `train.target_modules` matches, in the order of `modules`.
 
     Raises:
-        ConfigError: a pattern that picks none.
+        ConfigError: a pattern matches no module.
     """
     if settings.target_modules is None:
         return dict(modules)
@@ -89,7 +89,7 @@ def select_modules(modules: Mapping[str, tuple[int, int]], settings: Train) -> d
 
 
 def _by_pattern(patterns: Mapping[str, Value], names: Iterable[str], key: str) -> dict[str, Value]:
-    """Values by module; the first pattern that fits a module wins, as in PEFT."""
+    """Values by module; the first pattern that matches a module wins, as in PEFT."""
     found: dict[str, Value] = {}
     for pattern, value in reversed(list(patterns.items())):
         found |= dict.fromkeys(_picked(pattern, names, key), value)
@@ -102,7 +102,7 @@ def _picked(pattern: str, names: Iterable[str], key: str) -> list[str]:
         raise ConfigError(
             "cannot start training",
             expected="a pattern of modules such as layers.0-9.mlp",
-            got=f"{pattern!r}, which picks none",
+            got=f"{pattern!r}, which matches none",
             where=key,
             fix=f"Modules look like {next(iter(names))}.",
         )

@@ -1,14 +1,15 @@
-"""What a client keeps to go on bit for bit: Adam's moments and where in the round it is."""
+"""The training state that a client saves to continue bit for bit, and early stopping."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Factors
+from cogen.config import Train
 from cogen.errors import RunError
 from cogen.files import write_file
 
@@ -28,12 +29,35 @@ class Best:
     num_worse: int = 0
 
 
+def is_due(num_done: int, num_steps: int, settings: Train) -> bool:
+    """Whether to score the model after `num_done` of `num_steps` steps: at every interval and at the end."""
+    return num_done % settings.early_stop_every == 0 or num_done == num_steps
+
+
+def better(
+    best: Best | None, bits_per_byte: float, num_done: int, factors: Callable[[], Mapping[str, Factors]]
+) -> Best:
+    """The new best, or the old one with one more evaluation that did not beat it."""
+    if best is None or bits_per_byte < best.bits_per_byte:
+        return Best(factors(), bits_per_byte, num_done)
+    return Best(best.factors, best.bits_per_byte, best.step, best.num_worse + 1)
+
+
+def is_over(best: Best | None, settings: Train) -> bool:
+    """Whether patience has run out."""
+    return best is not None and best.num_worse >= settings.early_stop_patience
+
+
 @dataclass(frozen=True)
 class TrainState:
-    """Adam's `exp_avg`, `exp_avg_sq` and `step` by parameter, and the steps done of the current round.
+    """Adam's moments and the position in the current round.
 
-    `factors` are those of a round cut off in the middle; None between rounds, where the server's
-    global factors are the truth. `best` is there where training may stop early.
+    Args:
+        moments: Adam's `exp_avg`, `exp_avg_sq` and `step` by parameter.
+        num_steps_done: steps of the current round.
+        sum_loss_nats: summed over these steps.
+        factors: the factors of an interrupted round; None between rounds, which start from the server's factors.
+        best: the best factors so far; None if training cannot stop early.
     """
 
     moments: Mapping[str, Tensor]
@@ -43,7 +67,7 @@ class TrainState:
     best: Best | None = None
 
     def save(self, path: Path, key: str) -> None:
-        """Write to one safetensors file; `key` names what it belongs to and is checked on load."""
+        """Write one safetensors file; `load` checks that `key` is the same (see `state_key`)."""
         from safetensors.torch import save
 
         tensors = {f"moment:{k}": v.contiguous() for k, v in self.moments.items()}
@@ -65,7 +89,7 @@ class TrainState:
         """Read a saved state.
 
         Raises:
-            RunError: it is not one, or belongs to other data or settings.
+            RunError: not a state file, or it belongs to other data or settings.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -78,7 +102,7 @@ class TrainState:
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise _unusable(path, "a saved training state", str(error)) from None
         if about.get("key") != key:
-            raise _unusable(path, "the state of this data and these settings", "that of others")
+            raise _unusable(path, "the state of this data and these settings", "one of other data or settings")
         factors = _factors(tensors, about["scalings"], "")
         moments = {k.removeprefix("moment:"): v for k, v in tensors.items() if k.startswith("moment:")}
         found = about.get("best")
@@ -96,5 +120,9 @@ def _factors(tensors: Mapping[str, Tensor], scalings: Mapping[str, float], prefi
 
 def _unusable(path: Path, expected: str, got: str) -> RunError:
     return RunError(
-        "cannot resume", expected=expected, got=got, where=str(path), fix="Start afresh, or restore what was changed."
+        "cannot resume",
+        expected=expected,
+        got=got,
+        where=str(path),
+        fix="Start without --resume, or restore the data and settings.",
     )

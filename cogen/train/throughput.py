@@ -1,4 +1,4 @@
-"""How fast this machine trains: a few steps, timed."""
+"""How fast this machine trains, measured over a few steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUM_STEPS = 2
 
 
 def measure_rate(base: Base, documents: Sequence[NDArray[np.int32]], settings: Train) -> float:
-    """Tokens a second of steps of as many blocks as are computed at once; the first, which sets memory up, is dropped.
+    """Tokens per second, over steps with as many blocks as are computed at once, without the slower first step.
 
     Args:
         documents: token ids with EOS, as for `PackedStream`.
@@ -43,9 +43,9 @@ def measure_rate(base: Base, documents: Sequence[NDArray[np.int32]], settings: T
 
 
 def blocks_at_once(base: Base, settings: Train) -> tuple[int, bool]:
-    """Blocks whose activations are kept at a time, and whether fast layers keep them.
+    """Blocks whose activations are in memory at a time, and whether the layers are the fast ones.
 
-    Fast layers compute the blocks of a step side by side, one a thread; the library's take a part of the step at once.
+    Fast layers compute one block in each thread; the layers of transformers compute a micro-batch at a time.
     """
     import torch
 
@@ -53,12 +53,12 @@ def blocks_at_once(base: Base, settings: Train) -> tuple[int, bool]:
 
 
 def live_blocks(settings: Train, num_threads: int, is_fast: bool) -> tuple[int, bool]:
-    """The same for any machine."""
+    """The result of `blocks_at_once` for a machine with `num_threads`."""
     if is_fast:
         return min(settings.batch_size, num_threads), True
     return -(-settings.batch_size // settings.gradient_accumulation_steps), False
 
 
 def rate_between(ends: Sequence[float], step_tokens: int) -> float:
-    """Tokens a second from the end of the first step to that of the last."""
+    """Tokens per second from the end of the first step to the end of the last."""
     return (len(ends) - 1) * step_tokens / max(ends[-1] - ends[0], 1e-9)

@@ -1,6 +1,6 @@
-"""Attention inside every document of a row in one kernel, on CUDA: torch's variable-length flash attention.
+"""Attention inside every document of a row in one kernel on CUDA: torch's variable-length flash attention.
 
-A loop over documents starts as many kernels as there are documents, each too small to fill a GPU.
+A loop over documents would start one kernel for each, too small to fill a GPU.
 Legend: N tokens of all segments, H heads, D head size.
 """
 
@@ -19,12 +19,12 @@ MAX_HEAD = 192  # the backward pass takes 256 on the largest GPUs alone
 
 
 def is_for_one_kernel(query: Tensor) -> bool:
-    """Whether `varlen_attention` takes it: half precision on a GPU that this torch has the kernel for."""
+    """Whether `varlen_attention` can be used: half precision, on a GPU that this torch has the kernel for."""
     return query.is_cuda and fits_kernel(query.dtype, query.shape[-1]) and _has_kernel(query.device)
 
 
 def fits_kernel(dtype: torch.dtype, head_size: int) -> bool:
-    """Whether the kernel computes in this dtype and takes heads of this size."""
+    """Whether the kernel supports this dtype and head size."""
     return dtype.is_floating_point and dtype.itemsize == 2 and head_size % 8 == 0 and head_size <= MAX_HEAD
 
 
@@ -44,7 +44,7 @@ def varlen_attention(
 
 @lru_cache(maxsize=8)
 def _edges(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where segments begin, and where the last one ends; every layer of a pass asks for the same."""
+    """The starts of the segments and the end of the last one; cached, since every layer of a pass needs them."""
     import torch
 
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)

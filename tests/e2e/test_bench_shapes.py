@@ -21,9 +21,9 @@ from cogen.config import Train
 from cogen.data import PackedStream
 from cogen.data.pack import train_batch
 from cogen.train.attention import use_segment_attention
-from cogen.train.loop import hidden_states
 from cogen.train.lora import attached, init_factors
 from cogen.train.loss import head_weight
+from cogen.train.step import hidden_states
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "train.py"
 

@@ -15,7 +15,7 @@ from cogen.data import Document
 from cogen.data.card import DataCard
 from cogen.data.pack import heldout_windows
 from cogen.evaluate.score import score_windows
-from cogen.train.perplexity import score_documents
+from cogen.train.corpus import score_documents
 from cogen.train.throughput import measure_rate, rate_between
 from tests.conftest import SEEDS
 from tests.shell import Cogen

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from cogen.base import Base, load_base
 from cogen.config import Data
 from cogen.data.card import GENERAL_SAMPLE, DataCard
-from cogen.data.card import Cost as CardCost
+from cogen.data.card import CorpusCost as CardCost
 from tests.conftest import SEEDS
 from tests.shell import Cogen
 from tests.unit.test_formats import parquet, pdf

@@ -17,11 +17,10 @@ from cogen.config import Train
 from cogen.data import heldout_windows, read_corpus, split_documents
 from cogen.errors import DataError
 from cogen.evaluate.score import score_windows
-from cogen.train.early_stop import better, is_due, is_over
 from cogen.train.lora import attached
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.single import TrainedAdapter, train_adapter
-from cogen.train.state import Best
+from cogen.train.state import Best, better, is_due, is_over
 from tests.cut import Cut, cut_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cogen.adapter import Adapter
-from cogen.base import cache_folder, load_base
+from cogen.base import load_base
+from cogen.base_fetch import cache_folder
 from cogen.config import Train
 from cogen.data import heldout_windows, read_corpus, split_documents
 from cogen.evaluate.score import evaluate_adapters

@@ -174,7 +174,7 @@ def test_a_search_is_merged_and_explained(cogen: Cogen, tiny: Base, tiny_folder:
         Adapter(factors, "tiny", tiny.info.fingerprint, {"domain": name}).save(tmp_path / name)
     seeds = Path(__file__).parents[2] / "seeds"
     text = ("--base", tiny_folder, "--data", f"grid={seeds}/grid.jsonl", "--validation-frac", "0.2")
-    sizes = ("--max-tokens", 64, "--block-tokens", 32, "--json")
+    sizes = ("--max-tokens", 64, "--sequence-length", 32, "--json")
     folders = (tmp_path / "grid", tmp_path / "clinical")
     search = ("--search", "--try", "mean,ties:0.5", "--budget", 6, "--rank", 3, "--out", "m")
     code, out, err = cogen("merge", *folders, *search, *text, *sizes)

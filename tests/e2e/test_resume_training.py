@@ -206,7 +206,7 @@ def test_frozen_directions_are_felt_and_not_trained(tiny: Base, corpora: dict[st
     kept = factor_digest(rest)
     plan = replace(plan_round(SETTINGS, 1, 1), num_blocks=2, num_steps=2)
     without = train_round(tiny, start, stream, plan, SETTINGS)
-    found = train_round(tiny, start, stream, plan, SETTINGS, rest=rest)
+    found = train_round(tiny, start, stream, plan, SETTINGS, frozen=rest)
     assert factor_digest(rest) == kept
     assert found.loss_nats != without.loss_nats
     assert {n: f.rank for n, f in found.factors.items()} == dict.fromkeys(start, 2)

@@ -108,7 +108,6 @@ def test_each_adapter_keeps_its_share_of_a_mean() -> None:
         ({"data": {}}, "expected --data NAME=PATH, got nothing"),
         ({"data": {"general text": "x"}}, "one called 'general text'"),
         ({"data": {"grid": "nowhere"}}, "no such path"),
-        ({"validation_frac": 1e-9}, "at least one document beside the held-out ones"),
         ({"validation_frac": 0.9}, "their sum at most 1"),
         ({"max_tokens": 0}, "1 token or more, got 0 and 48"),
         ({"folders": {"grid": "nowhere"}}, "two or more adapters"),

@@ -17,13 +17,13 @@ from cogen.adapter import Factors
 from cogen.data.pack import IGNORE, Batch
 from cogen.train.attention import use_segment_attention
 from cogen.train.fast import frozen, head, kernels
-from cogen.train.fast.arrays import array
 from cogen.train.fast.attention import BLOCK, block_attention
 from cogen.train.fast.frozen import NARROW, OUTLIERS, Frozen, round_rows
+from cogen.train.fast.kernels import array
 from cogen.train.fast.training import fast_training
-from cogen.train.loop import autocast, hidden_states
 from cogen.train.lora import attached, init_factors
 from cogen.train.loss import chunked_loss, head_weight, nll_and_gradient
+from cogen.train.step import autocast, hidden_states
 
 LENGTHS = ((40, 3, 1, 20), (64,), (33, 31))
 
@@ -239,7 +239,7 @@ def test_set_aside_the_model_scores_as_without() -> None:
         wanted = hidden_states(model, batch)
         with fast_training(model, "int8") as fast:
             assert fast is not None and not torch.equal(hidden_states(model, batch), wanted)
-            with fast.aside():
+            with fast.paused():
                 assert torch.equal(hidden_states(model, batch), wanted)
             assert not torch.equal(hidden_states(model, batch), wanted)
 

@@ -17,19 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-import cogen.four_bit
+import cogen.base
 import cogen.train.attention
-import cogen.train.fused_loss
+import cogen.train.loss
 from cogen.adapter import Factors
-from cogen.base import Base, load_base
+from cogen.base import Base, four_bit_options, load_base
 from cogen.config import Train
 from cogen.data.pack import IGNORE
 from cogen.errors import BaseModelError, FingerprintMismatch
-from cogen.four_bit import four_bit_options
 from cogen.train.attention import segment_attention
-from cogen.train.fused_loss import can_fuse, fused_loss, head_loss
 from cogen.train.lora import attached, init_factors
-from cogen.train.loss import chunked_loss, nll_and_gradient
+from cogen.train.loss import can_fuse, chunked_loss, fused_loss, head_loss, nll_and_gradient
 from cogen.train.varlen import fits_kernel, is_for_one_kernel, varlen_attention
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -141,7 +139,7 @@ def test_which_loss_is_taken(
     monkeypatch: pytest.MonkeyPatch, device: torch.device, installed: bool, wanted: str, fuses: bool
 ) -> None:
     """Red: taken wherever liger-kernel is installed."""
-    monkeypatch.setattr(cogen.train.fused_loss, "find_spec", lambda name: name if installed else None)
+    monkeypatch.setattr(cogen.train.loss, "find_spec", lambda name: name if installed else None)
     assert can_fuse(device, wanted) == fuses
     chosen: Any = head_loss(device, Train(fused_loss=wanted, head_chunk_tokens=3), nll_and_gradient)  # type: ignore[arg-type]
     assert (chosen is fused_loss) == fuses
@@ -154,7 +152,7 @@ def test_four_bits_need_a_gpu_and_a_package(monkeypatch: pytest.MonkeyPatch) -> 
     """Refused before the base is even looked for."""
     with pytest.raises(BaseModelError, match=r"expected a CUDA device, got cpu \(base.precision\)") as no_gpu:
         load_base("no-such-base", device="cpu", precision="nf4")
-    monkeypatch.setattr(cogen.four_bit, "find_spec", lambda name: None)
+    monkeypatch.setattr(cogen.base, "find_spec", lambda name: None)
     with pytest.raises(BaseModelError, match=r"expected the package bitsandbytes, got none.*cogen-ai\[gpu\]") as none:
         four_bit_options(CUDA, torch.bfloat16)
     assert all("\n" not in str(error.value) for error in (no_gpu, none))

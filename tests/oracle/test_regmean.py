@@ -16,7 +16,7 @@ from cogen.config import Train
 from cogen.data.pack import train_batch
 from cogen.errors import AdapterError, MergeError
 from cogen.merge import merge_adapters, regmean
-from cogen.train.gram import Checksum, collect_grams
+from cogen.train.gram import GramSketch, collect_grams
 from cogen.train.lora import init_factors
 from cogen.train.mixture import make_stream, read_mixture
 from tests.shell import Cogen, refused
@@ -71,7 +71,7 @@ def test_where_all_see_the_same_it_is_the_mean() -> None:
 def test_a_checksum_wide_enough_is_exact_and_keeps_the_trace() -> None:
     """Red: the ridge is not taken off the directions. Red: sums are not divided by the number of rows."""
     x = torch.randn(300, 12) @ torch.randn(12, 12)
-    checksum = Checksum(12, 8, seed=1)
+    checksum = GramSketch(12, 8, seed=1)
     for rows in (x[:100], x[100:].reshape(2, 100, 12)):
         checksum.add(rows)
     exact = (x.T @ x / 300).double()
@@ -90,7 +90,7 @@ def test_a_narrow_checksum_finds_the_directions_that_matter() -> None:
     """Three strong directions of 200 under noise. Red: Omega is not random (unit vectors)."""
     strong = torch.linalg.qr(torch.randn(200, 3)).Q
     x = 5.0 * torch.randn(4000, 3) @ strong.T + 0.1 * torch.randn(4000, 200)
-    checksum = Checksum(200, 4, seed=2)
+    checksum = GramSketch(200, 4, seed=2)
     checksum.add(x)
     found = checksum.gram()
     kept = found.directions @ strong

@@ -22,9 +22,9 @@ from cogen.base import Base
 from cogen.data.pack import IGNORE, Batch
 from cogen.errors import BaseModelError
 from cogen.train.attention import segment_attention, use_segment_attention
-from cogen.train.loop import hidden_states
 from cogen.train.lora import attached
 from cogen.train.loss import chunked_loss, head_weight
+from cogen.train.step import hidden_states
 
 LENGTHS = [(7, 7, 7), (16,), (1, 9, 4), (5, 1, 1, 6), (1, 1, 1), (1,), (2, 11)]
 

@@ -15,10 +15,10 @@ from cogen.base import Base
 from cogen.config import Train
 from cogen.data.pack import IGNORE, Batch
 from cogen.errors import BaseModelError
-from cogen.train import loop
 from cogen.train.attention import use_segment_attention
-from cogen.train.gradient_checkpointing import recomputed
 from cogen.train.lora import attached
+from cogen.train.memory import gradient_checkpointing
+from cogen.train.step import Stepper, make_accelerator
 
 SETTINGS = Train(sequence_length=8, rank=3)
 LENGTHS = ((40, 8), (5, 3, 20, 20), (1, 1, 2, 44), (24, 24))
@@ -87,9 +87,9 @@ def gradients(base: Base, parts: Sequence[Batch], anew: bool = False) -> tuple[l
     peak = [0]
     use_segment_attention(base.model)
     settings = SETTINGS.model_copy(update={"max_grad_norm": float("inf")})
-    with attached(base.model, factors) as live, recomputed(base.model, anew), bytes_kept(peak):
+    with attached(base.model, factors) as live, gradient_checkpointing(base.model, anew), bytes_kept(peak):
         recorder = Recorder([p for pair in live.values() for p in pair])
-        loss = loop._step(loop.make_accelerator(), base.model, recorder, parts, 0.1, settings)
+        loss = Stepper(base.model, settings, make_accelerator(), recorder).step(parts, 0.1)
     return recorder.found, loss, peak[0]
 
 
@@ -132,12 +132,15 @@ def test_recomputed_gradients_are_equal_and_keep_fewer_bytes(tiny: Base) -> None
 
 def test_recomputation_leaves_the_model_as_it_was(tiny: Base) -> None:
     layer = tiny.model.get_decoder().layers[0]
-    with recomputed(tiny.model, True):
+    with gradient_checkpointing(tiny.model, True):
         assert "forward" in vars(layer)
     assert not any("forward" in vars(m) or m.training for m in tiny.model.modules())
 
 
 def test_an_architecture_without_it_is_refused(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(tiny.model), "supports_gradient_checkpointing", False)
-    with pytest.raises(BaseModelError, match=r"Leave train\.gradient_checkpointing off"), recomputed(tiny.model, True):
+    with (
+        pytest.raises(BaseModelError, match=r"Leave train\.gradient_checkpointing off"),
+        gradient_checkpointing(tiny.model, True),
+    ):
         pass

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cogen.base import Base
 from cogen.data import Document, PackedStream, Window, heldout_windows, split_documents, tokenize, window_batch
 from cogen.data.pack import IGNORE, InterleavedStream, train_batch
+from cogen.data.split import hash_order, is_below
 from cogen.errors import DataError
 
 EOS = 0
@@ -195,9 +196,41 @@ def test_the_same_documents_are_held_out_on_every_machine() -> None:
     assert [d.id for d in held] == ["page-38", "page-8", "page-10"]
 
 
-@pytest.mark.parametrize(("count", "frac"), [(0, 0.5), (1, 0.5), (5, 1e-9), (5, 1 - 1e-9)])
-def test_a_corpus_too_small_to_split_is_refused(count: int, frac: float) -> None:
-    with pytest.raises(DataError, match=r"expected at least one held-out and one training document, got .* \(grid\)"):
+IDS = st.sets(st.integers(0, 99), min_size=2, max_size=12)
+FRACS = st.sampled_from([1e-9, 0.05, 0.3, 0.7, 1 - 1e-9])
+
+
+@law
+@given(IDS, FRACS, st.randoms(use_true_random=False))
+def test_any_two_documents_can_be_split(numbers: set[int], frac: float, chance: random.Random) -> None:
+    """Red: no document taken where none is below; the parts depend on the order of reading."""
+    documents = [of(f"page-{n}") for n in numbers]
+    chance.shuffle(documents)
+    split = split_documents(documents, frac, "here")
+    assert split.heldout and split.train
+    assert sorted(d.id for d in split.heldout + split.train) == sorted(d.id for d in documents)
+    below = {d.id for d in documents if is_below(d.id, frac)}
+    held, ranked = [d.id for d in split.heldout], [d.id for d in sorted(documents, key=hash_order)]
+    assert held == ranked[: min(max(len(below), 1), len(ranked) - 1)]
+
+
+@law
+@given(IDS, IDS, FRACS)
+def test_adding_documents_moves_only_what_the_law_says(old: set[int], new: set[int], frac: float) -> None:
+    """Red: the lowest document held out besides those that are below."""
+    before, after = (split_documents([of(f"page-{n}") for n in ns], frac, "") for ns in (old, old | new))
+    held = [{d.id for d in split.heldout} for split in (before, after)]
+    for identity in held[0] - held[1]:  # into training
+        assert not is_below(identity, frac) and held[0] == {identity}
+        assert all(hash_order(of(i)) < hash_order(of(identity)) for i in held[1])
+    for identity in held[1] - held[0]:  # into the held-out part
+        assert identity not in {d.id for d in before.train} or (is_below(identity, frac) and len(before.train) == 1)
+
+
+@pytest.mark.parametrize(("count", "frac"), [(0, 0.5), (1, 0.05), (1, 0.95)])
+def test_a_corpus_of_one_document_is_refused(count: int, frac: float) -> None:
+    expected = rf"expected at least one held-out and one training document, got {count} document.* \(grid\)"
+    with pytest.raises(DataError, match=expected):
         split_documents([of(str(n)) for n in range(count)], frac, "grid")
 
 

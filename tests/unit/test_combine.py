@@ -146,7 +146,7 @@ def test_weights_are_normalised() -> None:
         ({"energy": 0.0}, MergeError, r"energy in \(0, 1\], got 0"),
         ({"energy": math.nan}, MergeError, "got nan"),
         ({"energy": 0.9, "rank": 3}, MergeError, "a rank or an energy, got both"),
-        ({"method": "stack", "rank": 3}, MergeError, "stack as it is"),
+        ({"method": "stack", "rank": 3}, MergeError, "stack without rank"),
         ({"density": 0.0}, MergeError, r"density in \(0, 1\], got 0"),
         ({"density": math.nan}, MergeError, "got nan"),
         ({"scale": math.inf}, MergeError, "finite scale, got inf"),

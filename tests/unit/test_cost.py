@@ -19,7 +19,7 @@ from cogen.cli.narrator import Narrator
 from cogen.config import Train, load_config
 from cogen.runs import RunFolder, read_lines
 from cogen.train import throughput as probe
-from cogen.train.cost import Held, TrainingCost, card_cost, cost_of, num_weights, training_cost
+from cogen.train.cost import MemoryUse, TrainingCost, card_cost, cost_of, num_weights, training_cost
 from cogen.train.schedule import plan_round
 from cogen.train.start import start_factors, start_layouts
 from cogen.train.throughput import measure_rate
@@ -40,7 +40,7 @@ def test_cost_by_hand() -> None:
     """4 (8 + 12) and 2 (100 + 50) parameters of 4 bytes, and two moments. Red: d_in * d_out; one moment."""
     settings = Train(tokens_per_round=100, sequence_length=16, batch_size=3)  # 7 blocks, 3 steps
     layouts = {"a": Layout(12, 8, 4), "b": Layout(50, 100, 2)}
-    found = cost_of(layouts, MODULES, Held(5000, 2.5, 3), plan_round(settings, 1, 1), settings)
+    found = cost_of(layouts, MODULES, MemoryUse(5000, 2.5, 3), plan_round(settings, 1, 1), settings)
     peak = 600_000_000 + 5000 + 16 * 380 + 2.5 * 16 * 3 * (20 + 10 + 34 + 6)
     assert found == TrainingCost(380, 2, 1520, 3040, int(peak), 3, 112)
     large = TrainingCost(4_884_480, 210, 19_537_920, 39_075_840, 2_980_000_000, 3, 6144)
@@ -54,7 +54,9 @@ def test_of_activations_computed_anew_one_layer_and_the_inputs_are_kept() -> Non
     """Half of the 70 values, and 8 in front of each of 2 layers. Red: `gradient_checkpointing` skipped."""
     plain = Train(tokens_per_round=100, sequence_length=16, batch_size=3)
     anew = plain.model_copy(update={"gradient_checkpointing": True})
-    peaks = [cost_of({}, MODULES, Held(0, 2.5, 3), plan_round(plain, 1, 1), s).peak_memory_bytes for s in (plain, anew)]
+    peaks = [
+        cost_of({}, MODULES, MemoryUse(0, 2.5, 3), plan_round(plain, 1, 1), s).peak_memory_bytes for s in (plain, anew)
+    ]
     assert [peak - 600_000_000 for peak in peaks] == [2.5 * 48 * 70, 2.5 * 48 * (70 / 2 + 2 * 8)]
 
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from cogen.base import Base
 from cogen.config import Data
-from cogen.data import Document, Prepared, iter_corpus, read_corpus, split_documents, spool, tokenize, workers
+from cogen.data import Document, Prepared, chunk, iter_corpus, read_corpus, split_documents, spool, tokenize
 from cogen.data import prepare as prepare_module
 from cogen.data.prepare import prepare
-from cogen.data.split import is_heldout, validation_documents
+from cogen.data.split import hash_order, is_below, validation_documents
 from cogen.data.store import StoreWriter, TokenStore, private_folder
 from cogen.errors import ConfigError, DataError
 
@@ -43,7 +43,7 @@ def essay(seed: int, num_words: int = 120) -> str:
 
 def names(heldout: bool, count: int) -> list[str]:
     """The first ids that fall on this side of the split."""
-    found = (f"doc{n}" for n in range(10**6) if is_heldout(f"doc{n}", FRAC) == heldout)
+    found = (f"doc{n}" for n in range(10**6) if is_below(f"doc{n}", FRAC) == heldout)
     return [next(found) for _ in range(count)]
 
 
@@ -85,14 +85,10 @@ def test_the_store_holds_just_what_the_tokenizer_gives(
 ) -> None:
     path = put(tmp_path_factory.mktemp("corpus") / "a.jsonl", [(str(n), f"{t}<eos>") for n, t in enumerate(found)])
     data = PLAIN.model_copy(update={"unicode": False})
-    documents = read_corpus(path).documents
-    split = [d for d in documents if not is_heldout(d.id, FRAC)]
-    if len(split) in (0, len(documents)):
-        with pytest.raises(DataError, match="corpus too small"):
-            made(tiny, path, data)
-        return
+    split = split_documents(read_corpus(path), FRAC, "here")
     prepared = made(tiny, path, data)
-    assert [d.tolist() for d in prepared.train] == [d.tolist() for d in tokenize(split, tiny.tokenizer)]
+    assert prepared.heldout == split.heldout and len(split.train) > 0
+    assert [d.tolist() for d in prepared.train] == [d.tolist() for d in tokenize(split.train, tiny.tokenizer)]
     assert prepared.train.lengths.tolist() == [len(d) for d in prepared.train]
     assert prepared.num_train_tokens == sum(map(len, prepared.train)) == prepared.card.train.num_tokens
 
@@ -190,10 +186,10 @@ def test_headers_and_page_numbers_of_a_pdf_are_gone(tiny: Base, tmp_path: Path) 
 def test_workers_give_what_one_process_gives(tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red: results taken as they finish."""
     path = put(tmp_path / "a.jsonl", [(str(n), essay(n % 35)) for n in range(40)])
-    monkeypatch.setattr(spool, "BATCH_BYTES", 2000)
+    monkeypatch.setattr(spool, "CHUNK_BYTES", 2000)
     alone = made(tiny, path, Data(), cache_dir=tmp_path / "one")
-    monkeypatch.setattr(workers, "LEAST_BYTES", 0)
-    monkeypatch.setattr(workers, "num_cores", lambda: 3)
+    monkeypatch.setattr(chunk, "MIN_PARALLEL_BYTES", 0)
+    monkeypatch.setattr(chunk, "num_cores", lambda: 3)
     seen: list[tuple[str, int, int]] = []
     group = made(tiny, path, Data(), cache_dir=tmp_path / "three", progress=lambda *of: seen.append(of))
     for name in folders(tmp_path / "one"):
@@ -302,7 +298,7 @@ def test_prepared_twice_gives_the_same_bytes(tiny: Base, tmp_path: Path) -> None
 
 def test_a_preparation_that_fails_leaves_nothing(tiny: Base, tmp_path: Path) -> None:
     path = put(tmp_path / "a.jsonl", [(names(False, 1)[0], essay(1))])
-    with pytest.raises(DataError, match="got 0 held out of 1"):
+    with pytest.raises(DataError, match="got 1 document at"):
         made(tiny, path)
     assert folders(tmp_path / "cache") == []
 
@@ -365,7 +361,7 @@ def test_files_that_cannot_be_read_are_in_the_card_or_stop_it(tiny: Base, tmp_pa
 
 
 def test_a_long_list_of_what_was_skipped_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MOST_LEFT_OUT", 3)
+    monkeypatch.setattr(spool, "MAX_SKIPPED", 3)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + "bad\n" * 8)
     found = spool.write_spool(tmp_path, iter_corpus(path), FRAC)
@@ -405,3 +401,44 @@ def test_validation_documents_are_kept_apart(tiny: Base, tmp_path: Path) -> None
     assert apart.validation == want and without.validation == ()
     assert apart.heldout == without.heldout
     assert len(apart.train) == len(without.train) - len(want) > 0
+
+
+@pytest.mark.parametrize("validation_frac", [0.0, 0.1])
+def test_the_lowest_hash_that_survives_cleaning_is_held_out(tiny: Base, tmp_path: Path, validation_frac: float) -> None:
+    """Red: the lowest hash of all documents read; a validation document taken before a held-out one."""
+    ranked = sorted((f"doc{n}" for n in range(30)), key=lambda i: hash_order(Document(i, "", "", "")))
+    ranked = [i for i in ranked if not is_below(i, 0.2)]  # 0.01 + 0.1 leaves both parts empty
+    bad = {ranked[0]: "too short", ranked[2]: essay(1)}  # dropped by quality, and as a copy of the lowest one left
+    documents = [(i, bad.get(i) or essay(n)) for n, i in enumerate(ranked)]
+    path = put(tmp_path / "a.jsonl", documents)
+    prepared = made(tiny, path, Data(), 0.01, validation_frac=validation_frac)
+    reserved = [*prepared.heldout, *prepared.validation]
+    assert [d.id for d in reserved] == ([ranked[1], ranked[3]] if validation_frac else [ranked[1]])
+    assert [len(prepared.heldout), len(prepared.validation)] == [1, 1 if validation_frac else 0]
+    assert len(prepared.train) == len(ranked) - 2 - len(reserved)
+    card = prepared.card
+    assert (card.train.num_documents, card.heldout.num_documents) == (len(prepared.train), len(reserved))
+    assert {k: v.num_documents for k, v in card.dropped.items()} == {
+        "exact duplicate": 1,
+        "quality: number of words": 1,
+    }
+    assert made(tiny, path, Data(), 0.01, validation_frac=validation_frac).heldout == prepared.heldout
+
+
+def test_the_highest_hash_is_trained_on_where_all_are_below(tiny: Base, tmp_path: Path) -> None:
+    """Also where it is so only after cleaning. Red: the corpus refused; the document both held out and trained on."""
+    held = sorted(names(True, 4), key=lambda i: hash_order(Document(i, "", "", "")))
+    documents = [(i, essay(n)) for n, i in enumerate(held)] + [(names(False, 1)[0], "too short")]
+    prepared = made(tiny, put(tmp_path / "a.jsonl", documents), Data())
+    assert [d.id for d in prepared.heldout] == held[:-1]
+    assert texts(tiny, prepared) == [essay(3)]
+    with pytest.raises(DataError, match=r"validation .* and training documents.*got 4 documents.*1 dropped"):
+        made(tiny, tmp_path / "a.jsonl", Data(), validation_frac=0.1)
+
+
+def test_copies_with_one_id_cannot_be_split(tiny: Base, tmp_path: Path) -> None:
+    """Red: the same text held out and trained on, or a loop without end."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": essay(1)}) + "\n" + json.dumps({"text": essay(1)}) + "\n")
+    for data in (PLAIN, Data()):
+        with pytest.raises(DataError, match="corpus too small"):
+            made(tiny, tmp_path / "a.jsonl", data)

@@ -85,7 +85,7 @@ def test_wsd_without_a_level_part_and_of_few_steps() -> None:
     assert learning_rate(whole, 3, 20) == PEAK > learning_rate(whole, 4, 20)
     assert learning_rate(whole, 0, 1) == PEAK
     assert [learning_rate(whole, s, 2) for s in (0, 1)] == [PEAK, pytest.approx(0.1 * PEAK)]
-    with pytest.raises(ValueError, match=r"train\.warmup_frac and train\.decay_frac that add up to more than 1"):
+    with pytest.raises(ValueError, match=r"train\.warmup_frac and train\.decay_frac add up to more than 1"):
         settings(schedule="wsd", warmup_frac=0.3, decay_frac=0.8)
 
 

@@ -261,7 +261,7 @@ def test_the_first_scale_knows_what_a_method_does_with_many_adapters() -> None:
         ("ties:x", MergeError, "a density as in ties:0.5, got 'x'"),
         ("ties:2", MergeError, r"density in \(0, 1\], got 2"),
         ("mean+magic", MergeError, "pico or knots after the +, got 'magic'"),
-        ("stack+pico", MergeError, "stack as it is"),
+        ("stack+pico", MergeError, "stack without rank"),
     ],
 )
 def test_methods_that_mean_nothing(text: str, error: type[MergeError], words: str) -> None:

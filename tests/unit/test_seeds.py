@@ -12,10 +12,10 @@ import pytest
 
 from cogen.config import load_config
 from cogen.data import read_corpus
-from cogen.data.clean.characters import normalise
 from cogen.data.clean.duplicates import DuplicateIndex, signature
 from cogen.data.clean.quality import quality_fault
-from cogen.data.split import is_heldout
+from cogen.data.clean.words import normalise
+from cogen.data.split import is_below
 from tests.conftest import SEEDS
 
 DOMAINS = (
@@ -42,7 +42,7 @@ def read(name: str) -> list[dict[str, Any]]:
 
 def training_texts(domain: str) -> dict[str, str]:
     """What a client at `heldout_frac` = 0.15 may have learned: text by id."""
-    return {d["id"]: d["text"] for d in read(domain) if not is_heldout(d["id"], HELDOUT_FRAC)}
+    return {d["id"]: d["text"] for d in read(domain) if not is_below(d["id"], HELDOUT_FRAC)}
 
 
 def words(text: str) -> set[str]:
@@ -149,7 +149,7 @@ def test_the_readme_counts_right() -> None:
     counted = []
     for name in CORPORA:
         ids = [d["id"] for d in read(name)]
-        counted.append((name, str(len(ids)), str(sum(is_heldout(i, HELDOUT_FRAC) for i in ids))))
+        counted.append((name, str(len(ids)), str(sum(is_below(i, HELDOUT_FRAC) for i in ids))))
     assert rows == counted
 
 

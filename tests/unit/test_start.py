@@ -69,7 +69,7 @@ def test_ranks_and_alphas_by_pattern_and_the_first_that_fits_wins(tiny: Base) ->
 
 @pytest.mark.parametrize("key", ["target_modules", "rank_pattern", "alpha_pattern"])
 def test_a_pattern_that_picks_nothing_is_refused(tiny: Base, key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"got 'qproj', which picks none \(train\.{key}\)") as refused:
+    with pytest.raises(ConfigError, match=rf"got 'qproj', which matches none \(train\.{key}\)") as refused:
         start(tiny, **{key: ["qproj"] if key == "target_modules" else {"qproj": 3}})
     assert "layers.0" in str(refused.value) and "\n" not in str(refused.value)
 

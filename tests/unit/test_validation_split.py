@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cogen.data import Document, split_documents
-from cogen.data.split import validation_documents
+from cogen.data.split import hash_order, validation_documents
 from cogen.errors import ConfigError, DataError
 
 PAGES = [Document(id=f"page-{n}", title="", text="text", source="") for n in range(2000)]
@@ -40,7 +40,15 @@ def test_fractions_that_do_not_fit(heldout: float, validation: float) -> None:
         validation_documents(PAGES, heldout, validation, "grid")
 
 
+def test_the_lowest_hash_is_taken_where_none_falls_in_the_part() -> None:
+    """Red: an empty tuple, or the error of a corpus too small."""
+    few = sorted(PAGES[:9], key=hash_order)
+    assert validation_documents(few, 1e-9, 1e-9, "grid") == (few[1],)
+    assert validation_documents(few[:2], 1 - 1e-6, 1e-9, "grid") == (few[1],), "held out is all but the highest"
+    assert validation_documents(few, 0.0, 1e-9, "grid") == (few[0],)
+
+
 def test_an_empty_part_is_refused() -> None:
     """Red: an empty tuple is returned."""
-    with pytest.raises(DataError, match=r"beside the held-out ones, got none of 3 .* \(grid\)"):
-        validation_documents(PAGES[:3], 0.5, 1e-9, "grid")
+    with pytest.raises(DataError, match=r"besides the held-out ones, got 0 documents .*grid\)"):
+        validation_documents([], 0.5, 0.1, "grid")

@@ -1,12 +1,11 @@
-"""Cleaning, step by step: each a plain function of a text; `docs/data.md` has the numbers and their sources."""
+"""The cleaning steps, each a function of a text; `docs/data.md` has the numbers and their sources."""
 
 from cogen.data.clean.boilerplate import BoilerplateCounter, join_pages, strip_boilerplate
-from cogen.data.clean.characters import normalise
 from cogen.data.clean.duplicates import DuplicateIndex, exact_key, leaked, signature
 from cogen.data.clean.language import detect_language
 from cogen.data.clean.personal import personal_data, redact
 from cogen.data.clean.quality import Fault, quality_fault
-from cogen.data.clean.words import split_words
+from cogen.data.clean.words import normalise, split_words
 
 __all__ = [
     "BoilerplateCounter",

@@ -37,7 +37,7 @@ _SENTENCE_END = (".", "!", "?", ":", "。", "！", "？", '"', "”", ")")
 
 
 class BoilerplateCounter:
-    """On how many documents' edges each line stands. Bounded memory; counters of parts of a corpus add up.
+    """Counts on how many documents' edges each line is. Memory is bounded; counters of parts of a corpus can be merged.
 
     >>> counter = BoilerplateCounter()
     >>> for word in "abcdefghijkl":
@@ -81,7 +81,7 @@ class BoilerplateCounter:
 
 
 def strip_boilerplate(text: str, repeated: frozenset[int] = frozenset()) -> tuple[str, int]:
-    """The text without headers, footers and page numbers, its pages joined, and how many lines went.
+    """The text without headers, footers and page numbers, its pages joined, and how many lines were removed.
 
     Args:
         repeated: lines that repeat across documents (`BoilerplateCounter.repeated`).
@@ -96,7 +96,7 @@ def strip_boilerplate(text: str, repeated: frozenset[int] = frozenset()) -> tupl
 
 
 def join_pages(text: str) -> str:
-    """Form feeds become a blank line, or a line feed where a sentence goes on over the page."""
+    """Replace form feeds by a blank line, or by a line feed if a sentence continues on the next page."""
     if PAGE_BREAK not in text:
         return text
     joined = ""
@@ -107,7 +107,7 @@ def join_pages(text: str) -> str:
 
 
 def _strip_page(page: str, running: set[str], repeated: frozenset[int], *, is_paged: bool) -> tuple[str, int]:
-    """From the top down and from the bottom up, while lines are boilerplate."""
+    """Remove lines from the top and from the bottom while they are boilerplate."""
 
     def goes(line: str) -> bool:
         pattern = _pattern(line)
@@ -127,7 +127,7 @@ def _strip_page(page: str, running: set[str], repeated: frozenset[int], *, is_pa
 
 
 def _running_lines(pages: list[str]) -> set[str]:
-    """Patterns on the edges of enough pages of one document."""
+    """Line patterns that are on the edges of enough pages of one document."""
     if len(pages) < LEAST_PAGES:
         return set()
     counts = Counter(p for page in pages for p in {_pattern(line) for line in _edge_lines(page)})
@@ -149,14 +149,14 @@ def _edge_lines(page: str) -> list[str]:
 
 
 def _may_be_shared(line: str) -> bool:
-    """Short, of enough words to be no mere heading, and no Markdown heading or table row."""
+    """Whether a line is short, has more words than a heading, and is no Markdown heading or table row."""
     if len(line) > MOST_CHARACTERS or line.lstrip().startswith(("#", "|")):
         return False
     return sum(any(map(str.isalnum, word)) for word in line.split()) >= LEAST_WORDS and any(map(str.isalpha, line))
 
 
 def _pattern(line: str) -> str:
-    """The line in small letters with its numbers as `#` and single spaces."""
+    """The line in lower case, with numbers as `#` and single spaces."""
     return _DIGITS.sub("#", " ".join(line.split()).casefold()) if len(line) <= MOST_CHARACTERS else line
 
 

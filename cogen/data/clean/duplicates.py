@@ -29,7 +29,7 @@ Key = TypeVar("Key")
 
 
 def exact_key(text: str) -> bytes:
-    """16 bytes that are equal for texts that differ in white space at most."""
+    """16 bytes that are equal for texts that differ only in white space."""
     return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
 
 
@@ -43,9 +43,9 @@ def signature(text: str) -> NDArray[np.uint8]:
 
     words = split_words(text.casefold()) or text.split()
     shingles = [" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))]
-    checksum = RMinHash(num_perm=NUM_MINIMA, seed=SEED)
-    checksum.update(shingles)
-    return np.array(checksum.digest(), dtype=np.uint32).astype(np.uint8)
+    minhash = RMinHash(num_perm=NUM_MINIMA, seed=SEED)
+    minhash.update(shingles)
+    return np.array(minhash.digest(), dtype=np.uint32).astype(np.uint8)
 
 
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -76,35 +76,35 @@ class DuplicateIndex(Generic[Key]):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def find(self, checksum: NDArray[np.uint8]) -> Key | None:
-        """The key of the most similar document of the index; None where none reaches the threshold."""
-        return self._nearest(self._table[self._buckets(checksum)[0]], checksum)
+    def find(self, signature: NDArray[np.uint8]) -> Key | None:
+        """The key of the most similar document of the index; None if none reaches the threshold."""
+        return self._nearest(self._table[self._buckets(signature)[0]], signature)
 
-    def add(self, key: Key, checksum: NDArray[np.uint8]) -> Key | None:
-        """The key of an earlier near-duplicate; without one None, and the document joins the index."""
+    def add(self, key: Key, signature: NDArray[np.uint8]) -> Key | None:
+        """The key of an earlier near-duplicate; if there is none, add the document and return None."""
         self._grow()
-        buckets = self._buckets(checksum)[0]
+        buckets = self._buckets(signature)[0]
         rows = self._table[buckets]
-        found = self._nearest(rows, checksum)
+        found = self._nearest(rows, signature)
         if found is None:
-            self._signatures[len(self.keys)] = checksum
+            self._signatures[len(self.keys)] = signature
             num_taken = (rows != _EMPTY).sum(axis=1)
             has_room = num_taken < BUCKET_SIZE
             self._table[buckets[has_room], num_taken[has_room]] = len(self.keys)
             self.keys.append(key)
         return found
 
-    def _nearest(self, rows: NDArray[np.int32], checksum: NDArray[np.uint8]) -> Key | None:
+    def _nearest(self, rows: NDArray[np.int32], signature: NDArray[np.uint8]) -> Key | None:
         numbers = rows[rows != _EMPTY]
         if not len(numbers):
             return None
-        alike = similarity(self._signatures[numbers], checksum)
+        alike = similarity(self._signatures[numbers], signature)
         best = int(alike.argmax())
         return self.keys[numbers[best]] if alike[best] >= self.jaccard else None
 
-    def _buckets(self, checksums: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def _buckets(self, signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Bucket of each band of each signature `(n, bands)`: a multiplicative hash of its bytes and its place."""
-        mixed = checksums.reshape(-1, NUM_MINIMA).view(self._band).astype(np.uint64)
+        mixed = signatures.reshape(-1, NUM_MINIMA).view(self._band).astype(np.uint64)
         mixed += np.arange(1, mixed.shape[1] + 1, dtype=np.uint64) << np.uint64(17)
         for odd in (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)):
             mixed ^= mixed >> np.uint64(32)
@@ -112,7 +112,7 @@ class DuplicateIndex(Generic[Key]):
         return (mixed >> np.uint64(65 - len(self._table).bit_length())).astype(np.int64)
 
     def _grow(self) -> None:
-        """Room for one more: signatures by half as much again, twice the buckets when half of the places are taken."""
+        """Make room for one more: half as many signatures again, and twice the buckets when half the places are taken."""
         if len(self.keys) == len(self._signatures):
             more = np.zeros((len(self._signatures) // 2, NUM_MINIMA), dtype=np.uint8)
             self._signatures = np.concatenate([self._signatures, more])
@@ -121,7 +121,7 @@ class DuplicateIndex(Generic[Key]):
             self._rebuild(2 * len(self._table))
 
     def _rebuild(self, num_buckets: int) -> None:
-        """Every document into its buckets again, band by band and in order, as far as there is room."""
+        """Put every document into its buckets again, band by band and in order, as far as there is room."""
         self._table = np.full((num_buckets, BUCKET_SIZE), _EMPTY, dtype=np.int32)
         num_taken = np.zeros(num_buckets, dtype=np.int64)
         for column in self._buckets(self._signatures[: len(self.keys)]).T:
@@ -136,20 +136,20 @@ class DuplicateIndex(Generic[Key]):
 def leaked(
     heldout: Iterable[tuple[Key, NDArray[np.uint8]]], train: Iterable[tuple[Key, NDArray[np.uint8]]], jaccard: float
 ) -> dict[Key, Key]:
-    """Training documents that are near-duplicates of a held-out one, and of which: key to key.
+    """Training documents that are near-duplicates of a held-out one: key to the key of that one.
 
     Args:
         heldout, train: keys with their signatures; `train` may be endless as far as memory goes.
     """
     index: DuplicateIndex[Key] = DuplicateIndex(jaccard)
-    for key, checksum in heldout:
-        index.add(key, checksum)
-    found = ((key, index.find(checksum)) for key, checksum in train)
+    for key, signature in heldout:
+        index.add(key, signature)
+    found = ((key, index.find(signature)) for key, signature in train)
     return {key: other for key, other in found if other is not None}
 
 
 def _band_type(jaccard: float) -> np.dtype[np.unsignedinteger]:
-    """The widest bands of which one at least agrees nine times in ten for two documents just at the threshold.
+    """The widest bands with which two documents at the threshold agree in at least one band nine times in ten.
 
     P(found) = 1 - (1 - J^r)^(128 / r) for bands of r bytes: 0.95 at J = 0.8 and r = 8.
     """

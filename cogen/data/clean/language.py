@@ -1,4 +1,4 @@
-"""Which language a text is in."""
+"""Language identification."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ READ_CHARACTERS = 500
 
 
 def detect_language(text: str) -> str:
-    """ISO 639-1 code of the language of the text's start, `und` below 20 letters; `zxx` for no language.
+    """ISO 639-1 code of the language at the start of the text; `und` below 20 letters, `zxx` for no language.
 
     Source: langid.py (Lui & Baldwin 2012), 97 languages, by py3langid.
     """

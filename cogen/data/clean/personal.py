@@ -23,7 +23,7 @@ _BEFORE, _AFTER = r"(?<![\w./+-])", r"(?![\w/-]|\.\d)"
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value looks like (its group `value`, else all of it), and a check that it is one."""
+    """The pattern of a value (its group `value`, or the whole match), and a check that confirms it."""
 
     name: str
     pattern: re.Pattern[str]
@@ -31,7 +31,7 @@ class Kind:
 
 
 def personal_data(text: str) -> Counter[str]:
-    """How many values of each kind (a name in `KINDS`) the text holds."""
+    """How many values of each kind (a name in `KINDS`) are in the text."""
     return redact(text)[1]
 
 
@@ -46,13 +46,13 @@ def redact(text: str) -> tuple[str, Counter[str]]:
         before = counts.total()
         for kind in _kinds_in(text):
             text = _replace(text, kind, counts)
-        # What stood between two values may have hidden a third; each turn takes digits or an @ away.
+        # Text between two values may have hidden a third; each pass removes digits or an @, so this ends.
         if counts.total() == before:
             return text, counts
 
 
 def _kinds_in(text: str) -> list[Kind]:
-    """Those that are worth a search: without an @ there is no address, and with few digits no number."""
+    """The kinds that can occur: without an @ there is no address, and with few digits no number."""
     has_digits = _SOME_DIGITS.search(text) is not None
     return [k for k in KINDS if ("@" in text if k.name == "email" else has_digits or k.name == LETTERED)]
 
@@ -109,7 +109,7 @@ def _after(cue: str, pattern: str) -> re.Pattern[str]:
 
 _PHONE_CUE = "tel|telephone|phone|fax|mobile|cell|call|telefon|handy|mobil|tél|téléphone|teléfono|telefono|电话|電話"
 
-# In the order in which they are looked for: what is longer and surer first.
+# In the order of the search: longer and more certain kinds first.
 KINDS: tuple[Kind, ...] = (
     Kind(
         "email",

@@ -1,4 +1,4 @@
-"""Documents that are no text to learn from: the published rules of Gopher and FineWeb, with their numbers.
+"""Documents of low quality, by the published rules of Gopher and FineWeb, with their numbers.
 
 Sources: Gopher (Rae et al., arXiv 2112.11446, appendix A.1.1 and table A1); FineWeb (Penedo et al.,
 arXiv 2406.17557, section 3.6). Where the rules were made for English web pages they are held to what they
@@ -35,7 +35,7 @@ _END = tuple(".!?:;\"'”’»)]。！？।؟…|")
 
 @dataclass(frozen=True)
 class Fault:
-    """The rule that a document fails, what it has there, and the bound."""
+    """The rule that a document fails, its value, and the bound."""
 
     rule: str
     value: float
@@ -58,7 +58,7 @@ class QualityRule:
 
 
 class _Measured:
-    """A text and what several rules need of it, each made once."""
+    """A text, and values that several rules need, each computed once."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -96,7 +96,7 @@ class _Measured:
 
     @property
     def ended_frac(self) -> float:
-        """Lines that end a sentence, or that the next goes on from in small letters as wrapped text does."""
+        """Lines that end a sentence, or that continue in lower case on the next line, as in wrapped text."""
         following = [*self.lines[1:], ""]
         ended = sum(a.endswith(_END) or b[:1].islower() for a, b in zip(self.lines, following, strict=True))
         return ended / max(1, len(self.lines))

@@ -1,4 +1,4 @@
-"""How much of a text repeats itself: lines, paragraphs, word n-grams."""
+"""The share of a text that repeats itself: lines, paragraphs, word n-grams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def duplicate_frac(parts: Sequence[str], *, by_length: bool = False) -> float:
 def ngram_fracs(words: Sequence[str]) -> dict[int, float]:
     """Share of the words' characters by n: in the most frequent n-gram to n = 4, in repeated ones from 5 to 10.
 
-    What occurs once is no repetition. Of repeated n-grams the first occurrence does not count, as in
+    An n-gram that occurs once does not count. The first occurrence of a repeated n-gram does not count, as in
     FineWeb's implementation of Gopher's rule, and each character counts once.
     """
     numbers: dict[str, int] = {}
@@ -35,12 +35,12 @@ def ngram_fracs(words: Sequence[str]) -> dict[int, float]:
     fracs = dict.fromkeys(range(2, MOST_WORDS + 1), 0.0)
     grams = codes
     for n in fracs:
-        # A 64-bit hash of n words: that two n-grams of a document meet by chance does not happen.
+        # A 64-bit hash of n words; a collision inside one document is practically impossible.
         grams = (grams[:-1] * _ODD) + codes[n - 1 :]
         grams ^= grams >> np.uint64(31)
         _, first, counts = np.unique(grams, return_index=True, return_counts=True)
         if len(first) == len(grams):
-            break  # and nor does anything longer occur twice
+            break  # then no longer n-gram occurs twice either
         covered = _top(first, counts, lengths, n) if n <= MOST_WORDS_TOP else _repeated(first, lengths, n)
         fracs[n] = covered / int(lengths.sum())
     return fracs
@@ -53,7 +53,7 @@ def _top(first: NDArray[np.int64], counts: NDArray[np.int64], lengths: NDArray[n
 
 
 def _repeated(first: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """Characters of the words that stand in an n-gram other than the first of its kind."""
+    """Characters of the words in repeated n-grams, without first occurrences."""
     is_repeat = np.ones(len(lengths) - n + 1, dtype=bool)
     is_repeat[first] = False
     starts = np.flatnonzero(is_repeat)

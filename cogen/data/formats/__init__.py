@@ -1,8 +1,7 @@
-"""One small reader a format, found by the file's suffix; `.gz` and `.zst` may stand after any of them.
+"""One reader for each format, chosen by the file's suffix; `.gz` and `.zst` may follow any of them.
 
-A reader takes an open file and its place, and gives documents one after another. Where a part of the file
-is bad (a line, a row) it gives the DataError in the document's place and goes on; where the whole is, it
-raises one.
+A reader takes an open file and its location, and yields documents. For a bad line or row it yields a DataError in
+place of the document and continues; for a bad file it raises one.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ def is_readable(name: str) -> bool:
 
 
 def read_file(path: Path, name: str) -> Iterator[Document | DataError]:
-    """The documents of one file, in order, and an error in place of each that is none.
+    """Yield the documents of one file in order, and an error in place of each bad one.
 
     Args:
         name: the file's path inside the corpus.
     Raises:
-        DataError: the file as a whole cannot be read, or not to its end.
+        DataError: the file cannot be read, or not to its end.
     """
     title, suffix, compression = split_suffix(path.name)
     place = SourceLocation(str(path), name, title)

@@ -1,4 +1,4 @@
-"""Files as streams of bytes, unpacked on the way where their last suffix says so."""
+"""Files as streams of bytes, decompressed while they are read if their last suffix says so."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPENERS: Mapping[str, Callable[[BinaryIO], BinaryIO]] = {".gz": _gzip, ".zst": _
 
 
 class _Frames(io.RawIOBase):
-    """Zstandard frames end to end; the library's own stream takes a file that was cut for a whole one."""
+    """Zstandard frames end to end; the library's own stream would accept a truncated file as whole."""
 
     def __init__(self, file: BinaryIO, new_frame: Callable[[], Any]) -> None:
         self._file, self._new_frame = file, new_frame
@@ -63,10 +63,10 @@ class _Frames(io.RawIOBase):
 
 @contextmanager
 def opened(path: Path, compression: str) -> Iterator[BinaryIO]:
-    """`path` for reading from its start.
+    """Open `path` for reading.
 
     Raises:
-        DataError: no permission, a disk's fault, or bytes that are not what the suffix says.
+        DataError: no permission, a disk error, or content that does not match the suffix.
     """
     try:
         with path.open("rb") as file:
@@ -74,7 +74,7 @@ def opened(path: Path, compression: str) -> Iterator[BinaryIO]:
     except (EOFError, zlib.error) as error:
         raise _broken(path, compression, error) from None
     except OSError as error:
-        if error.errno is None:  # gzip's way to say that the file is no gzip
+        if error.errno is None:  # gzip raises this for a file that is not gzip
             raise _broken(path, compression, error) from None
         raise bad_data(path, "a readable file", error.strerror or str(error), "Check its permissions.") from None
     except Exception as error:
@@ -85,7 +85,7 @@ def opened(path: Path, compression: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def seekable(file: BinaryIO) -> Iterator[BinaryIO]:
-    """`file` itself, or where it only flows, a copy without a name on disk."""
+    """`file` itself, or a temporary copy if it cannot seek."""
     if not isinstance(file, io.BufferedReader) or not file.seekable():
         with tempfile.TemporaryFile(prefix="cogen-") as copy:
             shutil.copyfileobj(file, copy)

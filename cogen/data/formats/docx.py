@@ -14,7 +14,7 @@ from cogen.errors import DataError
 
 
 def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
-    """Paragraphs a line each, a table's rows too with tabs between cells; headers, footers and notes are left."""
+    """Paragraphs and table rows, a line each, with tabs between cells; headers, footers and notes are not read."""
     with needs("python-docx", ".docx"):
         import docx
         from docx.table import Table
@@ -27,7 +27,7 @@ def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Document | Data
                 rows = [[c.text for c in row.cells] for row in part.rows] if isinstance(part, Table) else [[part.text]]
                 parts += ["\t".join(cells) for cells in rows]
             title = opened.core_properties.title
-        except Exception as error:  # the library lets whatever is wrong inside the file through
+        except Exception as error:  # the library raises any error for a bad file
             got = f"{type(error).__name__}: {error}"
             raise bad_data(place.path, "a Word document", got, "Save it again, or as .txt.") from error
     if found := place.whole("\n".join(parts), title):
@@ -35,7 +35,7 @@ def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Document | Data
 
 
 def _require_small(file: BinaryIO, place: SourceLocation) -> None:
-    """A few kilobytes may unpack to gigabytes: see what the archive says of itself before the library loads it."""
+    """Check the sizes in the archive before the library loads it: a few kilobytes may unpack to gigabytes."""
     try:
         with zipfile.ZipFile(file) as archive:
             size = sum(part.file_size for part in archive.infolist() if part.filename.endswith(".xml"))

@@ -1,4 +1,4 @@
-"""Libraries that only some formats need, which come with `cogen-ai[formats]`."""
+"""Libraries that only some formats need, from the extra `cogen-ai[formats]`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cogen.errors import DataError
 
 @contextmanager
 def needs(library: str, suffix: str) -> Iterator[None]:
-    """Around an import: a library that is not there becomes a DataError that names what to install."""
+    """Around an import: if the library is missing, raise a DataError that says what to install."""
     try:
         yield
     except ImportError as error:

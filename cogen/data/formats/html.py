@@ -13,7 +13,7 @@ from cogen.errors import DataError
 
 
 def read_html(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
-    """The main text of the page, as trafilatura finds it, or else all of its text; in the page's own encoding."""
+    """The main text of the page by trafilatura, or all of its text if there is none; in the encoding of the page."""
     with needs("trafilatura", ".html"):
         from trafilatura import bare_extraction, html2txt
         from trafilatura.settings import Document as Page
@@ -25,7 +25,7 @@ def read_html(file: BinaryIO, place: SourceLocation) -> Iterator[Document | Data
         return
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs pages without an article, which we report
     page = decode_file(content)
-    if "<html" not in page.lower():  # a bare fragment, which the library takes for no page at all
+    if "<html" not in page.lower():  # a fragment, which the library does not accept as a page
         page = f"<html><body>{page}</body></html>"
     found = bare_extraction(page, include_comments=False, include_tables=True, with_metadata=True)
     text, title = (found.text, found.title) if isinstance(found, Page) else (None, None)

@@ -1,4 +1,4 @@
-"""JSON lines: an object with `text` a line."""
+"""JSON lines: each line is an object with `text`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cogen.errors import DataError
 
 
 def read_jsonl(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
-    """A document a line; empty lines are passed over."""
+    """One document for each line; empty lines are ignored."""
     for number, line in numbered_lines(file, place):
         if isinstance(line, DataError):
             yield line

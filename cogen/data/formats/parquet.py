@@ -1,4 +1,4 @@
-"""Parquet: a row is a document; a few rows are in memory, never the file."""
+"""Parquet: each row is a document; only a few rows are in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH_ROWS = 16  # of up to MAX_DOCUMENT_BYTES each, as Arrow holds them
 
 
 def read_parquet(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
-    """A document a row, by the columns `text`, `id`, `title` and `source`."""
+    """One document for each row, from the columns `text`, `id`, `title` and `source`."""
     with needs("pyarrow", ".parquet"):
         import pyarrow as arrow
         from pyarrow import parquet
@@ -37,7 +37,7 @@ def read_parquet(file: BinaryIO, place: SourceLocation) -> Iterator[Document | D
 
 
 def _document(columns: dict[str, Any], row: int, where: str, file_name: str) -> Document | DataError:
-    """One row at a time as Python's own, and a text that is too long never: Arrow knows its size."""
+    """Convert one row to Python; a text that is too long is refused before, since Arrow knows its size."""
     text = columns["text"][row]
     buffer = text.as_buffer() if hasattr(text, "as_buffer") else None
     if buffer is not None and buffer.size > document.MAX_DOCUMENT_BYTES:

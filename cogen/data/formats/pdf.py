@@ -15,20 +15,20 @@ PAGE_BREAK = "\f"
 
 
 def read_pdf(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
-    """All pages as one document, a form feed between them, lines as the page has them.
+    """All pages as one document, with form feeds between pages and the lines of each page.
 
-    Headers and page numbers are still there: they are told by standing on many pages, see `strip_boilerplate`.
+    Headers and page numbers are kept here; `strip_boilerplate` finds them by their repetition on many pages.
     """
     with needs("pypdf", ".pdf"):
         import pypdf
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of each oddity that it mends
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of each oddity that it repairs
     with seekable(file) as whole:
         try:
             reader = pypdf.PdfReader(whole)
             locked = reader.is_encrypted and not reader.decrypt("")
             pages = [] if locked else [page.extract_text() for page in reader.pages]
             title = "" if locked or reader.metadata is None else str(reader.metadata.title or "")
-        except Exception as error:  # broken files break the library in every way that there is
+        except Exception as error:  # the library raises any error for a broken file
             got = f"{type(error).__name__}: {error}"
             raise bad_data(place.path, "a whole PDF", got, "Open and save it again, or remove it.") from error
     if locked:
@@ -41,5 +41,5 @@ def read_pdf(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataE
 
 
 def _whole_characters(text: str) -> str:
-    """Fonts without a proper table give half surrogates, which no encoding can hold."""
+    """Replace half surrogate pairs, which fonts without a proper table give and no encoding can hold."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Tables as text: a row is a document. And which column of a table, .parquet too, is the text."""
+"""Tables as text, where each row is a document; and the choice of the text column, also for .parquet."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ DELIMITERS = ",;\t"
 
 
 def read_csv(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
-    """A document a row under a header, its delimiter the most frequent in the header of , ; and tab."""
+    """One document for each row below the header; the delimiter is the most frequent of , ; and tab in the header."""
     return _read_rows(file, place, "")
 
 
 def read_tsv(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
-    """A document a row under a header, columns set apart by tabs."""
+    """One document for each row below the header, with tabs between columns."""
     return _read_rows(file, place, "\t")
 
 
 def text_column(columns: Sequence[str], candidates: Sequence[str], path: str) -> dict[str, str]:
-    """Which column gives each of a document's fields: `text` by its name, or where only one can be it.
+    """The column of each field of a document: `text` by its name, or the only column that can be the text.
 
     Args:
         candidates: columns that hold text.
@@ -51,7 +51,7 @@ def _read_rows(file: BinaryIO, place: SourceLocation, delimiter: str) -> Iterato
     if not header.strip():
         return
     delimiter = delimiter or max(DELIMITERS, key=header.count)
-    # The module's limit of 128 KiB a field is one for the whole process: documents are longer.
+    # The csv module limits fields to 128 KiB for the whole process, and documents are longer.
     csv.field_size_limit(document.MAX_DOCUMENT_BYTES)
     rows = csv.reader(_chain(header, lines), delimiter=delimiter)
     try:
@@ -63,12 +63,12 @@ def _read_rows(file: BinaryIO, place: SourceLocation, delimiter: str) -> Iterato
                 values = {field: row[i] for field, i in at.items() if i < len(row)}
                 yield document_of(values, place.line(rows.line_num), place.file_name)
     except csv.Error as error:
-        fix = "Mend the quotes there, or save it as .jsonl."
+        fix = "Correct the quotes there, or save it as .jsonl."
         raise bad_data(place.line(rows.line_num), "rows of a table", str(error), fix) from None
 
 
 def _lines(file: BinaryIO, place: SourceLocation) -> Iterator[str]:
-    """A bad line ends a table: where the next row begins is not known."""
+    """The lines; a bad line ends the table, since the start of the next row is not known."""
     for _, line in numbered_lines(file, place):
         if isinstance(line, DataError):
             raise line

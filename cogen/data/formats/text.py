@@ -1,4 +1,4 @@
-"""Plain text and Markdown: a file is a document. And bytes as text, for all formats made of lines."""
+"""Plain text and Markdown, where a file is a document; and decoding of bytes for all formats made of lines."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def read_text(file: BinaryIO, place: SourceLocation) -> Iterator[Document | Data
         raise too_long(place.path)
     text = decoded(content.removeprefix(codecs.BOM_UTF8), place.path, content.startswith(codecs.BOM_UTF8) * 3)
     if "\0" in text:
-        raise bad_data(place.path, "text", "zero bytes", "Give the file the suffix of what it is, or remove it.")
+        raise bad_data(place.path, "text", "zero bytes", "Give the file the suffix of its format, or remove it.")
     if found := place.whole(universal_newlines(text)):
         yield found
 
 
 def universal_newlines(text: str) -> str:
-    """Every end of line as \\n."""
+    """All line ends as \\n."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def as_utf8(file: BinaryIO, path: str) -> BinaryIO:
-    """`file` in UTF-8: as it is, or recoded on the way where it begins with the mark of UTF-16."""
+    """`file` in UTF-8; a file that begins with the mark of UTF-16 is converted while it is read."""
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file))
     if buffered.peek(2)[:2] in UTF16_MARKS:
         return io.BufferedReader(cast(io.RawIOBase, _Recoded(buffered, path)))
@@ -47,7 +47,7 @@ def decoded(content: bytes, where: str, offset: int = 0) -> str:
     """UTF-8 as text.
 
     Args:
-        offset: of `content` in its file, for the message.
+        offset: position of `content` in its file, for the error.
     Raises:
         DataError: it is not UTF-8.
     """
@@ -59,7 +59,7 @@ def decoded(content: bytes, where: str, offset: int = 0) -> str:
 
 
 def numbered_lines(file: BinaryIO, place: SourceLocation) -> Iterator[tuple[int, str | DataError]]:
-    """Lines with their numbers from 1, ended by \\n alone; an error in place of one too long or not UTF-8."""
+    """Lines, split only at \\n, with numbers from 1; an error in place of a line that is too long or not UTF-8."""
     file = as_utf8(file, place.path)
     number, offset = 0, 0
     while line := file.readline(document.MAX_DOCUMENT_BYTES + 1):
@@ -77,7 +77,7 @@ def numbered_lines(file: BinaryIO, place: SourceLocation) -> Iterator[tuple[int,
 
 
 class _Recoded(io.RawIOBase):
-    """UTF-16 with its mark, read as UTF-8."""
+    """UTF-16 with its mark, converted to UTF-8."""
 
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file, self._path, self._left = file, path, b""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from cogen.train.fast import kernels
-from cogen.train.fast.arrays import array
+from cogen.train.fast.kernels import array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,10 +2,10 @@
 
 A CPU with VNNI multiplies 8-bit integers four times as fast as float32 and twice as fast as bfloat16.
 Activations, and the gradients that come back, are scaled by row (token) and rounded, weights by output of the
-product, so that forward and backward each have a rounded copy. Sums are exact in 32 bits. Nothing that is
-trained is rounded. In the forward the `OUTLIERS` inputs that reach furthest keep their precision: a few channels of
-a language model are many times as large as the rest, and would take all the levels for themselves. What
-they add and what LoRA adds are one thin product, added where the sums are scaled back.
+product, so that forward and backward each have a rounded copy. Sums are exact in 32 bits. Trained factors are never
+rounded. In the forward the `OUTLIERS` largest inputs keep their precision: a few channels of a language model are many
+times as large as the others, and would use up all levels. The products of these inputs and of LoRA are one thin
+product, added where the sums are scaled back.
 
 Source: SwitchBack (arXiv 2304.13013) for rounding by row in both directions; LLM.int8()
 (arXiv 2208.07339) for outliers. Legend: N tokens, k inputs, n outputs, c outliers, r rank.
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from cogen.train.fast import kernels
-from cogen.train.fast.arrays import array
+from cogen.train.fast.kernels import array
 
 OUTLIERS = 8  # of c = 0, 4, 8, 16 the error of all gradients was 0.19, 0.12, 0.10, 0.09
 NUM_GATHERED = 4
@@ -33,8 +33,9 @@ class Rows:
     """A matrix as 8-bit integers `(N, k)` times a float32 scale by row `(N,)`, and c columns as they are.
 
     Args:
-        values: 0 in the columns that are kept.
-        columns: `(c,)`, which those are. kept: `(N, c)`.
+        values: 0 in the columns that keep their precision.
+        columns: `(c,)`, the indices of these columns.
+        kept: `(N, c)`, their values.
     """
 
     values: Tensor
@@ -45,13 +46,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A weight `(n, k)` that gets no gradient, and its roundings by output and by input, if there are any."""
+    """A weight `(n, k)` without gradient, and its roundings by output and by input, if there are any."""
 
     weight: Tensor
     by_output: Rows | None = None
     by_input: Rows | None = None
     gathered: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False, compare=False)
-    """Columns that were asked for last, and the weight's at these."""
+    """The last columns that were used, and the weight at these columns."""
 
     @classmethod
     def of(cls, weight: Tensor, *, int8: bool, is_last: bool = False) -> Frozen:

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from cogen.train.fast import kernels
-from cogen.train.fast.arrays import array
 from cogen.train.fast.frozen import OUTLIERS, Frozen, Rows, integer_sums, round_rows, taken
+from cogen.train.fast.kernels import array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cogen.train.loss import Chunk
+    from cogen.train.loss import ChunkLoss
 
 CHUNK_TOKENS = 128  # at most; of 256 and 512 the integer product with the head takes half as long again
 COLUMNS = 1024  # are taken at a time: oneDNN compiles a product for each new shape, and keeps it
 UNLIKELY = 1e-4  # the gradient is off by 0.4%; at 1e-3 by 2%, and without the mean row by 1.6% and 5%
 
 
-def fast_head(head: Frozen) -> Chunk:
+def fast_head(head: Frozen) -> ChunkLoss:
     """What `cogen.train.loss.nll_and_gradient` gives, through `head`.
 
     Only logits go through 8-bit integers: softmax minus one-hot, rounded by row, would keep the likeliest tokens

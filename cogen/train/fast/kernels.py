@@ -1,23 +1,31 @@
 """Passes over memory that do several elementwise steps at once, compiled by numba for the CPU that runs them.
 
-Each walks rows that fit the innermost cache and lets go of the interpreter lock, so that threads
-with a part of the batch each run side by side. Arrays are C-contiguous. Those called *wide* are float32; the others
-are float32 or bfloat16, which numpy does not know and which come as uint16, the upper half of a float32: they are
-widened when they are read, reckoned with in float32, and rounded to nearest, ties to even, when they are written.
-Results go to arrays that the caller gives. Sums may be reassociated to use vector registers, the same
-way on every call.
+Each kernel goes through rows that fit the innermost cache and releases the interpreter lock, so that threads with parts
+of the batch run in parallel. Arrays are C-contiguous. Arrays called *wide* are float32. The others are float32 or
+bfloat16; numpy has no bfloat16, so these come as uint16, the upper half of a float32. They are widened when they are
+read, computed in float32, and rounded to nearest, ties to even, when they are written. Results go to arrays that the
+caller passes. Sums may be reassociated to use vector registers, in the same way on every call.
 
 Legend: N rows, d columns.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, overload
+import torch
+
+from cogen.train.fast.kernel_cache import choose_kernel_cache
+
+choose_kernel_cache()
+
+from llvmlite import ir  # noqa: E402
+from numba import njit, types  # noqa: E402 (it reads the folder of its cache when it is imported)
+from numba.extending import intrinsic, overload  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLAGS: Any = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy"}
 LEVELS = np.float32(127.0)  # of signed 8-bit integers; -128 is not used
@@ -27,6 +35,12 @@ LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 # Taylor's series of e^r at |r| <= ln(2) / 2, cut after r^7: below the rounding of float32.
 C2, C3, C4, C5, C6, C7 = (np.float32(1.0 / f) for f in (2.0, 6.0, 24.0, 120.0, 720.0, 5040.0))
+
+
+def array(x: Tensor) -> Any:
+    """The memory of a contiguous CPU tensor, for a kernel; bfloat16 as uint16, since numpy has no bfloat16."""
+    x = x.detach()
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
 @intrinsic
@@ -234,7 +248,7 @@ def softmax_backward(dp, p, scaling):
 
 @njit(**FLAGS)
 def rotate(x, cos, sin, sign, out):
-    """Rotary positions: x and out (N, H, D), wide cos and sin (N, D); sign -1 turns back."""
+    """Rotary positions: x and out (N, H, D), wide cos and sin (N, D); sign -1 rotates back."""
     half = x.shape[2] // 2
     for i in range(x.shape[0]):
         c, s = cos[i], sin[i]

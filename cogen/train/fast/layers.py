@@ -1,10 +1,10 @@
-"""Put the fast forms in place of a model's own layers, for as long as a round trains, and take them out again.
+"""Replace a model's layers by faster ones while a round trains, and restore them afterwards.
 
-A norm or feed-forward is only replaced where the fast form gives what the layer itself gives on a small
-random input; what is not known stays as the architecture has it.
+A norm or feed-forward is replaced only if the fast layer gives the same result on a small random input; unknown
+layers stay as they are.
 
-Layers read and write the precision of the model. What is added up from layer to layer is float32 all the same: the
-embeddings are handed on as float32, and norms take that.
+Layers read and write the precision of the model. The residual stream is float32 nevertheless: the embeddings are
+passed on as float32, and norms accept that.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cogen.train.fast.feedforward import feed_forward
 from cogen.train.fast.frozen import OUTLIERS, Frozen, Rows, round_rows
-from cogen.train.fast.linear import Lora, lora_linear
+from cogen.train.fast.linear import Lora, feed_forward, lora_linear
 from cogen.train.fast.norm import rms_norm, rotate
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 Forward = Callable[..., Any]
 ROTARY = "apply_rotary_pos_emb"  # what every Llama-like architecture calls it
-ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.02}  # a norm or feed-forward of another kind is further off
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.02}  # another kind of norm or feed-forward differs by more
 
 
 class FastLayers:
@@ -49,12 +48,12 @@ class FastLayers:
         self._rotary = _rotary_of(model)
 
     def refresh(self) -> None:
-        """Take the factors as they are now; a fused optimiser writes to them and says so to nobody."""
+        """Read the current factors again: a fused optimizer changes them without changing their version."""
         for factors in self._factors:
             factors.refresh()
 
     def put(self) -> None:
-        """In place of the model's own."""
+        """Replace the model's layers."""
         self.refresh()
         for layer, form in self._forms:
             vars(layer)["forward"] = form
@@ -62,7 +61,7 @@ class FastLayers:
             setattr(self._rotary[0], ROTARY, _rotate_both)
 
     def take(self) -> None:
-        """The model's own again."""
+        """Restore the model's layers."""
         for layer, _ in self._forms:
             vars(layer).pop("forward", None)
         if self._rotary is not None:
@@ -70,14 +69,14 @@ class FastLayers:
 
 
 class _LastRounded:
-    """Of each thread, the last input that was rounded: query, key and value read the same one."""
+    """The last rounded input of each thread, since query, key and value read the same input."""
 
     def __init__(self, int8: bool) -> None:
         self.int8 = int8
         self._local = threading.local()
 
     def rows(self, x: Tensor) -> Rows | None:
-        """None where nothing is rounded."""
+        """The rounded rows of x; None if nothing is rounded."""
         if not self.int8:
             return None
         last, rows = getattr(self._local, "last", (None, None))
@@ -88,14 +87,14 @@ class _LastRounded:
 
 
 class _Factors:
-    """The active adapters of a layer as one: rows of A below each other, columns of B, scaled, side by side."""
+    """The active adapters of a layer as one: the A stacked by rows, the scaled B by columns."""
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
         self.refresh()
 
     def refresh(self) -> None:
-        """Make them ready for the products again."""
+        """Prepare the current factors for the products."""
         a, b = self.trained()
         self.lora = Lora.of(a, b, self._scalings()[0], self._layer.base_layer.weight.dtype)
 
@@ -124,7 +123,7 @@ def _fast_form(layer: nn.Module, memory: _LastRounded, known: list[_Factors]) ->
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether it is a plain linear layer with plain LoRA and nothing else."""
+    """Whether this is a plain linear layer with plain LoRA only."""
     from peft.tuners.lora.layer import Linear as LoraLinear
 
     if not isinstance(layer, LoraLinear) or type(layer.base_layer) is not torch.nn.Linear:
@@ -180,7 +179,7 @@ def _norm_form(layer: Any) -> Forward | None:
 
 
 def _table_form(table: Any) -> Forward | None:
-    """Embeddings as float32; that is what they are in a float32 model."""
+    """Embeddings that return float32; None for a float32 model, whose embeddings do so already."""
     if type(table) is not torch.nn.Embedding or table.weight.dtype == torch.float32:
         return None
     return lambda ids: torch.nn.functional.embedding(ids, table.weight).float()
@@ -192,7 +191,7 @@ def _in_rows(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _is_same(layer: nn.Module, forward: Forward, width: int, dtype: torch.dtype) -> bool:
-    """Whether `forward` gives what the layer gives, on three random tokens, up to the rounding of `dtype`."""
+    """Whether `forward` gives the result of the layer on three random tokens, up to the rounding of `dtype`."""
     probe = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0)).to(dtype)
     with torch.no_grad():
         try:
@@ -207,12 +206,12 @@ def _rotate_both(
 ) -> tuple[Tensor, Tensor]:
     """Rotary positions on `(1, H, N, D)` of one row of tokens."""
     angles = cos[0].float(), sin[0].float()
-    turned = [rotate(x[0].transpose(0, 1), *angles).transpose(0, 1)[None] for x in (query, key)]
-    return turned[0], turned[1]
+    rotated = [rotate(x[0].transpose(0, 1), *angles).transpose(0, 1)[None] for x in (query, key)]
+    return rotated[0], rotated[1]
 
 
 def _rotary_of(model: PreTrainedModel) -> tuple[Any, Forward] | None:
-    """The module that holds the model's rotary function and the function, if it turns as ours does."""
+    """The module that holds the model's rotary function, and the function, if it gives the same result as ours."""
     home: Any = sys.modules[type(model).__module__]
     theirs: Forward | None = getattr(home, ROTARY, None)
     if theirs is None:

@@ -1,28 +1,31 @@
-"""A frozen linear layer with LoRA as one step: nothing the size of the output is written beside the output.
+"""A frozen linear layer, or a gated feed-forward, with LoRA as one step: only the output itself is written to memory.
 
 y = x W^T + bias + s h B^T with h = x A^T. Backward, with u = s g B:
-dA = u^T x, dB = s g^T h, dx = g W + u A. W gets no gradient. PEFT's own layer writes B's product,
-s times it and the sum to memory of their own, in both directions.
+dA = u^T x, dB = s g^T h, dx = g W + u A. W gets no gradient. PEFT's layer also writes the product with B, its
+multiple by s and the sum to memory, in both directions.
 
-Everything is in the precision of the frozen weight but A and B, float32, which are rounded to it for the products.
+Everything is in the precision of the frozen weight except A and B, which are float32 and rounded for the products.
 Order of products by RunLoRA (arXiv 2312.03415): for r far below d the two thin products go first.
 Legend: N tokens, k inputs, n outputs, r rank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from cogen.train.fast import kernels
 from cogen.train.fast.frozen import Frozen, Rows
+from cogen.train.fast.kernels import array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Lora(NamedTuple):
-    """Factors as the products take them, in the precision of the weight; they get no gradient themselves.
+    """Factors prepared for the products, in the precision of the weight; they get no gradient themselves.
 
     Args:
         a: `(r, k)`.
@@ -36,8 +39,11 @@ class Lora(NamedTuple):
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor, scaling: float, dtype: torch.dtype) -> Lora:
-        """From A and B as they are trained, float32."""
+        """From the trained A and B, float32."""
         return cls(a.detach().to(dtype), (scaling * b.detach()).to(dtype), scaling)
+
+
+Layers = Sequence[tuple[Frozen, Lora]]  # of gate, up and down
 
 
 def forward(frozen: Frozen, lora: Lora, x: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
@@ -91,8 +97,46 @@ def lora_linear(
 
     Args:
         x: `(N, k)`, in the precision of the weight.
-        trained: A and B, which get the gradients. lora: the same, ready for the products.
-        rows: x rounded, if that is known already.
+        trained: A and B, which get the gradients.
+        lora: the same factors, prepared for the products.
+        rows: x rounded, if it is known already.
     """
     y: Tensor = _LoraLinear.apply(x, *trained, lora, frozen, bias, rows)
+    return y
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layers: Layers, rows: Rows | None, *trained: Tensor) -> Tensor:
+        gate, gate_h = forward(*layers[0], x, rows)
+        up, up_h = forward(*layers[1], x, rows)
+        inner = torch.empty_like(gate)
+        kernels.swiglu(array(gate), array(up), array(inner))
+        y, down_h = forward(*layers[2], inner)
+        ctx.save_for_backward(x, gate, up, inner, gate_h, up_h, down_h)
+        ctx.layers = layers
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, gate, up, inner, gate_h, up_h, down_h = ctx.saved_tensors
+        layers: Layers = ctx.layers
+        d_inner, *d_down = backward(*layers[2], grads[0].contiguous(), inner, down_h)
+        gate_g, up_g = torch.empty_like(gate), torch.empty_like(up)
+        kernels.swiglu_backward(array(d_inner), array(gate), array(up), array(gate_g), array(up_g))
+        dx, *d_gate = backward(*layers[0], gate_g, x, gate_h)
+        dx, *d_up = backward(*layers[1], up_g, x, up_h, dx)
+        return dx, None, None, *d_gate, *d_up, *d_down
+
+
+def feed_forward(x: Tensor, layers: Layers, trained: Sequence[Tensor], rows: Rows | None = None) -> Tensor:
+    """down(silu(gate(x)) * up(x)) `(N, d)`, differentiable in x and in the LoRA factors.
+
+    Args:
+        x: `(N, d)`, in the precision of the weights.
+        layers: weight and factors of gate, up and down.
+        trained: A and B of gate, up and down, six in all, which get the gradients.
+        rows: x rounded, if it is known already.
+    """
+    y: Tensor = _FeedForward.apply(x, layers, rows, *trained)
     return y

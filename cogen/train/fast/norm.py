@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cogen.train.fast import kernels
-from cogen.train.fast.arrays import array
+from cogen.train.fast.kernels import array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,12 +34,12 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin, 1.0)
+        return _rotated(x, cos, sin, 1.0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, -1.0), None, None
+        return _rotated(grads[0], cos, sin, -1.0), None, None
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -54,7 +54,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return y
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     x = x.detach().contiguous()
     out = torch.empty_like(x)
     kernels.rotate(array(x), array(cos), array(sin), np.float32(sign), array(out))

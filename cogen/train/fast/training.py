@@ -1,4 +1,4 @@
-"""Training on the CPU with fast layers, the blocks of a step side by side in threads."""
+"""Training on the CPU with fast layers, where each block of a step has its own thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cogen.data.pack import Batch
 
 NAME = "cogen_blocks"
-FAR = 0.5  # of a hidden state; rounding to 8 bits moves it by a tenth
+MAX_DIFFERENCE = 0.5  # relative, of a hidden state; rounding to 8 bits changes it by a tenth
 _FITS: MutableMapping[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
@@ -34,11 +34,11 @@ def can_be_fast(model: PreTrainedModel, kernels: str) -> bool:
 
 @contextmanager
 def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining | None]:
-    """Put fast layers and attention in place while the block runs; LoRA must be attached.
+    """Use fast layers and attention while the block runs; LoRA must be attached.
 
     Args:
         kernels: "auto", "int8", "fused" or "off", see `train.cpu_kernels`.
-    Yields: None if the model is left as it is: "off", not on the CPU, or bfloat16 with layers that are not known.
+    Yields: None if the model is unchanged: with "off", not on the CPU, or in bfloat16 with unknown layers.
     """
     if not can_be_fast(model, kernels):
         yield None
@@ -71,9 +71,9 @@ class FastTraining:
         self._model, self._layers, self._workers = model, FastLayers(model, int8=int8), Workers()
 
     def fits(self) -> bool:
-        """Whether the model works with them: float32 does, layer by layer; bfloat16 is tried on three tokens, once.
+        """Whether the model works with fast layers: float32 always does; bfloat16 is tried once on three tokens.
 
-        There, a layer that is not known may not take the float32 that is added up from layer to layer.
+        In bfloat16 an unknown layer may not accept the float32 residual stream.
         """
         import torch
 
@@ -84,7 +84,7 @@ class FastTraining:
             self.put()
             try:
                 found = _hidden(self._model)
-                _FITS[self._model] = bool((found - wanted).norm() < FAR * wanted.norm())
+                _FITS[self._model] = bool((found - wanted).norm() < MAX_DIFFERENCE * wanted.norm())
             except (RuntimeError, TypeError):
                 _FITS[self._model] = False
             finally:
@@ -92,12 +92,12 @@ class FastTraining:
         return _FITS[self._model]
 
     def put(self) -> None:
-        """In place of the model's own."""
+        """Replace the model's layers and attention."""
         self._layers.put()
         self._model.set_attn_implementation(NAME)
 
     def take(self) -> None:
-        """The model's own again."""
+        """Restore the model's layers and attention."""
         self._layers.take()
         self._model.set_attn_implementation(SEGMENTS)
 
@@ -106,8 +106,8 @@ class FastTraining:
     ) -> float:
         """Add the gradients of the sum of all losses to `parameters`; returns that sum.
 
-        A thread works through a batch from end to end; sums are taken in the order of the batches, so that
-        the result does not depend on the number of threads.
+        A thread computes a whole batch, and sums are taken in the order of the batches, so the result does not depend
+        on the number of threads.
         """
         import torch
 
@@ -128,7 +128,7 @@ class FastTraining:
 
     @contextmanager
     def workers(self) -> Iterator[None]:
-        """Everything in place, and threads that stay from step to step."""
+        """Use the fast layers while the block runs, with threads that stay from step to step."""
         self.put()
         try:
             with self._workers:
@@ -137,8 +137,8 @@ class FastTraining:
             self.take()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """The model as it is without, for a score in between."""
+    def paused(self) -> Iterator[None]:
+        """Use the model's own layers while the block runs, for a score."""
         self.take()
         try:
             yield
