@@ -38,8 +38,10 @@ def safe(text: object, max_characters: int = MAX_CHARACTERS) -> str:
     return line if len(line) <= max_characters else line[: max_characters - 3] + "..."
 
 
-def safe_lines(text: str) -> str:
-    """Text of several lines, such as a model's reply: line ends and tabs stay, control characters go."""
+def safe_reply(text: str) -> str:
+    """A model's text for stdout: unchanged for a pipe or a file; at a terminal only lines, tabs and printable text."""
+    if not sys.stdout.isatty():
+        return text
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 

@@ -191,5 +191,5 @@ def _malformed(expected: str, got: object, where: str) -> RunError:
         expected=expected,
         got=got if isinstance(got, str) else repr(got),
         where=where,
-        fix="Write it anew with `cogen merge --diagnose`.",
+        fix="Write it anew with `cogen diagnose`.",
     )

@@ -103,7 +103,7 @@ def train_adapter(
         on_checkpoint=None if state_path is None else lambda s: s.save(state_path, key),
         validate=_validator(base, mixture, settings) if settings.early_stop_patience else None,
     )
-    manifest = _manifest(domain, mixture, settings, result)
+    manifest = _manifest(domain, mixture, settings, data or Data(), result)
     grams = None
     if gram_tokens > 0 and group.is_main:
         num_blocks = min(-(-gram_tokens // settings.sequence_length), plan.num_blocks)
@@ -114,7 +114,7 @@ def train_adapter(
     return TrainedAdapter(adapter, result)
 
 
-def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResult) -> dict[str, Any]:
+def _manifest(domain: str, mixture: Mixture, settings: Train, data: Data, result: RoundResult) -> dict[str, Any]:
     """Hashes in place of paths: where a domain keeps its text is its own affair."""
     stopped = {} if result.best is None else {"early_stop": _early_stop(result.best, result)}
     return {
@@ -127,6 +127,8 @@ def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResul
         **mixture.digests,
         **stopped,
         "heldout_frac": mixture.heldout_frac,
+        "validation_frac": mixture.validation_frac,
+        "data": data.model_dump(),
         "parents": [],
         "versions": versions(),
     }

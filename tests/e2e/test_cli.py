@@ -157,7 +157,7 @@ def test_train_merge_evaluate_report(cogen: Cogen, tiny_folder: Path) -> None:
     assert json.loads(out)["energy_cut_frac"] < 1e-6
     code, out, err = cogen(
         "evaluate", "--base", tiny_folder, "--adapter", "merged=merged", "--adapter", "expert:grid=grid",
-        "--data", f"grid={seeds}/grid.jsonl", "--max-heldout-tokens", 256, "--block-tokens", 64,
+        "--data", f"grid={seeds}/grid.jsonl", "--max-heldout-tokens", 256, "--sequence-length", 64,
         "--heldout-frac", 0.15, "--out", "evaluation.json", "--json",
     )  # fmt: skip
     assert code == 0, err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cogen import console
-from cogen.console import BYTES, MODULES, TOKENS, TRIALS, Bar, Bars, duration, safe, safe_lines, table
+from cogen.console import BYTES, MODULES, TOKENS, TRIALS, Bar, Bars, duration, safe, safe_reply, table
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,11 @@ def test_long_text_is_cut_at_a_length() -> None:
     assert len(safe("y" * 5000)) == console.MAX_CHARACTERS
 
 
-def test_a_reply_keeps_its_lines() -> None:
-    assert safe_lines("one\n\ttwo\x1b[2J\x00") == "one\n\ttwo[2J"
+def test_a_reply_keeps_its_lines_and_a_pipe_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "one\n\ttwo\x1b[2J\x00"
+    assert safe_reply(text) == text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert safe_reply(text) == "one\n\ttwo[2J"
 
 
 def test_a_table_aligns_what_is_shown() -> None:
