@@ -74,6 +74,8 @@ def evaluate(
         corpus_root(path)  # fails before the base is loaded
     items = _read_items(probes, questions, tasks, task_folder, task_limit)
     model = load_base(base)
+    for name, one in loaded.items():
+        model.info.require(one, name)  # fails before any corpus is prepared
     windows = _windows(model, loaded, folders, paths, heldout_frac, max_heldout_tokens, sequence_length)
     evaluation = _score(model, loaded, windows, items)
     if out is not None:
@@ -116,7 +118,7 @@ def _windows(
     with Bar("data", BYTES) as bar:
         parts = {n: choose_part(base, path, trained, heldout_frac, bar.update_part) for n, path in paths.items()}
     for name, part in parts.items():
-        print(safe(f"{name}: {len(part.documents)} documents are scored, {part.reason}"), file=sys.stderr)
+        print(safe(f"{name}: {part}"), file=sys.stderr)
     return {
         name: heldout_windows(part.documents, base.tokenizer, sequence_length, max_tokens)
         for name, part in parts.items()

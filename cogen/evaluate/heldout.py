@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredPart:
-    """The documents of a corpus that are scored, and why these, in a few words."""
+    """The documents of a corpus that are scored, and in words which part these are and why."""
 
     documents: tuple[Document, ...]
+    part: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"scoring {self.part}, {len(self.documents)} documents, {self.reason}"
 
 
 def choose_part(
@@ -51,15 +55,15 @@ def choose_part(
     """
     if heldout_frac is not None and heldout_frac < 1.0:
         found = prepare_corpus(base, path, heldout_frac=heldout_frac, progress=progress).heldout
-        return ScoredPart(tuple(found), f"the held-out part, as --heldout-frac {heldout_frac:g} asks")
+        return ScoredPart(tuple(found), "the held-out part", f"because of --heldout-frac {heldout_frac:g}")
     if heldout_frac is None:
         pairs = [(corpus, name) for name, corpora in trained.items() for corpus in corpora]
         for corpus, name in sorted(pairs, key=lambda pair: pair[0].heldout_frac):
             if (heldout := _heldout_of(base, path, corpus, name, progress)) is not None:
-                why = f"the held-out part ({corpus.heldout_frac:g}), because {name} was trained on this corpus"
-                return ScoredPart(heldout, why)
-    why = "as --heldout-frac 1 asks" if heldout_frac is not None else "no adapter here is known to be trained on it"
-    return ScoredPart(read_corpus(path).documents, f"the whole corpus, {why}")
+                part = f"the held-out part ({corpus.heldout_frac:.3g})"
+                return ScoredPart(heldout, part, f"because {name} was trained on this corpus")
+    why = "of --heldout-frac 1" if heldout_frac is not None else "no adapter's manifest says that it was trained on it"
+    return ScoredPart(read_corpus(path).documents, "the whole corpus", f"because {why}")
 
 
 def _heldout_of(
