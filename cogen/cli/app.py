@@ -39,7 +39,6 @@ COMMANDS = (
     *(merge, diagnose, search, contributions, evaluate, report, watch, generate, chat),
 )
 app = typer.Typer(
-    help="Federated continual pretraining of small language models by domain experts.",
     cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -55,8 +55,8 @@ def contributions(
 ) -> None:
     """Measure what each adapter does for each domain.
 
-    Merges of some of the adapters are scored on all of --data, to give leave-one-out effects
-    and Shapley values in bits per byte. The options of cogen merge describe the merge.
+    Merges of all and of some adapters are scored on every --data. Effects are Shapley values and
+    what is lost without an adapter, in bits per byte. The options of cogen merge describe the merge.
 
     Example: cogen contributions best/recipe.toml --data grid=grid.jsonl
     """

@@ -29,7 +29,7 @@ def doctor(
     data: Annotated[
         str | None, typer.Option(help="This domain's corpus; only the machine is checked without it.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="This machine's copy of the base: folder, hub id or name.")] = None,
+    base: Annotated[str | None, typer.Option(help="This machine's base model: folder or id.")] = None,
     folder: Annotated[Path | None, typer.Option(help="The member's folder, as for cogen join.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 ModelFolders = Annotated[list[str], typer.Option("--adapter", help="NAME=FOLDER of one more model.")]
 ModelBase = Annotated[str | None, typer.Option("--base", help="Base model, where the folders do not name it.")]
 ReplyTokens = Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")]
 SamplingSeed = Annotated[int, typer.Option("--seed", help="Random seed of sampling.")]
 
 
 def generate(
-    prompts: Annotated[list[str], typer.Argument(help="Texts to continue; - reads them from stdin, one a line.")],
+    prompts: Annotated[list[str], typer.Argument(help="Texts to continue; - reads lines from stdin.")],
     source: Annotated[
         Path | None, typer.Option("--from", help="Run or adapter folder; the newest run by default.")
     ] = None,

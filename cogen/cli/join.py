@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 def join(
     invite: Annotated[Path | None, typer.Argument(help="The coordinator's invite; not needed once joined.")] = None,
     data: Annotated[str | None, typer.Option(help="This domain's corpus; it stays on this machine.")] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="The member's folder; in the user's data folder by default.")
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="This machine's copy of the base: folder, hub id or name.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The member's folder; one of the user's by default.")] = None,
+    base: Annotated[str | None, typer.Option(help="This machine's base model: folder or id.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for training.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what a round would send; send nothing.")] = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from cogen.cli.options import Adapters, AsJson, Overwrite, Without
 
 METHODS = "mean, task_arithmetic, stack, ties, dare, tsv_m, regmean or iso_c. [default: tsv_m]"
-Weights = Annotated[str, typer.Option("--weights", help="One number an adapter, as in 2,1,1; equal without it.")]
+Weights = Annotated[str, typer.Option("--weights", help="As in 2,1,1, one per adapter; equal by default.")]
 Method = Annotated[str | None, typer.Option("--method", help=METHODS)]
 Scale = Annotated[float | None, typer.Option("--scale", help="Factor on the combination. [default: 1]")]
 Rank = Annotated[int | None, typer.Option("--rank", help="Largest rank of the result; uncut without it.")]

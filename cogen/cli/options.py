@@ -17,7 +17,7 @@ Adapters = Annotated[
     list[str], typer.Argument(metavar="ADAPTER...", help="[NAME=]FOLDER of each adapter, or one recipe.toml.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-BaseName = Annotated[str, typer.Option("--base", help="Base model: folder, hub id or name.")]
+BaseName = Annotated[str, typer.Option("--base", help="Base model: folder or id.")]
 Federation = Annotated[Path, typer.Option("--folder", help="The federation's folder.")]
 HeldoutFrac = Annotated[float, typer.Option(help="Share of documents held out.")]
 MaxTokens = Annotated[int, typer.Option(help="Tokens scored of each corpus.")]

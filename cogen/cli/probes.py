@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cogen.data import Document
 
 app = typer.Typer(
-    help="Make multiple-choice probes from text.",
     cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -28,28 +27,28 @@ app = typer.Typer(
 def group() -> None:
     """Make multiple-choice probes from text.
 
-    Example: cogen probes make grid.jsonl --general general.jsonl --out cloze.jsonl
+    Example: cogen probes make grid.jsonl --general text.jsonl --out cloze.jsonl
     """
 
 
 @app.command("make", cls=Command)
 def make(
     path: Annotated[str, typer.Argument(help="The domain's corpus; its held-out part is read.")],
-    general: Annotated[str, typer.Option(help="General text, from which terms are told apart.")],
+    general: Annotated[str, typer.Option(help="General text, to tell terms apart.")],
     out: Annotated[Path, typer.Option(help="File to write, one probe a line.")],
     base: BaseName = DEFAULT_BASE,
     heldout_frac: Annotated[float, typer.Option(help="As in training; 1 reads everything.")] = 0.05,
     num: Annotated[int, typer.Option(help="Probes to make at most.")] = 200,
-    max_terms: Annotated[int, typer.Option(help="Use so many of the most typical terms.")] = 400,
+    max_terms: Annotated[int, typer.Option(help="Most typical terms to ask for.")] = 400,
     seed: Annotated[int, typer.Option(help="The same seed gives the same probes.")] = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Blank terms of a domain in its own sentences.
+    """Make probes that ask for the terms of a domain.
 
-    A probe is a sentence up to a term, the term, and three other terms to choose from.
+    A probe is a sentence of the corpus up to a term, with that term and three others to choose from.
 
-    Example: cogen probes make grid.jsonl --general general.jsonl --out cloze.jsonl
+    Example: cogen probes make grid.jsonl --general text.jsonl --out cloze.jsonl
     """
     from cogen.data import read_corpus
     from cogen.data.walk import corpus_root

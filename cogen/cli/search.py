@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 def search(
     inputs: Adapters,
     data: ValidationData = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="Folder for the best merge; only a table without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the best merge; none by default.")] = None,
     general: Annotated[str | None, typer.Option(help="General text that a merge must not make much worse.")] = None,
     base: BaseName = DEFAULT_BASE,
     budget: Annotated[int, typer.Option(help="Merges to score at most.")] = 24,
-    methods: Annotated[str, typer.Option("--try", help="As in mean,ties:0.5,tsv_m,mean+pico; all without it.")] = "",
+    methods: Annotated[str, typer.Option("--try", help="Methods, as in mean,ties:0.5,mean+pico.")] = "",
     rank: Rank = None,
     energy: Energy = None,
     without: Without = [],  # noqa: B006

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, HeldoutFrac, Overwrite, named_paths
+from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, HeldoutFrac, Overwrite, Settings, named_paths
 from cogen.console import BYTES, TOKENS, Bar, print_json, table
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def train(
     data: Annotated[list[str], typer.Option(help="[NAME=]PATH of a corpus; several take turns.")] = [],  # noqa: B006
     domain: Annotated[str, typer.Option(help="Name of the domain.")] = "",
     out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Tokens to train: train.tokens_per_round.")] = None,
-    replay: Annotated[str | None, typer.Option(help="General text to mix in: train.replay.")] = None,
-    annealing: Annotated[str | None, typer.Option(help="Text to end on: train.annealing.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens to train (train.tokens_per_round).")] = None,
+    replay: Annotated[str | None, typer.Option(help="General text to mix in (train.replay).")] = None,
+    annealing: Annotated[str | None, typer.Option(help="Text for the last steps (train.annealing).")] = None,
     heldout_frac: HeldoutFrac = 0.05,
-    settings: Annotated[list[str], typer.Option("--set", help="KEY=VALUE, such as train.rank=8.")] = [],  # noqa: B006
+    settings: Settings = [],  # noqa: B006
     gram: Annotated[bool, typer.Option("--gram", help="Keep input statistics for merging by regmean.")] = False,
     lr_range_test: Annotated[bool, typer.Option("--lr-range-test", help="Only find a learning rate.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the saved state.")] = False,
