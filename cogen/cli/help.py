@@ -1,9 +1,9 @@
 """Help pages in plain text, as Click formats them, with the help of arguments and without stray backslashes.
 
-Typer 0.15 to 0.20 escapes `[required]` and `[default: ...]` for rich's markup wherever rich is installed, also
-where help is written as plain text, which shows `\\[required]`. Click 8.4 and later take `help` of an argument
-themselves and so overwrite what Typer 0.20 has stored, which then is not shown. Both are put right here, where
-the lines of a page are gathered; nothing happens with versions that do neither.
+Typer 0.20 escapes `[required]` and `[default: ...]` for rich's markup wherever rich is installed, even where help
+is plain text, which then shows `\\[required]`. Click 8.5 sets `help` of an argument itself, to nothing, so that the
+text that Typer 0.20 was given is lost. Both are put right here, where the lines of a page are gathered; with
+versions that have neither fault this changes nothing.
 """
 
 from __future__ import annotations

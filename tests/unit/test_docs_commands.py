@@ -52,12 +52,9 @@ RUN = {
     ),
     "join ": "tests/e2e/test_deployment.py::test_five_commands_give_the_simulations_model",
     "receipts ": "tests/unit/test_join.py::test_receipts_of_a_member_are_printed",
-    "merge adapters/grid adapters/clinical --search": (
-        "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained"
-    ),
-    "merge adapters/best/recipe.toml --contributions": (
-        "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained"
-    ),
+    "search ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",
+    "contributions ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",
+    "diagnose ": HERE,
     "merge ": HERE,
     "evaluate --tasks": "tests/e2e/test_evaluate_cli.py::test_tasks_of_one_s_own",
     "evaluate --adapter expert:grid=adapters/grid --tasks": "tests/oracle/test_harness.py::test_accuracies_are_the_harness_s_and_adapters_count",
