@@ -67,7 +67,7 @@ class Narrator(Bars):
         self.say(f"round {event['round']} · {event['domain']} dropped: {event['reason']}")
 
     def _on_client_retried(self, event: dict[str, Any]) -> None:
-        self.say(f"round {event['round']} · {event['domain']} retried: its node is back")
+        self.say(f"round {event['round']} · {event['domain']} asked again: its node is back")
 
     def _on_client_suspended(self, event: dict[str, Any]) -> None:
         self.say(f"round {event['round']} · {event['domain']} suspended: {event['reason']}")
