@@ -114,7 +114,7 @@ class Bars:
         if title not in self._tasks:
             self._tasks[title] = self._live.add_task(title, note="")
         self._live.update(self._tasks[title], total=total, completed=done, note=note)
-        if not self.is_live and time.monotonic() - self._printed > SECONDS_BETWEEN_LINES:
+        if note and not self.is_live and time.monotonic() - self._printed > SECONDS_BETWEEN_LINES:
             self._printed = time.monotonic()
             self.say(f"{title} · {note}")
 

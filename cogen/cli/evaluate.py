@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Corpora by name, which share of them is scored (None: as the adapters were trained), and in which windows."""
+
+    paths: Mapping[str, str]
+    heldout_frac: float | None
+    max_tokens: int
+    sequence_length: int
+
+
+@dataclass(frozen=True)
 class Items:
     """What is scored besides text, by domain; `tasks` is None where none was asked for."""
 
@@ -55,9 +65,6 @@ def evaluate(
 
     Example: cogen evaluate --adapter grid=adapters/grid --data grid=grid.jsonl
     """
-    from cogen.adapter import Adapter
-    from cogen.base import load_base
-    from cogen.data.walk import corpus_root
     from cogen.errors import ConfigError
     from cogen.evaluate.tables import format_evaluation
     from cogen.files import write_file
@@ -69,21 +76,30 @@ def evaluate(
         expected = "--data NAME=PATH, --probes, --questions or --tasks"
         got = "an adapter called base" if "base" in folders else "nothing"
         raise ConfigError("cannot evaluate", expected=expected, got=got, fix="See cogen evaluate --help.")
-    loaded = {name: Adapter.load(folder) for name, folder in folders.items()}
-    for path in paths.values():
-        corpus_root(path)  # fails before the base is loaded
     items = _read_items(probes, questions, tasks, task_folder, task_limit)
-    model = load_base(base)
-    for name, one in loaded.items():
-        model.info.require(one, name)  # fails before any corpus is prepared
-    windows = _windows(model, loaded, folders, paths, heldout_frac, max_heldout_tokens, sequence_length)
-    evaluation = _score(model, loaded, windows, items)
+    text = Text(paths, heldout_frac, max_heldout_tokens, sequence_length)
+    evaluation = _evaluate(base, folders, text, items)
     if out is not None:
         write_file(out, evaluation.to_json().encode())
     if as_json:
         print_json(json.loads(evaluation.to_json()))
     else:
         print(format_evaluation(evaluation))
+
+
+def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Items) -> Evaluation:
+    """Check the input, the cheap parts first, and score it with bars."""
+    from cogen.adapter import Adapter
+    from cogen.base import load_base
+    from cogen.data.walk import corpus_root
+
+    adapters = {name: Adapter.load(folder) for name, folder in folders.items()}
+    for path in text.paths.values():
+        corpus_root(path)
+    base = load_base(base_name)
+    for name, adapter in adapters.items():
+        base.info.require(adapter, name)
+    return _score(base, adapters, _windows(base, adapters, folders, text), items)
 
 
 def _read_items(
@@ -102,25 +118,21 @@ def _read_items(
 
 
 def _windows(
-    base: Base,
-    adapters: Mapping[str, Adapter],
-    folders: Mapping[str, str],
-    paths: Mapping[str, str],
-    heldout_frac: float | None,
-    max_tokens: int,
-    sequence_length: int,
+    base: Base, adapters: Mapping[str, Adapter], folders: Mapping[str, str], text: Text
 ) -> dict[str, list[Window]]:
     """The windows of every corpus; says on stderr which part of it is scored, and why."""
     from cogen.data import heldout_windows
     from cogen.evaluate.heldout import choose_part, corpora_of
 
-    trained = {} if heldout_frac is not None else {n: corpora_of(base, a, folders[n]) for n, a in adapters.items()}
+    frac, trained = text.heldout_frac, {}
+    if frac is None and text.paths:
+        trained = {name: corpora_of(base, adapter, folders[name]) for name, adapter in adapters.items()}
     with Bar("data", BYTES) as bar:
-        parts = {n: choose_part(base, path, trained, heldout_frac, bar.update_part) for n, path in paths.items()}
+        parts = {name: choose_part(base, path, trained, frac, bar.update_part) for name, path in text.paths.items()}
     for name, part in parts.items():
         print(safe(f"{name}: {part}"), file=sys.stderr)
     return {
-        name: heldout_windows(part.documents, base.tokenizer, sequence_length, max_tokens)
+        name: heldout_windows(part.documents, base.tokenizer, text.sequence_length, text.max_tokens)
         for name, part in parts.items()
     }
 

@@ -22,30 +22,19 @@ def invite(
 
     Example: cogen invite clinical > clinical.invite
     """
-    import difflib
-
     from cogen.base import describe_base
     from cogen.config import load_config
     from cogen.deploy.about import read_about
     from cogen.deploy.folder import FederationFolder
     from cogen.deploy.invites import make_invite
     from cogen.deploy.members import all_members, require_free
-    from cogen.errors import ConfigError
     from cogen.flower.bundle import installed_app_sha256
     from cogen.node.round_spec import round_spec
 
     folder = FederationFolder(place)
     about, settings = read_about(folder), load_config(folder.config)
     names = [d.name for d in settings.domains]
-    if domain not in names:
-        near = difflib.get_close_matches(domain, names, n=1)
-        raise ConfigError(
-            "cannot invite",
-            expected=f"one of {', '.join(names)}",
-            got=repr(domain),
-            where=str(folder.config),
-            fix=f"Did you mean {near[0]!r}?" if near else "Enter it into the config and start cogen serve again.",
-        )
+    _require_known(domain, names, folder.config)
     require_free(all_members(folder.path), domain)
     base = describe_base(settings.base.name)
     made = make_invite(
@@ -64,3 +53,16 @@ def invite(
     print(
         "anyone who has the file can join as this domain: send it over a channel that you both trust", file=sys.stderr
     )
+
+
+def _require_known(domain: str, names: list[str], config: Path) -> None:
+    """Raise ConfigError for a domain that the federation's config does not have."""
+    import difflib
+
+    from cogen.errors import ConfigError
+
+    if domain not in names:
+        near = difflib.get_close_matches(domain, names, n=1)
+        fix = f"Did you mean {near[0]!r}?" if near else "Add it to the config and start cogen serve again."
+        expected = f"one of {', '.join(names)}"
+        raise ConfigError("cannot invite", expected=expected, got=repr(domain), where=str(config), fix=fix)

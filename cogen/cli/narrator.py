@@ -120,7 +120,7 @@ class Narrator(Bars):
 
     def _on_baseline_failed(self, event: dict[str, Any]) -> None:
         self.end(event["baseline"])
-        self.say(f"{event['baseline']} dropped: {event['reason']}")
+        self.say(f"baseline {event['baseline']} failed: {event['reason']}")
 
     def _on_score_step(self, event: dict[str, Any]) -> None:
         rate = max(event["tokens_per_second"], 1e-9)

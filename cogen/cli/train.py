@@ -16,7 +16,6 @@ from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, HeldoutFrac, Overw
 from cogen.console import BYTES, TOKENS, Bar, print_json, table
 
 if TYPE_CHECKING:
-    from cogen.base import Base
     from cogen.config import RunConfig
     from cogen.train.cost import TrainingCost
     from cogen.train.loop import Step
@@ -58,40 +57,24 @@ def train(
         "replay": replay and f"'{replay}'",
         "annealing": annealing and f"'{annealing}'",
     }
-    extra = [f"train.{key}={value}" for key, value in short.items() if value is not None]
-    _train(
-        base, data, domain, out, heldout_frac, [*extra, *settings],
-        gram=gram, lr_range_test=lr_range_test, resume=resume, overwrite=overwrite, as_json=as_json,
-    )  # fmt: skip
+    overrides = [*(f"train.{key}={value}" for key, value in short.items() if value is not None), *settings]
+    paths = named_paths(data, "--data")
+    if lr_range_test and paths:
+        _find_rate(base, paths, _config(domain or "range-test", paths, heldout_frac, overrides), as_json)
+        return
+    out = _checked_out(paths, domain, out, replaced=resume or overwrite)
+    config = _config(domain, paths, heldout_frac, overrides)
+    _train(base, paths, config, out, gram=gram, resume=resume, as_json=as_json)
 
 
 def _train(
-    base_name: str,
-    data: list[str],
-    domain: str,
-    out: Path | None,
-    heldout_frac: float,
-    overrides: list[str],
-    *,
-    gram: bool,
-    lr_range_test: bool,
-    resume: bool,
-    overwrite: bool,
-    as_json: bool,
+    base_name: str, paths: dict[str, str], config: RunConfig, out: Path, *, gram: bool, resume: bool, as_json: bool
 ) -> None:
-    """Check the options, train with a bar, write the adapter, print a line about it."""
+    """Train with a bar, write the adapter, print a line about it; of several processes the first one does so."""
     from cogen.base import describe_base, load_base
     from cogen.train.distributed import join_process_group, part
     from cogen.train.single import train_adapter
 
-    paths = named_paths(data, "--data")
-    if lr_range_test and paths:
-        config = _config(domain or "range-test", paths, heldout_frac, overrides)
-        _require_alone()
-        _test_rates(load_base(base_name, precision=config.base.precision), paths, config, as_json)
-        return
-    out = _checked_out(paths, domain, out, replaced=resume or overwrite)
-    config = _config(domain, paths, heldout_frac, overrides)
     state = out.parent / f".{out.name}.training"
     group = join_process_group(config.train.batch_size)
     if resume and group.is_main and not state.is_file():
@@ -104,8 +87,8 @@ def _train(
         base,
         paths,
         config.train,
-        domain=domain,
-        heldout_frac=heldout_frac,
+        domain=config.domains[0].name,
+        heldout_frac=config.evaluate.heldout_frac,
         data=config.data,
         state_path=state,
         resume=resume,
@@ -171,15 +154,6 @@ def _checked_out(paths: dict[str, str], domain: str, out: Path | None, *, replac
     return out
 
 
-def _require_alone() -> None:
-    from cogen.distributed import process_rank
-    from cogen.errors import ConfigError
-
-    if (count := process_rank().count) > 1:
-        fix = "Start it without accelerate launch or torchrun."
-        raise ConfigError("cannot test learning rates", expected="one process", got=f"{count} processes", fix=fix)
-
-
 def _config(domain: str, paths: dict[str, str], heldout_frac: float, overrides: list[str]) -> RunConfig:
     from cogen.cli.cli_config import cli_config
     from cogen.data.walk import corpus_root
@@ -202,10 +176,17 @@ def _say(made: TrainedAdapter, out: Path, as_json: bool) -> None:
         print(f"{out}: {result.num_tokens} tokens, mean loss {result.loss_nats:.3f} nats, {rate:.0f} tok/s")
 
 
-def _test_rates(base: Base, corpora: Mapping[str, str], config: RunConfig, as_json: bool) -> None:
+def _find_rate(base_name: str, corpora: Mapping[str, str], config: RunConfig, as_json: bool) -> None:
     """Try learning rates with a bar, print a table and the rate to take."""
+    from cogen.base import load_base
+    from cogen.distributed import process_rank
+    from cogen.errors import ConfigError
     from cogen.train.range_test import NUM_STEPS, RATES, range_test, stable_trials
 
+    if (count := process_rank().count) > 1:
+        fix = "Start it without accelerate launch or torchrun."
+        raise ConfigError("cannot test learning rates", expected="one process", got=f"{count} processes", fix=fix)
+    base = load_base(base_name, precision=config.base.precision)
     settings, heldout_frac = config.train, config.evaluate.heldout_frac
     total = len(RATES) * NUM_STEPS * settings.batch_size * settings.sequence_length
     with Bar("range test", TOKENS, total) as bar:
@@ -218,8 +199,8 @@ def _test_rates(base: Base, corpora: Mapping[str, str], config: RunConfig, as_js
         print_json({"nats_before": before, "recommended": best, "trials": [_row(t, stable) for t in trials]})
         return
     rows = [[f"{t.learning_rate:.0e}", f"{t.nats_after:.3f}", "yes" if t in stable else "no"] for t in trials]
-    print(table([["rate", "nats after", "stable"], *rows], num_left=0))
-    print(f"before: {before:.3f} nats")
+    head, *lines = table([["rate", "nats after", "stable"], *rows], num_left=0).splitlines()
+    print("\n".join([f"{head}    (before: {before:.3f} nats)", *lines]))
     print(f"take --set train.learning_rate={best:g}" if best else "no rate is stable: check the data and the base")
 
 

@@ -138,7 +138,7 @@ def test_each_part_changes_what_is_learnt(tiny: Base, corpora: dict[str, Path], 
 def test_the_manifest_holds_hashes_and_no_paths(tiny: Base, whole: TrainedAdapter) -> None:
     manifest = whole.adapter.manifest
     assert manifest["replay_sha256"] == prepare_corpus(tiny, SEEDS / "materials.jsonl", None, 0.15).sha256
-    assert manifest["end_phase_sha256"] == prepare_corpus(tiny, SEEDS / "education.jsonl", None, 0.15).sha256
+    assert manifest["annealing_sha256"] == prepare_corpus(tiny, SEEDS / "education.jsonl", None, 0.15).sha256
     assert manifest["settings"]["replay_frac"] == 0.2
     assert str(SEEDS) not in json.dumps(manifest)
 
@@ -167,11 +167,11 @@ def test_replayed_text_that_is_held_out_is_not_trained_on(tiny: Base, corpora: d
 def test_from_the_command_line(cogen: Cogen, tiny_folder: Path) -> None:
     options = ["train", "--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "grid", "--tokens", 512]
     options += ["--set", "train.sequence_length=64", "--set", "train.gradient_accumulation_steps=2"]
-    mixed = ["--replay", SEEDS / "materials.jsonl", "--end-phase", SEEDS / "education.jsonl"]
+    mixed = ["--replay", SEEDS / "materials.jsonl", "--annealing", SEEDS / "education.jsonl"]
     code, _, err = cogen(*options, *mixed, "--out", "mixed")
     assert code == 0, err
     manifest = json.loads(Path("mixed/cogen.json").read_text())
-    assert {"replay_sha256", "end_phase_sha256"} <= manifest.keys()
+    assert {"replay_sha256", "annealing_sha256"} <= manifest.keys()
     code, _, err = cogen(*options, "--replay", "none.jsonl", "--out", "other")
     assert code == 2 and "no such path" in err
     code, _, err = cogen(*options, "--set", "train.gradient_accumulation_steps=5", "--out", "other")
