@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rank", type=int, default=4)
-    parser.add_argument("--block-tokens", type=int, default=64)
+    parser.add_argument("--sequence-length", type=int, default=64)
     parser.add_argument("--nodes", type=int, default=3, choices=(1, 2, 3))
     parser.add_argument("--keep-rounds", type=int, help="federation.keep_rounds; all are kept without it")
     args = parser.parse_args()

@@ -20,8 +20,8 @@ from typing import Any
 
 from cogen.adapter import Adapter, Factors
 from cogen.analysis import Candidate, propose, search
-from cogen.cli.scoring import Bench, make_bench, open_adapters, read_validation
-from cogen.cli.show import named_paths
+from cogen.analysis.bench import Bench, make_bench, open_adapters, read_validation
+from cogen.cli.options import named_paths
 from cogen.data import heldout_windows, read_corpus, split_documents
 from cogen.errors import CogenError
 from cogen.files import write_file
@@ -164,7 +164,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--heldout-tokens", type=int, default=4096, help="of each corpus, in the table")
     parser.add_argument("--heldout-frac", type=float, default=0.05)
     parser.add_argument("--validation-frac", type=float, default=0.1)
-    parser.add_argument("--block-tokens", type=int, default=512)
+    parser.add_argument("--sequence-length", type=int, default=512)
     parser.add_argument("--json", help="file to write, all trials included")
     return parser.parse_args()
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from cogen.adapter import Factors
 from cogen.base import describe_base
-from cogen.cli.show import named_paths
+from cogen.cli.options import named_paths
 from cogen.config import Domain, RunConfig, load_config
 from cogen.errors import CogenError
 from cogen.files import write_file
@@ -186,8 +186,8 @@ def _arguments() -> argparse.Namespace:
     add("--tokens", type=int, default=2048, help="of each client and round; default: %(default)s")
     add("--rank", type=int, default=16, help="of every client; default: %(default)s")
     add("--ranks", type=lambda text: [int(r) for r in text.split(",")], help="one rank a client, as in 4,4,4,16")
-    add("--block-tokens", type=int, default=512)
-    add("--batch-blocks", type=int, default=1, help="of an optimiser step; default: %(default)s")
+    add("--sequence-length", type=int, default=512)
+    add("--batch-size", type=int, default=1, help="of an optimiser step; default: %(default)s")
     add("--heldout-tokens", type=int, default=4096, help="of each corpus, in the table; default: %(default)s")
     add("--seed", type=int, default=0)
     add("--json", help="file to write, every round included")

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("random weights").add_argument
     add("--shape", choices=SHAPES, help="a model of random weights instead of --base and --data")
     add("--device", default="cpu", help="as torch names it, for --shape; default: %(default)s")
-    add("--block-tokens", type=int, default=512, metavar="N", help="for --shape; default: %(default)s")
-    add("--batch-blocks", type=int, default=4, metavar="N", help="of a step, for --shape; default: %(default)s")
+    add("--sequence-length", type=int, default=512, metavar="N", help="for --shape; default: %(default)s")
+    add("--batch-size", type=int, default=4, metavar="N", help="of a step, for --shape; default: %(default)s")
     add("--peak-tflops", type=float, metavar="N", help="of the device's data sheet, for --shape")
 
 
@@ -204,7 +204,7 @@ def _ceiling(device: Any) -> dict[str, Any]:
 
 
 def _measured(tool: str, args: argparse.Namespace) -> dict[str, Any]:
-    names = ("shape", "device", "block-tokens", "batch-blocks", "tokens", "threads")
+    names = ("shape", "device", "sequence-length", "batch-size", "tokens", "threads")
     given = [f"--{name}={getattr(args, name.replace('-', '_'))}" for name in names]
     script = Path(__file__).resolve().with_name("train.py")
     command = [sys.executable, str(script), f"--job={tool}", *given]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,34 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 CpuKernels = Literal["auto", "int8", "fused", "off"]
+
+
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "train": {
+        "block_tokens": "sequence_length",
+        "batch_blocks": "batch_size",
+        "accumulate": "gradient_accumulation_steps",
+        "checkpoint_activations": "gradient_checkpointing",
+        "clip_norm": "max_grad_norm",
+        "targets": "target_modules",
+        "final_learning_rate_frac": "min_lr_ratio",
+        "end_phase": "annealing",
+        "end_phase_frac": "annealing_frac",
+        "end_phase_mix": "annealing_mix",
+    },
+    "federation": {
+        "server_scale": "server_learning_rate",
+        "sample_frac": "fraction_train",
+        "late": "stragglers",
+        "late_weight": "straggler_weight",
+        "turn_factors": "align_factors",
+        "robust_f": "num_byzantine",
+        "max_increment_norm": "max_update_norm",
+        "roster_seconds": "connect_wait_seconds",
+    },
+    "evaluate": {"controls": "baselines"},
+}
+"""By table: keys of earlier versions and what they are called now, for the error that names the new one."""
 
 
 class BaseTable(Table):
@@ -50,6 +78,8 @@ class Domain(Table):
 
 class Train(Table):
     """`[train]`: how every client trains."""
+
+    renamed: ClassVar[Mapping[str, str]] = RENAMED["train"]
 
     tokens_per_round: Count = 20_000
     """Tokens that each client trains in a round, rounded up to whole blocks."""
@@ -163,6 +193,8 @@ class Train(Table):
 class Federation(Table):
     """`[federation]`: the rounds, which replies count, and how they are combined."""
 
+    renamed: ClassVar[Mapping[str, str]] = RENAMED["federation"]
+
     num_rounds: Count = 1
     """Rounds of training and merging."""
     min_valid_clients: Count | None = None
@@ -230,6 +262,8 @@ class Federation(Table):
 
 class Heldout(Table):
     """The held-out documents of a corpus, and how many of their tokens are scored."""
+
+    renamed: ClassVar[Mapping[str, str]] = RENAMED["evaluate"]
 
     heldout_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Share of documents held out, at least one; a hash of the document's id decides."""

@@ -24,6 +24,8 @@ class Table(BaseModel):
     """A TOML table: frozen; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions and what they are called now."""
 
 
 class Inconsistent(ValueError):
@@ -181,9 +183,12 @@ def _explain(model: type[Table], error: ValidationError, where: str) -> ConfigEr
     first = error.errors()[0]
     place = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        table, key = _table_at(model, first["loc"][:-1]), str(first["loc"][-1])
+        known = list(table.model_fields)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         fix = f"Did you mean {near[0]!r}?" if near else "Remove it."
+        if key in table.renamed:
+            fix = f"It is called {table.renamed[key]!r} now."
         return _bad_config("one of " + ", ".join(sorted(known)), f"unknown key {place!r}", where, fix)
     got = "nothing" if first["type"] == "missing" else repr(first["input"])
     if first["type"] == "value_error":
@@ -217,14 +222,16 @@ def _format_of(model: type[Record]) -> tuple[str, int]:
     return name, model.model_fields[name].default
 
 
-def _known_keys(model: Any, loc: tuple[int | str, ...]) -> list[str]:
+def _table_at(model: Any, loc: tuple[int | str, ...]) -> type[Table]:
+    """The table inside `model` that an error's place names."""
     for part in loc:
         if isinstance(part, int):
             continue
         kind = model.model_fields[part].annotation
         inner = [a for a in get_args(kind) if isinstance(a, type)]
         model = inner[0] if inner else kind
-    return list(model.model_fields)
+    found: type[Table] = model
+    return found
 
 
 def _bad_config(expected: str, got: str, where: Path | str, fix: str) -> ConfigError:

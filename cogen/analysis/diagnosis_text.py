@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 from cogen.analysis.diagnosis import Diagnosis, Family, Pair
+from cogen.console import safe, table
 
 MOST_PAIRS = 45
 NOTHING = "-"
@@ -20,16 +20,21 @@ OPPOSED = 0.55  # of what meets; unrelated updates have 0.5
 def format_diagnosis(diagnosis: Diagnosis) -> str:
     """Tables of adapters, pairs and families, the overall lines, the findings, one sentence of advice."""
     adapters = [[a.name, str(a.rank), str(a.num_modules), f"{a.norm:.3g}"] for a in diagnosis.adapters]
-    parts = [_table(["adapter", "rank", "modules", "norm"], adapters)]
-    parts += [_table(["pair", *RELATIONS, "norm ratio"], [_pair_row(p) for p in _shown(diagnosis.pairs)])]
+    parts = [_table(["adapter", "rank", "modules", "norm"], *adapters)]
+    parts += [_table(["pair", *RELATIONS, "norm ratio"], *map(_pair_row, _shown(diagnosis.pairs)))]
     if len(diagnosis.pairs) > MOST_PAIRS:
         parts[-1] += f"the {MOST_PAIRS} of {len(diagnosis.pairs)} pairs with the largest overlap above chance\n"
     families = [[f.name, *_relations(f), f"{f.energy_frac:.1%}"] for f in diagnosis.families]
-    parts.append(_table(["all pairs, by family", *RELATIONS, "energy"], families))
+    parts.append(_table(["all pairs, by family", *RELATIONS, "energy"], *families))
     parts.append("".join(f"{line}\n" for line in overall_lines(diagnosis)))
     if diagnosis.findings:
-        parts.append(_table(None, [[f.level, f.adapter or "all", f.text] for f in diagnosis.findings]))
-    return "\n".join([*parts, f"advice: {advice(diagnosis)}\n"])
+        rows = [[f.level, f.adapter or "all", f.text] for f in diagnosis.findings]
+        parts.append(table(rows, num_left=3) + "\n")
+    return "\n".join([*parts, f"advice: {safe(advice(diagnosis))}\n"])
+
+
+def _table(*rows: Sequence[str]) -> str:
+    return table(rows) + "\n"
 
 
 def overall_lines(diagnosis: Diagnosis) -> list[str]:
@@ -118,20 +123,3 @@ def _shown(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _percent(frac: float | None) -> str:
     return NOTHING if frac is None else f"{frac:.1%}"
-
-
-def _table(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned, numbers to the right; without a header all are text, to the left."""
-    lines = [*([header] if header else []), *rows]
-    widths = [max(_width(row[i]) for row in lines) for i in range(len(lines[0]))]
-    out = []
-    for row in lines:
-        room = [" " * (width - _width(text)) for width, text in zip(widths, row, strict=True)]
-        cells = [t + s if i == 0 or header is None else s + t for i, (t, s) in enumerate(zip(row, room, strict=True))]
-        out.append("  ".join(cells).rstrip() + "\n")
-    return "".join(out)
-
-
-def _width(text: str) -> int:
-    """Terminal columns: Chinese, Japanese and Korean characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,4 +1,4 @@
-"""`cogen`: commands are looked up here and imported only when they run, so that --help is quick."""
+"""`cogen`: all commands. Each imports what it needs only when it runs, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -7,60 +7,53 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli import (
-    chat,
-    data,
-    doctor,
-    evaluate,
-    generate,
-    invite,
-    join,
-    merge,
-    nodes,
-    probes,
-    receipts,
-    report,
-    revoke,
-    run,
-    serve,
-    simulate,
-    train,
-    watch,
-)
+from cogen.cli.chat import chat
+from cogen.cli.contributions import contributions
+from cogen.cli.data import data
+from cogen.cli.diagnose import diagnose
+from cogen.cli.doctor import doctor
+from cogen.cli.evaluate import evaluate
+from cogen.cli.generate import generate
+from cogen.cli.help import CONTEXT, Command, Group
+from cogen.cli.invite import invite
+from cogen.cli.join import join
+from cogen.cli.merge import merge
+from cogen.cli.nodes import nodes
+from cogen.cli.probes import app as probes
+from cogen.cli.receipts import receipts
+from cogen.cli.report import report
+from cogen.cli.revoke import revoke
+from cogen.cli.run import run
+from cogen.cli.search import search
+from cogen.cli.serve import serve
+from cogen.cli.simulate import simulate
+from cogen.cli.train import train
+from cogen.cli.watch import watch
+from cogen.console import safe
 from cogen.distributed import process_rank
 from cogen.errors import CogenError, ConfigError
 
+MAX_ERROR_CHARACTERS = 4000
+COMMANDS = (
+    *(doctor, data, train, simulate, serve, invite, nodes, revoke, run, join, receipts),
+    *(merge, diagnose, search, contributions, evaluate, report, watch, generate, chat),
+)
 app = typer.Typer(
-    help="Federated continual pretraining of small language models by domain experts.",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
-app.command("doctor")(doctor.doctor)
-app.command("data")(data.data)
-app.command("train")(train.train)
-app.command("simulate")(simulate.simulate)
-app.command("serve")(serve.serve)
-app.command("invite")(invite.invite)
-app.command("nodes")(nodes.nodes)
-app.command("revoke")(revoke.revoke)
-app.command("run")(run.run)
-app.command("join")(join.join)
-app.command("receipts")(receipts.receipts)
-app.command("merge")(merge.merge)
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(probes.app, name="probes")
-app.command("report")(report.report)
-app.command("generate")(generate.generate)
-app.command("chat")(chat.chat)
-app.command("watch")(watch.watch)
+for function in COMMANDS:
+    app.command(function.__name__, cls=Command, context_settings=CONTEXT)(function)
+app.add_typer(probes, name="probes")
 
 
 @app.callback(invoke_without_command=True)
 def common(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Federated continual pretraining of small language models by domain experts.
 
@@ -88,8 +81,8 @@ def main() -> None:
     except CogenError as error:
         if debug:
             raise
-        if process_rank().local_index == 0:  # a mistake is one line on a machine, however many processes meet it
-            print(f"error: {error}", file=sys.stderr)
+        if process_rank().local_index == 0:  # of several processes on a machine, one prints the line
+            print(f"error: {safe(error, MAX_ERROR_CHARACTERS)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -97,7 +90,8 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        print(f"bug: {type(error).__name__}: {error} (run again with --debug for the traceback)", file=sys.stderr)
+        text = safe(error, MAX_ERROR_CHARACTERS)
+        print(f"bug: {type(error).__name__}: {text} (run again with --debug for the traceback)", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,31 +1,203 @@
-"""`cogen doctor`: can this machine take part, and what will it cost."""
+"""`cogen doctor`: whether this machine can take part in a federation, and what that costs."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cogen.cli.options import AsJson
+from cogen.console import BYTES, Bar, print_json
+
+if TYPE_CHECKING:
+    from cogen.base import Base
+    from cogen.config import RunConfig, Train
+    from cogen.data import Prepared
+    from cogen.deploy.invites import Invite
+    from cogen.node.doctor import Check, Proposal
+    from cogen.node.home import NodeHome
+    from cogen.node.round_spec import RoundSpec
+
 
 def doctor(
-    source: Annotated[Path, typer.Argument(help="An invite, or a config file.")],
+    source: Annotated[Path, typer.Argument(help="An invite or a config file.")],
     data: Annotated[
-        str | None, typer.Option(help="This domain's corpus; without it only the machine is looked at.")
+        str | None, typer.Option(help="This domain's corpus; only the machine is checked without it.")
     ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Where this machine has the base: a folder, hub id, or name.")
-    ] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where the member's folder would lie.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    base: Annotated[str | None, typer.Option(help="This machine's base model: folder or id.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The member's folder, as for cogen join.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Look whether this machine can take part in a federation; exit 2 when something stops it.
+    """Check whether this machine can join a federation.
+
+    Findings are printed as they are made. The exit status is 2 where one of them is a problem.
 
     Example: cogen doctor clinical.invite --data ./notes
     """
     from cogen.train.memory import tune_allocator
 
     tune_allocator()
-    from cogen.cli.run_doctor import run_doctor
+    _diagnose_machine(source, data, base, folder, as_json)
 
-    run_doctor(source, data, base, folder, as_json=as_json)
+
+@dataclass(frozen=True)
+class Request:
+    """What the federation will ask of this machine, from an invite or from a config.
+
+    Args:
+        settings: of a round, limited by this member's policy where it has one.
+        round: as the coordinator's config has it; None where an invite of an earlier version does not say.
+    """
+
+    base: str
+    settings: Train
+    round: RoundSpec | None
+    invite: Invite | None = None
+    config: RunConfig | None = None
+
+    @property
+    def deadline_seconds(self) -> float:
+        from cogen.node.round_spec import default_round_spec
+
+        return (self.round or default_round_spec()).round_deadline_seconds
+
+
+def _diagnose_machine(source: Path, data: str | None, base: str | None, folder: Path | None, as_json: bool) -> None:
+    """Print every finding as it is made; exit 2 if one is a problem."""
+    from cogen.deploy.invites import read_invite
+    from cogen.node.doctor import check_machine, check_matrix_rate, check_versions, proposal_text, worst
+    from cogen.node.home import NodeHome, default_home
+    from cogen.records import read_toml
+    from cogen.versions import versions
+
+    invite = read_invite(source) if "token" in read_toml(source) else None
+    place = folder or (default_home(invite.federation, invite.domain) if invite else Path.cwd())
+    request = _request(source, invite, NodeHome(place))
+    checks: list[Check] = []
+
+    def say(check: Check) -> None:
+        checks.append(check)
+        if not as_json:
+            print(check, flush=True)
+
+    for check in (check_versions(versions()), *check_machine(place), check_matrix_rate(), *_federation(request)):
+        say(check)
+    say(_round_line(request))
+    proposal = _training(request, base or request.base, data, say)
+    limits = proposal.limits(request.settings) if proposal is not None else {}
+    if as_json:
+        found = None if proposal is None else asdict(proposal)
+        found_all = {"state": worst(checks), "checks": [asdict(c) for c in checks], "proposal": found, "policy": limits}
+        print_json(found_all)
+    elif proposal is not None:
+        print(f"\n{proposal_text(proposal, request.settings, NodeHome(place).policy)}")
+    if worst(checks) == "problem":
+        sys.exit(2)
+
+
+def _request(source: Path, invite: Invite | None, home: NodeHome) -> Request:
+    from cogen.config import Domain, load_config
+    from cogen.node.policy import Policy, read_policy, within
+    from cogen.node.round_spec import default_round_spec, round_spec
+
+    policy = read_policy(home.policy) if home.policy.is_file() else Policy()
+    if invite is not None:
+        return Request(
+            invite.base, within(policy, (invite.round or default_round_spec()).train), invite.round, invite=invite
+        )
+    config = load_config(source)
+    return Request(
+        config.base.name, within(policy, config.train), round_spec(config, Domain(name="any")), config=config
+    )
+
+
+def _round_line(request: Request) -> Check:
+    """What a round asks, and is measured below."""
+    from cogen.node.doctor import Check
+
+    asks = request.settings
+    text = (
+        f"rank {asks.rank}, {asks.tokens_per_round} tokens, {asks.batch_size} blocks of {asks.sequence_length} a step"
+    )
+    if request.round is None:
+        fix = "The invite does not say what a round asks; these are the defaults. Ask for a new one."
+        return Check("round", "warning", text, fix)
+    theirs = request.round
+    is_less = (asks.rank, asks.tokens_per_round) != (theirs.rank, theirs.tokens_per_round)
+    return Check("round", "ok", text + (" (within policy.toml)" if is_less else ""))
+
+
+def _federation(request: Request) -> Iterator[Check]:
+    """The invite, the Flower app, and the connection to the coordinator."""
+    from cogen.deploy.admission import greet
+    from cogen.flower.bundle import installed_app_sha256
+    from cogen.node.doctor import Check
+
+    if request.invite is None:
+        return
+    invite = request.invite
+
+    def current() -> str:
+        invite.require_current()
+        return f"of federation {invite.federation!r}, until {invite.expires}"
+
+    yield _check("invite", current)
+    app = installed_app_sha256()
+    same = app == invite.app_sha256
+    text = app[:12] if same else f"{app[:12]}, not {invite.app_sha256[:12]}"
+    yield Check("app", "ok" if same else "problem", text, "" if same else "Install the coordinator's cogen-ai.")
+    yield _check("coordinator", lambda: f"{invite.address} by TLS; clock {greet(invite.address, invite.ca):+.0f} s")
+
+
+def _check(name: str, look: Any) -> Check:
+    """What `look` finds, or its error as a problem."""
+    from cogen.errors import CogenError
+    from cogen.node.doctor import Check
+
+    try:
+        return Check(name, "ok", str(look()))
+    except CogenError as error:
+        return Check(name, "problem", str(error))
+
+
+def _training(request: Request, name: str, data: str | None, say: Any) -> Proposal | None:
+    """Check the base, the corpus and the cost of a round; the first failure is a problem and ends it."""
+    from cogen.base import describe_base, load_base
+    from cogen.errors import CogenError
+    from cogen.node.doctor import Check
+    from cogen.node.round_spec import default_round_spec
+    from cogen.train.corpus import prepare_corpus
+
+    try:
+        info = describe_base(name)
+        if request.invite is not None:
+            request.invite.base_fingerprint.require(info.fingerprint, name)
+        say(Check("base", "ok", f"{name}, {info.fingerprint.weights[:12]}"))
+        if data is None:
+            say(Check("corpus", "warning", "not checked", "Name it with --data."))
+            return None
+        base = load_base(name, precision=(request.round or default_round_spec()).precision)
+        settings = request.config.data if request.config else None
+        with Bar("data", BYTES) as bar:
+            prepared = prepare_corpus(base, data, settings, progress=bar.update_part)
+    except CogenError as error:
+        say(Check("training", "problem", str(error)))
+        return None
+    return _round(request, base, prepared, say)
+
+
+def _round(request: Request, base: Base, prepared: Prepared, say: Any) -> Proposal:
+    from cogen.cli.data import cost_at, measured_cost
+    from cogen.node.doctor import check_corpus, check_round, free_memory_bytes, propose
+
+    settings, deadline = request.settings, request.deadline_seconds
+    cost = measured_cost(base, prepared, settings)
+    free = free_memory_bytes(base.model.device.type)
+    for check in (check_corpus(prepared.num_train_tokens, settings), *check_round(cost, deadline, free)):
+        say(check)
+    return propose(settings, deadline, free, partial(cost_at, base, prepared, rate=cost.tokens_per_second))

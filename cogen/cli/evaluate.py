@@ -1,38 +1,161 @@
-"""`cogen evaluate`: bits per byte of adapters on held-out text; probes, questions and tasks beside it."""
+"""`cogen evaluate`: scores of a base and of adapters on text, probes, questions and tasks."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, SequenceLength, named_paths
+from cogen.console import BYTES, TOKENS, Bar, print_json, safe
+
+if TYPE_CHECKING:
+    from cogen.adapter import Adapter
+    from cogen.base import Base
+    from cogen.data import Window
+    from cogen.evaluate.matrix import Evaluation
+    from cogen.evaluate.probes import Probe
+    from cogen.evaluate.questions import Question
+    from cogen.evaluate.tasks import Tasks
+
+
+@dataclass(frozen=True)
+class Text:
+    """Corpora by name, which share of them is scored (None: as the adapters were trained), and in which windows."""
+
+    paths: Mapping[str, str]
+    heldout_frac: float | None
+    max_tokens: int
+    sequence_length: int
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is scored besides text, by domain; `tasks` is None where none was asked for."""
+
+    probes: Mapping[str, Sequence[Probe]]
+    questions: Mapping[str, Sequence[Question]]
+    tasks: Tasks | None
+
 
 def evaluate(
-    base: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or a known name.")] = "smollm2-135m",
-    adapter: Annotated[list[str], typer.Option(help="NAME=DIR; as often as you like.")] = [],  # noqa: B006
-    data: Annotated[list[str], typer.Option(help="NAME=PATH of a corpus; its held-out part is read.")] = [],  # noqa: B006
+    base: BaseName = DEFAULT_BASE,
+    adapter: Annotated[list[str], typer.Option(help="NAME=FOLDER; may be repeated.")] = [],  # noqa: B006
+    data: Annotated[list[str], typer.Option(help="NAME=PATH of a corpus.")] = [],  # noqa: B006
     probes: Annotated[list[str], typer.Option(help="NAME=FILE of multiple-choice probes.")] = [],  # noqa: B006
-    questions: Annotated[list[str], typer.Option(help="NAME=FILE of questions, some of which nobody can answer.")] = [],  # noqa: B006
-    tasks: Annotated[str, typer.Option(help="Of lm-evaluation-harness, with commas between them.")] = "",
-    task_folder: Annotated[Path | None, typer.Option(help="With tasks of your own in YAML.")] = None,
-    task_limit: Annotated[int | None, typer.Option(help="Items a task; all of them without it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="evaluation.json to write.")] = None,
-    heldout_frac: Annotated[float, typer.Option(help="As in training; 1 reads everything.")] = 0.05,
-    max_heldout_tokens: Annotated[int, typer.Option(help="Per corpus.")] = 8192,
-    sequence_length: Annotated[int, typer.Option(help="Window that a long document is cut into.")] = 512,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    questions: Annotated[list[str], typer.Option(help="NAME=FILE of questions.")] = [],  # noqa: B006
+    tasks: Annotated[str, typer.Option(help="Names in lm-evaluation-harness, as in a,b.")] = "",
+    task_folder: Annotated[Path | None, typer.Option(help="Folder of your own tasks in YAML.")] = None,
+    task_limit: Annotated[int | None, typer.Option(help="Items of each task; all by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    heldout_frac: Annotated[float | None, typer.Option(help="Force a held-out share; 1 is all.")] = None,
+    max_heldout_tokens: Annotated[int, typer.Option(help="Tokens scored of each corpus.")] = 8192,
+    sequence_length: SequenceLength = 512,
+    as_json: AsJson = False,
 ) -> None:
-    """Score the base and adapters: bits per byte on held-out text, probes, made-up answers, tasks.
+    """Score a base and adapters on text, probes and tasks.
 
-    Example: cogen evaluate --adapter combined=runs/quickstart/merged --data grid=seeds/grid.jsonl
+    A corpus of --data is scored whole; only its held-out part is scored where one of the adapters
+    was trained on it. Text is scored in bits per byte.
+
+    Example: cogen evaluate --adapter grid=adapters/grid --data grid=grid.jsonl
     """
+    from cogen.errors import ConfigError
+    from cogen.evaluate.tables import format_evaluation
     from cogen.train.memory import tune_allocator
 
     tune_allocator()
-    from cogen.cli.run_evaluate import Asked, Heldout, run_evaluate
+    folders, paths = named_paths(adapter, "--adapter"), named_paths(data, "--data")
+    if not (paths or probes or questions or tasks) or "base" in folders:
+        expected = "--data NAME=PATH, --probes, --questions or --tasks"
+        got = "an adapter called base" if "base" in folders else "nothing"
+        raise ConfigError("cannot evaluate", expected=expected, got=got, fix="See cogen evaluate --help.")
+    items = _read_items(probes, questions, tasks, task_folder, task_limit)
+    text = Text(paths, heldout_frac, max_heldout_tokens, sequence_length)
+    evaluation = _evaluate(base, folders, text, items)
+    if out is not None:
+        evaluation.write(out)
+    if as_json:
+        print_json(evaluation.model_dump())
+    else:
+        print(format_evaluation(evaluation))
+
+
+def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Items) -> Evaluation:
+    """Check the input, the cheap parts first, and score it with bars."""
+    from cogen.adapter import Adapter
+    from cogen.base import load_base
+    from cogen.data.walk import corpus_root
+
+    adapters = {name: Adapter.load(folder) for name, folder in folders.items()}
+    for path in text.paths.values():
+        corpus_root(path)
+    base = load_base(base_name)
+    for name, adapter in adapters.items():
+        base.info.require(adapter, name)
+    return _score(base, adapters, _windows(base, adapters, folders, text), items)
+
+
+def _read_items(
+    probes: list[str], questions: list[str], tasks: str, task_folder: Path | None, task_limit: int | None
+) -> Items:
+    from cogen.evaluate.probes import read_probes
+    from cogen.evaluate.questions import read_questions
+    from cogen.evaluate.tasks import find_tasks
 
     names = tuple(name.strip() for name in tasks.split(",") if name.strip())
-    heldout = Heldout(tuple(data), heldout_frac, max_heldout_tokens, sequence_length)
-    asked = Asked(heldout, tuple(probes), tuple(questions), names, task_folder, task_limit)
-    run_evaluate(base, adapter, asked, out, as_json=as_json)
+    return Items(
+        {name: read_probes(path) for name, path in named_paths(probes, "--probes").items()},
+        {name: read_questions(path) for name, path in named_paths(questions, "--questions").items()},
+        find_tasks(names, task_folder, task_limit) if names else None,
+    )
+
+
+def _windows(
+    base: Base, adapters: Mapping[str, Adapter], folders: Mapping[str, str], text: Text
+) -> dict[str, list[Window]]:
+    """The windows of every corpus; says on stderr which part of it is scored, and why."""
+    from cogen.data import heldout_windows
+    from cogen.evaluate.heldout import choose_part, corpora_of
+
+    frac, trained = text.heldout_frac, {}
+    if frac is None and text.paths:
+        trained = {name: corpora_of(base, adapter, folders[name]) for name, adapter in adapters.items()}
+    with Bar("data", BYTES) as bar:
+        parts = {name: choose_part(base, path, trained, frac, bar.update_part) for name, path in text.paths.items()}
+    for name, part in parts.items():
+        print(safe(f"{name}: {part}"), file=sys.stderr)
+    return {
+        name: heldout_windows(part.documents, base.tokenizer, text.sequence_length, text.max_tokens)
+        for name, part in parts.items()
+    }
+
+
+def _score(
+    base: Base, adapters: Mapping[str, Adapter], windows: Mapping[str, Sequence[Window]], items: Items
+) -> Evaluation:
+    from cogen.evaluate.probes import probe_pairs
+    from cogen.evaluate.questions import MAX_REPLY_TOKENS
+    from cogen.evaluate.score import evaluate_adapters
+
+    tokens = sum(len(w.tokens) for some in windows.values() for w in some)
+    tokens += sum(p.num_tokens for some in items.probes.values() for p in probe_pairs(some, base.tokenizer))
+    tokens += sum(MAX_REPLY_TOKENS * len(some) for some in items.questions.values())
+    with Bar("scoring", TOKENS, tokens * (len(adapters) + 1)) as bar:
+        return evaluate_adapters(
+            base,
+            adapters,
+            windows,
+            probes=items.probes,
+            questions=items.questions,
+            tasks=items.tasks,
+            progress=_advance(bar),
+        )
+
+
+def _advance(bar: Bar) -> Callable[[str, str, int], None]:
+    return lambda row, domain, num_tokens: bar.advance(num_tokens, f"{row} on {domain}")

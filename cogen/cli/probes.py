@@ -2,36 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Make multiple-choice probes from text.", no_args_is_help=True, rich_markup_mode=None)
+from cogen.cli.help import CONTEXT, Command, Group
+from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, Overwrite
+from cogen.console import BYTES, Bar, print_json
+
+if TYPE_CHECKING:
+    from cogen.data import Document
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=CONTEXT,
+)
 
 
 @app.callback()
 def group() -> None:
-    """Make multiple-choice probes from text."""
+    """Make multiple-choice probes from text.
 
-
-@app.command("make")
-def make(
-    path: Annotated[str, typer.Argument(help="A corpus of the domain; its held-out part is read.")],
-    general: Annotated[str, typer.Option(help="A corpus of general text, which terms are told apart from.")],
-    out: Annotated[Path, typer.Option(help="File to write, one probe a line.")],
-    base: Annotated[str, typer.Option(help="Base model by whose preparation text is held out.")] = "smollm2-135m",
-    heldout_frac: Annotated[float, typer.Option(help="As in training; 1 reads everything.")] = 0.05,
-    num: Annotated[int, typer.Option(help="Probes to make, at most.")] = 200,
-    max_terms: Annotated[int, typer.Option(help="Terms that they may ask for, the most typical first.")] = 400,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same probes.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-) -> None:
-    """Blank terms of a domain in its own sentences: the sentence so far, the term, and three others.
-
-    Example: cogen probes make seeds/grid.jsonl --general seeds/education.jsonl --heldout-frac 1 --out grid-cloze.jsonl
+    Example: cogen probes make grid.jsonl --general text.jsonl --out cloze.jsonl
     """
-    from cogen.cli.run_probes import Making, run_make
 
-    run_make(Making(path, general, base, heldout_frac, num, max_terms, seed), out, overwrite=overwrite, as_json=as_json)
+
+@app.command("make", cls=Command)
+def make(
+    path: Annotated[str, typer.Argument(help="The domain's corpus; its held-out part is read.")],
+    general: Annotated[str, typer.Option(help="General text, to tell terms apart.")],
+    out: Annotated[Path, typer.Option(help="File to write, one probe a line.")],
+    base: BaseName = DEFAULT_BASE,
+    heldout_frac: Annotated[float, typer.Option(help="As in training; 1 reads everything.")] = 0.05,
+    num: Annotated[int, typer.Option(help="Probes to make at most.")] = 200,
+    max_terms: Annotated[int, typer.Option(help="Most typical terms to ask for.")] = 400,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same probes.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make probes that ask for the terms of a domain.
+
+    A probe is a sentence of the corpus up to a term, with that term and three others to choose from.
+
+    Example: cogen probes make grid.jsonl --general text.jsonl --out cloze.jsonl
+    """
+    from cogen.data import read_corpus
+    from cogen.data.walk import corpus_root
+    from cogen.errors import ConfigError, RunError
+    from cogen.evaluate.cloze import make_probes, probes_jsonl
+    from cogen.files import write_file
+
+    if min(num, max_terms) < 1 or not 0.0 < heldout_frac <= 1.0:
+        raise ConfigError(
+            "cannot make probes",
+            expected="1 probe and 1 term or more, and a held-out share above 0 and up to 1",
+            got=f"{num}, {max_terms} and {heldout_frac:g}",
+            fix="Change the option.",
+        )
+    if out.exists() and not overwrite:
+        fix = "Name another with --out, or replace it with --overwrite."
+        raise RunError("cannot write probes", expected="a new file", got="an existing one", where=str(out), fix=fix)
+    for corpus in (path, general):
+        corpus_root(corpus)
+    documents = _documents(path, base, heldout_frac)
+    probes = make_probes(documents, read_corpus(general).documents, num, max_terms, seed)
+    write_file(out, probes_jsonl(probes).encode())
+    if as_json:
+        print_json({"out": str(out), "num_probes": len(probes), "num_documents": len(documents)})
+        return
+    for probe in probes[:3]:
+        print(f"{probe.context} [{' | '.join(probe.choices)}]")
+    print(f"\n{len(probes)} probes from {len(documents)} documents: {out}")
+
+
+def _documents(path: str, base_name: str, heldout_frac: float) -> Sequence[Document]:
+    """The held-out part as training leaves it; with a fraction of 1 the whole corpus, for which no base is needed."""
+    from cogen.base import load_base
+    from cogen.data import read_corpus
+    from cogen.train.corpus import prepare_corpus
+
+    if heldout_frac >= 1.0:
+        return read_corpus(path).documents
+    base = load_base(base_name)
+    with Bar("data", BYTES) as bar:
+        return prepare_corpus(base, path, heldout_frac=heldout_frac, progress=bar.update_part).heldout

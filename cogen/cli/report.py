@@ -1,4 +1,4 @@
-"""`cogen report`: a run folder as one HTML page."""
+"""`cogen report`: the results of a run as one HTML page."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
+from cogen.cli.options import AsJson
+from cogen.console import print_json
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write report.html into a run folder: one self-contained page.
+    """Write a run's report as one HTML page.
+
+    The page is report.html in the run folder and needs no other file.
 
     Example: cogen report runs/quickstart
     """
-    from cogen.cli.show import print_json
     from cogen.report import write_report
 
     page = write_report(run)

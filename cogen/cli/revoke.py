@@ -1,21 +1,36 @@
-"""`cogen revoke`: let a domain in no more."""
+"""`cogen revoke`: refuse a domain's key from now on."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import Annotated
 
 import typer
 
+from cogen.cli.options import FEDERATION, Federation
+
 
 def revoke(
     domain: Annotated[str, typer.Argument(help="A domain that has joined.")],
-    folder: Annotated[Path, typer.Option(help="Where the federation is kept.")] = Path("federation"),
+    place: Federation = FEDERATION,
 ) -> None:
-    """Revoke a domain's key at once; to let it in again, invite it anew.
+    """Revoke a domain's key at once.
+
+    The gateway refuses the key from now on. To let the domain join again, invite it again.
 
     Example: cogen revoke clinical
     """
-    from cogen.cli.run_nodes import run_revoke
+    from cogen.deploy.folder import FederationFolder
+    from cogen.deploy.members import revoke_member
+    from cogen.errors import FederationError
+    from cogen.flower.superlink_client import SuperLinkClient
 
-    run_revoke(domain, folder)
+    folder = FederationFolder(place)
+    folder.require()
+    member = revoke_member(folder.path, domain)
+    print(f"revoked {domain}: its key is refused from now on", file=sys.stderr)
+    if folder.is_served():  # else SuperLink forgets the node at the next start of cogen serve
+        try:
+            SuperLinkClient(folder.flwr_home, folder.logs).unregister(member.node_id)
+        except FederationError as error:
+            print(f"Flower still lists node {member.node_id}, which cannot connect: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`cogen serve`: the coordinator's side of a real federation."""
+"""`cogen serve`: the coordinator of a real federation."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ from typing import Annotated
 
 import typer
 
+from cogen.cli.options import FEDERATION, Federation
+from cogen.console import safe
+
 
 def serve(
-    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped one.")],
-    public_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT by which domains reach this machine; remembered.")
-    ] = None,
-    bind: Annotated[str, typer.Option(help="Address of this machine to listen on.")] = "0.0.0.0",
-    folder: Annotated[Path, typer.Option(help="Where the federation is kept.")] = Path("federation"),
-    certificate: Annotated[
-        Path | None, typer.Option(help="PEM of your own certificate; one is made without it.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM of its key.")] = None,
-    ca: Annotated[
-        Path | None, typer.Option(help="PEM of its authority, where it is not in the certificate's file.")
-    ] = None,
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped config.")],
+    public_address: Annotated[str | None, typer.Option(help="HOST:PORT that domains connect to; remembered.")] = None,
+    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    place: Federation = FEDERATION,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file; a certificate is made without it.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the authority, if separate.")] = None,
 ) -> None:
-    """Serve a federation until it is stopped: domains enrol and connect here.
+    """Start the coordinator: domains enrol and connect here.
+
+    It serves until Ctrl-C or SIGTERM ends it.
 
     Example: cogen serve federation.toml --public-address fed.example.org:9443
     """
-    from cogen.cli.run_serve import run_serve
-    from cogen.deploy.serve import Door
+    import signal
+    import sys
+    import threading
 
-    run_serve(config, folder, Door(public_address, bind, certificate, key, ca))
+    from cogen.deploy import serve as deploy
+    from cogen.deploy.folder import FederationFolder
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    door = deploy.Door(public_address, bind, certificate, key, ca)
+    deploy.serve(
+        config, FederationFolder(place), door, lambda line: print(safe(line), file=sys.stderr, flush=True), stop
+    )

@@ -2,39 +2,110 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogen.cli.options import AsJson, Overwrite, Settings
+from cogen.console import print_json
+
+if TYPE_CHECKING:
+    from cogen.runs import RunFolder
+
 
 def simulate(
-    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped one (quickstart).")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name of the config> without it.")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="table.key=value, for example train.rank=8.")] = [],  # noqa: B006
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped config.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<config's name> by default.")] = None,
+    settings: Settings = [],  # noqa: B006
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Train every domain alone and one adapter on all text, to compare with.")
+        bool, typer.Option("--baselines", help="Also train local-only and centralized adapters.")
     ] = False,
-    seeds: Annotated[int | None, typer.Option(help="Run it this many times, each with a seed of its own.")] = None,
-    general: Annotated[
-        str | None, typer.Option(help="Text that nobody trains on, to see what is forgotten; PATH or hf://datasets/...")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue with the first thing that is missing.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a run that is there.")] = False,
-    port: Annotated[
-        int | None, typer.Option(help="Port for Flower's SuperLink on loopback; free one without it.")
-    ] = None,
-    watch: Annotated[bool, typer.Option(help="Show the run in the browser as it goes on.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    seeds: Annotated[int | None, typer.Option(help="Repeat the run with so many seeds.")] = None,
+    general: Annotated[str | None, typer.Option(help="General text on which forgetting is measured.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue where the run stopped.")] = False,
+    overwrite: Overwrite = False,
+    port: Annotated[int | None, typer.Option(help="Port of Flower's SuperLink; a free one by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the run in the browser.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Simulate a federation: every domain trains, the server combines, a table says what it gave.
+    """Run a whole federation on this machine.
+
+    Every domain trains, the server combines, and a table compares base, experts and combined model.
 
     Example: cogen simulate configs/quickstart.toml
     """
     from cogen.train.memory import tune_allocator
 
     tune_allocator()
-    from cogen.cli.run_simulate import run_simulate, summary_settings
+    from cogen.cli.narrator import Narrator
+    from cogen.flower import simulate as flower
+    from cogen.report import write_report
 
     overrides = [*settings, *summary_settings(baselines, seeds, general)]
-    run_simulate(config, out, overrides, resume=resume, overwrite=overwrite, port=port, watch=watch, as_json=as_json)
+    with _live_page(flower.run_folder(config, out), watch), Narrator() as narrator:
+        run = flower.simulate(
+            config,
+            out=out,
+            overrides=overrides,
+            resume=resume,
+            overwrite=overwrite,
+            port=port,
+            on_event=narrator.on_event,
+        )
+        page = write_report(run.path)
+    _print_scores(run, page, as_json)
+
+
+def summary_settings(baselines: bool, seeds: int | None, general: str | None) -> list[str]:
+    """The options as settings, so that bounds and errors are those of the config; a path is relative to this folder."""
+    if general is not None and not general.startswith("hf://"):
+        general = str(Path(general).expanduser().resolve())
+    values = {
+        "baselines": "true" if baselines else None,
+        "num_seeds": seeds,
+        "general": general and json.dumps(general, ensure_ascii=False),
+    }
+    return [f"evaluate.{key}={value}" for key, value in values.items() if value is not None]
+
+
+def _print_scores(run: RunFolder, page: Path, as_json: bool) -> None:
+    from cogen.config import load_config
+    from cogen.evaluate.matrix import format_table, retained_gain
+    from cogen.evaluate.run_scores import read_evaluation, summarize_runs
+    from cogen.evaluate.seed_summary_file import SeedSummaryFile
+    from cogen.evaluate.seed_summary_text import format_seed_summary, member_lines
+
+    evaluation, settings = read_evaluation(run), load_config(run.config)
+    seed_summary = summarize_runs(run, settings.seeds) if settings.evaluate.has_summary else None
+    if as_json:
+        found = {"run": str(run.path), "retained_gain": retained_gain(evaluation), **evaluation.model_dump()}
+        print_json(
+            found if seed_summary is None else {**found, "seed_summary": SeedSummaryFile.of(seed_summary).model_dump()}
+        )
+        return
+    print("bits per byte on held-out text (lower is better)\n")
+    if seed_summary is None:
+        print(format_table(evaluation))
+    else:
+        print(format_seed_summary(seed_summary))
+        print("\n".join(member_lines(seed_summary)))
+    print(f"\ncombined adapter: {run.merged}\nreport: {page}")
+
+
+@contextmanager
+def _live_page(run: RunFolder, is_wanted: bool) -> Iterator[None]:
+    """Serve the run's live page while the block runs, with --watch."""
+    if not is_wanted:
+        yield
+        return
+    from cogen.report.watch import open_place, watching
+
+    place = open_place("127.0.0.1", None)
+    with watching(run.path, place):
+        print(f"live page: {place.url}", file=sys.stderr)
+        yield

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from cogen.console import table
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
 from cogen.records import Inconsistent, Name, Record
 
@@ -135,14 +135,14 @@ def format_table(evaluation: Evaluation) -> str:
         columns.append([evaluation.general_bits_per_byte(m) for m in evaluation.models])
     written = [_mark_lowest(column) for column in columns]
     rows = [[m, *(column[i] for column in written)] for i, m in enumerate(evaluation.models)]
-    return align([header, *rows, *_summary_rows(evaluation)])
+    return table([header, *rows, *_summary_rows(evaluation)], marks="*") + "\n"
 
 
 def _mark_lowest(column: Sequence[float | None]) -> list[str]:
-    """Four decimals, then `*` at the lowest if there is another to compare it with, else a space."""
+    """Four decimals, then `*` at the lowest if there is another to compare it with."""
     values = [value for value in column if value is not None]
     lowest = min(values) if len(values) > 1 else None
-    return [NOTHING + " " if v is None else f"{v:.4f}{'*' if v == lowest else ' '}" for v in column]
+    return [NOTHING if v is None else f"{v:.4f}{'*' if v == lowest else ''}" for v in column]
 
 
 def _summary_rows(evaluation: Evaluation) -> list[list[str]]:
@@ -152,29 +152,12 @@ def _summary_rows(evaluation: Evaluation) -> list[list[str]]:
         known = [gain for gain in gains if gain is not None]
         gains.append(sum(known) / len(known) if known else None)
         gains.extend([None] if evaluation.general else [])
-        rows.append(["retained gain", *(NOTHING + " " if g is None else f"{g:.1%} " for g in gains)])
+        rows.append(["retained gain", *(NOTHING if g is None else f"{g:.1%}" for g in gains)])
     if {BASE, COMBINED} <= set(evaluation.models):
         pairs = [(evaluation.bits_per_byte(COMBINED, d), evaluation.bits_per_byte(BASE, d)) for d in evaluation.domains]
         pairs.append((evaluation.mean_bits_per_byte(COMBINED), evaluation.mean_bits_per_byte(BASE)))
         if evaluation.general:
             pairs.append((evaluation.general_bits_per_byte(COMBINED), evaluation.general_bits_per_byte(BASE)))
-        changes = [NOTHING + " " if c is None or b is None else f"{c - b:+.4f} " for c, b in pairs]
+        changes = [NOTHING if c is None or b is None else f"{c - b:+.4f}" for c, b in pairs]
         rows.append(["combined - base", *changes])
     return rows
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """A plain-text table: first column to the left, the others to the right; every value ends in its mark or a space."""
-    padded = [[row[0], *(text if text[-1] in "* " else text + " " for text in row[1:])] for row in rows]
-    widths = [max(_width(row[i]) for row in padded) for i in range(len(padded[0]))]
-    lines = []
-    for row in padded:
-        room = [" " * (width - _width(text)) for text, width in zip(row, widths, strict=True)]
-        texts = [row[0] + room[0], *(space + text for text, space in zip(row[1:], room[1:], strict=True))]
-        lines.append("  ".join(texts).rstrip())
-    return "\n".join(lines) + "\n"
-
-
-def _width(text: str) -> int:
-    """Terminal columns: Chinese, Japanese and Korean characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

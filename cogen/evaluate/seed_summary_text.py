@@ -1,10 +1,11 @@
-"""A seed_summary as plain text: the matrix with its spread, and a line for every member."""
+"""A seed summary as plain text: the matrix with its spread over the seeds, and one line for every domain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cogen.evaluate.matrix import COMBINED, GENERAL, NOTHING, align
+from cogen.console import table
+from cogen.evaluate.matrix import COMBINED, GENERAL, NOTHING
 from cogen.evaluate.seed_summary import DomainSummary, SeedSummary, Spread
 
 OTHERS = "others'"
@@ -13,7 +14,7 @@ OTHERS = "others'"
 def format_seed_summary(seed_summary: SeedSummary) -> str:
     """Models by domains in bits per byte, mean and standard deviation over the seeds, `*` at the lowest of a column.
 
-    Below it the retained gain, and on general text what the combined model forgot.
+    The last row is the retained gain. General text is the last column.
     """
     models, domains = seed_summary.models, seed_summary.domains
     columns = [[seed_summary.rows.get((m, d)) for m in models] for d in domains]
@@ -28,18 +29,18 @@ def format_seed_summary(seed_summary: SeedSummary) -> str:
     rows = [header, *([m, *(column[i] for column in written)] for i, m in enumerate(models))]
     if any(gain.known for gain in gains):
         rows.append(kept)
-    return align(rows)
+    return table(rows, marks="*") + "\n"
 
 
 def joining_lines(seed_summary: SeedSummary) -> Iterator[str]:
-    """What joining gave each domain over training alone."""
+    """For each domain: how much joining changed its scores, compared with training alone."""
     for domain, member in seed_summary.members.items():
         if member.own.mean is not None:
             yield f"{domain}: {_member(member)}"
 
 
 def member_lines(seed_summary: SeedSummary) -> Iterator[str]:
-    """What joining gave each domain over training alone, then what was forgotten."""
+    """The lines of `joining_lines`, then forgetting on general text, then a warning where there is one seed."""
     yield from joining_lines(seed_summary)
     forgotten = seed_summary.forgetting.get(COMBINED)
     if forgotten is not None and forgotten.mean is not None:
@@ -77,7 +78,7 @@ def _mark_lowest(column: Sequence[Spread | None]) -> list[str]:
     means = [None if spread is None else spread.mean for spread in column]
     known = [mean for mean in means if mean is not None]
     lowest = min(known) if len(known) > 1 else None
-    marks = ["*" if mean is not None and mean == lowest else " " for mean in means]
+    marks = ["*" if mean is not None and mean == lowest else "" for mean in means]
     return [
         NOTHING if spread is None or spread.mean is None else _written(spread.mean, spread.sd) + mark
         for spread, mark in zip(column, marks, strict=True)

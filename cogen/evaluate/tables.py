@@ -1,11 +1,12 @@
-"""Plain-text tables of all that an evaluation holds."""
+"""The scores of an evaluation as plain-text tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from cogen.evaluate.matrix import NOTHING, Evaluation, align, format_table
+from cogen.console import table
+from cogen.evaluate.matrix import NOTHING, Evaluation, format_table
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
 
 T = TypeVar("T", bound=Hashable)
@@ -19,25 +20,25 @@ QUESTION_COLUMNS: tuple[tuple[str, Callable[[QuestionScore], float | None]], ...
 
 
 def format_evaluation(evaluation: Evaluation) -> str:
-    """A table for each part that there is, with an empty line between them."""
+    """One table for each kind of score that the evaluation has, with an empty line between them."""
     tables = [
         format_table(evaluation) if evaluation.cells else "",
         probe_table(evaluation.probes),
         question_table(evaluation.questions),
         task_table(evaluation.tasks),
     ]
-    return "\n".join(table for table in tables if table)
+    return "\n".join(text for text in tables if text)
 
 
 def probe_table(scores: Sequence[ProbeScore]) -> str:
-    """Accuracy with its 95% interval, models by domains; below it chance, then calibration errors."""
+    """Accuracy with its 95% interval, models by domains, then chance accuracy, then calibration errors."""
     if not scores:
         return ""
     models, domains = _unique(s.model for s in scores), _unique(s.domain for s in scores)
     found = {(s.model, s.domain): s for s in scores}
 
     def grid(title: str, text: Callable[[ProbeScore], str]) -> list[list[str]]:
-        """A row a model, headed by its title."""
+        """One row for each model, under a header row that starts with the title."""
         cells = [[text(found[m, d]) if (m, d) in found else NOTHING for d in domains] for m in models]
         return [[title, *domains], *([m, *row] for m, row in zip(models, cells, strict=True))]
 
@@ -46,7 +47,7 @@ def probe_table(scores: Sequence[ProbeScore]) -> str:
     number = ["probes", *(str(first[d].num_probes) for d in domains)]
     accuracy = grid("probe accuracy", _with_interval)
     errors = grid("calibration error", lambda s: f"{s.calibration_error_frac:.3f}")
-    return align([*accuracy, chance, number]) + "\n" + align(errors)
+    return f"{_table([*accuracy, chance, number])}\n{_table(errors)}"
 
 
 def _with_interval(score: ProbeScore) -> str:
@@ -54,7 +55,7 @@ def _with_interval(score: ProbeScore) -> str:
 
 
 def question_table(scores: Sequence[QuestionScore]) -> str:
-    """A line for each model on each domain: rates of the answerable, what is made up of the rest, and confidence."""
+    """One row for each model and domain: rates on answerable questions, made-up answers to the others, confidence."""
     if not scores:
         return ""
     header = ["questions", "domain", *(name for name, _ in QUESTION_COLUMNS), "over", "answerable", "not"]
@@ -69,17 +70,22 @@ def question_table(scores: Sequence[QuestionScore]) -> str:
         ]
         for s in scores
     ]
-    return align([header, *rows])
+    return _table([header, *rows])
 
 
 def task_table(scores: Sequence[TaskScore]) -> str:
-    """Tasks and their metrics, by models; with the standard error where the harness has one."""
+    """Tasks and their metrics by model, with the standard error where lm-evaluation-harness gives one."""
     if not scores:
         return ""
     models, rows = _unique(s.model for s in scores), _unique((s.task, s.metric) for s in scores)
     found = {(s.model, s.task, s.metric): s for s in scores}
     cells = [[_value(found.get((m, *row))) for m in models] for row in rows]
-    return align([["tasks", *models], *([" ".join(row), *c] for row, c in zip(rows, cells, strict=True))])
+    return _table([["tasks", *models], *([" ".join(row), *c] for row, c in zip(rows, cells, strict=True))])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Numbers end where those of the matrix do, before the column of its marks."""
+    return table(rows, marks="*") + "\n"
 
 
 def _value(score: TaskScore | None) -> str:

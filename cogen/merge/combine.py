@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Factors
 from cogen.adapter.grams import gram_digest
+from cogen.adapter.trained_on import inherited
 from cogen.merge.checksum import checksum
 from cogen.merge.factored import normalise_weights
 from cogen.merge.plan import MergePlan, Override, check_grams, names_for, plan_modules, shared_fingerprint
@@ -153,4 +154,5 @@ def _manifest(
             {"modules": o.modules, **o.settings, **({} if o.weights is None else {"weights": list(o.weights)})}
             for o in overrides
         ]
-    return values | ({"num_tokens": sum(tokens)} if tokens else {})
+    texts = inherited({name: a.manifest for a, name, w in zip(adapters, names, shares, strict=True) if w != 0})
+    return values | texts | ({"num_tokens": sum(tokens)} if tokens else {})

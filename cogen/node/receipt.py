@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogen.console import table
 from cogen.node.policy import Sent
 from cogen.runs import append_line, read_lines
 
@@ -141,15 +142,14 @@ def sent_in_run(path: Path, run: str) -> Sent:
 
 
 def receipt_table(lines: Iterable[Mapping[str, Any]]) -> str:
-    """Receipts as a table in text, one line a message."""
+    """Receipts as a plain-text table, one line for each message."""
     rows = [("time", "run", "round", "kind", "arrays", "bytes", "values")]
     for line in lines:
         values = [f"{k}={_short(v)}" for named in line["values"].values() for k, v in named.items()]
         text = line.get("error") or " ".join(values)
         counts = (str(len(line["arrays"])), str(line["num_bytes"]))
         rows.append((line["time"][:19], line["run"], str(line["round"] or "-"), line["kind"], *counts, text))
-    widths = [max(len(row[i]) for row in rows) for i in range(6)]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[6]]) for row in rows)
+    return table(rows, num_left=len(rows[0]))
 
 
 def _short(value: Any) -> str:

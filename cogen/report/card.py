@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from cogen.console import table
 from cogen.data.card import PERCENTILES, Amount, DataCard
 from cogen.report import units
 from cogen.report.charts import NARROW, WIDE, Chart
@@ -162,6 +163,5 @@ def _documents(count: int) -> str:
 
 
 def _aligned(rows: Rows, heading: str = "") -> str:
-    width = max(len(name) for name, _ in rows)
-    lines = [f"  {name.ljust(width)}  {value}" for name, value in rows]
+    lines = [f"  {line}" for line in table(rows, num_left=2).splitlines()]
     return "\n".join([heading, *lines] if heading else lines)

@@ -96,7 +96,7 @@ def train_adapter(
         on_checkpoint=None if state_path is None else lambda s: s.save(state_path, key),
         validate=_validator(base, mixture, settings) if settings.early_stop_patience else None,
     )
-    manifest = _manifest(domain, mixture, settings, result)
+    manifest = _manifest(domain, mixture, settings, data or Data(), result)
     grams = None
     if gram_tokens > 0 and group.is_main:
         num_blocks = min(-(-gram_tokens // settings.sequence_length), plan.num_blocks)
@@ -118,7 +118,7 @@ def _require_linear(settings: Train, gram_tokens: int) -> None:
         )
 
 
-def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResult) -> dict[str, Any]:
+def _manifest(domain: str, mixture: Mixture, settings: Train, data: Data, result: RoundResult) -> dict[str, Any]:
     """The adapter's `cogen.json`; it names corpora by hash, since a domain's paths are private."""
     stopped = {} if result.best is None else {"early_stop": _early_stop(result.best, result)}
     return {
@@ -131,6 +131,8 @@ def _manifest(domain: str, mixture: Mixture, settings: Train, result: RoundResul
         **mixture.digests,
         **stopped,
         "heldout_frac": mixture.heldout_frac,
+        "validation_frac": mixture.validation_frac,
+        "data": data.model_dump(),
         "parents": [],
         "versions": versions(),
     }

@@ -16,7 +16,7 @@ from tests.shell import Cogen
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 DOMAINS = ("grid", "clinical")
-SMALL = ["--block-tokens", "64", "--heldout-tokens", "128"]
+SMALL = ["--sequence-length", "64", "--heldout-tokens", "128"]
 
 
 def bench(script: str, report: Path, *words: str) -> tuple[str, dict[str, Any]]:

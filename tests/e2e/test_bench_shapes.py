@@ -100,7 +100,7 @@ def test_context_is_what_a_token_sees(shapes: Any) -> None:
 @pytest.mark.slow
 def test_a_tiny_shape(tmp_path: Path) -> None:
     report = tmp_path / "train.json"
-    words = ("--shape", "tiny", "--tokens", "1024", "--block-tokens", "64", "--repeats", "1", "--threads", "1")
+    words = ("--shape", "tiny", "--tokens", "1024", "--sequence-length", "64", "--repeats", "1", "--threads", "1")
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *words, "--peak-tflops", "0.1", "--json", str(report)],
         capture_output=True,

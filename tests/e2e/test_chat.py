@@ -107,4 +107,4 @@ def test_bad_input(cogen: Cogen, run: RunFolder, tmp_path: Path) -> None:
     refused(cogen("chat", tmp_path / "empty"), "nothing to talk to", "adapter_config.json")
     refused(cogen("generate", "x"), "no run found")
     refused(cogen("generate", "x", "--from", run.path, "--model", "expert:clinical"), "no such model", "expert:grid")
-    refused(cogen("chat", run.path, "--template"), "form of chat")
+    refused(cogen("chat", run.path, "--template"), "chat template")

@@ -22,7 +22,7 @@ import pytest
 from flwr.app import Message
 
 from clients import client_app
-from cogen.cli.run_join import JoinNarrator
+from cogen.cli.join import JoinNarrator
 from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
 from cogen.node.receipt import read_receipts

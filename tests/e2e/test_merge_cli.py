@@ -79,7 +79,7 @@ def test_without(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
     refused(cogen("merge", tmp_path / "a", "--without", "grid", "--out", "no"), "recipe.toml", "kind 'unknown'")
     expert(tmp_path / "c", 4, domain="ed")
     refused(cogen("merge", "all", "--without", "b", "--out", "no"), "sha256")
-    refused(cogen("merge", "all/recipe.toml", "--contributions"), "sha256")
+    refused(cogen("contributions", "all/recipe.toml"), "sha256")
     assert sorted(p.name for p in Path.cwd().iterdir()) == ["all", "left", "one"]
 
 
@@ -137,28 +137,43 @@ def test_a_rank_above_what_there_is_takes_all_there_is(cogen: Cogen, two: list[A
 
 
 def test_looking_first_writes_no_adapter(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
-    code, out, err = cogen("merge", tmp_path / "a", tmp_path / "b", "--diagnose", "--out", "looked")
+    code, out, err = cogen("diagnose", tmp_path / "a", tmp_path / "b", "--out", "looked")
     assert code == 0, err
     assert "grid" in out and sorted(p.name for p in Path("looked").iterdir()) == ["diagnosis.html", "diagnosis.json"]
-    code, out, _ = cogen("merge", tmp_path / "a", f"late={tmp_path}/b", "--diagnose", "--json")
+    code, out, _ = cogen("diagnose", tmp_path / "a", f"late={tmp_path}/b", "--json")
     assert code == 0 and json.loads(out)["format"] == 1
 
 
-def test_modes_that_do_not_go_together(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
-    merge = ("merge", tmp_path / "a", tmp_path / "b")
-    refused(cogen(*merge, "--search", "--diagnose", "--out", "m"), "--diagnose and --search")
-    refused(cogen(*merge, "--search"), "--out")
-    refused(cogen(*merge, "--search", "--out", "m", "--scale", "2"), "got --scale", "--try")
-    refused(cogen(*merge, "--search", "--out", "m"), "--data NAME=PATH")
-    refused(cogen(*merge, "--search", "--out", "m", "--try", "mean,nothing"), "'nothing'")
-    refused(cogen(*merge, "--search", "--out", "m", "--budget", "3"), "budget of at least 10 trials")
-    refused(cogen(*merge, "--contributions"), "--data NAME=PATH")
-    refused(cogen(*merge, "--contributions", "--permutations", "1"), "4 permutations")
-    refused(cogen("merge", tmp_path / "a", tmp_path / "a", "--diagnose"), "'grid' twice")
+def test_search_and_contributions_refuse_what_they_cannot_use(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
+    folders = (tmp_path / "a", tmp_path / "b")
+    search = ("search", *folders, "--out", "m")
+    refused(cogen(*search), "--data NAME=PATH")
+    refused(cogen(*search, "--try", "mean,nothing"), "'nothing'")
+    refused(cogen(*search, "--budget", "3"), "budget of at least 10 trials")
+    code, out, err = cogen(*search, "--scale", "2")  # the search finds it
+    assert (code, out) == (2, "") and "No such option" in err and "--scale" in err
+    refused(cogen("contributions", *folders), "--data NAME=PATH")
+    refused(cogen("contributions", *folders, "--permutations", "1"), "4 permutations")
+    refused(cogen("contributions", *folders, "--method", "nothing"), "iso_c, got 'nothing'")
+    refused(cogen("diagnose", tmp_path / "a", tmp_path / "a"), "'grid' twice")
     text = f'[[adapters]]\npath = "{tmp_path}/a"\n[[overrides]]\nmodules = "up"\nscale = 2\n'
     (tmp_path / "r.toml").write_text(text)
-    refused(cogen("merge", tmp_path / "r.toml", "--search", "--out", "m"), "no overrides with --search")
-    assert not list(Path.cwd().iterdir())
+    refused(cogen("search", tmp_path / "r.toml", "--out", "m"), "no overrides for cogen search")
+    refused(cogen("contributions", tmp_path / "r.toml"), "no overrides for cogen contributions")
+    Path("m").mkdir()
+    Path("m/notes.txt").write_text("years")
+    refused(cogen(*search, "--overwrite"), "a folder with other files")
+    assert [p.name for p in Path.cwd().rglob("*")] == ["m", "notes.txt"]
+
+
+def test_commands_read_a_recipe_and_leave_adapters_out(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
+    """Red: diagnose compares the adapter that is left out too."""
+    expert(tmp_path / "c", 3, domain="ed")
+    text = "".join(f'[[adapters]]\npath = "{tmp_path}/{name}"\n' for name in "abc")
+    (tmp_path / "r.toml").write_text(text)
+    code, out, err = cogen("diagnose", tmp_path / "r.toml", "--without", "grid", "--json")
+    assert code == 0, err
+    assert [a["name"] for a in json.loads(out)["adapters"]] == ["b", "ed"]
 
 
 def test_a_search_is_merged_and_explained(cogen: Cogen, tiny: Base, tiny_folder: Path, tmp_path: Path) -> None:
@@ -176,10 +191,15 @@ def test_a_search_is_merged_and_explained(cogen: Cogen, tiny: Base, tiny_folder:
     text = ("--base", tiny_folder, "--data", f"grid={seeds}/grid.jsonl", "--validation-frac", "0.2")
     sizes = ("--max-tokens", 64, "--sequence-length", 32, "--json")
     folders = (tmp_path / "grid", tmp_path / "clinical")
-    search = ("--search", "--try", "mean,ties:0.5", "--budget", 6, "--rank", 3, "--out", "m")
-    code, out, err = cogen("merge", *folders, *search, *text, *sizes)
+    search = ("--try", "mean,ties:0.5", "--budget", 6, "--rank", 3)
+    code, out, err = cogen("search", *folders, *search, *text, *sizes)
+    assert code == 0, err
+    only_looked = json.loads(out)
+    assert not list(Path.cwd().iterdir())
+    code, out, err = cogen("search", *folders, *search, "--out", "m", *text, *sizes)
     assert code == 0, err
     found = json.loads(Path("m/search.json").read_text())
+    assert found == only_looked
     best = found["trials"][found["choice"]]
     adapters = [Adapter.load(folder) for folder in folders]
     rule = {k: v for k, v in best["rule"].items() if k != "rank"}
@@ -187,7 +207,7 @@ def test_a_search_is_merged_and_explained(cogen: Cogen, tiny: Base, tiny_folder:
     assert json.loads(out)["rank"] == 3
     assert cogen("merge", "m/recipe.toml", "--out", "again")[0] == 0
     assert Adapter.load("again").digest == Adapter.load("m").digest
-    code, out, err = cogen("merge", "m/recipe.toml", "--contributions", *text, *sizes)
+    code, out, err = cogen("contributions", "m/recipe.toml", *text, *sizes)
     assert code == 0, err
     values = json.loads(out)
     assert values["is_exact"] and set(values["adapters"]) == {"grid", "clinical"}

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cogen.adapter import Adapter, Factors
+from cogen.analysis.bench import open_adapters, part_of
 from cogen.base import Base
-from cogen.cli.run_contributions import part_of, run_contributions
-from cogen.cli.run_search import run_search
-from cogen.cli.scoring import open_adapters
+from cogen.cli.contributions import run_contributions
+from cogen.cli.search import run_search
 from cogen.data import heldout_windows, read_corpus
 from cogen.data.split import validation_documents
 from cogen.errors import CogenError

@@ -100,7 +100,7 @@ def test_the_command_measures_and_proposes(cogen: Cogen, config_file: Path, tmp_
 
 @pytest.fixture
 def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    monkeypatch.setattr("cogen.cli.run_doctor.check_matrix_rate", lambda: check_matrix_rate(0.1))
+    monkeypatch.setattr("cogen.node.doctor.check_matrix_rate", lambda: check_matrix_rate(0.1))
     with serving(tmp_path / "federation") as made:
         yield made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cogen.cli.run_join import JoinNarrator
+from cogen.cli.join import JoinNarrator
 from tests.member import some_member
 
 

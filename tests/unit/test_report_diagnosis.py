@@ -15,7 +15,7 @@ import torch
 
 from cogen.adapter import Adapter, Factors
 from cogen.analysis.diagnosis import AdapterSummary, Diagnosis, EnergyAtRank, Family, Finding, Pair
-from cogen.cli.run_diagnose import run_diagnose
+from cogen.cli.diagnose import run_diagnose
 from cogen.errors import MergeError
 from cogen.report.diagnosis import cosine_cell, diagnosis_page, energy_chart, heat_map, overlap_cell
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from cogen.cli.run_watch import newest_run
+from cogen.cli.watch import newest_run
 from cogen.errors import RunError
 from cogen.report.feed import Feed
 from cogen.report.watch import PageAddress, open_place, watch_app

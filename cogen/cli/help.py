@@ -1,0 +1,66 @@
+"""Help pages in plain text, as Click formats them, with the help of arguments and without stray backslashes.
+
+Typer 0.20 escapes `[required]` and `[default: ...]` for rich's markup wherever rich is installed, even where help
+is plain text, which then shows `\\[required]`. Click 8.5 sets `help` of an argument itself, to nothing, so that the
+text that Typer 0.20 was given is lost. Both are put right here, where the lines of a page are gathered; with
+versions that have neither fault this changes nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import get_type_hints
+
+import click
+from typer.core import TyperCommand, TyperGroup
+from typer.models import ArgumentInfo
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Command(TyperCommand):
+    """A command whose help page is plain text."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self, ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands whose help page is plain text, with the commands in the order in which they were added."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """The sections `Arguments` and `Options` of a help page."""
+    rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    meanings = argument_help(command)
+    for parameter in command.get_params(ctx):
+        is_argument = isinstance(parameter, click.Argument)
+        record = parameter.get_help_record(ctx)
+        if record is None:
+            continue
+        name, text = record[0], record[1].replace("\\[", "[")
+        meaning = meanings.get(parameter.name or "", "")
+        if is_argument and meaning not in text:
+            text = f"{meaning}  {text}".rstrip()
+        rows["Arguments" if is_argument else "Options"].append((name, text))
+    for title, section in rows.items():
+        if section:
+            with formatter.section(title):
+                formatter.write_dl(section)
+
+
+def argument_help(command: click.Command) -> dict[str, str]:
+    """The help of every argument, from the annotations of the command's function."""
+    if command.callback is None:
+        return {}
+    hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
+    found = {}
+    for name, hint in hints.items():
+        for about in getattr(hint, "__metadata__", ()):
+            if isinstance(about, ArgumentInfo):
+                found[name] = about.help or ""
+    return found
