@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from cogen.errors import RunError
-from cogen.report.watch import make_server, open_place
+from cogen.report.watch import make_server, open_address
 
 RUNS = Path("runs")
 
@@ -14,7 +14,7 @@ RUNS = Path("runs")
 def run_watch(run: Path | None, host: str, port: int | None) -> None:
     """Print the address, then serve the page until Ctrl-C."""
     folder = newest_run() if run is None else run
-    place = open_place(host, port)
+    place = open_address(host, port)
     print(place.url, flush=True)
     print(f"showing {folder} there; Ctrl-C ends it", file=sys.stderr)
     if place.token:

@@ -1,9 +1,9 @@
-"""What may lie beside a run's events and its matrix: each file is read if it is there."""
+"""The further JSON files of a run folder: each is read if it is there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,11 @@ from cogen.evaluate.seed_summary_read import read_seed_summary
 
 T = TypeVar("T")
 FORMAT = 1
+SEED_SUMMARY, RUN_METADATA, MERGED = "seed_summary.json", "run_metadata.json", "merged/cogen.json"
+# A merge writes these two into its own folder, the commands of a run into the run folder.
+DIAGNOSES = "diagnosis.json", "merged/diagnosis.json"
+CONTRIBUTIONS = "contributions.json", "merged/contributions.json"
+FILES = (SEED_SUMMARY, RUN_METADATA, MERGED, *DIAGNOSES, *CONTRIBUTIONS)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class MergeShare:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one adapter does for one domain, in bits per byte; above 0 is better."""
+    """By how much one adapter lowers one domain's bits per byte; above 0 is better."""
 
     leave_one_out: float
     shapley: MergeShare
@@ -47,7 +52,7 @@ class Contributions:
 
 @dataclass(frozen=True)
 class CorpusAmounts:
-    """How much there is of one domain's text, after cleaning."""
+    """The size of one domain's corpus, after cleaning."""
 
     num_documents: int
     num_tokens: int
@@ -60,7 +65,7 @@ class CorpusAmounts:
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """`run_metadata.json`: versions and data of a simulation."""
+    """`run_metadata.json` of a simulation: versions of the software, and the size of every corpus."""
 
     versions: dict[str, str] = field(default_factory=dict)
     data: dict[str, CorpusAmounts] = field(default_factory=dict)
@@ -68,7 +73,7 @@ class RunMetadata:
 
 @dataclass(frozen=True)
 class Parent:
-    """One of the adapters that a merged one was made of."""
+    """One of the adapters that were merged."""
 
     name: str
     factors_sha256: str
@@ -77,7 +82,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class MergedManifest:
-    """`merged/cogen.json`: what the combined adapter was made of."""
+    """`merged/cogen.json`: the base and the adapters that the combined adapter was made from."""
 
     base: str = ""
     fingerprint: dict[str, str] | None = None
@@ -87,42 +92,46 @@ class MergedManifest:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """All of it; None where a file is not there."""
+    """All of these files; None for one that does not exist."""
 
     seed_summary: SeedSummary | None = None
     contributions: Contributions | None = None
     diagnosis: Diagnosis | None = None
-    about: RunMetadata | None = None
+    run_metadata: RunMetadata | None = None
     merged: MergedManifest | None = None
 
 
-def read_beside(run: Path) -> Artifacts:
-    """Read what lies in the run folder, or for what a merge writes, in its `merged/`.
+def read_artifacts(run: Path) -> Artifacts:
+    """Read those of `FILES` that are in the run folder.
 
     Raises:
-        RunError: a file is there and malformed.
+        RunError: a file is malformed.
     """
-    diagnosis = _first(run / "diagnosis.json", run / "merged" / "diagnosis.json")
-    contributions = _first(run / "contributions.json", run / "merged" / "contributions.json")
+    diagnosis = _first(run, DIAGNOSES)
     return Artifacts(
-        seed_summary=_seed_summary(run / "seed_summary.json"),
-        contributions=_read(contributions, Contributions),
-        diagnosis=Diagnosis.from_json(diagnosis.read_text("utf-8"), str(diagnosis)) if diagnosis.is_file() else None,
-        about=_read(run / "run_metadata.json", RunMetadata),
-        merged=_read(run / "merged" / "cogen.json", MergedManifest),
+        seed_summary=_seed_summary(run / SEED_SUMMARY),
+        contributions=_read(_first(run, CONTRIBUTIONS), Contributions),
+        diagnosis=Diagnosis.from_json(_text(diagnosis), str(diagnosis)) if diagnosis.is_file() else None,
+        run_metadata=_read(run / RUN_METADATA, RunMetadata),
+        merged=_read(run / MERGED, MergedManifest),
     )
 
 
 def _seed_summary(path: Path) -> SeedSummary | None:
-    return read_seed_summary(path.read_bytes().decode("utf-8", errors="replace"), str(path)) if path.is_file() else None
+    return read_seed_summary(_text(path), str(path)) if path.is_file() else None
 
 
-def _first(*paths: Path) -> Path:
-    return next((path for path in paths if path.is_file()), paths[0])
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", errors="replace")
+
+
+def _first(run: Path, names: Sequence[str]) -> Path:
+    """The first of the files that exists; the first name where none does."""
+    return next((run / name for name in names if (run / name).is_file()), run / names[0])
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
-    """The file as `kind`, fields that it does not know being left aside."""
+    """The file as `kind`; unknown fields are ignored. None without a file."""
     if not path.is_file():
         return None
     try:
@@ -143,5 +152,5 @@ def _format_of(values: Any) -> str:
 
 
 def _malformed(path: Path, expected: str, got: str) -> RunError:
-    fix = "Write it anew with the command that made it, or move it away."
+    fix = "Write it again with the command that made it, or move it away."
     return RunError(f"cannot read {path.name}", expected=expected, got=got[:200], where=str(path), fix=fix)

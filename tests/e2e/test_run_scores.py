@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cogen.report.feed import Feed
 from flwr.app import Context, RecordDict
 
 from cogen.adapter import Adapter, factor_digest
@@ -26,7 +27,6 @@ from cogen.evaluate.baselines import baselines_of, train_baselines
 from cogen.evaluate.matrix import Evaluation
 from cogen.evaluate.run_scores import read_evaluation, score_seed
 from cogen.flower.simulate import simulate
-from cogen.report.feed import Feed
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
