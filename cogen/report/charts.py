@@ -42,8 +42,9 @@ def gain_chart(evaluation: Evaluation) -> Chart | None:
 
 def loss_chart(record: RunRecord) -> Chart | None:
     """Training loss by tokens for each client; None where nothing was logged."""
-    series = [Series(d, record.curves[d].points, _colour(record, d)) for d in record.domains if d in record.curves]
-    size = max((curve.num_steps_per_point for curve in record.curves.values()), default=1)
+    curves = record.curves
+    series = [Series(d, curves[d].points, i) for i, d in enumerate(record.domains) if d in curves]
+    size = max((curve.num_steps_per_point for curve in curves.values()), default=1)
     notes = [f"A point is the mean of up to {size} logged steps."] if size > 1 else []
     if any(not math.isfinite(p[1]) for s in series for p in s.points):
         notes.append("A gap in a line is where the loss was not a finite number.")
@@ -59,7 +60,8 @@ def round_chart(record: RunRecord) -> Chart | None:
     for reply in record.replies:
         replies[reply.domain].append(reply)
     curves = {domain: round_points(found) for domain, found in replies.items()}
-    series = [Series(domain, points, _colour(record, domain)) for domain, points in curves.items() if points]
+    # A domain has the same colour in all charts: that of its place in the run.
+    series = [Series(domain, points, i) for i, (domain, points) in enumerate(curves.items()) if points]
     notes = [
         "Each line goes from the start to the end of a client's training in every round.",
         "The vertical step between two rounds is the effect of merging.",
@@ -88,11 +90,6 @@ def _lines(series: Sequence[Series], x: Axis, y_title: str, title: str, notes: S
     wide = line_chart(series, x, y_title, WIDE, title, labels=True)
     narrow = line_chart(series, x, y_title, NARROW, title, labels=False)
     return Chart(wide, narrow, tuple(series), tuple(notes)) if wide else None
-
-
-def _colour(record: RunRecord, domain: str) -> int:
-    """A domain has the same colour in all charts."""
-    return record.domains.index(domain)
 
 
 def _why_no_gain(evaluation: Evaluation, domain: str) -> str:
