@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cogen.report.feed import Feed
 from flwr.app import Context, RecordDict
 
 from cogen.adapter import Adapter, factor_digest
@@ -28,6 +27,9 @@ from cogen.evaluate.matrix import Evaluation
 from cogen.evaluate.run_scores import read_evaluation, score_seed
 from cogen.flower.simulate import simulate
 from cogen.report.model_card import MODEL_CARD
+from cogen.report.progress import compared, num_left_tokens
+from cogen.report.reader import RunReader, read_run
+from cogen.report.record import RunRecord
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
 from tests.cut import Cut
