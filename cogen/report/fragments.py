@@ -34,7 +34,7 @@ class Fragments:
         self._report = (0, False)
 
     def _note_malformed(self, error: RunError | OSError) -> None:
-        """A file that cannot be read is told among the events; the page goes on without it."""
+        """Show the error of a file that cannot be read among the events; the page continues without the file."""
         self._reader.record.lines.append({"event": "file_unreadable", "reason": str(error)})
 
     def refresh(self, *, at_once: bool = False) -> None:

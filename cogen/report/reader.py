@@ -134,7 +134,7 @@ class RunReader:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written anew; None where there is no file."""
+    """Inode, time and size, which change when a file is written again; None without a file."""
     try:
         found = path.stat()
     except OSError:

@@ -100,9 +100,9 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
     size: str,
 ) -> None:
     """From the first event to the end of the second seed's baseline, in both colours and while it is resized."""
-    place = open_address("127.0.0.1", 0)
-    server = make_server(tmp_path, place)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place.listener]})
+    address = open_address("127.0.0.1", 0)
+    server = make_server(tmp_path, address)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [address.listener]})
     thread.start()
     events, other = tmp_path / "events.jsonl", tmp_path / "seeds/8"
     try:
@@ -111,7 +111,7 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
         ears = Ears(page)
         append(events, seed("seed_started", 0, 1, 2), started(1), event("round_started", 2, round=1))
         append(tmp_path / "nodes/clinical/train.jsonl", *(step(1, n, 100 * n, 4.0 - n) for n in (1, 2)))
-        page.goto(place.url)
+        page.goto(address.url)
         page.get_by_text("Seed 1 of 2 · Round 1 of 2", exact=True).wait_for()
         page.locator(f"#loss .{size} svg path.line").first.wait_for()
         append(events, event("run_finished", 9, seconds=9.0))
@@ -138,7 +138,7 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
         page.get_by_text("Finished", exact=True).wait_for()
         page.close()
         assert ears.complaints == []
-        assert all(url.startswith((place.url, "data:")) for url in ears.asked), ears.asked
+        assert all(url.startswith((address.url, "data:")) for url in ears.asked), ears.asked
     finally:
         server.should_exit = True
         thread.join()

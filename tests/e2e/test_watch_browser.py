@@ -107,14 +107,14 @@ def test_the_page_follows_a_run_to_its_end_and_comes_back(
 
 def test_texts_of_a_run_cannot_become_markup(browser: Browser, tmp_path: Path) -> None:
     """A run that begins after the page was opened, with a name, a domain and a reason that try."""
-    place = open_address("127.0.0.1", 0)
-    server = make_server(tmp_path, place)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place.listener]})
+    opened = open_address("127.0.0.1", 0)
+    server = make_server(tmp_path, opened)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened.listener]})
     thread.start()
     try:
         page = browser.new_page()
         ears = Ears(page)
-        page.goto(place.url)
+        page.goto(opened.url)
         page.get_by_text("Waiting for a run to start here").wait_for()
         left = {"event": "client_dropped", "round": 1, "domain": BAD, "reason": f"because {BAD}"}
         about = {"run": f"run {BAD}", "base": BAD, "domains": [BAD], "num_rounds": 1}
@@ -166,16 +166,16 @@ def test_a_page_catches_up_after_a_restart_and_keeps_what_the_reader_opened(brow
 
 
 def test_a_network_address_wants_its_token(browser: Browser, tmp_path: Path) -> None:
-    place = open_address("0.0.0.0", 0)
-    server = make_server(tmp_path, place)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place.listener]})
+    opened = open_address("0.0.0.0", 0)
+    server = make_server(tmp_path, opened)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened.listener]})
     thread.start()
-    address = f"http://127.0.0.1:{place.listener.getsockname()[1]}/"
+    address = f"http://127.0.0.1:{opened.listener.getsockname()[1]}/"
     try:
         page = browser.new_page()
         answer = page.goto(address)
         assert answer is not None and answer.status == 403
-        page.goto(f"{address}?token={place.token}")
+        page.goto(f"{address}?token={opened.token}")
         page.get_by_text("Waiting for a run to start here").wait_for()
     finally:
         server.should_exit = True

@@ -115,6 +115,20 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert re.findall(reaches_out, html.lower()) == []
 
 
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_report_has_nothing_that_only_a_live_page_can_keep_up_to_date(tmp_path: Path, is_finished: bool) -> None:
+    run = write_run(tmp_path, whole_run() if is_finished else [*whole_run()[:3], event("round_started", round=1)])
+    write_steps(run, "clinical", [(1, 1, 100, 3.0)])
+    html = page(run)
+    live_only = ("data-since", "data-until", "data-quiet", "last news", "time left", "Not connected", 'class="whole"')
+    assert [text for text in live_only if text in html] == []
+    text = words(html)
+    assert "Clients in round 1" in text
+    assert "round 1 began" in text, "the events, as readable lines"
+    clients, matrix = text.index("Clients in round 1"), text.index("Scores so far")
+    assert (clients > matrix) == is_finished, "a finished run begins with its results, an open one with its clients"
+
+
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
     run = write_run(tmp_path, whole_run())
     assert page(run) == page(run)

@@ -32,11 +32,11 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def places() -> Iterator[list[PageAddress]]:
+def addresses() -> Iterator[list[PageAddress]]:
     opened: list[PageAddress] = []
     yield opened
-    for place in opened:
-        place.listener.close()
+    for address in opened:
+        address.listener.close()
 
 
 def test_the_page_holds_nothing_of_the_run_and_fetches_nothing(run: Path) -> None:
@@ -122,23 +122,23 @@ def test_without_a_token_the_request_must_name_loopback(run: Path, host: str, st
     assert client(run).get("/", headers={"Host": host}).status_code == status
 
 
-def test_loopback_needs_no_token_and_a_network_does(places: list[PageAddress]) -> None:
-    places += [open_address("127.0.0.1", 0), open_address("0.0.0.0", 0), open_address("0.0.0.0", 0)]
-    assert places[0].token == ""
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", places[0].url)
-    assert len(places[1].token) >= 32
-    assert places[1].token != places[2].token
-    assert places[1].url.endswith(f"/?token={places[1].token}")
+def test_loopback_needs_no_token_and_a_network_does(addresses: list[PageAddress]) -> None:
+    addresses += [open_address("127.0.0.1", 0), open_address("0.0.0.0", 0), open_address("0.0.0.0", 0)]
+    assert addresses[0].token == ""
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", addresses[0].url)
+    assert len(addresses[1].token) >= 32
+    assert addresses[1].token != addresses[2].token
+    assert addresses[1].url.endswith(f"/?token={addresses[1].token}")
 
 
-def test_a_port_that_is_taken(places: list[PageAddress]) -> None:
+def test_a_port_that_is_taken(addresses: list[PageAddress]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(RunError, match=f"expected port {port} to be free, got Address already in use"):
             open_address("127.0.0.1", port)
     # The usual port may be taken or not: an address is found either way.
-    places += [open_address("127.0.0.1", None), open_address("127.0.0.1", None)]
-    assert places[0].url != places[1].url
+    addresses += [open_address("127.0.0.1", None), open_address("127.0.0.1", None)]
+    assert addresses[0].url != addresses[1].url
 
 
 def test_the_newest_run_is_the_one_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
