@@ -121,6 +121,8 @@ def _clients(record: RunRecord) -> Markup:
 
 
 def _scores(record: RunRecord, is_live: bool) -> Markup:
+    if is_live and _is_empty(record):
+        return Markup("")
     shown = record.evaluation or scores_so_far(record)
     is_final = record.evaluation is not None
     return fragment(
@@ -190,11 +192,18 @@ def _events(record: RunRecord, is_live: bool) -> Markup:
 
 
 def _words(record: RunRecord, is_live: bool) -> Markup:
-    return fragment("words.html.j2")
+    return Markup("") if is_live and _is_empty(record) else fragment("words.html.j2")
 
 
 def _settings(record: RunRecord, is_live: bool) -> Markup:
+    if is_live and _is_empty(record):
+        return Markup("")
     return fragment("settings.html.j2", record=record, artifacts=record.artifacts)
+
+
+def _is_empty(record: RunRecord) -> bool:
+    """Whether the folder has nothing yet that a page could explain."""
+    return not record.moments and record.evaluation is None and not record.config
 
 
 def _is_over(record: RunRecord) -> bool:

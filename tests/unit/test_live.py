@@ -336,6 +336,7 @@ def test_a_folder_that_is_yet_to_come(tmp_path: Path) -> None:
     sections = sent(fragments)
     assert set(sections) == set(SECTIONS)
     assert words(sections["phase"]) == "Waiting for a run to start here"
+    assert {name for name, html in sections.items() if words(html)} == {"phase", "title"}
     append(tmp_path / "later/events.jsonl", started())
     assert words(sent(fragments, fragments.last_id)["phase"]) == "Starting: waiting for the clients"
 

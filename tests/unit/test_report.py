@@ -258,6 +258,14 @@ def test_a_client_dropped_the_second_time_did_not_reply(tmp_path: Path) -> None:
     assert "too late" in page(tmp_path)
 
 
+def test_a_client_that_was_dropped_before_the_first_round_is_no_round(tmp_path: Path) -> None:
+    left = event("client_dropped", round=0, domain="node 7", reason="another base")
+    record = read_run(write_run(tmp_path, [started(), left]))
+    assert record.rounds == {}
+    text = words(page(tmp_path))
+    assert "– node 7 another base" in text and "not finished" not in text.split("Dropped clients")[1]
+
+
 def test_the_second_occurrence_of_a_step_counts(tmp_path: Path) -> None:
     run = write_run(tmp_path, [started()])
     write_steps(run, "grid", [(1, 1, 100, 3.0), (1, 2, 200, 9.0), (1, 2, 200, 2.0), (2, 1, 300, 1.5)])
