@@ -103,9 +103,9 @@ def _live_page(run: RunFolder, is_wanted: bool) -> Iterator[None]:
     if not is_wanted:
         yield
         return
-    from cogen.report.watch import open_place, watching
+    from cogen.report.watch import open_address, watching
 
-    place = open_place("127.0.0.1", None)
-    with watching(run.path, place):
-        print(f"live page: {place.url}", file=sys.stderr)
+    address = open_address("127.0.0.1", None)
+    with watching(run.path, address):
+        print(f"live page: {address.url}", file=sys.stderr)
         yield

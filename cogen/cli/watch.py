@@ -25,15 +25,15 @@ def watch(
 
     Example: cogen watch runs/quickstart
     """
-    from cogen.report.watch import make_server, open_place
+    from cogen.report.watch import make_server, open_address
 
     folder = newest_run() if run is None else run
-    place = open_place(host, port)
-    print(place.url, flush=True)
+    address = open_address(host, port)
+    print(address.url, flush=True)
     print(f"showing {folder}; Ctrl-C ends it", file=sys.stderr)
-    if place.token:
+    if address.token:
         print("the connection is not encrypted: anyone who can read this network can read the page", file=sys.stderr)
-    make_server(folder, place).run(sockets=[place.listener])
+    make_server(folder, address).run(sockets=[address.listener])
 
 
 def newest_run() -> Path:

@@ -1,7 +1,8 @@
-"""What may lie beside a run's events and its matrix: each file is read if it is there."""
+"""The further JSON files of a run folder: each is read if it is there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,16 @@ from cogen.evaluate.seed_summary import SeedSummary
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.records import Record
 
+SEED_SUMMARY, RUN_METADATA, MERGED = "seed_summary.json", "run_metadata.json", "merged/cogen.json"
+# A merge writes these two into its own folder, the commands of a run into the run folder.
+DIAGNOSES = "diagnosis.json", "merged/diagnosis.json"
+CONTRIBUTIONS = "contributions.json", "merged/contributions.json"
+FILES = (SEED_SUMMARY, RUN_METADATA, MERGED, *DIAGNOSES, *CONTRIBUTIONS)
+
 
 @dataclass(frozen=True)
 class Parent:
-    """One of the adapters that a merged one was made of."""
+    """One of the adapters that were merged."""
 
     name: str
     factors_sha256: str
@@ -26,7 +33,7 @@ class Parent:
 
 
 class MergedManifest(Record):
-    """`merged/cogen.json`: what the combined adapter was made of; other fields of the file are ignored."""
+    """`merged/cogen.json`: the base and the adapters that the combined adapter was made from; other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
     file_name = "cogen.json"
@@ -40,32 +47,31 @@ class MergedManifest(Record):
 
 @dataclass(frozen=True)
 class Artifacts:
-    """All of it; None where a file is not there."""
+    """All of these files; None for one that does not exist."""
 
     seed_summary: SeedSummary | None = None
     contributions: ContributionsFile | None = None
     diagnosis: Diagnosis | None = None
-    about: RunMetadata | None = None
+    run_metadata: RunMetadata | None = None
     merged: MergedManifest | None = None
 
 
-def read_beside(run: Path) -> Artifacts:
-    """Read what lies in the run folder, or for what a merge writes, in its `merged/`.
+def read_artifacts(run: Path) -> Artifacts:
+    """Read those of `FILES` that are in the run folder.
 
     Raises:
-        RunError: a file is there and malformed.
+        RunError: a file is malformed.
     """
-    diagnosis = _first(run / "diagnosis.json", run / "merged" / "diagnosis.json")
-    contributions = _first(run / "contributions.json", run / "merged" / "contributions.json")
-    seeds = SeedSummaryFile.load_if_present(run / "seed_summary.json")
+    seeds = SeedSummaryFile.load_if_present(run / SEED_SUMMARY)
     return Artifacts(
         seed_summary=seeds.summary() if seeds else None,
-        contributions=ContributionsFile.load_if_present(contributions),
-        diagnosis=Diagnosis.load_if_present(diagnosis),
-        about=RunMetadata.load_if_present(run / "run_metadata.json"),
-        merged=MergedManifest.load_if_present(run / "merged" / "cogen.json"),
+        contributions=ContributionsFile.load_if_present(_first(run, CONTRIBUTIONS)),
+        diagnosis=Diagnosis.load_if_present(_first(run, DIAGNOSES)),
+        run_metadata=RunMetadata.load_if_present(run / RUN_METADATA),
+        merged=MergedManifest.load_if_present(run / MERGED),
     )
 
 
-def _first(*paths: Path) -> Path:
-    return next((path for path in paths if path.is_file()), paths[0])
+def _first(run: Path, names: Sequence[str]) -> Path:
+    """The first of the files that exists; the first name where none does."""
+    return next((run / name for name in names if (run / name).is_file()), run / names[0])

@@ -1,4 +1,4 @@
-"""A data card -> text for a terminal, and one HTML page that needs nothing else."""
+"""A data card -> text for a terminal, or one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cogen.data.card import PERCENTILES, Amount, DataCard
 from cogen.report import units
 from cogen.report.charts import NARROW, WIDE, Chart
 from cogen.report.columns import column_chart, share_chart
-from cogen.report.page import template
+from cogen.report.html import template
 
 MOST_LANGUAGES = 12
 MOST_FILES = 20
@@ -21,9 +21,8 @@ Rows = Sequence[tuple[str, str]]
 def card_page(card: DataCard) -> str:
     """The page as HTML; every text of the card is escaped."""
     return template("card.html.j2").render(
+        title=f"Data card of {card.source} · CO-GEN",
         card=card,
-        units=units,
-        warning="",
         headline=headline(card),
         facts=facts(card),
         cost=cost_rows(card),
@@ -37,7 +36,7 @@ def card_page(card: DataCard) -> str:
 
 
 def card_text(card: DataCard) -> str:
-    """The same for a terminal."""
+    """The card as text for a terminal."""
     parts = [headline(card), _aligned(facts(card)), _aligned(_fates(card), "Documents")]
     if card.lengths.percentiles:
         shares = [(f"{p}%" if 0 < p < 100 else ("shortest", "longest")[p > 0]) for p in PERCENTILES]
@@ -49,14 +48,14 @@ def card_text(card: DataCard) -> str:
     if cost := cost_rows(card):
         parts.append(_aligned(cost, "Training on it here"))
     if card.skipped:
-        files = [(left.file, left.reason) for left in card.skipped[:MOST_FILES]]
+        files = [(one.file, one.reason) for one in card.skipped[:MOST_FILES]]
         files += [("...", f"and {units.count(more)} more")] if (more := card.num_skipped - len(files)) else []
-        parts.append(_aligned(files, "Left out"))
+        parts.append(_aligned(files, "Skipped"))
     return "\n\n".join([*parts, *findings(card), f"Prepared content: sha256 {card.sha256}"])
 
 
 def headline(card: DataCard) -> str:
-    """What there is to train on, in one sentence."""
+    """How much text there is to train on and to score on, in one sentence."""
     train, heldout = card.train, card.heldout
     return (
         f"{units.count(train.num_tokens)} tokens to train on in {_documents(train.num_documents)}, "
@@ -79,23 +78,23 @@ def facts(card: DataCard) -> Rows:
 
 
 def findings(card: DataCard) -> list[str]:
-    """What is worth a look, in sentences."""
+    """Personal data, leakage and token use that deserve a look, a sentence each."""
     found = []
     if card.personal_data:
         kinds = ", ".join(f"{units.count(n)} {name.replace('_', ' ')}" for name, n in card.personal_data.items())
-        what = "replaced" if card.settings.get("redact") else "left as they are; --redact replaces them"
+        what = "replaced" if card.settings.get("redact") else "kept; --redact replaces them"
         found.append(f"Personal data: {kinds} ({what}).")
     if card.num_leaked:
-        what = "dropped" if card.settings.get("leakage") else "kept, so that held-out scores will look too good"
+        what = "dropped" if card.settings.get("leakage") else "kept, so held-out scores will look too good"
         repeat = "repeats" if card.num_leaked == 1 else "repeat"
-        found.append(f"Leakage: {_documents(card.num_leaked)} nearly {repeat} a held-out one ({what}).")
+        found.append(f"Leakage: {_documents(card.num_leaked)} nearly {repeat} a held-out document ({what}).")
     if card.tokens_per_word > MANY_TOKENS_PER_WORD * card.general_tokens_per_word:
-        found.append("Tokens: the tokenizer breaks these words into many pieces; training sees less text per token.")
+        found.append("Tokens: the tokenizer breaks these words into many pieces, so that a token holds less text.")
     return found
 
 
 def cost_rows(card: DataCard) -> Rows:
-    """What training takes; empty where it was not measured."""
+    """Time and memory of training; empty where they were not measured."""
     if card.cost is None:
         return []
     cost = card.cost
@@ -109,10 +108,10 @@ def cost_rows(card: DataCard) -> Rows:
 
 
 def fate_chart(card: DataCard) -> Chart:
-    """Where the documents that were read went."""
+    """Documents that were read: in training, held out, or dropped and why."""
     bars = [("training", card.train.num_documents, "better"), ("held out", card.heldout.num_documents, "better")]
     bars += [(reason, amount.num_documents, "worse") for reason, amount in _by_size(card)]
-    draw = partial(share_chart, bars, card.read.num_documents, title="Documents by what became of them")
+    draw = partial(share_chart, bars, card.read.num_documents, title="Documents kept and dropped")
     return Chart(draw(width=WIDE), draw(width=NARROW))
 
 
@@ -127,12 +126,12 @@ def length_chart(card: DataCard) -> Chart | None:
     return Chart(
         draw(width=WIDE),
         draw(width=NARROW),
-        notes=("A column holds documents from its number of tokens to twice as many.",),
+        notes=("A column holds documents with at least its number of tokens, and fewer than twice as many.",),
     )
 
 
 def language_chart(card: DataCard) -> Chart | None:
-    """Documents by language, the rare ones together; None where no language was found."""
+    """Documents by language, rare languages together; None where no language was found."""
     if not card.languages:
         return None
     found = sorted(card.languages.items(), key=lambda item: -item[1])
@@ -143,7 +142,9 @@ def language_chart(card: DataCard) -> Chart | None:
     return Chart(
         draw(width=WIDE),
         draw(width=NARROW),
-        notes=("und: too few letters to tell. zxx: no language.",) if {"und", "zxx"} & set(card.languages) else (),
+        notes=("und: too few letters to detect a language. zxx: no language.",)
+        if {"und", "zxx"} & set(card.languages)
+        else (),
     )
 
 

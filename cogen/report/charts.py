@@ -1,22 +1,21 @@
-"""The charts of a report, each drawn twice: wide with labels, narrow (for a phone) with a legend."""
+"""The charts of a report, each drawn twice: wide with labels, and narrow (for a phone) with a legend."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from markupsafe import Markup
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, alone, retained_gain
-from cogen.report.record import ReplyEvent, RunRecord
+from cogen.report.events import ReplyEvent
+from cogen.report.record import RunRecord
 from cogen.report.svg import Axis, Series, bar_chart, line_chart
 from cogen.report.units import short_count
 
 WIDE = 880
 NARROW = 340
-MOST_POINTS = 80
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Chart:
 
 
 def gain_chart(evaluation: Evaluation) -> Chart | None:
-    """Retained gain by domain; None where no domain alone and no combined model were scored."""
+    """Retained gain by domain; None unless base, combined and a model of one domain alone were scored."""
     domains = [d for d in evaluation.domains if alone(evaluation, d) in evaluation.models]
     if not domains or not {BASE, COMBINED} <= set(evaluation.models):
         return None
@@ -43,14 +42,10 @@ def gain_chart(evaluation: Evaluation) -> Chart | None:
 
 def loss_chart(record: RunRecord) -> Chart | None:
     """Training loss by tokens for each client; None where nothing was logged."""
-    most_steps = max((len(steps) for steps in record.steps.values()), default=0)
-    size = math.ceil(most_steps / MOST_POINTS)
-    series = [
-        Series(d, bucket_means([(float(s.num_tokens), s.loss_nats) for s in steps], size), _colour(record, d))
-        for d, steps in record.steps.items()
-        if steps
-    ]
-    notes = [f"Each point is the mean of {size} logged steps."] if size > 1 else []
+    curves = record.curves
+    series = [Series(d, curves[d].points, i) for i, d in enumerate(record.domains) if d in curves]
+    size = max((curve.num_steps_per_point for curve in curves.values()), default=1)
+    notes = [f"A point is the mean of up to {size} logged steps."] if size > 1 else []
     if any(not math.isfinite(p[1]) for s in series for p in s.points):
         notes.append("A gap in a line is where the loss was not a finite number.")
     axis = Axis("tokens read by the client", short_count)
@@ -61,14 +56,15 @@ def round_chart(record: RunRecord) -> Chart | None:
     """Held-out bits per byte from round to round; None for a single round."""
     if len(record.rounds) < 2:
         return None
-    series = []
-    for domain in record.domains:
-        points = round_points([reply for reply in record.replies if reply.domain == domain])
-        if points:
-            series.append(Series(domain, points, _colour(record, domain)))
+    replies: dict[str, list[ReplyEvent]] = {domain: [] for domain in record.domains}
+    for reply in record.replies:
+        replies[reply.domain].append(reply)
+    curves = {domain: round_points(found) for domain, found in replies.items()}
+    # A domain has the same colour in all charts: that of its place in the run.
+    series = [Series(domain, points, i) for i, (domain, points) in enumerate(curves.items()) if points]
     notes = [
         "Each line goes from the start to the end of a client's training in every round.",
-        "The upright step between two rounds is what merging changed.",
+        "The vertical step between two rounds is the effect of merging.",
     ]
     if any(math.isnan(p[1]) for s in series for p in s.points):
         notes.append("A gap in a line is a round in which the client did not count.")
@@ -76,14 +72,8 @@ def round_chart(record: RunRecord) -> Chart | None:
     return _lines(series, axis, "bits per byte", "Held-out bits per byte by round", notes)
 
 
-def bucket_means(points: Sequence[tuple[float, float]], size: int) -> tuple[tuple[float, float], ...]:
-    """Means of `size` neighbouring points in both directions; the last bucket may hold fewer."""
-    buckets = [[point for _, point in group] for _, group in groupby(enumerate(points), lambda p: p[0] // size)]
-    return tuple((sum(p[0] for p in b) / len(b), sum(p[1] for p in b) / len(b)) for b in buckets)
-
-
 def round_points(replies: Sequence[ReplyEvent]) -> tuple[tuple[float, float], ...]:
-    """Before and after, at the ends of each round; a point that is not a number where a round is missing."""
+    """The scores before and after each round; a point that is not a number stands for missing rounds."""
     points: list[tuple[float, float]] = []
     last = 0
     for reply in replies:
@@ -100,11 +90,6 @@ def _lines(series: Sequence[Series], x: Axis, y_title: str, title: str, notes: S
     wide = line_chart(series, x, y_title, WIDE, title, labels=True)
     narrow = line_chart(series, x, y_title, NARROW, title, labels=False)
     return Chart(wide, narrow, tuple(series), tuple(notes)) if wide else None
-
-
-def _colour(record: RunRecord, domain: str) -> int:
-    """A domain has one colour in all charts."""
-    return record.domains.index(domain)
 
 
 def _why_no_gain(evaluation: Evaluation, domain: str) -> str:

@@ -1,4 +1,4 @@
-"""Charts of counts as inline SVG: columns over bins, bars of shares."""
+"""Charts of counts as inline SVG: columns for bins, bars for parts of a total."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROW_HEIGHT = 30
 
 
 def column_chart(columns: Sequence[tuple[str, int]], x_title: str, y_title: str, width: int, title: str) -> Markup:
-    """A column for each bin, its name below, its count above where there is room.
+    """A column for each bin, with its name below it and, where there is room, its count above it.
 
     Args:
         columns: name and count of each bin, from left to right.
@@ -43,7 +43,7 @@ def column_chart(columns: Sequence[tuple[str, int]], x_title: str, y_title: str,
 
 
 def share_chart(bars: Sequence[tuple[str, int, str]], total: int, width: int, title: str) -> Markup:
-    """Parts of a total as bars, each with its count and share beside it.
+    """Parts of a total as bars, each followed by its count and share.
 
     Args:
         bars: name, count and a class name for the colour.

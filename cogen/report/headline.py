@@ -1,17 +1,42 @@
-"""What a run came to, in sentences."""
+"""The results of a run in sentences: gains, retained gain, forgetting, and why a run is not finished."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
-from cogen.evaluate.matrix import BASE, COMBINED, Evaluation, retained_gain
+from cogen.evaluate.matrix import BASE, COMBINED, Cell, Evaluation, retained_gain
+from cogen.evaluate.seed_summary import SeedSummary
 from cogen.report.record import RunRecord
-from cogen.report.seeds import forgotten
 from cogen.report.units import decimals, moment, percent
 
 
+@dataclass(frozen=True)
+class Forgotten:
+    """A model's score on text that no client holds, and its change against the base; above 0 is forgotten."""
+
+    model: str
+    text: str
+    bits_per_byte: float
+    change: float | None
+
+
+def verdict(seed_summary: SeedSummary | None) -> str:
+    """Whether joining was better than training alone, in one sentence; empty where no domain trained alone."""
+    own = [m.own.mean for m in (seed_summary.members.values() if seed_summary else ()) if m.own.mean is not None]
+    if seed_summary is None or not own:
+        return ""
+    num_better, mean = sum(gain > 0 for gain in own), sum(own) / len(own)
+    seeds = f"{len(seed_summary.seeds)} seeds" if len(seed_summary.seeds) != 1 else "one seed"
+    return (
+        f"Joining was better than training alone for {num_better} of {len(own)} domains on their own text, "
+        f"{decimals(abs(mean))} bits per byte {'better' if mean >= 0 else 'worse'} on average ({seeds})."
+    )
+
+
 def headline(record: RunRecord) -> str:
-    """The result in one sentence: the evaluation if there is one, else what the clients measured."""
+    """The result in one sentence: from the evaluation if there is one, else from the clients' own scores."""
     if record.evaluation is None:
         return _without_evaluation(record)
     if not record.evaluation.cells:
@@ -33,7 +58,7 @@ def headline(record: RunRecord) -> str:
 
 
 def forgetting(record: RunRecord) -> str:
-    """How the combined model reads text that no client holds; empty where none was scored."""
+    """The combined model's change on text that no client holds; empty where it was not scored on such text."""
     if record.evaluation is None:
         return ""
     found = forgotten(record.evaluation, _own_domains(record, record.evaluation))
@@ -42,26 +67,48 @@ def forgetting(record: RunRecord) -> str:
     return f"On text that no client holds, against the base: {', '.join(parts)} (lower is better)." if parts else ""
 
 
-def warning(record: RunRecord) -> str:
-    """What stands at the top of a run that failed or is not done; empty otherwise."""
-    if record.state == "finished" or not record.moments:
+def forgotten(evaluation: Evaluation, held: Iterable[str]) -> list[Forgotten]:
+    """Each model on general text, and on the columns that no client holds.
+
+    Args:
+        held: the domains of the clients; without any, every column counts as held.
+    """
+    domains = set(held) or set(evaluation.domains)
+    cells = [*(c for c in evaluation.cells if c.domain not in domains), *evaluation.general]
+    base = {c.domain: c.bits_per_byte for c in cells if c.model == BASE}
+    return [Forgotten(c.model, c.domain, c.bits_per_byte, _forgetting_of(c, base.get(c.domain))) for c in cells]
+
+
+def failure(record: RunRecord) -> str:
+    """Why a run failed and how far it came; empty where it did not fail."""
+    if record.phase != "failed":
         return ""
-    done = sum(summary is not None for summary in record.rounds.values())
-    planned = f" of {record.started.num_rounds}" if record.started else ""
-    rounds = f"{done}{planned} {'round is' if planned in ('', ' of 1') and done == 1 else 'rounds are'} complete"
-    last = record.moments[-1]
-    if record.state == "failed":
-        failure = next(m for m in reversed(record.moments) if m.event == "run_failed")
-        reason = failure.reason.rstrip(".") or "no reason was written down"
-        return f"The run failed on {moment(failure.time)}: {reason}. {rounds[0].upper()}{rounds[1:]}."
-    return (
-        f"The run has not finished: {rounds}, and the last event is from {moment(last.time)}. "
-        "If it is no longer running, give the same command with --resume to go on from the last complete round."
+    if record.rounds_phase != "failed":
+        return f"Scoring the run failed: {record.reason.rstrip('.')}. The rounds are complete."
+    event = next(m for m in reversed(record.moments) if m.event == "run_failed")
+    reason = event.reason.rstrip(".") or "no reason was written down"
+    rounds = _complete_rounds(record)
+    return f"The run failed on {moment(event.time)}: {reason}. {rounds[0].upper()}{rounds[1:]}."
+
+
+def warning(record: RunRecord) -> str:
+    """The sentences above a report of a run that failed or has not finished; empty otherwise."""
+    if record.phase == "finished" or not record.moments:
+        return ""
+    last = f"the last event is from {moment(record.moments[-1].time)}"
+    if record.phase in ("baseline", "comparing"):
+        return (
+            f"The rounds are complete, but not all baselines and seeds are trained and scored; {last}. "
+            "If this is no longer running, give the same command with --resume to continue."
+        )
+    return failure(record) or (
+        f"The run has not finished: {_complete_rounds(record)}, and {last}. "
+        "If it is no longer running, give the same command with --resume to continue from the last complete round."
     )
 
 
 def working_seconds(record: RunRecord) -> float | None:
-    """Time from each start to the last event before the next one, summed: pauses do not count."""
+    """The sum of the times from each start to the last event before the next start: pauses do not count."""
     total, first, last = 0.0, None, None
     for m in record.moments:
         try:
@@ -75,8 +122,18 @@ def working_seconds(record: RunRecord) -> float | None:
     return total + (last - first).total_seconds() if first and last else None
 
 
+def _complete_rounds(record: RunRecord) -> str:
+    done = sum(summary is not None for summary in record.rounds.values())
+    planned = f" of {record.started.num_rounds}" if record.started else ""
+    return f"{done}{planned} {'round is' if planned in ('', ' of 1') and done == 1 else 'rounds are'} complete"
+
+
+def _forgetting_of(cell: Cell, base: float | None) -> float | None:
+    return None if base is None or cell.model == BASE else cell.bits_per_byte - base
+
+
 def _own_domains(record: RunRecord, evaluation: Evaluation) -> list[str]:
-    """The columns that clients of this run hold; all of them where the run does not say."""
+    """The columns of this run's domains; all columns where there is no start event."""
     named = record.started.domains if record.started else ()
     return [d for d in evaluation.domains if d in named] if named else list(evaluation.domains)
 
@@ -91,7 +148,7 @@ def _domains(num: int) -> str:
 
 
 def _without_combined(evaluation: Evaluation) -> str:
-    """The lowest mean, where there is one; nothing is claimed of a model that was not scored."""
+    """The model with the lowest mean, if any model was scored on all domains."""
     scored = f"{len(evaluation.models)} models were scored on {_domains(len(evaluation.domains))}"
     if len(evaluation.models) == 1:
         scored = f"One model was scored on {_domains(len(evaluation.domains))}"

@@ -1,25 +1,28 @@
-"""The evaluation matrix as rows of coloured cells; a colour means the same change in every report."""
+"""The evaluation matrix as rows of coloured cells; a colour stands for the same change in every report."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cogen.evaluate.matrix import BASE, Evaluation, is_alone
+from cogen.evaluate.matrix import BASE, Cell, Evaluation, is_alone
+from cogen.report.record import RunRecord
 from cogen.report.units import MINUS, decimals, percent
 
+MAX_ROUNDS = 20
 EDGES = (0.005, 0.02, 0.05, 0.10)
 
 
 @dataclass(frozen=True)
 class HeatCell:
-    """A value, its change against base, and how it is shown.
+    """A value, its change against the base, and how it is shown.
 
     Args:
         colour: `b1` to `b4` where lower than base (better), `w1` to `w4` where higher, `n` near it, or empty.
-        best: the lowest of its column.
-        own: a domain trained alone, on that domain.
+        best: whether it is the lowest of its column.
+        own: whether the model is this domain's own, trained alone.
     """
 
     value: str
@@ -31,19 +34,35 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatRow:
-    """A model and its cells, one a domain; a last one for the mean where there are several domains."""
+    """A model and its cells: one for each domain and, with several domains, one for their mean."""
 
     model: str
     cells: tuple[HeatCell, ...]
 
 
 def heat_rows(evaluation: Evaluation) -> list[HeatRow]:
-    """All models in order, each cell coloured by its change against base in the same column."""
+    """All models in order; the colour of a cell is its change against the base in the same column."""
     return [HeatRow(model, tuple(_row(evaluation, model))) for model in evaluation.models]
 
 
+def scores_so_far(record: RunRecord) -> Evaluation:
+    """The clients' own scores, each on its own held-out text: before the run, and after each of the last rounds."""
+    first: dict[str, float | None] = {}
+    for reply in record.replies:
+        first.setdefault(reply.domain, reply.bits_per_byte_before)
+    values = [(BASE, domain, first[domain]) for domain in record.domains if domain in first]
+    last = sorted({reply.round for reply in record.replies})[-MAX_ROUNDS:]
+    values += [
+        (f"trained in round {reply.round}", reply.domain, reply.bits_per_byte_after)
+        for reply in record.replies
+        if reply.round in last
+    ]
+    cells = [Cell(model, domain, value, 1, 1) for model, domain, value in values if value is not None]
+    return Evaluation(cells=tuple(cell for cell in cells if math.isfinite(cell.bits_per_byte)))
+
+
 def colour(change_frac: float, edges: Sequence[float] = EDGES) -> str:
-    """The class of a relative change against base: the sign, then how many edges it passes."""
+    """The class of a relative change against the base: its sign, and how many edges it passes."""
     strength = sum(abs(change_frac) >= edge for edge in edges)
     if strength == 0:
         return "n"
@@ -51,7 +70,7 @@ def colour(change_frac: float, edges: Sequence[float] = EDGES) -> str:
 
 
 def legend() -> list[tuple[str, str]]:
-    """Class and meaning of each colour, from much better to much worse than base."""
+    """Class and meaning of each colour, from much better to much worse than the base."""
     edges = [f"{100 * edge:g}" for edge in EDGES]
     spans = list(enumerate(pairwise(edges), start=1))
     better = [(f"b{i}", f"{MINUS}{high} to {MINUS}{low}%") for i, (low, high) in reversed(spans)]
@@ -77,6 +96,6 @@ def _cell(column: dict[str, float | None], model: str, *, own: bool) -> HeatCell
     best = len(others) > 1 and value == min(others)
     if value is None or not base or model == BASE:
         return HeatCell(decimals(value), "", "", best, own)
-    # Rounded as it is shown, so that the colour of a cell never disagrees with its number.
+    # Rounded like the number that is shown, so that colour and number never disagree.
     change = round(value / base - 1, 3)
     return HeatCell(decimals(value), percent(change, 1, signed=True), colour(change), best, own)

@@ -1,6 +1,6 @@
-"""MODEL_CARD.md beside a merged adapter: what it is, what was measured, what it was made of. No text of any domain.
+"""MODEL_CARD.md of a merged adapter: its use, scores, data, settings and origin. It quotes no text of any domain.
 
-The head is that of the hub's model cards, so that the file can be published as a README.md as it stands.
+The head is that of the Hugging Face hub's model cards, so that the file can be published as README.md without a change.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
-from cogen.report.headline import forgetting, headline
+from cogen.report.headline import forgetting, headline, verdict
 from cogen.report.record import RunRecord
-from cogen.report.seeds import verdict
 from cogen.report.units import count, decimals, percent
 
 S = TypeVar("S", ProbeScore, QuestionScore, TaskScore)
 MODEL_CARD = "MODEL_CARD.md"
-# What the packaged base was made from; its weights are those of a 4-bit file, which the card says.
+# The origin of the packaged base, whose weights come from a 4-bit file; the card says so.
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 SETTINGS = (
     ("federation", ("num_rounds", "method", "server_learning_rate", "weighting")),
@@ -27,12 +26,12 @@ SETTINGS = (
     ("evaluate", ("heldout_frac", "max_heldout_tokens")),
 )
 LIMITS = """\
-- It was scored on held-out text of the same corpora that it was trained on, by the numbers above:
-  they say how well it reads such text, not that what it writes is true. Small models make things up.
-- **An adapter can leak text that it was trained on to those who probe it.** It was trained without differential
-  privacy; ask every domain before publishing it.
-- It fits the base whose hashes stand below, and no other.
-- No licence has been chosen: it depends on those of the base and of every domain's text."""
+- The scores above are on held-out text of the corpora that it was trained on. They say how well the model predicts
+  such text, not whether what it writes is true. Small models make things up.
+- **An adapter can reveal text that it was trained on to people who probe it.** It was trained without differential
+  privacy. Ask every domain before you publish it.
+- It fits only the base whose hashes are listed below.
+- No licence has been chosen: it depends on the licences of the base and of every domain's text."""
 
 
 def model_card(record: RunRecord) -> str:
@@ -41,7 +40,7 @@ def model_card(record: RunRecord) -> str:
         f"---\n{_head(record)}\n---\n",
         f"# {_plain(record.name)}, combined adapter\n",
         f"A LoRA adapter for `{_base(record)}`, combined from {_made_of(record)} with CO-GEN: every domain continued "
-        "pretraining on its own documents, and the adapters were merged; the documents stayed where they were.\n",
+        "pretraining on its own documents, and the adapters were merged. The documents did not leave their domains.\n",
         f"## Use\n\n{_use(record)}\n",
         f"## Measured\n\n{_measured(record)}\n",
         f"## Data\n\n{_data(record)}\n",
@@ -53,11 +52,11 @@ def model_card(record: RunRecord) -> str:
 
 
 def _head(record: RunRecord) -> str:
-    """YAML as the hub reads it; written by its own library, so that no name can break it."""
+    """YAML for the hub, written by the hub's own library, so that no name can break it."""
     from huggingface_hub import EvalResult, ModelCardData
 
     scores = _scores(record)
-    # Results of one dataset are written together, and its config is what tells two datasets apart.
+    # The library groups results by dataset; only the config keeps two datasets apart.
     results = [
         EvalResult(
             "text-generation", "private", f"held-out text of {d}", "bits_per_byte", round(v, 4), dataset_config=d
@@ -77,7 +76,7 @@ def _head(record: RunRecord) -> str:
 
 
 def _base(record: RunRecord) -> str:
-    """The base's name; of a folder on somebody's disk the last part alone."""
+    """The base's name; of a path, which may tell who made the run, the last part alone."""
     merged = record.artifacts.merged
     name = (merged.base if merged else "") or (record.started.base if record.started else "")
     return PurePath(name).name if PurePath(name).is_absolute() else name
@@ -93,8 +92,10 @@ def _use(record: RunRecord) -> str:
     base = _base(record)
     text = f'from cogen import load_base\nfrom peft import PeftModel\n\nbase = load_base("{base}")\n'
     code = f'```python\n{text}model = PeftModel.from_pretrained(base.model, "merged")\n```'
-    packaged = f" `{base}` has the weights of `{HUB_NAMES[base]}` out of a 4-bit file." if base in HUB_NAMES else ""
-    return f'{code}\n\n"merged" is the folder of this card.{packaged}'
+    packaged = (
+        f" `{base}` has the weights of `{HUB_NAMES[base]}`, taken from a 4-bit file." if base in HUB_NAMES else ""
+    )
+    return f'{code}\n\nReplace "merged" with the folder of this card.{packaged}'
 
 
 def _scores(record: RunRecord) -> dict[str, float]:
@@ -107,20 +108,20 @@ def _measured(record: RunRecord) -> str:
     sentences = [s for s in (verdict(record.artifacts.seed_summary), headline(record), forgetting(record)) if s]
     evaluation = record.evaluation
     if evaluation is None or not evaluation.cells:
-        return "\n\n".join(["\n".join(sentences), *(_asked(evaluation) if evaluation else [])])
+        return "\n\n".join(["\n".join(sentences), *(_further_scores(evaluation) if evaluation else [])])
     rows = [[m, *(decimals(evaluation.bits_per_byte(m, d)) for d in evaluation.domains)] for m in evaluation.models]
     changes = [_change(evaluation, d) for d in evaluation.domains]
     if any(changes):
         rows.append(["combined against base", *changes])
     table = _table(["bits per byte", *evaluation.domains], rows)
     seeds = record.artifacts.seed_summary.seeds if record.artifacts.seed_summary else [0]
-    spread = "" if len(seeds) > 1 else " One seed: the spread is not known."
+    spread = "" if len(seeds) > 1 else " One seed, so the spread is not known."
     text = f"{' '.join(map(_plain, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
-    return "\n\n".join([text, *_asked(evaluation)])
+    return "\n\n".join([text, *_further_scores(evaluation)])
 
 
-def _asked(evaluation: Evaluation) -> Iterator[str]:
-    """What base and combined know when they are asked: probes, questions and benchmarks, a table each."""
+def _further_scores(evaluation: Evaluation) -> Iterator[str]:
+    """Probes, questions and benchmarks, a table each."""
     rows = [
         [
             s.model,
@@ -131,11 +132,11 @@ def _asked(evaluation: Evaluation) -> Iterator[str]:
             percent(s.chance_frac, 1),
             percent(s.calibration_error_frac, 1),
         ]
-        for s in _told(evaluation.probes)
+        for s in _relevant(evaluation.probes)
     ]
     if rows:
         header = ["multiple choice", "domain", "probes", "right", "95% interval", "chance", "ECE"]
-        yield f"Multiple-choice probes with closed books; ECE is the expected calibration error.\n\n{_table(header, rows)}"
+        yield f"Multiple-choice probes, answered without the text at hand. ECE is the expected calibration error.\n\n{_table(header, rows)}"
     rows = [
         [
             s.model,
@@ -145,19 +146,19 @@ def _asked(evaluation: Evaluation) -> Iterator[str]:
             count(s.num_unanswerable),
             percent(s.made_up_frac),
         ]
-        for s in _told(evaluation.questions)
+        for s in _relevant(evaluation.questions)
     ]
     if rows:
         header = ["free answers", "domain", "with an answer", "right", "without one", "made up"]
-        yield f"Free answers; whatever is said to a question without an answer is made up.\n\n{_table(header, rows)}"
-    rows = [[s.model, s.task, s.metric, decimals(s.value), decimals(s.stderr)] for s in _told(evaluation.tasks)]
+        yield f"Answers in free text. An answer to a question that has none is made up, unless the model abstains.\n\n{_table(header, rows)}"
+    rows = [[s.model, s.task, s.metric, decimals(s.value), decimals(s.stderr)] for s in _relevant(evaluation.tasks)]
     if rows:
         header = ["benchmark", "task", "metric", "value", "standard error"]
         yield f"Tasks of lm-evaluation-harness.\n\n{_table(header, rows)}"
 
 
-def _told(scores: Sequence[S]) -> list[S]:
-    """Of the model that the card is about, and of the base to compare it with; all, where neither was asked."""
+def _relevant(scores: Sequence[S]) -> list[S]:
+    """The scores of the combined model and of the base; all scores where neither has one."""
     return [s for s in scores if s.model in (BASE, COMBINED)] or list(scores)
 
 
@@ -168,7 +169,7 @@ def _change(evaluation: Evaluation, domain: str) -> str:
 
 def _data(record: RunRecord) -> str:
     trained = {d: sum(r.num_tokens for r in record.replies if r.domain == d) for d in record.domains}
-    data = record.artifacts.about.data if record.artifacts.about else {}
+    data = record.artifacts.run_metadata.data if record.artifacts.run_metadata else {}
     header = ["domain", "documents", "their tokens", "tokens trained", "held-out documents", "held-out tokens"]
     rows = []
     for domain in record.domains:
@@ -176,23 +177,23 @@ def _data(record: RunRecord) -> str:
         have = (d.num_documents, d.num_tokens) if d else (None, None)
         held = (d.num_heldout_documents, d.num_heldout_tokens) if d else (None, None)
         rows.append([domain, *map(count, (*have, trained[domain], *held))])
-    note = "" if data else "\n\nThe domains did not say how many documents they have."
-    return f"Amounts alone; the text is with the domains.\n\n{_table(header, rows)}{note}"
+    note = "" if data else "\n\nThe run folder does not say how many documents the domains have."
+    return f"Amounts only; the text stays with the domains.\n\n{_table(header, rows)}{note}"
 
 
 def _method(record: RunRecord) -> str:
-    """The settings that say most; the run's config.toml has them all."""
+    """The most important settings; the run's config.toml has all of them."""
     try:
         config: dict[str, Any] = tomllib.loads(record.config)
     except tomllib.TOMLDecodeError:
         config = {}
     found = [[f"{t}.{key}", str(config[t][key])] for t, keys in SETTINGS for key in keys if key in config.get(t, {})]
-    rounds = "Every round each domain trains the adapter on its own text, and the server merges the updates."
+    rounds = "In every round each domain trains the adapter on its own text, and the server merges the updates."
     return f"{rounds}\n\n{_table(['setting', 'value'], found)}" if found else rounds
 
 
 def _provenance(record: RunRecord) -> str:
-    merged, about = record.artifacts.merged, record.artifacts.about
+    merged, metadata = record.artifacts.merged, record.artifacts.run_metadata
     rows = []
     if merged:
         rows += [[f"base, {name}", digest] for name, digest in (merged.fingerprint or {}).items()]
@@ -200,8 +201,8 @@ def _provenance(record: RunRecord) -> str:
         for parent in merged.parents:
             weight = "" if parent.weight is None else f", weight {parent.weight:.4g}"
             rows.append([f"{parent.name}{weight}", parent.factors_sha256])
-    versions = ", ".join(f"{name} {version}" for name, version in (about.versions if about else {}).items())
-    table = _table(["sha256 of", "value"], rows) if rows else "No hashes lie beside the adapter."
+    versions = ", ".join(f"{name} {version}" for name, version in (metadata.versions if metadata else {}).items())
+    table = _table(["sha256 of", "value"], rows) if rows else "There are no hashes in the run folder."
     return f"{table}\n\nVersions: {versions}." if versions else table
 
 
@@ -211,11 +212,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that cannot become markup, a link or a new cell."""
+    """The text escaped: it cannot become markup, a link or a new table cell."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return "".join("\\" + c if c in "\\`*_[]|#!" else c for c in flat)
 
 
 def card_path(run: Path) -> Path:
-    """Where the card of a run's merged adapter lies."""
+    """The path of the card of a run's merged adapter."""
     return run / "merged" / MODEL_CARD

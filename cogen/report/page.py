@@ -1,48 +1,49 @@
-"""A run folder -> report.html, one page that needs nothing else."""
+"""A run -> the sections of its page, which are a whole report.html or, one by one, the live page."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
-from cogen.analysis.contributions import ContributionsFile
 from cogen.analysis.diagnosis_text import advice
 from cogen.evaluate.matrix import Evaluation
 from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.files import write_file
 from cogen.report import units
-from cogen.report.charts import gain_chart, loss_chart, round_chart
-from cogen.report.clients import client_rows
-from cogen.report.headline import forgetting, headline, warning, working_seconds
-from cogen.report.heat import heat_rows, legend
+from cogen.report.charts import Chart, gain_chart, loss_chart, round_chart
+from cogen.report.clients import client_totals, clients_now
+from cogen.report.event_text import describe
+from cogen.report.headline import failure, forgetting, forgotten, headline, verdict, warning, working_seconds
+from cogen.report.heat import heat_rows, legend, scores_so_far
+from cogen.report.html import fragment, template
 from cogen.report.model_card import card_path, model_card
-from cogen.report.record import ReplyEvent, RunRecord, read_run
-from cogen.report.seeds import forgotten, verdict
+from cogen.report.progress import (
+    compared,
+    done_frac,
+    is_open,
+    left_seconds,
+    num_left_tokens,
+    phase_text,
+    quiet_seconds,
+)
+from cogen.report.reader import read_run
+from cogen.report.record import RunRecord
+from cogen.report.rounds import round_rows, total_row
 
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table of rounds; the last one sums up."""
-
-    name: str
-    clients: str
-    num_tokens: int
-    bits_per_byte_before: float | None
-    bits_per_byte_after: float | None
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-    energy_cut_frac: float | None
+Render = Callable[[RunRecord, bool], str]
+# An open page is sent its tables whole again with every event; report.html has all their rows.
+MAX_LIVE_ROWS = 200
 
 
 def write_report(run: Path) -> Path:
-    """Write `run/report.html`, from whatever the run folder holds so far, and MODEL_CARD.md beside a merged adapter.
+    """Write `run/report.html` from what the run folder holds so far, and MODEL_CARD.md into the merged adapter's folder.
 
     Returns: the path of the page. The same folder gives the same page, byte for byte.
     Raises:
-        RunError: there is no run in the folder, its evaluation is malformed, or the page cannot be written.
+        RunError: there is no run in the folder, one of its files is malformed, or the page cannot be written.
 
     >>> write_report(Path("runs/quickstart"))  # doctest: +SKIP
     PosixPath('runs/quickstart/report.html')
@@ -54,102 +55,36 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def template(name: str) -> Template:
-    """A template of this package; texts put into it are escaped, and a missing one is an error."""
-    environment = Environment(
-        loader=PackageLoader("cogen.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
-
-
 def render(record: RunRecord) -> str:
-    """The page as HTML; every text of the run is escaped."""
-    rows = [_row(record, number) for number in record.rounds]
-    evaluation, artifacts = record.evaluation, record.artifacts
-    scores = evaluation or Evaluation(cells=())
-    return template("page.html.j2").render(
-        record=record,
-        units=units,
-        warning=warning(record),
-        headline=headline(record),
-        verdict=verdict(artifacts.seed_summary),
-        forgetting=forgetting(record),
-        members=list(joining_lines(artifacts.seed_summary)) if artifacts.seed_summary else [],
-        scores=scores,
-        forgotten=forgotten(scores, record.started.domains if record.started else ()),
-        contributed=_contributed(artifacts.contributions),
-        diagnosis_advice=advice(artifacts.diagnosis) if artifacts.diagnosis else "",
-        clients=client_rows(record),
-        facts=_facts(record, rows),
-        heat=heat_rows(evaluation) if evaluation else [],
-        heat_legend=legend(),
-        gain_chart=gain_chart(evaluation) if evaluation else None,
-        loss_chart=loss_chart(record),
-        round_chart=round_chart(record),
-        rows=rows,
-        total=_total(rows) if len(rows) > 1 else None,
-    )
+    """The report as HTML; every text of the run is escaped."""
+    sections = {name: html for name, section in SECTIONS.items() if (html := section(record, False))}
+    return template("report.html.j2").render(title=f"{record.name} · CO-GEN report", sections=sections)
 
 
-def _contributed(found: ContributionsFile | None) -> list[str]:
-    """The domains of a table of contributions."""
-    return list(dict.fromkeys(d for row in found.adapters.values() for d in row)) if found else []
+def _alarm(record: RunRecord, is_live: bool) -> Markup:
+    text = failure(record) if is_live else warning(record)
+    quiet = quiet_seconds(record) if is_live and is_open(record) else None
+    return fragment("alarm.html.j2", text=text, quiet_seconds=quiet)
 
 
-def _row(record: RunRecord, number: int) -> Row:
-    """The finished round as it was reported, or the sum of the replies that an open round has."""
-    done = record.rounds[number]
-    if done is None:
-        replies = [reply for reply in record.replies if reply.round == number]
-        return _open_row(number, replies)
-    return Row(
-        str(number),
-        f"{done.num_valid} of {done.num_clients}",
-        done.num_tokens,
-        done.bits_per_byte_before,
-        done.bits_per_byte_after,
-        done.bytes_up,
-        done.bytes_down,
-        done.seconds,
-        done.energy_cut_frac,
-    )
+def _title(record: RunRecord, is_live: bool) -> Markup:
+    return fragment("title.html.j2", name=record.name)
 
 
-def _open_row(number: int, replies: list[ReplyEvent]) -> Row:
-    return Row(
-        f"{number}, not finished",
-        f"{len(replies)} so far",
-        sum(r.num_tokens for r in replies),
-        None,
-        None,
-        sum(r.bytes_up for r in replies),
-        sum(r.bytes_down for r in replies),
-        max((r.seconds for r in replies), default=0.0),
-        None,
-    )
+def _phase(record: RunRecord, is_live: bool) -> Markup:
+    return fragment("phase.html.j2", phase=phase_text(record), is_over=_is_over(record)) if is_live else Markup("")
 
 
-def _total(rows: list[Row]) -> Row:
-    return Row(
-        "all",
-        "",
-        sum(r.num_tokens for r in rows),
-        rows[0].bits_per_byte_before,
-        next((r.bits_per_byte_after for r in reversed(rows) if r.bits_per_byte_after is not None), None),
-        sum(r.bytes_up for r in rows),
-        sum(r.bytes_down for r in rows),
-        sum(r.seconds for r in rows),
-        None,
-    )
+def _result(record: RunRecord, is_live: bool) -> Markup:
+    if is_live and record.phase == "waiting" and record.evaluation is None:
+        return Markup("")
+    sentences = [verdict(record.artifacts.seed_summary), headline(record), forgetting(record)]
+    return fragment("result.html.j2", sentences=[s for s in sentences if s], is_main=not is_live or _is_over(record))
 
 
-def _facts(record: RunRecord, rows: list[Row]) -> list[tuple[str, str]]:
-    """The few numbers at the top; what a folder does not tell is dropped."""
-    facts = []
+def _facts(record: RunRecord, is_live: bool) -> Markup:
+    """The few numbers at the top; what a folder does not tell is left out."""
+    rows, facts = round_rows(record), list[tuple[str, str]]()
     if record.started:
         facts += [("base", record.started.base), ("domains", str(len(record.domains)))]
         done = sum(summary is not None for summary in record.rounds.values())
@@ -159,4 +94,141 @@ def _facts(record: RunRecord, rows: list[Row]) -> list[tuple[str, str]]:
         facts.append(("sent in all", units.byte_size(sum(row.bytes_up + row.bytes_down for row in rows))))
     if record.moments:
         facts.append(("time", units.duration(working_seconds(record))))
-    return facts
+    is_followed, left = is_live and is_open(record), left_seconds(record)
+    return fragment(
+        "facts.html.j2",
+        facts=facts,
+        record=record,
+        is_followed=is_followed,
+        done_frac=done_frac(record),
+        finish_seconds=None if left is None else record.updated + left,
+        num_left_tokens=num_left_tokens(record),
+    )
+
+
+def _progress(record: RunRecord, is_live: bool) -> Markup:
+    """Clients and baselines above the results, as long as they are what one looks for."""
+    return Markup("") if _is_over(record) else _clients(record)
+
+
+def _trained(record: RunRecord, is_live: bool) -> Markup:
+    """The same below the results, once there are some."""
+    return _clients(record) if _is_over(record) else Markup("")
+
+
+def _clients(record: RunRecord) -> Markup:
+    return fragment("clients.html.j2", record=record, clients=clients_now(record), compared=compared(record))
+
+
+def _scores(record: RunRecord, is_live: bool) -> Markup:
+    if is_live and _is_empty(record):
+        return Markup("")
+    shown = record.evaluation or scores_so_far(record)
+    is_final = record.evaluation is not None
+    return fragment(
+        "scores.html.j2", domains=shown.domains, heat=heat_rows(shown), heat_legend=legend(), is_final=is_final
+    )
+
+
+def _summary(record: RunRecord, is_live: bool) -> Markup:
+    artifacts, scores = record.artifacts, record.evaluation or Evaluation(cells=())
+    contributions = artifacts.contributions
+    adapters = contributions.adapters.values() if contributions else ()
+    return fragment(
+        "summary.html.j2",
+        seed_summary=artifacts.seed_summary,
+        members=list(joining_lines(artifacts.seed_summary)) if artifacts.seed_summary else [],
+        forgotten=forgotten(scores, record.started.domains if record.started else ()),
+        scores=scores,
+        contributions=contributions,
+        contributed=list(dict.fromkeys(domain for row in adapters for domain in row)),
+        diagnosis=artifacts.diagnosis,
+        diagnosis_advice=advice(artifacts.diagnosis) if artifacts.diagnosis else "",
+    )
+
+
+def _gain(record: RunRecord, is_live: bool) -> Markup:
+    intro = (
+        "How much of the gain of each domain's own adapter over the base the combined model keeps on that domain's "
+        "held-out text: 0% is the base, 100% the domain trained alone."
+    )
+    return _chart("gain", gain_chart(record.evaluation) if record.evaluation else None, "Retained gain", intro)
+
+
+def _loss(record: RunRecord, is_live: bool) -> Markup:
+    intro = "How badly each client's model predicted its training text while it read it. Lower is better."
+    return _chart("loss", loss_chart(record), "Training loss", intro)
+
+
+def _bits(record: RunRecord, is_live: bool) -> Markup:
+    intro = "Each client's score on its own held-out text, before and after it trained."
+    return _chart("bits", round_chart(record), "Held-out text, round by round", intro)
+
+
+def _chart(name: str, drawing: Chart | None, heading: str, intro: str) -> Markup:
+    macros: Any = template("chart.html.j2").module
+    return Markup(macros.chart(drawing, heading, intro, name)) if drawing else Markup("")
+
+
+def _rounds(record: RunRecord, is_live: bool) -> Markup:
+    rows, first = round_rows(record), -MAX_LIVE_ROWS if is_live else 0
+    return fragment(
+        "rounds.html.j2",
+        rows=rows[first:],
+        total=total_row(rows),
+        replies=record.replies[first:],
+        dropped=record.dropped[first:],
+        is_cut=is_live and max(map(len, (rows, record.replies, record.dropped))) > MAX_LIVE_ROWS,
+    )
+
+
+def _cost(record: RunRecord, is_live: bool) -> Markup:
+    return fragment("cost.html.j2", clients=client_totals(record), run_metadata=record.artifacts.run_metadata)
+
+
+def _events(record: RunRecord, is_live: bool) -> Markup:
+    lines = [{"time": str(values.get("time", "")), "text": describe(values)} for values in reversed(record.lines)]
+    return fragment("events.html.j2", lines=lines, num_events=len(record.moments))
+
+
+def _words(record: RunRecord, is_live: bool) -> Markup:
+    return Markup("") if is_live and _is_empty(record) else fragment("words.html.j2")
+
+
+def _settings(record: RunRecord, is_live: bool) -> Markup:
+    if is_live and _is_empty(record):
+        return Markup("")
+    return fragment("settings.html.j2", record=record, artifacts=record.artifacts)
+
+
+def _is_empty(record: RunRecord) -> bool:
+    """Whether the folder has nothing yet that a page could explain."""
+    return not record.moments and record.evaluation is None and not record.config
+
+
+def _is_over(record: RunRecord) -> bool:
+    """Whether the results come first: the run is finished, or nothing but an evaluation is known of it."""
+    return record.phase == "finished" or (record.phase == "waiting" and record.evaluation is not None)
+
+
+SECTIONS: dict[str, Render] = {
+    "alarm": _alarm,
+    "title": _title,
+    "phase": _phase,
+    "result": _result,
+    "facts": _facts,
+    "progress": _progress,
+    "scores": _scores,
+    "summary": _summary,
+    "retained": _gain,
+    "training": _loss,
+    "heldout": _bits,
+    "totals": _rounds,
+    "trained": _trained,
+    "cost": _cost,
+    "happened": _events,
+    "words": _words,
+    "settings": _settings,
+}
+# A training step changes no other section.
+STEP_SECTIONS = ("alarm", "facts", "progress", "training", "trained")

@@ -1,260 +1,198 @@
-"""What a run folder says happened, read once and put in order."""
+"""What is known of one run, kept up to date line by line while its logs are read."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from cogen.errors import RunError
 from cogen.evaluate.matrix import Evaluation
-from cogen.report.artifacts import Artifacts, read_beside
+from cogen.report.artifacts import Artifacts
+from cogen.report.events import (
+    DroppedEvent,
+    Effort,
+    Moment,
+    Outcome,
+    ReplyEvent,
+    RoundDone,
+    RunStarted,
+    SeedEvent,
+    StepEvent,
+    moment_of,
+    parse,
+    unix_seconds,
+)
+from cogen.report.training import Baselines, Curve
 
-T = TypeVar("T")
-State = Literal["finished", "failed", "unfinished"]
-
-
-@dataclass(frozen=True)
-class Started:
-    """The process began, or began again."""
-
-    run: str
-    base: str
-    domains: list[str]
-    num_rounds: int
-    resumed: bool = False
-
-
-@dataclass(frozen=True)
-class ReplyEvent:
-    """What one client returned in one round, and its held-out bits per byte around its training."""
-
-    round: int
-    domain: str
-    rank: int
-    num_tokens: int
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    bits_per_byte_before: float | None = None
-    bits_per_byte_after: float | None = None
+MAX_LINES = 100
+Phase = Literal["waiting", "starting", "training", "scoring", "scored", "baseline", "comparing", "finished", "failed"]
+PHASES: dict[str, Phase] = {
+    "run_started": "starting",
+    "evaluated": "scored",
+    "run_finished": "finished",
+    "run_failed": "failed",
+}
+BASELINE_EVENTS = ("baseline_started", "baseline_trained", "baseline_failed")
 
 
-@dataclass(frozen=True)
-class DroppedEvent:
-    """A client that did not count in a round."""
-
-    round: int
-    domain: str
-    reason: str
-
-
-Outcome = ReplyEvent | DroppedEvent
-
-
-@dataclass(frozen=True)
-class RoundDone:
-    """The sum of one round; `energy_cut_frac` is what the cut to the server's rank threw away."""
-
-    round: int
-    num_valid: int
-    num_clients: int
-    num_tokens: int
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-    bits_per_byte_before: float | None = None
-    bits_per_byte_after: float | None = None
-    energy_cut_frac: float | None = None
-
-
-@dataclass(frozen=True)
-class StepEvent:
-    """One logged training step of one client; `num_tokens` counts over the whole run."""
-
-    round: int
-    step: int
-    num_tokens: int
-    loss_nats: float
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What one round's training took a client; the memory is the process's peak so far."""
-
-    round: int
-    seconds: float
-    peak_memory_bytes: int
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When something happened, and what; `reason` where the event gives one."""
-
-    time: str
-    event: str
-    reason: str
-
-
-@dataclass(frozen=True)
+@dataclass
 class RunRecord:
-    """One run. Where a round was run again after a stop, only the last time is in here."""
+    """One run. Where a round or a step came again after a stop, only the last time counts.
 
-    name: str
-    started: Started | None
-    moments: tuple[Moment, ...]
-    replies: tuple[ReplyEvent, ...]
-    dropped: tuple[DroppedEvent, ...]
-    rounds: Mapping[int, RoundDone | None]
-    steps: Mapping[str, tuple[StepEvent, ...]]
-    num_unreadable: int
-    evaluation: Evaluation | None
-    config: str
-    adapters: tuple[str, ...]
-    efforts: Mapping[str, tuple[Effort, ...]] = field(default_factory=dict)
+    Attributes:
+        folder: the name of the run folder.
+        rounds_phase: where the rounds stand; `phase` adds the baselines and the further seeds.
+        reason: why the run, or scoring it, failed.
+        round: the last round that began; `round_began` is when [seconds since 1970].
+        updated: when the folder was last seen to change [seconds since 1970].
+        lines: the last events as they were written.
+        outcomes: what each client did in each round.
+        last_steps: each client's last step, and when its log was written [seconds since 1970].
+        seed: the seed that is worked on; None without seeds and after the last one.
+        seeds: the records of the further seeds, which have run folders of their own.
+    """
+
+    folder: str
+    started: RunStarted | None = None
+    rounds_phase: Phase = "waiting"
+    reason: str = ""
+    round: int = 0
+    round_began: float = 0.0
+    updated: float = 0.0
+    moments: list[Moment] = field(default_factory=list)
+    lines: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
+    outcomes: dict[tuple[int, str], Outcome] = field(default_factory=dict)
+    rounds: dict[int, RoundDone | None] = field(default_factory=dict)
+    last_steps: dict[str, tuple[float, StepEvent]] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    efforts: dict[str, dict[int, Effort]] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=Baselines)
+    seed: SeedEvent | None = None
+    first_seed: int = 0
+    further_seeds: range = range(0)
+    seeds: dict[int, RunRecord] = field(default_factory=dict)
+    num_bad_lines: int = 0
+    evaluation: Evaluation | None = None
+    config: str = ""
+    adapters: tuple[str, ...] = ()
     artifacts: Artifacts = field(default_factory=Artifacts)
 
     @property
-    def state(self) -> State:
-        """What the last start, end or failure says."""
-        ends = [m.event for m in self.moments if m.event in ("run_started", "run_finished", "run_failed")]
-        states: dict[str, State] = {"run_finished": "finished", "run_failed": "failed"}
-        return states.get(ends[-1], "unfinished") if ends else "unfinished"
+    def name(self) -> str:
+        """The run's name; without a start event, that of its folder."""
+        return self.started.run if self.started else self.folder
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The run's domains; without a start event, those that left a trace."""
+        """The run's domains, then others that replied or left a log."""
         named = self.started.domains if self.started else []
-        return tuple(dict.fromkeys([*named, *(reply.domain for reply in self.replies), *self.steps]))
+        return tuple(dict.fromkeys([*named, *(reply.domain for reply in self.replies), *sorted(self.last_steps)]))
 
+    @property
+    def replies(self) -> tuple[ReplyEvent, ...]:
+        """All replies that count, by round and domain."""
+        return tuple(o for _, o in sorted(self.outcomes.items()) if isinstance(o, ReplyEvent))
 
-def read_run(run: Path) -> RunRecord:
-    """Read everything a report needs from a run folder; each part may be missing.
+    @property
+    def dropped(self) -> tuple[DroppedEvent, ...]:
+        """All clients that were dropped from a round, by round and domain."""
+        return tuple(o for _, o in sorted(self.outcomes.items()) if isinstance(o, DroppedEvent))
 
-    Raises:
-        RunError: there is no run in the folder, or its evaluation.json is malformed.
-    """
-    if not (run / "events.jsonl").is_file() and not (run / "evaluation.json").is_file():
-        raise RunError(
-            "no run to report",
-            expected="a run folder with events.jsonl or evaluation.json",
-            got="neither" if run.is_dir() else "no such folder",
-            where=str(run),
-            fix="Name a folder that `cogen simulate` or `cogen evaluate` has written.",
-        )
-    rows, bad_lines = read_lines(run / "events.jsonl")
-    moments = [Moment(*(str(row.get(key, "")) for key in ("time", "event", "reason"))) for row in rows]
-    starts, bad_starts = _parse(TypeAdapter(Started), [row for row in rows if row.get("event") == "run_started"])
-    outcomes, rounds, bad_outcomes = _replay(rows)
-    order = starts[-1].domains if starts else []
-    steps, bad_steps = _read_logs(run, "train.jsonl", StepEvent, order, lambda step: (step.round, step.step))
-    efforts, bad_efforts = _read_logs(run, "rounds.jsonl", Effort, order, lambda effort: effort.round)
-    return RunRecord(
-        name=starts[-1].run if starts else run.resolve().name,
-        started=starts[-1] if starts else None,
-        moments=tuple(moments),
-        replies=tuple(outcome for outcome in outcomes if isinstance(outcome, ReplyEvent)),
-        dropped=tuple(outcome for outcome in outcomes if isinstance(outcome, DroppedEvent)),
-        rounds=rounds,
-        steps=steps,
-        num_unreadable=bad_lines + bad_starts + bad_outcomes + bad_steps + bad_efforts,
-        evaluation=_read_evaluation(run / "evaluation.json"),
-        config=_read_text(run / "config.toml"),
-        adapters=tuple(str(path.parent.relative_to(run)) for path in _manifests(run)),
-        efforts=efforts,
-        artifacts=read_beside(run),
-    )
+    @property
+    def num_unreadable(self) -> int:
+        """Lines of the logs that could not be read, in the further seeds' folders too."""
+        return self.num_bad_lines + sum(record.num_unreadable for record in self.seeds.values())
 
+    @property
+    def phase(self) -> Phase:
+        """Where the whole run stands: after the rounds it is finished only when its last seed has been scored."""
+        if self.rounds_phase != "finished":
+            return self.rounds_phase
+        if self.baselines.current:
+            return "baseline"
+        if self.seed is None:
+            return "finished"
+        return "failed" if self.reason else "comparing"
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The JSON objects of a .jsonl file, and how many lines could not be read.
-
-    A process that is killed leaves half a line at the end; that one is dropped uncounted.
-    """
-    lines = [line for line in _read_text(path).split("\n") if line.strip()]
-    found: list[dict[str, Any]] = []
-    num_bad = 0
-    for number, line in enumerate(lines, start=1):
+    def add_event(self, values: Mapping[str, Any]) -> None:
+        """Take one line of `events.jsonl`; one that cannot be read is counted."""
+        moment = moment_of(values)
+        self.updated = max(self.updated, unix_seconds(moment.time))
+        self.moments.append(moment)
+        self.lines.append(values)
         try:
-            values = json.loads(line)
-        except ValueError:
-            num_bad += number < len(lines)
-            continue
-        if isinstance(values, dict):
-            found.append(values)
-        else:
-            num_bad += 1
-    return found, num_bad
-
-
-def _parse(kind: TypeAdapter[T], rows: Iterable[Mapping[str, Any]]) -> tuple[list[T], int]:
-    """The rows as `kind`, and how many lack a field or hold a wrong one."""
-    found: list[T] = []
-    num_bad = 0
-    for row in rows:
-        try:
-            found.append(kind.validate_python(row))
+            self._take(moment, values)
         except ValidationError:
-            num_bad += 1
-    return found, num_bad
+            self.num_bad_lines += 1
 
+    def _take(self, moment: Moment, values: Mapping[str, Any]) -> None:
+        name = moment.event
+        self.rounds_phase = PHASES.get(name, self.rounds_phase)
+        if name in ("run_failed", "seed_summary_failed"):
+            self.reason = moment.reason
+        elif name == "run_started":
+            self.started, self.round, self.reason = parse(RunStarted, values), 0, ""
+        elif name == "round_started":
+            self._start_round(parse(int, values.get("round")), moment.time)
+        elif name in ("client_replied", "client_dropped"):
+            outcome: Outcome = parse(ReplyEvent if name == "client_replied" else DroppedEvent, values)
+            self.outcomes[outcome.round, outcome.domain] = outcome
+            if outcome.round > 0:
+                self.rounds.setdefault(outcome.round, None)
+        elif name == "round_finished":
+            self._finish_round(parse(RoundDone, values))
+        elif name in BASELINE_EVENTS:
+            self.baselines.add_event(name, values)
+        elif name in ("seed_started", "seed_finished"):
+            self._take_seed(parse(SeedEvent, values), is_done=name == "seed_finished")
 
-def _replay(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Outcome], dict[int, RoundDone | None], int]:
-    """The last outcome of each (round, domain), the rounds, and how many events could not be read."""
-    outcomes: dict[tuple[int, str], Outcome] = {}
-    rounds: dict[int, RoundDone | None] = {}
-    kinds: dict[str, TypeAdapter[Any]] = {
-        "client_replied": TypeAdapter(ReplyEvent),
-        "client_dropped": TypeAdapter(DroppedEvent),
-        "round_finished": TypeAdapter(RoundDone),
-    }
-    num_bad = 0
-    for row in rows:
-        if row.get("event") == "round_started" and isinstance(row.get("round"), int):
-            rounds.setdefault(row["round"], None)
-        kind = kinds.get(str(row.get("event")))
-        events, bad = _parse(kind, [row]) if kind else ([], 0)
-        num_bad += bad
-        for event in events:
-            rounds.setdefault(event.round, None)
-            if isinstance(event, RoundDone):
-                rounds[event.round] = event
-            else:
-                outcomes[event.round, event.domain] = event
-    return [outcomes[key] for key in sorted(outcomes)], dict(sorted(rounds.items())), num_bad
+    def _start_round(self, number: int, time: str) -> None:
+        """A round that begins again starts from nothing."""
+        self.round, self.round_began, self.rounds_phase = number, unix_seconds(time), "training"
+        self.outcomes = {key: value for key, value in self.outcomes.items() if key[0] < number}
+        self.rounds = {n: done for n, done in self.rounds.items() if n < number} | {number: None}
 
+    def _finish_round(self, done: RoundDone) -> None:
+        self.rounds[done.round] = done
+        self.rounds = dict(sorted(self.rounds.items()))
+        if self.started and done.round == self.started.num_rounds:
+            self.rounds_phase = "scoring"
 
-def _read_logs(
-    run: Path, name: str, kind: type[T], order: Sequence[str], key: Callable[[T], Any]
-) -> tuple[dict[str, tuple[T, ...]], int]:
-    """A log of each node, the last line with a key counting, and how many lines could not be read."""
-    paths = {path.parent.name: path for path in run.glob(f"nodes/*/{name}")}
-    reader = TypeAdapter(kind)
-    found: dict[str, tuple[T, ...]] = {}
-    num_bad = 0
-    for domain in sorted(paths, key=lambda d: (order.index(d) if d in order else len(order), d)):
-        rows, bad_lines = read_lines(paths[domain])
-        values, bad_values = _parse(reader, rows)
-        last = {key(value): value for value in values}
-        found[domain] = tuple(last[at] for at in sorted(last))
-        num_bad += bad_lines + bad_values
-    return found, num_bad
+    def _take_seed(self, seed: SeedEvent, *, is_done: bool) -> None:
+        self.seed = None if is_done and seed.number == seed.num_seeds else seed
+        self.first_seed = seed.seed - seed.number + 1
+        self.further_seeds = range(self.first_seed + 1, self.first_seed + seed.num_seeds)
+        self.baselines.current, self.reason = "", ""
+        if self.rounds_phase in ("waiting", "failed"):
+            self.rounds_phase = "starting"
 
+    def add_step(self, domain: str, values: Mapping[str, Any], written: float) -> None:
+        """Take one line of a client's `train.jsonl`, which was written at `written` [seconds since 1970]."""
+        self.updated = max(self.updated, written)
+        try:
+            step: StepEvent = parse(StepEvent, values)
+        except ValidationError:
+            self.num_bad_lines += 1
+            return
+        self.last_steps[domain] = written, step
+        self.curves.setdefault(domain, Curve()).add(step.num_tokens, step.loss_nats)
 
-def _read_evaluation(path: Path) -> Evaluation | None:
-    return Evaluation.load_if_present(path)
+    def add_effort(self, domain: str, values: Mapping[str, Any]) -> None:
+        """Take one line of a client's `rounds.jsonl`."""
+        try:
+            effort: Effort = parse(Effort, values)
+        except ValidationError:
+            self.num_bad_lines += 1
+            return
+        self.efforts.setdefault(domain, {})[effort.round] = effort
 
-
-def _read_text(path: Path) -> str:
-    """The text of a file, empty when missing; broken UTF-8 (a write cut off) is no reason to stop."""
-    return path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""
-
-
-def _manifests(run: Path) -> list[Path]:
-    return [
-        path for path in [run / "merged" / "cogen.json", *sorted(run.glob("experts/*/cogen.json"))] if path.exists()
-    ]
+    def add_baseline_step(self, values: Mapping[str, Any], written: float) -> None:
+        """Take one line of `logs/baselines.jsonl`, which was written at `written` [seconds since 1970]."""
+        self.updated = max(self.updated, written)
+        try:
+            self.baselines.add_step(values)
+        except ValidationError:
+            self.num_bad_lines += 1

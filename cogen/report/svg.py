@@ -27,7 +27,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a horizontal axis counts, how a tick is written, and the smallest step between ticks."""
+    """A horizontal axis: its title, how a tick is written, and the smallest step between ticks."""
 
     title: str
     write: Callable[[float], str]
@@ -36,7 +36,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Plot:
-    """Data bounds and the pixel box they fall in."""
+    """The bounds of the data, and the box of pixels in which they are drawn."""
 
     low_x: float
     high_x: float
@@ -67,7 +67,7 @@ def ticks(low: float, high: float, most: int, smallest_step: float = 0.0) -> lis
 
 
 def spread(wanted: Sequence[float], gap: float, top: float, bottom: float) -> list[float]:
-    """Positions near `wanted`, in its order, at least `gap` apart and, where they fit, inside [top, bottom]."""
+    """Positions near `wanted`, in the same order, at least `gap` apart and inside [top, bottom] if they fit."""
     placed: list[float] = []
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     for i in order:
@@ -89,23 +89,23 @@ def shorten(text: str, room: float) -> str:
 
 
 def text_width(text: str) -> float:
-    """A generous guess, in pixels: a font is not at hand."""
+    """The width in pixels, rather too large than too small: the font is not known."""
     return sum(FONT_SIZE * (1.0 if unicodedata.east_asian_width(c) in "WF" else 0.58) for c in text)
 
 
 def bar_chart(bars: Sequence[tuple[str, float | None, str]], width: int, title: str) -> Markup:
-    """Fractions as bars from 0, with lines at 0 and 100% and the values in a column of their own.
+    """Fractions as bars from 0, with lines at 0 and 100%, and the values in a column at the right.
 
     Args:
         bars: name, fraction (None where there is none) and a class name for the colour.
-        width: of the picture [pixels]. Bars are cut at -100% and 200%; the value stays true.
+        width: of the drawing [pixels]. Bars are cut at -100% and 200%; the written value is not.
     """
     values = [min(max(value, -1.0), 2.0) for _, value, _ in bars if value is not None]
     names = min(max([40.0, *(text_width(name) for name, _, _ in bars)]), 0.36 * width)
     low, high = min(0.0, *values, 0.0), max(1.0, *values, 1.0)
     bottom = 34 + 30 * len(bars)
     plot = Plot(low, high, 0, 1, names + 14, width - 64, 26, bottom)
-    # The two headings are about 60 and 90 pixels wide; closer together, the percentages must do.
+    # The two headings are about 60 and 90 pixels wide; with less room only the percentages are written.
     roomy = plot.x(1.0) - plot.x(0.0) > 100
     parts = [_reference(plot, 0.0, "0% = base" if roomy else "0%")]
     parts.append(_reference(plot, 1.0, "100% = expert" if roomy else "100%"))
@@ -121,10 +121,10 @@ def bar_chart(bars: Sequence[tuple[str, float | None, str]], width: int, title: 
 
 
 def line_chart(series: Sequence[Series], x: Axis, y_title: str, width: int, title: str, *, labels: bool) -> Markup:
-    """Lines over two linear axes. Points that are not finite are dropped, and the line is broken there.
+    """Lines over two linear axes. A point that is not finite is dropped and breaks the line.
 
     Args:
-        labels: write each line's name at its right end; without, the page shows a legend.
+        labels: whether each line's name is written at its right end; otherwise the page shows a legend.
     """
     finite = [p for s in series for p in s.points if all(map(math.isfinite, p))]
     if not finite:
@@ -144,13 +144,13 @@ def line_chart(series: Sequence[Series], x: Axis, y_title: str, width: int, titl
 
 
 def same_decimals(values: Sequence[float]) -> list[str]:
-    """As many decimals for all as the step between them needs."""
+    """The values as text, all with as many decimals as the step between them needs."""
     digits = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
     return [decimals(value, digits) for value in values]
 
 
 def y_axis(plot: Plot, values: Sequence[float], numbers: Sequence[str], title: str) -> Markup:
-    """Light lines across, with their numbers, and the title above them."""
+    """Horizontal grid lines with their numbers, and the title above them."""
     parts = [label(2, 14, title, "start", "soft")]
     for value, number in zip(values, numbers, strict=True):
         at = plot.y(value)
@@ -160,7 +160,7 @@ def y_axis(plot: Plot, values: Sequence[float], numbers: Sequence[str], title: s
 
 
 def _x_axis(plot: Plot, values: Sequence[float], axis: Axis) -> Markup:
-    """A line below, with marks, numbers and title."""
+    """The line at the bottom, with ticks, numbers and title."""
     parts = [Markup(f'<path class="axis" d="M{plot.left:.1f} {plot.bottom:.1f}H{plot.right:.1f}"/>')]
     for value in values:
         at = plot.x(value)
@@ -171,7 +171,7 @@ def _x_axis(plot: Plot, values: Sequence[float], axis: Axis) -> Markup:
 
 
 def _line(plot: Plot, series: Series) -> Markup:
-    """One path, started anew after a gap, and a dot where it ends."""
+    """One path, interrupted at gaps, and a dot at its end."""
     path, pen_up, last = "", True, None
     for point in series.points:
         if not all(map(math.isfinite, point)):
@@ -188,7 +188,7 @@ def _line(plot: Plot, series: Series) -> Markup:
 
 
 def _end_labels(plot: Plot, series: Sequence[Series], width: int) -> Markup:
-    """Names at the right edge, pushed apart, each tied to its line's end where that lies elsewhere."""
+    """Names at the right edge, pushed apart, each with a dotted line to the end of its curve."""
     ends = [(s, [p for p in s.points if all(map(math.isfinite, p))]) for s in series]
     named = [(s, plot.x(points[-1][0]), plot.y(points[-1][1])) for s, points in ends if points]
     heights = spread([at for _, _, at in named], LINE_HEIGHT, plot.top, plot.bottom)
@@ -205,7 +205,7 @@ def _end_labels(plot: Plot, series: Sequence[Series], width: int) -> Markup:
 
 
 def _colour(series: Series) -> str:
-    """`c0` to `c7`, dashed when the palette has been used up, or `ink`."""
+    """`c0` to `c7`, dashed from the ninth series on, or `ink`."""
     if series.colour is None:
         return "ink"
     return f"c{series.colour % NUM_COLOURS}" + (" dashed" if series.colour >= NUM_COLOURS else "")

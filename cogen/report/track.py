@@ -1,4 +1,4 @@
-"""A run's figures in TensorBoard, Weights & Biases, MLflow or trackio, through accelerate's trackers."""
+"""Logs a run to TensorBoard, Weights & Biases, MLflow or trackio, through accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ NAME_KEYS = {"wandb": "name", "mlflow": "run_name", "trackio": "name"}
 
 
 class Tracking:
-    """Logs a run's events to the trackers that its config names; without any it does nothing.
+    """Logs a run's events to the trackers that its config names; without trackers it does nothing.
 
-    The x-axis is the tokens trained so far, by all clients together, since trackers want one that only grows.
-    A tracker that fails after the start (a network that is gone, say) is said once and given up: the run goes on.
+    The x-axis is the number of tokens that all clients have trained so far, since trackers need one that only grows.
+    If a tracker fails after the start (because the network is down, say), one line says so, tracking stops, and the
+    run continues.
 
     Args:
-        folder: for trackers that write files; in `folder/tracking/<project>`.
-        name: of the run, for trackers that have names of runs.
+        folder: trackers that write files write into `folder/tracking/<project>`.
+        name: of the run, for trackers that name runs.
     Raises:
         ConfigError: a tracker's package is not installed.
     """
@@ -40,7 +41,7 @@ class Tracking:
                     expected=f"the package {tracker}",
                     got="none installed",
                     where="track.to",
-                    fix=f"pip install {tracker}, or take it out.",
+                    fix=f"Install it with pip install {tracker}, or remove it from track.to.",
                 )
         self.config, self.folder, self.name = config, folder, name
         self._tokens: dict[str, int] = {}
@@ -68,7 +69,7 @@ class Tracking:
             self._attempt(self._accelerator.end_training)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Log what an event of the run (`events.jsonl`, or a client's step) says in numbers."""
+        """Log the numbers of one event of the run: a line of `events.jsonl`, or a client's step."""
         kind = event["event"]
         if kind == "step":
             self.step(str(event["domain"]), event)
@@ -83,7 +84,7 @@ class Tracking:
         self.log({f"{domain}/{k}": values.get(k) for k in STEP_KEYS})
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Log the numbers among `values` at the tokens trained so far."""
+        """Log those of `values` that are numbers, at the tokens trained so far."""
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
         if self._accelerator is not None and numbers:
             self._attempt(lambda: self._accelerator.log(numbers, step=sum(self._tokens.values())))
@@ -91,13 +92,13 @@ class Tracking:
     def _attempt(self, call: Any) -> None:
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - trackers raise what their services raise, and none may end a run
+        except Exception as error:  # noqa: BLE001 - trackers raise any error of their services, and none may end a run
             print(f"tracking stopped: {type(error).__name__}: {error}", file=sys.stderr)
             self._accelerator = None
 
 
 def flat(config: RunConfig) -> dict[str, str | int | float | bool]:
-    """The settings as `table.key`, lists and tables as text; trackers keep scalars alone."""
+    """The settings as `table.key`; lists and tables become text, since trackers store only scalars."""
     found: dict[str, str | int | float | bool] = {"domains": ", ".join(d.name for d in config.domains)}
     for table in ("base", "train", "federation", "evaluate", "data"):
         for key, value in getattr(config, table).model_dump(mode="json", exclude_none=True).items():

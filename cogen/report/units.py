@@ -1,4 +1,4 @@
-"""Numbers as people read them; each function gives text, and a dash for what is not known."""
+"""Numbers as text for people; an unknown value becomes a dash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def byte_size(value: int | None) -> str:
         return NOTHING
     size, unit = float(value), "B"
     for larger in ("kB", "MB", "GB", "TB"):
-        # 999.5 would be written as 1000 of the smaller unit.
+        # 999.5 would round to 1000 of the smaller unit.
         if abs(size) < 999.5:
             break
         size, unit = size / 1000, larger
@@ -51,7 +51,7 @@ def duration(seconds: float | None) -> str:
 
 
 def decimals(value: float | None, digits: int = 4, *, signed: bool = False) -> str:
-    """A fixed number of decimals, with a real minus sign; what rounds to zero has no sign."""
+    """A fixed number of decimals, with a real minus sign; a value that rounds to zero has no sign."""
     if value is None:
         return NOTHING
     if not math.isfinite(value):
@@ -68,7 +68,7 @@ def percent(frac: float | None, digits: int = 0, *, signed: bool = False) -> str
 
 
 def moment(text: str) -> str:
-    """An ISO time in UTC to the minute; anything else as it stands."""
+    """An ISO time in UTC to the minute; any other text unchanged."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

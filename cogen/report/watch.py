@@ -1,7 +1,7 @@
-"""The live page of a run: a small web server that reads the run folder and sends what is new.
+"""The live page of a run: a small web server that sends the sections of the report, again when they change.
 
-The browser gets one page without anything fetched from elsewhere, and server-sent events: all sections at
-first, then those that changed. Nothing is read while no page is open.
+The browser gets an empty page that fetches nothing from elsewhere, and server-sent events: first all sections,
+then those that changed. The run folder is read only while a page is open.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from cogen.errors import RunError
-from cogen.report.feed import POLL_SECONDS, Feed
-from cogen.report.page import template
+from cogen.report.fragments import POLL_SECONDS, Fragments
+from cogen.report.html import template
+from cogen.report.page import SECTIONS
 
 PORT = 8420
 QUIET_SECONDS = 15.0
 HEADERS = {
-    "Cache-Baseline": "no-store",
+    "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -40,18 +41,18 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class PageAddress:
-    """Where the page is: a socket that listens, the address to open, and the token that a network needs."""
+    """A socket that listens, the address to open in the browser, and the token, which is empty on loopback."""
 
     listener: socket.socket
     url: str
     token: str
 
 
-def open_place(host: str, port: int | None) -> PageAddress:
-    """Take the port; off loopback, make up a token.
+def open_address(host: str, port: int | None) -> PageAddress:
+    """Listen on a port; make up a token unless the host is loopback.
 
     Args:
-        port: None takes the usual one, or any free one when that is taken.
+        port: None takes the usual one, or any free one if that is taken.
     Raises:
         RunError: no such host, or the port is taken.
     """
@@ -63,19 +64,19 @@ def open_place(host: str, port: int | None) -> PageAddress:
     return PageAddress(listener, f"http://{name}:{listener.getsockname()[1]}/{query}", token)
 
 
-def make_server(run: Path, place: PageAddress) -> uvicorn.Server:
-    """A server of the page of `run`, which may not exist yet; `serve` starts it."""
-    app = watch_app(Feed(run), place.token, lambda: server.should_exit)
-    # What matters to the user is printed by the commands; uvicorn's own lines would tear their bars.
+def make_server(run: Path, address: PageAddress) -> uvicorn.Server:
+    """A server for the page of `run`, a folder that may not exist yet; `run` starts it."""
+    app = watch_app(Fragments(run), address.token, lambda: server.should_exit)
+    # The commands print what matters to the user; uvicorn's own lines would break their progress bars.
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", access_log=False, log_level="error"))
     return server
 
 
 @contextmanager
-def watching(run: Path, place: PageAddress) -> Iterator[None]:
-    """Serve the page from a thread while the block runs; pages that are open get the last state before it ends."""
-    server = make_server(run, place)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place.listener]}, daemon=True)
+def watching(run: Path, address: PageAddress) -> Iterator[None]:
+    """Serve the page from a thread while the block runs; open pages get the last state before the server stops."""
+    server = make_server(run, address)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [address.listener]}, daemon=True)
     thread.start()
     try:
         yield
@@ -84,33 +85,36 @@ def watching(run: Path, place: PageAddress) -> Iterator[None]:
         thread.join(timeout=10 * POLL_SECONDS)
 
 
-def watch_app(feed: Feed, token: str, is_stopping: Callable[[], bool]) -> Starlette:
-    """Three addresses: the page, its events, and report.html once it is there.
+def watch_app(fragments: Fragments, token: str, is_stopping: Callable[[], bool]) -> Starlette:
+    """Three addresses: the page, its events, and report.html once it exists.
 
     Args:
-        token: asked of every request; empty on loopback, where the request must name loopback instead, so that
-            a web site which points its own name here cannot read the page through the user's browser.
+        token: every request must carry it. If empty, the request must name a loopback host instead, so that a
+            web site that points its own name at this machine cannot read the page through the user's browser.
     """
 
     async def page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
         policy = f"default-src 'none'; connect-src 'self'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
         policy += "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        html = template("watch.html.j2").render(nonce=nonce)
+        sections = dict.fromkeys(SECTIONS, "")
+        html = template("watch.html.j2").render(
+            nonce=nonce, title="CO-GEN run", sections=sections, folder=fragments.run.path
+        )
         return HTMLResponse(html, headers={**HEADERS, "Content-Security-Policy": policy})
 
     async def events(request: Request) -> Response:
-        stream = _stream(feed, request, is_stopping)
+        stream = _stream(fragments, request, is_stopping)
         return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
     async def report(request: Request) -> Response:
         try:
-            html = (feed.run.path / "report.html").read_bytes()
+            html = (fragments.run.path / "report.html").read_bytes()
         except OSError:
             return PlainTextResponse("There is no report.html in the run folder yet.\n", 404, headers=HEADERS)
         return HTMLResponse(html, headers={**HEADERS, "Content-Security-Policy": REPORT_POLICY})
 
-    def guarded(endpoint: Endpoint) -> Endpoint:
+    def protected(endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
             if not _may_read(request, token):
                 return PlainTextResponse("Open the address that the command printed.\n", 403, headers=HEADERS)
@@ -119,20 +123,20 @@ def watch_app(feed: Feed, token: str, is_stopping: Callable[[], bool]) -> Starle
         return answer
 
     pages = {"/": page, "/events": events, "/report.html": report}
-    return Starlette(routes=[Route(path, guarded(endpoint)) for path, endpoint in pages.items()])
+    return Starlette(routes=[Route(path, protected(endpoint)) for path, endpoint in pages.items()])
 
 
-async def _stream(feed: Feed, request: Request, is_stopping: Callable[[], bool]) -> AsyncIterator[str]:
-    """Everything at first, or what is new since the message that the browser saw last; then each change."""
+async def _stream(fragments: Fragments, request: Request, is_stopping: Callable[[], bool]) -> AsyncIterator[str]:
+    """First what changed since the browser's last message, or everything; then each change."""
     last_id, quiet_seconds = request.headers.get("last-event-id", ""), 0.0
     yield f"retry: {round(2000 * POLL_SECONDS)}\n\n"
     while True:
         is_last = is_stopping()
-        feed.refresh(at_once=is_last)
-        message = feed.message(last_id)
+        fragments.refresh(at_once=is_last)
+        message = fragments.message(last_id)
         quiet_seconds = 0.0 if message else quiet_seconds + POLL_SECONDS
         if message:
-            last_id = feed.last_id
+            last_id = fragments.last_id
             yield message
         elif quiet_seconds >= QUIET_SECONDS:
             quiet_seconds = 0.0
@@ -167,5 +171,5 @@ def _listen(host: str, port: int, *, or_any: bool) -> socket.socket:
             expected=f"port {port} to be free",
             got=str(getattr(error, "strerror", None) or error),
             where=host,
-            fix="Name an address of this machine with --host, and another port with --port or none.",
+            fix="Name an address of this machine with --host; name another port with --port, or leave --port out.",
         ) from None

@@ -16,7 +16,7 @@ from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.evaluate.seed_summary import summarize_seeds
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.report import write_report
-from cogen.report.watch import make_server, open_place
+from cogen.report.watch import make_server, open_address
 from tests.e2e.test_watch_browser import Ears, browser, pytestmark  # noqa: F401 - a fixture and a mark
 from tests.unit.test_live import append, baseline_step, event, seed, started, step
 from tests.unit.test_report import whole_run, write_run, write_scores, write_steps
@@ -101,9 +101,9 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
     size: str,
 ) -> None:
     """From the first event to the end of the second seed's baseline, in both colours and while it is resized."""
-    place = open_place("127.0.0.1", 0)
-    server = make_server(tmp_path, place)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place.listener]})
+    address = open_address("127.0.0.1", 0)
+    server = make_server(tmp_path, address)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [address.listener]})
     thread.start()
     events, other = tmp_path / "events.jsonl", tmp_path / "seeds/8"
     try:
@@ -112,16 +112,16 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
         ears = Ears(page)
         append(events, seed("seed_started", 0, 1, 2), started(1), event("round_started", 2, round=1))
         append(tmp_path / "nodes/clinical/train.jsonl", *(step(1, n, 100 * n, 4.0 - n) for n in (1, 2)))
-        page.goto(place.url)
+        page.goto(address.url)
         page.get_by_text("Seed 1 of 2 · Round 1 of 2", exact=True).wait_for()
-        page.locator("#loss svg path.line").first.wait_for()
+        page.locator(f"#loss .{size} svg path.line").first.wait_for()
         append(events, event("run_finished", 9, seconds=9.0))
         append(events, event("baseline_started", 10, baseline="centralized", num_left_tokens=400))
         append(tmp_path / "logs/baselines.jsonl", baseline_step("centralized", 1, 100))
-        page.get_by_text("Seed 1 of 2 · Training centralized, to compare with", exact=True).wait_for()
-        assert page.locator("#scoring tbody tr", has_text="centralized").locator(".state").inner_text() == "training"
-        assert "step 1 of 4" in page.locator("#scoring").inner_text()
-        assert "300" in page.locator("#facts div", has_text="tokens of baselines left").inner_text()
+        page.get_by_text("Seed 1 of 2 · Training the baseline centralized", exact=True).wait_for()
+        assert page.locator("#compared tbody tr", has_text="centralized").locator(".state").inner_text() == "training"
+        assert "step 1 of 4" in page.locator("#compared").inner_text()
+        assert "300" in page.locator(".facts div", has_text="tokens of baselines left").inner_text()
         dark = paper(page)
         page.emulate_media(color_scheme="light")
         assert paper(page) != dark
@@ -132,14 +132,14 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
         append(events, seed("seed_finished", 12, 1, 2), seed("seed_started", 12, 2, 2))
         append(other / "events.jsonl", started(13), event("run_finished", 14, seconds=1.0))
         append(other / "events.jsonl", event("baseline_failed", 15, baseline="centralized", reason="no <b>room</b>"))
-        page.get_by_text("Seed 2 of 2 · Rounds done; scoring what they are compared with", exact=True).wait_for()
-        page.locator("#scoring").get_by_text("no <b>room</b>", exact=True).wait_for()
+        page.get_by_text("Seed 2 of 2 · Rounds finished; scoring the baselines", exact=True).wait_for()
+        page.locator("#compared .reason", has_text="no <b>room</b>").wait_for()
         assert page.get_by_text("Finished", exact=True).count() == 0
         append(events, seed("seed_finished", 16, 2, 2))
         page.get_by_text("Finished", exact=True).wait_for()
         page.close()
         assert ears.complaints == []
-        assert all(url.startswith((place.url, "data:")) for url in ears.asked), ears.asked
+        assert all(url.startswith((address.url, "data:")) for url in ears.asked), ears.asked
     finally:
         server.should_exit = True
         thread.join()

@@ -19,7 +19,7 @@ from cogen.config import load_config
 from cogen.errors import FederationError
 from cogen.merge.factored import leading, norm, stack
 from cogen.report.page import render
-from cogen.report.record import read_run
+from cogen.report.reader import read_run
 from cogen.runs import RunFolder, read_lines
 from server.sampling import draw
 from server.server_app import app as server_app

@@ -26,8 +26,10 @@ from cogen.evaluate.baselines import baselines_of, train_baselines
 from cogen.evaluate.matrix import Evaluation
 from cogen.evaluate.run_scores import read_evaluation, score_seed
 from cogen.flower.simulate import simulate
-from cogen.report.feed import Feed
 from cogen.report.model_card import MODEL_CARD
+from cogen.report.progress import compared, num_left_tokens
+from cogen.report.reader import RunReader, read_run
+from cogen.report.record import RunRecord
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
 from tests.cut import Cut
@@ -191,29 +193,26 @@ def test_the_live_page_knows_which_control_trains_and_when_it_is_all_over(
 ) -> None:
     """From the run folder alone; red: a page that says `finished` from the last round on."""
     run = finished("federation.num_rounds=1")
-    feed = Feed(run.path)
+    reader = RunReader(run, on_malformed=lambda error: pytest.fail(str(error)))
 
-    def page(name: str) -> dict[str, Any]:
-        feed.refresh(at_once=True)
-        message = feed.message("")
-        return dict(json.loads(message.split("data: ", 1)[1])["sections"][name])
+    def record() -> RunRecord:
+        reader.read()
+        return reader.record
 
-    assert page("run")["phase"] == "finished"
+    assert record().phase == "finished"
     seen = []
 
     def look(event: dict[str, Any]) -> None:
         if event["event"] == "baseline_step" and event["step"] == 3:
-            seen.append(
-                (page("run")["phase"], page("scoring")["now"]["baseline"], page("scoring")["now"]["left_tokens"])
-            )
+            seen.append((record().phase, record().baselines.current, num_left_tokens(record())))
         elif event["event"] == "score_step":
-            assert page("run")["phase"] == "scoring"
+            assert record().phase == "comparing"
 
     simulate(config_file, out=run.path, overrides=["evaluate.baselines=true"], resume=True, on_event=look)
     assert seen == [("baseline", "centralized", 3 * 512 - 3 * 128)]
-    assert page("run")["phase"] == "finished"
-    (row,) = page("scoring")["rows"]
-    assert (row["name"], row["state"], row["progress"], row["left_tokens"]) == (
+    assert record().phase == "finished"
+    (row,) = compared(record())
+    assert (row.name, row.state, row.progress, row.num_left_tokens) == (
         "centralized",
         "trained",
         "step 12 of 12",
@@ -232,10 +231,8 @@ def test_general_text_that_is_gone_is_told_on_the_live_page(
 
     with pytest.raises(DataError):
         simulate(config_file, out=run.path, overrides=[f"evaluate.general={general}"], resume=True, on_event=lose)
-    feed = Feed(run.path)
-    feed.refresh(at_once=True)
-    sections = json.loads(feed.message("").split("data: ", 1)[1])["sections"]
-    assert sections["run"]["phase"] == "failed" and str(general) in sections["run"]["reason"]
+    record = read_run(run.path)
+    assert record.phase == "failed" and str(general) in record.reason
     assert run.is_finished()
 
 

@@ -14,7 +14,7 @@ from cogen.errors import RunError
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.report import write_report
 from cogen.report.headline import warning, working_seconds
-from cogen.report.record import read_run
+from cogen.report.reader import read_run
 
 Event = dict[str, Any]
 SCORES = {
@@ -115,6 +115,20 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert re.findall(reaches_out, html.lower()) == []
 
 
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_report_has_nothing_that_only_a_live_page_can_keep_up_to_date(tmp_path: Path, is_finished: bool) -> None:
+    run = write_run(tmp_path, whole_run() if is_finished else [*whole_run()[:3], event("round_started", round=1)])
+    write_steps(run, "clinical", [(1, 1, 100, 3.0)])
+    html = page(run)
+    live_only = ("data-since", "data-until", "data-quiet", "last news", "time left", "Not connected", 'class="whole"')
+    assert [text for text in live_only if text in html] == []
+    text = words(html)
+    assert "Clients in round 1" in text
+    assert "round 1 began" in text, "the events, as readable lines"
+    clients, matrix = text.index("Clients in round 1"), text.index("Scores so far")
+    assert (clients > matrix) == is_finished, "a finished run begins with its results, an open one with its clients"
+
+
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
     run = write_run(tmp_path, whole_run())
     assert page(run) == page(run)
@@ -186,7 +200,7 @@ def test_a_failure_that_was_resumed_and_finished_is_no_alarm(tmp_path: Path) -> 
         event("run_finished", 33, seconds=180.0),
     ]
     record = read_run(write_run(tmp_path, [started(), *ends]))
-    assert record.state == "finished"
+    assert record.phase == "finished"
     assert warning(record) == ""
     assert "The run was stopped and resumed." in page(tmp_path)
     # One minute before the failure and three after the pause of 29.
@@ -203,7 +217,7 @@ def test_half_a_last_line_is_ignored(tmp_path: Path) -> None:
         log.write(b'{"round": 1, "step": 2, "num_to\xc3')
     record = read_run(run)
     assert [reply.domain for reply in record.replies] == ["clinical"]
-    assert [step.step for step in record.steps["clinical"]] == [1]
+    assert record.curves["clinical"].points == ((100.0, 3.0),)
     assert record.num_unreadable == 0
     assert "could not be read" not in page(run)
 
@@ -215,7 +229,7 @@ def test_a_broken_line_in_the_middle_is_counted(tmp_path: Path) -> None:
     record = read_run(run)
     assert [reply.domain for reply in record.replies] == ["clinical"]
     assert record.num_unreadable == 3
-    assert "3 lines of the logs could not be read and are dropped." in page(run)
+    assert "3 lines of the logs could not be read and are skipped." in page(run)
 
 
 # --- the last time counts
@@ -244,7 +258,15 @@ def test_a_client_dropped_the_second_time_did_not_reply(tmp_path: Path) -> None:
     assert "too late" in page(tmp_path)
 
 
+def test_a_client_that_was_dropped_before_the_first_round_is_no_round(tmp_path: Path) -> None:
+    left = event("client_dropped", round=0, domain="node 7", reason="another base")
+    record = read_run(write_run(tmp_path, [started(), left]))
+    assert record.rounds == {}
+    text = words(page(tmp_path))
+    assert "– node 7 another base" in text and "not finished" not in text.split("Dropped clients")[1]
+
+
 def test_the_second_occurrence_of_a_step_counts(tmp_path: Path) -> None:
     run = write_run(tmp_path, [started()])
     write_steps(run, "grid", [(1, 1, 100, 3.0), (1, 2, 200, 9.0), (1, 2, 200, 2.0), (2, 1, 300, 1.5)])
-    assert [(s.num_tokens, s.loss_nats) for s in read_run(run).steps["grid"]] == [(100, 3.0), (200, 2.0), (300, 1.5)]
+    assert read_run(run).curves["grid"].points == ((100.0, 3.0), (200.0, 2.0), (300.0, 1.5))

@@ -13,9 +13,9 @@ from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.evaluate.seed_summary import DomainSummary, SeedSummary, Spread, summarize_seeds
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.evaluate.seed_summary_text import joining_lines
-from cogen.report.clients import client_rows
-from cogen.report.record import read_run
-from cogen.report.seeds import forgotten, verdict
+from cogen.report.clients import client_totals
+from cogen.report.headline import forgotten, verdict
+from cogen.report.reader import read_run
 from tests.unit.test_report import event, finished, page, replied, started, whole_run, words, write_run, write_scores
 
 
@@ -104,7 +104,7 @@ def test_a_seed_summary_is_the_answer_at_the_top(run: Path) -> None:
 def test_without_a_seed_summary_the_evaluation_answers(run: Path) -> None:
     text = words(page(run))
     assert "Joining" not in text
-    assert "What joining gave" not in text
+    assert "Joining compared with" not in text
 
 
 def test_forgetting_is_against_the_base() -> None:
@@ -219,7 +219,7 @@ def test_clients_over_all_rounds(tmp_path: Path) -> None:
     (run / "nodes/clinical").mkdir(parents=True)
     (run / "nodes/clinical/rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     record = read_run(run)
-    clinical, grid = client_rows(record)
+    clinical, grid = client_totals(record)
     # The second line of round 1 has no memory, and its third takes the place of its first.
     assert record.num_unreadable == 1
     assert (clinical.num_rounds, clinical.num_dropped, clinical.num_tokens) == (2, 0, 10_000)

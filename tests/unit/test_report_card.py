@@ -41,7 +41,7 @@ def test_text_has_the_numbers() -> None:
 
 def test_findings_say_what_was_done() -> None:
     (personal,) = findings(CARD)
-    assert personal == "Personal data: 3 email (left as they are; --redact replaces them)."
+    assert personal == "Personal data: 3 email (kept; --redact replaces them)."
     done = CARD.model_copy(
         update={"settings": {"redact": True, "leakage": False}, "num_leaked": 1, "general_tokens_per_word": 0.8}
     )
@@ -66,8 +66,8 @@ def test_charts_of_little_or_nothing() -> None:
     bare = CARD.model_copy(update={"lengths": describe_lengths([]), **nothing})
     assert length_chart(bare) is None and language_chart(bare) is None
     assert fate_chart(bare).wide.count("<rect") == 2
-    assert "Training on it here" not in card_page(bare) and "Personal data" not in card_page(bare)
-    assert "Left out" not in card_text(bare)
+    assert "Training cost" not in card_page(bare) and "Personal data" not in card_page(bare)
+    assert "Skipped" not in card_text(bare)
 
 
 def test_what_was_skipped_is_counted_beyond_the_list() -> None:

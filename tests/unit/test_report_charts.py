@@ -12,11 +12,13 @@ import pytest
 
 from cogen.evaluate.matrix import Cell, Evaluation
 from cogen.report import units
-from cogen.report.charts import bucket_means, gain_chart, round_chart
+from cogen.report.charts import gain_chart, loss_chart, round_chart
+from cogen.report.events import Outcome, ReplyEvent, RunStarted
 from cogen.report.headline import forgetting, headline
 from cogen.report.heat import colour, heat_rows, legend
-from cogen.report.record import ReplyEvent, RunRecord, Started
+from cogen.report.record import RunRecord
 from cogen.report.svg import Axis, Series, bar_chart, line_chart, shorten, spread, text_width, ticks
+from cogen.report.training import MAX_POINTS, Curve
 
 SCORES = {
     "base": (1.0, 1.2),
@@ -24,7 +26,7 @@ SCORES = {
     "expert:grid": (1.1, 1.0),
     "combined": (0.85, 1.01),
 }
-EMPTY = RunRecord("demo", None, (), (), (), {}, {}, 0, None, "", ())
+EMPTY = RunRecord("demo")
 
 
 def matrix(scores: Mapping[str, tuple[float, float]]) -> Evaluation:
@@ -35,6 +37,10 @@ def matrix(scores: Mapping[str, tuple[float, float]]) -> Evaluation:
 
 def reply(round_: int, before: float | None, after: float | None) -> ReplyEvent:
     return ReplyEvent(round_, "grid", 8, 5000, 61.0, 1, 1, before, after)
+
+
+def outcomes(*replies: ReplyEvent) -> dict[tuple[int, str], Outcome]:
+    return {(one.round, one.domain): one for one in replies}
 
 
 # --- sentences
@@ -64,7 +70,7 @@ def test_headlines_of_other_results(scores: dict[str, tuple[float, float]], expe
 def test_text_that_no_client_holds_is_told_apart() -> None:
     """Two domains of the run, and `general`, which reads 0.05 worse."""
     cells = *matrix(SCORES).cells, Cell("base", "general", 0.9, 4, 1), Cell("combined", "general", 0.95, 4, 1)
-    started = Started("demo", "tiny", ["clinical", "grid"], 1)
+    started = RunStarted("demo", "tiny", ["clinical", "grid"], 1)
     record = replace(EMPTY, started=started, evaluation=Evaluation(cells=cells))
     assert headline(record).startswith("The combined model reads 2 of 2 domains")
     assert "+0.0500 bits per byte on general (lower is better)" in forgetting(record)
@@ -118,7 +124,7 @@ def luminance(colour_hex: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_on_every_colour_can_be_read(scheme: int) -> None:
     """WCAG AA: 4.5 to 1 for ink on each cell, and for soft text and line labels on the page."""
-    template = files("cogen.report").joinpath("style.css.j2").read_text("utf-8")
+    template = files("cogen.report").joinpath("templates", "style.css.j2").read_text("utf-8")
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", template.split(":root {")[scheme + 1].split("}")[0]))
     pairs = [("ink", kind) for kind, _ in legend()] + [("soft", "page")] + [(f"c{i}", "page") for i in range(8)]
     for front, back in pairs:
@@ -196,15 +202,22 @@ def test_long_names_are_cut_to_their_room() -> None:
     assert text_width(cut) <= 80
 
 
-def test_bucket_means_by_hand() -> None:
-    points = [(1.0, 3.0), (2.0, 5.0), (3.0, 1.0)]
-    assert bucket_means(points, 2) == ((1.5, 4.0), (3.0, 1.0))
-    assert bucket_means(points, 1) == tuple(points)
+def test_a_loss_that_is_not_finite_is_a_gap_and_points_are_means() -> None:
+    curve = Curve()
+    for i in range(2 * MAX_POINTS):
+        curve.add(i + 1, math.nan if i == 4 else 2.0)
+    chart = loss_chart(replace(EMPTY, started=RunStarted("demo", "tiny", ["grid"], 1), curves={"grid": curve}))
+    assert chart is not None
+    assert chart.notes == (
+        f"A point is the mean of up to {curve.num_steps_per_point} logged steps.",
+        "A gap in a line is where the loss was not a finite number.",
+    )
+    assert "nan" not in chart.wide and "nan" not in chart.narrow
 
 
 def test_round_chart_runs_from_before_to_after_with_a_gap_where_dropped() -> None:
     replies = reply(1, 1.0, 0.9), reply(2, 0.95, 0.85), reply(4, 0.8, 0.7)
-    chart = round_chart(replace(EMPTY, replies=replies, rounds=dict.fromkeys([1, 2, 3, 4])))
+    chart = round_chart(replace(EMPTY, outcomes=outcomes(*replies), rounds=dict.fromkeys([1, 2, 3, 4])))
     assert chart is not None
     points = chart.legend[0].points
     assert points[:4] == ((0.0, 1.0), (1.0, 0.9), (1.0, 0.95), (2.0, 0.85))
@@ -214,9 +227,9 @@ def test_round_chart_runs_from_before_to_after_with_a_gap_where_dropped() -> Non
 
 
 def test_there_is_no_round_chart_for_one_round_or_without_scores() -> None:
-    assert round_chart(replace(EMPTY, replies=(reply(1, 1.0, 0.9),), rounds={1: None})) is None
+    assert round_chart(replace(EMPTY, outcomes=outcomes(reply(1, 1.0, 0.9)), rounds={1: None})) is None
     unscored = reply(1, None, None), reply(2, None, None)
-    assert round_chart(replace(EMPTY, replies=unscored, rounds={1: None, 2: None})) is None
+    assert round_chart(replace(EMPTY, outcomes=outcomes(*unscored), rounds={1: None, 2: None})) is None
 
 
 def test_gain_chart_says_why_a_bar_is_missing() -> None:

@@ -58,7 +58,7 @@ def test_the_page_says_what_the_diagnosis_says() -> None:
     ):
         assert text in page, text
     assert "the ranks differ: 4 and 8 in q_proj." in page
-    assert "90% of the energy need rank 3 in every module, 99% rank 5." in page
+    assert "Rank 3 in every module keeps 90% of the energy, rank 5 keeps 99%." in page
     maps = [text.split("</table>")[0] for text in page.split('<table class="heat">')[1:]]
     assert [[number in m for number in ("16.3%", "8.2%", "+0.05")] for m in maps] == torch.eye(3).bool().tolist()
     assert "First see to the norm of grid" in page
@@ -69,7 +69,7 @@ def test_problems_stand_at_the_top() -> None:
     found = Finding("grid", "fingerprint", "problem", "", "Another base.")
     page = diagnosis_page(SAMPLE.model_copy(update={"findings": (found,)}))
     assert "Problems with grid: see the findings." in page
-    assert "None: nothing stands against any adapter." in diagnosis_page(SAMPLE.model_copy(update={"findings": ()}))
+    assert '<p class="intro">None.</p>' in diagnosis_page(SAMPLE.model_copy(update={"findings": ()}))
 
 
 def test_the_page_needs_nothing_else_and_escapes_names() -> None:

@@ -13,14 +13,15 @@ from starlette.testclient import TestClient
 
 from cogen.cli.watch import newest_run
 from cogen.errors import RunError
-from cogen.report.feed import Feed
-from cogen.report.watch import PageAddress, open_place, watch_app
+from cogen.report.fragments import Fragments
+from cogen.report.page import SECTIONS
+from cogen.report.watch import PageAddress, open_address, watch_app
 
 BAD = "<img src=x onerror=alert(1)>"
 
 
 def client(run: Path, token: str = "", host: str = "127.0.0.1:8420") -> TestClient:
-    return TestClient(watch_app(Feed(run), token, lambda: True), base_url=f"http://{host}")
+    return TestClient(watch_app(Fragments(run), token, lambda: True), base_url=f"http://{host}")
 
 
 @pytest.fixture
@@ -31,11 +32,11 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def places() -> Iterator[list[PageAddress]]:
+def addresses() -> Iterator[list[PageAddress]]:
     opened: list[PageAddress] = []
     yield opened
-    for place in opened:
-        place.listener.close()
+    for address in opened:
+        address.listener.close()
 
 
 def test_the_page_holds_nothing_of_the_run_and_fetches_nothing(run: Path) -> None:
@@ -53,17 +54,32 @@ def test_the_page_holds_nothing_of_the_run_and_fetches_nothing(run: Path) -> Non
     assert client(run).get("/").headers["content-security-policy"] != policy
 
 
-def test_events_are_sent_as_json_of_one_line(run: Path) -> None:
+@pytest.mark.parametrize("path", ["/", "/events", "/report.html", "/nothing"])
+def test_nothing_is_stored_or_shared(run: Path, path: str) -> None:
+    headers = client(run).get(path).headers
+    if path != "/nothing":
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert "access-control-allow-origin" not in headers
+
+
+def test_the_first_message_has_every_section_with_all_texts_escaped(run: Path) -> None:
     answer = client(run).get("/events")
     assert answer.headers["content-type"].startswith("text/event-stream")
     retry, message = answer.text.strip().split("\n\n")
     assert retry == "retry: 2000"
-    name, kind, data = message.split("\n")
-    assert kind == "event: state"
+    name, data = message.split("\n")
     sections = json.loads(data.removeprefix("data: "))["sections"]
-    assert sections["events"][0]["text"] == f"{BAD} was dropped of round 1: {BAD}"
+    assert set(sections) == set(SECTIONS)
+    escaped = "&lt;img src=x onerror=alert(1)&gt;"
+    assert f"{escaped} was dropped from round 1: {escaped}" in sections["happened"]
+    assert escaped in sections["totals"]
+    assert "<img" not in answer.text and "<script" not in answer.text
     again = client(run).get("/events", headers={"Last-Event-ID": name.removeprefix("id: ")})
-    assert "event: state" in again.text  # of another server, which knows nothing of that id
+    found = json.loads(again.text.split("data: ")[1])["sections"]
+    assert set(found) == set(SECTIONS)  # from another server, which knows nothing of that id
 
 
 def test_a_browser_that_comes_back_gets_only_what_it_missed(run: Path) -> None:
@@ -72,8 +88,11 @@ def test_a_browser_that_comes_back_gets_only_what_it_missed(run: Path) -> None:
     assert "data" not in app.get("/events", headers={"Last-Event-ID": seen}).text
     (run / "report.html").write_text("<p>report")
     missed = app.get("/events", headers={"Last-Event-ID": seen}).text
-    assert "event: change" in missed
-    assert list(json.loads(missed.split("data: ")[1])["sections"]) == ["folder"]
+    found = json.loads(missed.split("data: ")[1])
+    assert (found["sections"], found["has_report"]) == ({}, True)
+    (run / "config.toml").write_text("[train]\n")
+    missed = app.get("/events", headers={"Last-Event-ID": seen}).text
+    assert list(json.loads(missed.split("data: ")[1])["sections"]) == ["settings"]
 
 
 def test_the_report_is_served_when_it_is_there(run: Path) -> None:
@@ -103,23 +122,23 @@ def test_without_a_token_the_request_must_name_loopback(run: Path, host: str, st
     assert client(run).get("/", headers={"Host": host}).status_code == status
 
 
-def test_loopback_needs_no_token_and_a_network_does(places: list[PageAddress]) -> None:
-    places += [open_place("127.0.0.1", 0), open_place("0.0.0.0", 0), open_place("0.0.0.0", 0)]
-    assert places[0].token == ""
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", places[0].url)
-    assert len(places[1].token) >= 32
-    assert places[1].token != places[2].token
-    assert places[1].url.endswith(f"/?token={places[1].token}")
+def test_loopback_needs_no_token_and_a_network_does(addresses: list[PageAddress]) -> None:
+    addresses += [open_address("127.0.0.1", 0), open_address("0.0.0.0", 0), open_address("0.0.0.0", 0)]
+    assert addresses[0].token == ""
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", addresses[0].url)
+    assert len(addresses[1].token) >= 32
+    assert addresses[1].token != addresses[2].token
+    assert addresses[1].url.endswith(f"/?token={addresses[1].token}")
 
 
-def test_a_port_that_is_taken(places: list[PageAddress]) -> None:
+def test_a_port_that_is_taken(addresses: list[PageAddress]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(RunError, match=f"expected port {port} to be free, got Address already in use"):
-            open_place("127.0.0.1", port)
+            open_address("127.0.0.1", port)
     # The usual port may be taken or not: an address is found either way.
-    places += [open_place("127.0.0.1", None), open_place("127.0.0.1", None)]
-    assert places[0].url != places[1].url
+    addresses += [open_address("127.0.0.1", None), open_address("127.0.0.1", None)]
+    assert addresses[0].url != addresses[1].url
 
 
 def test_the_newest_run_is_the_one_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

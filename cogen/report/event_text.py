@@ -1,4 +1,4 @@
-"""An event of a run as one sentence for people."""
+"""An event of a run as a readable line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cogen.report.units import byte_size, count, decimals, duration
 
 
 def describe(event: Mapping[str, Any]) -> str:
-    """What happened; an event of a kind not known here is shown with its values.
+    """What happened, in a few words; an event of an unknown kind is shown with its values.
 
     >>> describe({"event": "round_started", "round": 2})
     'round 2 began'
@@ -21,7 +21,10 @@ def describe(event: Mapping[str, Any]) -> str:
         "round_started": lambda e: f"round {e['round']} began",
         "client_replied": _replied,
         "client_dropped": _dropped,
-        "client_retried": lambda e: f"{e['domain']} was asked again: its node is back",
+        "client_retried": lambda e: f"{e['domain']} got its request again: its node is back",
+        "client_suspended": lambda e: f"{e['domain']} was suspended: {e['reason']}",
+        "client_registry": _registry,
+        "reply_rejected": lambda e: f"a reply was rejected: {e['reason']}",
         "round_finished": _round_finished,
         "evaluated": lambda e: f"{count(e['num_cells'])} cells were scored",
         "run_finished": lambda e: f"the run finished after {duration(e['seconds'])}",
@@ -29,13 +32,13 @@ def describe(event: Mapping[str, Any]) -> str:
         "seed_started": lambda e: f"seed {e['seed']} began, {e['number']} of {e['num_seeds']}",
         "seed_finished": lambda e: f"seed {e['seed']} was scored after {duration(e['seconds'])}",
         "seed_summary_failed": lambda e: f"scoring the run failed: {e['reason']}",
-        "baseline_started": lambda e: f"training {e['baseline']}, to compare with",
-        "baseline_trained": lambda e: f"{e['baseline']} is trained: {count(e['num_tokens'])} tokens",
-        "baseline_failed": lambda e: f"{e['baseline']} was dropped: {e['reason']}",
+        "baseline_started": lambda e: f"the baseline {e['baseline']} began to train",
+        "baseline_trained": lambda e: f"the baseline {e['baseline']} is trained: {count(e['num_tokens'])} tokens",
+        "baseline_failed": lambda e: f"the baseline {e['baseline']} was dropped: {e['reason']}",
     }
     try:
         return sentences[name](event) if name in sentences else _plain(name, event)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return _plain(name, event)
 
 
@@ -49,15 +52,21 @@ def _round_costs(event: Mapping[str, Any]) -> str:
     return f"a round takes about {byte_size(most)} of memory on a machine like the coordinator's"
 
 
+def _registry(event: Mapping[str, Any]) -> str:
+    there = f"connected: {', '.join(client['domain'] for client in event['clients']) or 'no domain'}"
+    missing = "; ".join(f"{domain}: {reason}" for domain, reason in event["missing"].items())
+    return f"{there}; missing: {missing}" if missing else there
+
+
 def _replied(event: Mapping[str, Any]) -> str:
-    spent = f"{count(event['num_tokens'])} tokens in {duration(event['seconds'])}, {byte_size(event['bytes_up'])} sent"
+    took = f"{count(event['num_tokens'])} tokens in {duration(event['seconds'])}, {byte_size(event['bytes_up'])} sent"
     before, after = event.get("bits_per_byte_before"), event.get("bits_per_byte_after")
     bits = "" if before is None or after is None else f", {decimals(before)} → {decimals(after)} bits per byte"
-    return f"{event['domain']} replied: {spent}{bits}"
+    return f"{event['domain']} replied: {took}{bits}"
 
 
 def _dropped(event: Mapping[str, Any]) -> str:
-    where = f" of round {event['round']}" if event["round"] else ""
+    where = f" from round {event['round']}" if event["round"] else ""
     return f"{event['domain']} was dropped{where}: {event['reason']}"
 
 
