@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter, Factors
-from cogen.base import describe_base
-from cogen.config import load_config
+from cogen.base import BaseInfo, describe_base
+from cogen.config import RunConfig, load_config
 from cogen.errors import FederationError, ReplyError
 from cogen.protocol.factors import num_bytes
 from cogen.protocol.messages import SuspendRequest
@@ -73,7 +73,7 @@ class Coordinator:
         # Before the first hello: in a simulation the clients' processes are still starting.
         if not self.run.round(0).exists():
             save_start(self.run, self.base, first_global(self.base, self.config))
-        self._announce_costs()
+        announce_costs(self.run, self.base, self.config)
         self.registry.update(len(self.domains), self.config.federation.connect_wait_seconds)
         self._forget_rounds(done)
         for number in range(done + 1, rounds + 1):
@@ -82,15 +82,6 @@ class Coordinator:
         # A domain that lost its connection now would miss its row of the matrix: no next round asks it again.
         self.registry.update(len(self.registry.clients), self.config.federation.connect_wait_seconds)
         score_everywhere(self.run, self.config, self.transport, self.registry, final)
-
-    def _announce_costs(self) -> None:
-        """One event with the cost of a round by domain, on a machine like this one."""
-        import torch
-
-        parallel = min(self.config.federation.parallel_clients, len(self.domains))
-        threads = max(1, torch.get_num_threads() // parallel)
-        costs = {d.name: vars(round_cost(self.base, self.config, d, threads)) for d in self.config.domains}
-        self.run.append_event("round_costs", domains=costs)
 
     def _round(self, number: int) -> None:
         """One round; its folder appears when it is complete."""
@@ -208,6 +199,16 @@ class Coordinator:
             where=str(self.run.events_path),
             fix="The reasons are there; mend them and run again with --resume.",
         )
+
+
+def announce_costs(run: RunFolder, base: BaseInfo, config: RunConfig) -> None:
+    """Write one event with the cost of a round by domain, on a machine like this one."""
+    import torch
+
+    parallel = min(config.federation.parallel_clients, len(config.domains))
+    threads = max(1, torch.get_num_threads() // parallel)
+    costs = {domain.name: vars(round_cost(base, config, domain, threads)) for domain in config.domains}
+    run.append_event("round_costs", domains=costs)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

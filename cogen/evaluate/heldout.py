@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from cogen.adapter import Adapter
 from cogen.adapter.trained_on import TrainedCorpus, trained_corpora
 from cogen.config import Data, RunConfig, load_config
 from cogen.data import Document, read_corpus
+from cogen.data.run_metadata import RunMetadata
 from cogen.data.spool import Progress
 from cogen.errors import DataError, RunError
 from cogen.records import validated
@@ -100,11 +100,10 @@ def _corpora_of_run(base: Base, adapter: Adapter, run: Path) -> list[TrainedCorp
     config = load_config(run / CONFIG)
     path = run / RUN_METADATA
     try:
-        hashes = {name: str(amounts["sha256"]) for name, amounts in json.loads(path.read_text("utf-8"))["data"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        got = f"{type(error).__name__}: {error}"
+        hashes = {name: amounts.sha256 for name, amounts in RunMetadata.load(path).data.items()}
+    except RunError as error:
         fix = "Say with --heldout-frac which part to score."
-        raise RunError("cannot read run", expected="data hashes", got=got, where=str(path), fix=fix) from None
+        raise RunError("cannot read run", expected="data hashes", got=error.reason, where=str(path), fix=fix) from None
     own = adapter.manifest.get("domain") if adapter.manifest.get("kind") == "expert" else None
     frac, data = config.evaluate.heldout_frac, config.data.model_copy(update={"perplexity_filter": False})
     chosen = [sha256 for name, sha256 in hashes.items() if own in (None, name)]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from server.costs import announce_costs
 
 from cogen.adapter import Adapter, Factors, Layout, layout_of
 from cogen.base import Base, load_base
@@ -23,6 +22,7 @@ from cogen.train.cost import MemoryUse, TrainingCost, card_cost, cost_of, num_we
 from cogen.train.schedule import plan_round
 from cogen.train.start import start_factors, start_layouts
 from cogen.train.throughput import measure_rate
+from server.rounds import announce_costs
 from tests.conftest import SEEDS
 from tests.shell import Cogen
 

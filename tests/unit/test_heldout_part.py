@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cogen.flower.run_metadata import run_metadata_json
 
 from cogen.adapter import Adapter
 from cogen.adapter.trained_on import TrainedCorpus, inherited, trained_corpora
 from cogen.base import Base
 from cogen.config import Data, Train
 from cogen.data import read_corpus
-from cogen.data.split import is_heldout
+from cogen.data.run_metadata import describe_run
+from cogen.data.split import is_below
 from cogen.errors import AdapterError, ConfigError, RunError
 from cogen.evaluate.heldout import choose_part, corpora_of
 from cogen.merge import merge_adapters
@@ -56,7 +56,7 @@ def test_only_the_heldout_part_of_a_corpus_that_was_trained_on(
     frac = options["heldout_frac"]
     kept = prepare_corpus(tiny, GRID, options.get("data"), frac).heldout
     assert identities(part.documents) == identities(tuple(kept)) and 0 < len(part.documents) < 32
-    assert all(is_heldout(d.id, frac) for d in part.documents)
+    assert all(is_below(d.id, frac) for d in part.documents)
     assert (part.part, part.reason) == (f"the held-out part ({frac:g})", "because mine was trained on this corpus")
 
 
@@ -91,7 +91,7 @@ def test_of_several_adapters_the_smallest_heldout_part(tiny: Base) -> None:
         for name, frac in (("most", 0.3), ("few", 0.1))
     }
     part = choose_part(tiny, GRID, known)
-    assert "because few was" in part.reason and all(is_heldout(d.id, 0.1) for d in part.documents)
+    assert "because few was" in part.reason and all(is_below(d.id, 0.1) for d in part.documents)
 
 
 def test_a_merge_knows_what_its_inputs_were_trained_on(tiny: Base) -> None:
@@ -119,7 +119,7 @@ def test_a_simulation_s_folder_knows_what_its_models_were_trained_on(tiny: Base,
     merged = Adapter(factors, "b", tiny.info.fingerprint, {"kind": "global", "round": 1})
     own = Adapter(factors, "b", tiny.info.fingerprint, {"kind": "expert", "domain": "grid", "round": 1})
     assert corpora_of(tiny, merged, run.merged) == []
-    run.run_metadata.write_text(run_metadata_json(cards))
+    describe_run(cards).write(run.run_metadata)
     both = corpora_of(tiny, merged, run.merged)
     assert [c.sha256 for c in both] == [cards["grid"].sha256, cards["clinical"].sha256]
     assert [c.sha256 for c in corpora_of(tiny, own, run.expert("grid"))] == [cards["grid"].sha256]
