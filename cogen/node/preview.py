@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cogen.base import BaseInfo
+from cogen.console import table
 from cogen.node.home import Membership
 from cogen.node.policy import Policy, within
 from cogen.node.round_spec import default_round_spec
@@ -34,15 +35,14 @@ def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, poli
     settings = within(policy, (member.round or default_round_spec()).train)
     shapes = preview_arrays(select_modules(base.modules, settings), settings.rank)
     said = "" if member.round else " (the invite does not say; these are the defaults)"
-    width = max(map(len, shapes))
-    rows = [f"{name.ljust(width)}  float32  {a} x {b}  {4 * a * b} bytes" for name, (a, b) in shapes.items()]
+    rows = [(name, "float32", f"{a} x {b}", f"{4 * a * b} bytes") for name, (a, b) in shapes.items()]
     total = sum(4 * a * b for a, b in shapes.values())
     scores = SCORES if policy.evaluation_leaves else ()
     return "\n".join(
         [
             f"a round of domain {member.domain!r} would send, at rank {settings.rank} on"
             f" {len(shapes) // 2} of {len(base.modules)} modules{said}:\n",
-            *rows,
+            table(rows, num_left=3),
             f"\nnumbers: {', '.join((*FIGURES, *scores))}",
             f"texts: {', '.join(ABOUT)} (the base's hashes)",
             f"in all {len(shapes)} arrays, {total} bytes",
