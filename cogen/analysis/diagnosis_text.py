@@ -1,4 +1,4 @@
-"""A diagnosis as text for a terminal, and the advice that its numbers give."""
+"""A diagnosis as plain text, and the advice that follows from its numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPPOSED = 0.55  # of what meets; unrelated updates have 0.5
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:
-    """Tables of adapters, pairs and families, the overall lines, the findings, one sentence of advice."""
+    """Tables of adapters, pairs and module families, the overall lines, the findings, and one sentence of advice."""
     adapters = [[a.name, str(a.rank), str(a.num_modules), f"{a.norm:.3g}"] for a in diagnosis.adapters]
     parts = [_table(["adapter", "rank", "modules", "norm"], *adapters)]
     parts += [_table(["pair", *RELATIONS, "norm ratio"], *map(_pair_row, _shown(diagnosis.pairs)))]
@@ -38,7 +38,7 @@ def _table(*rows: Sequence[str]) -> str:
 
 
 def overall_lines(diagnosis: Diagnosis) -> list[str]:
-    """The numbers that are not about a pair, a line each."""
+    """The numbers that are about all adapters together, one line each."""
     d = diagnosis
     share = "" if d.shared_energy_frac is None else f", with {d.shared_energy_frac:.1%} of the energy"
     lines = [f"over-shared output directions: {d.num_shared_directions} of {d.num_directions}{share}"]
@@ -52,12 +52,12 @@ def overall_lines(diagnosis: Diagnosis) -> list[str]:
 
 
 def advice(diagnosis: Diagnosis) -> str:
-    """One sentence; the thresholds are rules of thumb, and a score on held-out text has the last word."""
+    """One sentence of advice. The thresholds are rules of thumb; scores on held-out text decide."""
     troubled = list(dict.fromkeys(f.adapter for f in diagnosis.findings if f.level == "problem"))
     if troubled:
         return f"First mend or leave out {', '.join(troubled)}: a merge would refuse them or go wrong."
     if odd := [f.adapter for f in diagnosis.findings if f.kind == "norm"]:
-        return f"First see to the norm of {', '.join(odd)}: in a mean, weights alone do not say who is heard."
+        return f"First see to the norm of {', '.join(odd)}: in a mean, an adapter counts by its norm as well as by its weight."
     pairs = [p for p in diagnosis.pairs if p.cosine is not None]
     if not pairs:
         return "No two adapters change the same module, so that adding them up (task_arithmetic) loses nothing."
@@ -68,13 +68,13 @@ def advice(diagnosis: Diagnosis) -> str:
     if opposed := [p for p in pairs if _pulls_apart(p)]:
         worst = min(opposed, key=lambda p: p.cosine or 0.0)
         return (
-            f"{worst.first} and {worst.second} pull in contrary directions (sign conflict {worst.sign_conflict_frac:.0%} "
-            "of what meets, where unrelated updates have 50%): try ties or tsv_m beside the mean."
+            f"{worst.first} and {worst.second} pull in opposite directions (sign conflict {worst.sign_conflict_frac:.0%} "
+            "of what meets, where unrelated updates have 50%): compare ties and tsv_m with the mean."
         )
     if shared > MUCH_SHARED:
         return (
             f"Directions that most adapters write to hold {shared:.0%} of the energy: "
-            "try calibrate = pico beside the plain mean, at a searched scale."
+            "try calibrate = pico as well as the plain mean, at a searched scale."
         )
     if excess < LITTLE:
         return "The adapters overlap hardly more than by chance: the mean at a searched scale is safe."

@@ -2,7 +2,7 @@
 
 Typer 0.20 escapes `[required]` and `[default: ...]` for rich's markup wherever rich is installed, even where help
 is plain text, which then shows `\\[required]`. Click 8.5 sets `help` of an argument itself, to nothing, so that the
-text that Typer 0.20 was given is lost. Both are put right here, where the lines of a page are gathered; with
+text that Typer 0.20 was given is lost. Both are corrected here, where the lines of a page are gathered; with
 versions that have neither fault this changes nothing.
 """
 

@@ -14,7 +14,7 @@ from cogen.cli.options import FEDERATION, Federation
 def invite(
     domain: Annotated[str, typer.Argument(help="A domain of the federation's config.")],
     days: Annotated[int, typer.Option(min=1, max=365, help="Days until it expires.")] = 7,
-    place: Federation = FEDERATION,
+    folder: Federation = FEDERATION,
 ) -> None:
     """Print an invite that lets one domain join.
 
@@ -31,14 +31,14 @@ def invite(
     from cogen.flower.bundle import installed_app_sha256
     from cogen.node.round_spec import round_spec
 
-    folder = FederationFolder(place)
-    about, settings = read_about(folder), load_config(folder.config)
+    federation = FederationFolder(folder)
+    about, settings = read_about(federation), load_config(federation.config)
     names = [d.name for d in settings.domains]
-    _require_known(domain, names, folder.config)
-    require_free(all_members(folder.path), domain)
+    _require_known(domain, names, federation.config)
+    require_free(all_members(federation.path), domain)
     base = describe_base(settings.base.name)
     made = make_invite(
-        folder,
+        federation,
         federation=about.name,
         address=about.public_address,
         domain=domain,

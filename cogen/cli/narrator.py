@@ -107,7 +107,7 @@ class Narrator(Bars):
 
     def _on_baseline_started(self, event: dict[str, Any]) -> None:
         self.num_left_tokens = event["num_left_tokens"]
-        self.say(f"training baseline {event['baseline']} · {self.num_left_tokens} tokens of baselines left")
+        self.say(f"training {event['baseline']}, a baseline · {self.num_left_tokens} tokens of baselines left")
 
     def _on_baseline_step(self, event: dict[str, Any]) -> None:
         rate = max(event["tokens_per_second"], 1e-9)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FRESH_SECONDS = 60.0
 
 
-def nodes(place: Federation = FEDERATION, as_json: AsJson = False) -> None:
+def nodes(folder: Federation = FEDERATION, as_json: AsJson = False) -> None:
     """List the domains of a federation and their state.
 
     A domain is invited, connected, away or revoked. The last column is what it did last.
@@ -25,16 +25,16 @@ def nodes(place: Federation = FEDERATION, as_json: AsJson = False) -> None:
     """
     from cogen.deploy.folder import FederationFolder
 
-    folder = FederationFolder(place)
-    folder.require()
-    rows = _rows(folder)
+    federation = FederationFolder(folder)
+    federation.require()
+    rows = _rows(federation)
     if as_json:
-        print_json({"serving": folder.is_served(), "domains": rows})
+        print_json({"serving": federation.is_served(), "domains": rows})
         return
     head = ("domain", "state", "enrolled", "last seen", "last did")
     shown = [(r["domain"], r["state"], _day(r["enrolled"]), _ago(r["last_seen"]), r["last_did"] or "") for r in rows]
     print(table([head, *shown], num_left=len(head)))
-    if not folder.is_served():
+    if not federation.is_served():
         print("this federation is not being served now (start it with cogen serve)", file=sys.stderr)
 
 

@@ -12,7 +12,7 @@ from cogen.cli.options import FEDERATION, Federation
 
 def revoke(
     domain: Annotated[str, typer.Argument(help="A domain that has joined.")],
-    place: Federation = FEDERATION,
+    folder: Federation = FEDERATION,
 ) -> None:
     """Revoke a domain's key at once.
 
@@ -25,12 +25,12 @@ def revoke(
     from cogen.errors import FederationError
     from cogen.flower.superlink_client import SuperLinkClient
 
-    folder = FederationFolder(place)
-    folder.require()
-    member = revoke_member(folder.path, domain)
+    federation = FederationFolder(folder)
+    federation.require()
+    member = revoke_member(federation.path, domain)
     print(f"revoked {domain}: its key is refused from now on", file=sys.stderr)
-    if folder.is_served():  # else SuperLink forgets the node at the next start of cogen serve
+    if federation.is_served():  # else SuperLink forgets the node at the next start of cogen serve
         try:
-            SuperLinkClient(folder.flwr_home, folder.logs).unregister(member.node_id)
+            SuperLinkClient(federation.flwr_home, federation.logs).unregister(member.node_id)
         except FederationError as error:
             print(f"Flower still lists node {member.node_id}, which cannot connect: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ def run(
     settings: Settings = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last complete round.")] = False,
     overwrite: Overwrite = False,
-    place: Federation = FEDERATION,
+    folder: Federation = FEDERATION,
     as_json: AsJson = False,
 ) -> None:
     """Run the rounds of a federation that is being served.
@@ -37,7 +37,7 @@ def run(
     with Narrator() as narrator:
         done = deploy.run_rounds(
             config,
-            FederationFolder(place),
+            FederationFolder(folder),
             overrides=settings,
             resume=resume,
             overwrite=overwrite,

@@ -15,7 +15,7 @@ def serve(
     config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped config.")],
     public_address: Annotated[str | None, typer.Option(help="HOST:PORT that domains connect to; remembered.")] = None,
     bind: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
-    place: Federation = FEDERATION,
+    folder: Federation = FEDERATION,
     certificate: Annotated[Path | None, typer.Option(help="PEM file; a certificate is made without it.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM file of the authority, if separate.")] = None,
@@ -38,5 +38,5 @@ def serve(
         signal.signal(number, lambda *_: stop.set())
     door = deploy.Door(public_address, bind, certificate, key, ca)
     deploy.serve(
-        config, FederationFolder(place), door, lambda line: print(safe(line), file=sys.stderr, flush=True), stop
+        config, FederationFolder(folder), door, lambda line: print(safe(line), file=sys.stderr, flush=True), stop
     )

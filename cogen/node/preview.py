@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from cogen.adapter import Fingerprint
 from cogen.base import BaseInfo
+from cogen.console import table
 from cogen.node.home import Membership
 from cogen.node.policy import Policy, within
 from cogen.node.round_spec import default_round_spec
@@ -23,8 +24,7 @@ def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, poli
         for name, shape in reply_shapes(select_modules(base.modules, settings), settings.rank).items()
     }
     said = "" if member.round else " (the invite does not say; these are the defaults)"
-    width = max(map(len, shapes))
-    rows = [f"{name.ljust(width)}  float32  {a} x {b}  {4 * a * b} bytes" for name, (a, b) in shapes.items()]
+    rows = [(name, "float32", f"{a} x {b}", f"{4 * a * b} bytes") for name, (a, b) in shapes.items()]
     total = sum(4 * a * b for a, b in shapes.values())
     numbers = [n for n in Figures.model_fields if policy.evaluation_leaves or not n.startswith("bits_per_byte")]
     texts = ["domain", *(field.name for field in fields(Fingerprint))]
@@ -32,7 +32,7 @@ def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, poli
         [
             f"a round of domain {member.domain!r} would send, at rank {settings.rank} on"
             f" {len(shapes) // 2} of {len(base.modules)} modules{said}:\n",
-            *rows,
+            table(rows, num_left=3),
             f"\nnumbers: {', '.join(numbers)}",
             f"texts: {', '.join(texts)} (the base's hashes)",
             f"in all {len(shapes)} arrays, {total} bytes",

@@ -71,7 +71,7 @@ def test_an_update_and_its_opposite_conflict_everywhere() -> None:
     assert (pair.cosine, pair.meeting_frac, pair.sign_conflict_frac) == pytest.approx((-1.0, 1.0, 1.0))
     assert (found.energy_by_rank, found.rank_for_90, found.factor_average_error) == ((), None, None)
     assert found.factor_average_reason == "the mean of the updates is zero"
-    assert "pull in contrary directions" in advice(found)
+    assert "pull in opposite directions" in advice(found)
 
 
 def test_copies_are_alike_in_everything() -> None:
