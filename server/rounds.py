@@ -25,8 +25,7 @@ from server.checkpoint import forget_rounds, save_final, save_round, save_start
 from server.client_registry import ClientRegistry, Members
 from server.collection import Collection
 from server.replies import ClientUpdate
-from server.requests import OpenRequest, no_reply
-from server.sampling import choose, draw, sample_size
+from server.requests import OpenRequest, choose, draw, no_reply, sample_size
 from server.scoring import score_everywhere
 from server.state import load_states
 from server.transport import Transport

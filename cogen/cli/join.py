@@ -91,7 +91,7 @@ def _show_preview(member: Membership, home: NodeHome) -> None:
     from cogen.base import describe_base
     from cogen.deploy.join import prepare_data
     from cogen.node.policy import read_policy
-    from cogen.node.preview import preview_text
+    from cogen.node.view import preview_text
 
     with Bar("data", BYTES) as bar:
         prepared = prepare_data(member, bar.update_part)

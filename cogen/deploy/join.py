@@ -24,7 +24,7 @@ from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of, running
 from cogen.node.home import Membership, NodeHome, write_private
 from cogen.node.policy import read_policy
-from cogen.node.watch import HomeWatcher
+from cogen.node.view import HomeWatcher
 
 POLL_SECONDS = 0.2
 GREET_SECONDS = 5.0

@@ -6,20 +6,29 @@ folder (`NodeHome`) holds them, its policy decides, and replies are kept so that
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from cogen.errors import MessageError
+from cogen.files import write_folder
 from cogen.node.home import NodeHome
 from cogen.node.policy import Policy, allow, allow_round, read_policy
 from cogen.node.receipt import sent_in_run
-from cogen.node.replies import keep_reply, load_reply, request_key
 from cogen.protocol.factors import reply_shapes, to_arrays, to_factors
 from cogen.protocol.messages import (
+    AnyMessage,
     EvaluateReply,
     EvaluateRequest,
     Figures,
     HelloReply,
+    Message,
     Reply,
     Request,
     Score,
@@ -28,7 +37,10 @@ from cogen.protocol.messages import (
     TrainReply,
     TrainRequest,
     WorkRequest,
+    pack,
+    unpack,
 )
+from cogen.protocol.wire import Frame
 from cogen.records import Table
 from cogen.runs import RunFolder, append_line
 from cogen.versions import versions
@@ -37,6 +49,8 @@ if TYPE_CHECKING:
     from cogen.node.trainer import Trainer
 
 FLOAT_BYTES = 4
+HEADER, ARRAYS = "reply.json", "reply.safetensors"
+NUM_KEPT = 4
 WorkReply = TypeVar("WorkReply", TrainReply, EvaluateReply)
 
 
@@ -177,3 +191,37 @@ def _reply_bytes(request: TrainRequest) -> int:
     shapes: Mapping[str, tuple[int, ...]] = {name: array.shape for name, array in request.arrays.items()}
     modules = {n[:-2]: (shapes[f"{n[:-2]}.b"][0], shape[1]) for n, shape in shapes.items() if n.endswith(".a")}
     return sum(FLOAT_BYTES * rows * columns for rows, columns in reply_shapes(modules, request.settings.rank).values())
+
+
+def request_key(request: WorkRequest) -> str:
+    """sha256 over all that the reply depends on: kind, round, settings and every array; not the name of the run."""
+    fields = {key: value for key, value in pack(request).header.items() if key != "run"}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for name in sorted(request.arrays):
+        array = request.arrays[name]
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def load_reply(folder: Path, key: str, kind: type[AnyMessage]) -> AnyMessage | None:
+    """The kept reply to the request of this key; None where there is none, or not a whole one."""
+    place = folder / key
+    try:
+        frame = Frame(json.loads((place / HEADER).read_bytes()), load((place / ARRAYS).read_bytes()))
+        return unpack(frame, kind)
+    except (OSError, ValueError, SafetensorError, MessageError):
+        return None
+
+
+def keep_reply(folder: Path, key: str, reply: Message) -> None:
+    """Write a reply, whole or not at all; only the newest NUM_KEPT stay.
+
+    Raises:
+        RunError: the disk is full or the place cannot be written.
+    """
+    frame = pack(reply)
+    write_folder(folder / key, {HEADER: json.dumps(frame.header).encode(), ARRAYS: save(dict(frame.arrays))})
+    kept = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+    for old in kept[:-NUM_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)

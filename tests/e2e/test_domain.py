@@ -26,7 +26,7 @@ from cogen.cli.join import JoinNarrator
 from cogen.node.channel import connect_to
 from cogen.node.home import NodeHome
 from cogen.node.receipt import read_receipts
-from cogen.node.watch import HomeWatcher
+from cogen.node.view import HomeWatcher
 from cogen.protocol.factors import to_arrays
 from cogen.protocol.messages import EvaluateRequest, HelloRequest, SuspendRequest, pack
 from cogen.protocol.wire import Frame, receive, send, to_records

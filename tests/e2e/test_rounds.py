@@ -21,7 +21,7 @@ from cogen.merge.factored import leading, norm, stack
 from cogen.report.page import render
 from cogen.report.reader import read_run
 from cogen.runs import RunFolder, read_lines
-from server.sampling import draw
+from server.requests import draw
 from server.server_app import app as server_app
 from server.server_app import deployment
 from tests.deployed import DeployedGrid, write_members

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cogen.node.home import NodeHome
-from cogen.node.watch import HomeWatcher
+from cogen.node.view import HomeWatcher
 from cogen.runs import Tail, append_line
 
 

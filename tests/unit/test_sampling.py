@@ -13,7 +13,7 @@ from cogen.errors import MessageError, ReplyError
 from cogen.protocol.messages import HelloReply, unpack
 from cogen.protocol.wire import Frame
 from server.client_registry import client_of
-from server.sampling import choose, draw, sample_size
+from server.requests import choose, draw, sample_size
 from server.transport import reason_of
 from tests.grid import InProcessGrid
 

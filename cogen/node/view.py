@@ -1,0 +1,86 @@
+"""What `cogen join` shows a domain: what a round would send, and what its programs do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from cogen.adapter import Fingerprint
+from cogen.base import BaseInfo
+from cogen.console import table
+from cogen.node.home import Membership, NodeHome
+from cogen.node.policy import Policy, within
+from cogen.node.receipt import is_layout
+from cogen.node.round_spec import default_round_spec
+from cogen.protocol.factors import reply_shapes
+from cogen.protocol.messages import Figures
+from cogen.runs import Tail
+from cogen.train.start import select_modules
+
+# Lines that Flower's SuperNode logs.
+CONNECTED, AGAIN, LOST = b"SuperNode ID:", b"Connection successful after", b"Connection attempt failed"
+
+
+class HomeWatcher:
+    """Events of a member's folder, in order of arrival: connected, lost, work, step, sent."""
+
+    def __init__(self, home: NodeHome) -> None:
+        self.home = home
+        self._node = Tail(home.logs / "supernode.log", skip_existing=True)
+        self._work = Tail(home.work, skip_existing=True)
+        self._sent, self._lost = Tail(home.receipts, skip_existing=True), False
+        self._steps = {path: Tail(path, skip_existing=True) for path in self._training_logs()}
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Events since the last call."""
+        for line in self._node.lines():
+            if CONNECTED in line or (AGAIN in line and self._lost):
+                self._lost = False
+                yield {"event": "connected"}
+            elif LOST in line and not self._lost:
+                self._lost = True
+                yield {"event": "lost"}
+        for values in filter(None, self._work.records()):
+            yield {**values, "event": "work"}
+        for path in self._training_logs():
+            tail = self._steps.setdefault(path, Tail(path))
+            for values in filter(None, tail.records()):
+                yield {**values, "event": "step"}
+        for values in filter(None, self._sent.records()):
+            if not is_layout(values):
+                yield {**values, "event": "sent"}
+
+    def _training_logs(self) -> list[Path]:
+        return sorted(self.home.path.glob("runs/*/train.jsonl"))
+
+
+def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, policy: Policy | None) -> str:
+    """What a round would send: one line an array, then numbers, texts and the total bytes; from shapes of the base alone.
+
+    The round is the one of the invite, within the policy.
+    """
+    policy = policy or Policy()
+    settings = within(policy, (member.round or default_round_spec()).train)
+    shapes = {
+        f"factors/{name}": shape
+        for name, shape in reply_shapes(select_modules(base.modules, settings), settings.rank).items()
+    }
+    said = "" if member.round else " (the invite does not say; these are the defaults)"
+    rows = [(name, "float32", f"{a} x {b}", f"{4 * a * b} bytes") for name, (a, b) in shapes.items()]
+    total = sum(4 * a * b for a, b in shapes.values())
+    numbers = [n for n in Figures.model_fields if policy.evaluation_leaves or not n.startswith("bits_per_byte")]
+    texts = ["domain", *(field.name for field in fields(Fingerprint))]
+    return "\n".join(
+        [
+            f"a round of domain {member.domain!r} would send, at rank {settings.rank} on"
+            f" {len(shapes) // 2} of {len(base.modules)} modules{said}:\n",
+            table(rows, num_left=3),
+            f"\nnumbers: {', '.join(numbers)}",
+            f"texts: {', '.join(texts)} (the base's hashes)",
+            f"in all {len(shapes)} arrays, {total} bytes",
+            f"never: the {num_train_tokens} training tokens, file names, paths, text",
+            "nothing was sent, and nobody was asked",
+        ]
+    )
