@@ -90,13 +90,14 @@ def train_round(
     state = state or TrainState({})
     begin = state.factors if state.factors is not None else start
     begin = dict(sorted(begin.items()))  # the order in which clipping sums the norms decides the last bit
+    slow = tables(base.model, begin)  # before factors are attached, which hides what kind of module each one is
     with (
         attached(base.model, begin, frozen) as live,
         gradient_checkpointing(base.model, settings.gradient_checkpointing),
         fast_training(base.model, settings.cpu_kernels) as fast,
     ):
         accelerator = make_accelerator()
-        optimizer = accelerator.prepare(make_optimizer(live, tables(base.model, begin), settings, state))
+        optimizer = accelerator.prepare(make_optimizer(live, slow, settings, state))
         stepper = Stepper(base.model, settings, accelerator, optimizer, fast, group)
         run = _Round(stepper, live, {name: f.scaling for name, f in start.items()}, stream, plan, state, began)
         while run.num_done < plan.num_steps and not is_over(run.best, settings):

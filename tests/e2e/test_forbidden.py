@@ -64,7 +64,7 @@ def test_what_may_not_be_read_is_skipped_with_its_reason(
     a link there taken for one that leads nowhere."""
     found = card(cogen, corpus, options)
     assert found["read"]["num_documents"] == 3
-    assert {os.path.relpath(left["file"], corpus): left["reason"] for left in found["dropped"]} == {
+    assert {os.path.relpath(left["file"], corpus): left["reason"] for left in found["skipped"]} == {
         "file.txt": FILE,
         "link.txt": LINK,
         "listed/a.txt": FILE,
@@ -89,9 +89,9 @@ def test_what_may_be_read_after_all_is_read_the_next_time(
     ("path", "words"),
     [
         ("../private/c.txt", "expected a file or folder, got Permission denied"),
-        ("shut", "got 1 files or lines that were dropped, the first"),
+        ("shut", "got 1 files or lines that were skipped, the first"),
         ("shut/a.txt", "expected a file or folder, got Permission denied"),
-        ("file.txt", "got 1 files or lines that were dropped, the first"),
+        ("file.txt", "got 1 files or lines that were skipped, the first"),
         ("x" * 300, "expected a file or folder, got File name too long"),
         ("~no-such-user-at-all/x", "expected a file or folder, got Could not determine home directory"),
     ],

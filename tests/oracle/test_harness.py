@@ -104,7 +104,7 @@ def test_a_limit_is_kept_and_errors_say_what_is_wrong(tiny: Base, tmp_path: Path
     assert {s.num_samples for s in limited} == {3}
     with pytest.raises(ConfigError, match="a folder with YAML files"):
         find_tasks(["grid_terms"], tmp_path / "none")
-    with pytest.raises(ConfigError, match="1 item a task or more, got 0"):
+    with pytest.raises(ConfigError, match="1 item per task or more, got 0"):
         find_tasks(["grid_terms"], FOLDER, limit=0)
     (tmp_path / "lost.yaml").write_text((FOLDER / "grid_text.yaml").read_text().replace("grid_text", "lost"))
     with pytest.raises(DataError, match=r"cannot run tasks: .*\(lost\)"):
