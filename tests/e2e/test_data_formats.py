@@ -362,14 +362,15 @@ def look_at_page(page: str, want: dict[str, Any], left: list[dict[str, str]]) ->
     shares = "".join(f"<td>{value:,}</td>" for value in want["lengths"]["percentiles"])
     assert f'<th scope="row">tokens, at most</th>{shares}</tr>' in page
     assert (
-        '<tr><th scope="row">email</th><td>2</td></tr>' in page and "1 document nearly repeats a held-out one" in page
+        '<tr><th scope="row">email</th><td>2</td></tr>' in page
+        and "1 document nearly repeats a held-out document" in page
     )
     for file in left:
         row = f'<th scope="row">{html.escape(file["file"])}</th><td class="text reason">'
         assert row in page and html.escape(file["reason"]).replace("&#x27;", "&#39;") in page
     for key, value in want["settings"].items():
         assert f"{key} = {json.dumps(value)}\n" in page
-    assert f"sha256 {want['sha256']}" in page and "30.0% are meant to be held out" in page
+    assert f"sha256 {want['sha256']}" in page and "The target is 30.0%." in page
     assert html.escape(f"Data card of {want['source']}, for {want['base']}") in page
     assert "jane.doe" not in page and "sam@" not in page
 
