@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from cogen.console import safe
 from cogen.errors import MessageError
 from cogen.protocol.messages import FLOWER_TYPES, FailureReply, Reply, Request, pack, unpack_reply
 from cogen.protocol.wire import from_records, to_records
@@ -130,5 +131,4 @@ def reason_of(message: Message) -> str:
     if error.code in PLAIN:
         return f"error {error.code}: {PLAIN[error.code]}"
     lines = [line.strip() for line in (error.reason or "").splitlines() if line.strip()]
-    last = "".join(c for c in (lines[-1] if lines else "no reason given") if c.isprintable())
-    return f"error {error.code}: {last[:REASON_CHARACTERS]}"
+    return f"error {error.code}: {safe(lines[-1] if lines else 'no reason given', REASON_CHARACTERS)}"

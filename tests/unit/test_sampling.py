@@ -99,6 +99,6 @@ def test_flowers_codes_become_words() -> None:
         return reason_of(Message(Error(code=code, reason=reason), reply_to=message))
 
     assert said(5, "Error: Node Unavailable - ...") == "error 5: its node is gone: no sign of life from it"
-    assert said(2, "Traceback\n  File x\nno such path\x1b[31m\n") == "error 2: no such path[31m"
+    assert said(2, "Traceback\n  File x\nno such path\x1b[31m\n") == "error 2: no such path"
     assert said(2, "") == "error 2: no reason given"
     assert len(said(2, "x" * 5000)) < 320
