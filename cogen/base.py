@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cogen.adapter import Adapter, Fingerprint, layout_of
 from cogen.base_fetch import base_folder, cache_folder, quiet_transformers
 from cogen.distributed import process_rank
-from cogen.errors import BaseModelError, FingerprintMismatch
-from cogen.files import write_file
+from cogen.errors import BaseModelError, FingerprintMismatch, RunError
+from cogen.records import Record
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FINGERPRINT_FORMAT = 3
 PROBE = "Naive cafe: 3.14 kV at 25 deg C;\n\tthe patient's SpO2 fell to 88%. \u00e9\u4e2d\u2192"
 
 
@@ -169,22 +168,37 @@ def describe_base(name: str) -> BaseInfo:
     stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:24]
     cached = cache_folder() / "fingerprints" / f"{key}.json"
-    if cached.is_file():
-        values = json.loads(cached.read_text("utf-8"))
-        if values.get("format") == FINGERPRINT_FORMAT:
-            found = ({n: (s[0], s[1]) for n, s in values[kind].items()} for kind in ("modules", "embeddings"))
-            return BaseInfo(
-                name, folder, Fingerprint(**values["fingerprint"]), next(found), next(found), values["max_tokens"]
-            )
-    modules, embeddings, max_tokens = _layers(name, folder)
-    fingerprint = Fingerprint(
-        weights=_weights_digest(name, weights),
-        tokenizer=_tokenizer_digest(name, folder),
-        modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
-    )
-    layers = {"modules": modules, "embeddings": embeddings, "max_tokens": max_tokens}
-    write_file(cached, json.dumps({"format": FINGERPRINT_FORMAT, "fingerprint": vars(fingerprint), **layers}).encode())
-    return BaseInfo(name, folder, fingerprint, modules, embeddings, max_tokens)
+    known = _read_cached(cached)
+    if known is None:
+        modules, embeddings, max_tokens = _layers(name, folder)
+        fingerprint = Fingerprint(
+            weights=_weights_digest(name, weights),
+            tokenizer=_tokenizer_digest(name, folder),
+            modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
+        )
+        known = _Cached(fingerprint=fingerprint, modules=modules, embeddings=embeddings, max_tokens=max_tokens)
+        known.write(cached)
+    return BaseInfo(name, folder, known.fingerprint, known.modules, known.embeddings, known.max_tokens)
+
+
+class _Cached(Record):
+    """What was computed from the files of a base model; it is used until one of them changes."""
+
+    file_name = "a base's fingerprint"
+
+    format: Literal[3] = 3
+    fingerprint: Fingerprint
+    modules: Mapping[str, tuple[int, int]]
+    embeddings: Mapping[str, tuple[int, int]]
+    max_tokens: int | None
+
+
+def _read_cached(path: Path) -> _Cached | None:
+    """The cached values; None where there are none, or not of this format."""
+    try:
+        return _Cached.load_if_present(path)
+    except RunError:
+        return None
 
 
 def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], int | None]:
