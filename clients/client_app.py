@@ -1,7 +1,7 @@
 """The Flower ClientApp: unpack the message, let the domain's node answer, pack the reply.
 
 `cogen.node.answer` does the work: it reads the request, asks the domain's trainer, checks the domain's policy on the way,
-and in a real federation writes a receipt of all that leaves. A TrainReply holds the trained factors, the number of
+and in a real federation writes a receipt of all that is sent. A TrainReply holds the trained factors, the number of
 tokens, held-out bits per byte before and after, and the seconds; nothing else is sent (`cogen.protocol.messages`).
 """
 

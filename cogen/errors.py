@@ -35,8 +35,8 @@ class CogenError(Exception):
         fix: one sentence that says what to do.
     """
 
-    leaves = False
-    """Whether a domain may send the line to a coordinator; else only the kind of error leaves."""
+    is_shareable = False
+    """Whether a domain may send this line to the coordinator. Otherwise only the type of the error is sent."""
 
     def __init__(self, what: str, *, expected: str, got: str, where: str = "", fix: str) -> None:
         self.where = where
@@ -89,7 +89,7 @@ class RunError(CogenError):
 class PolicyError(CogenError):
     """A domain refuses what its own policy forbids; names neither a path nor a machine."""
 
-    leaves = True
+    is_shareable = True
 
 
 class FederationError(CogenError):

@@ -46,7 +46,7 @@ def doctor(
 
 
 @dataclass(frozen=True)
-class Request:
+class AskedWork:
     """What the federation will ask of this machine, from an invite or from a config.
 
     Args:
@@ -77,7 +77,7 @@ def _diagnose_machine(source: Path, data: str | None, base: str | None, folder: 
 
     invite = read_invite(source) if "token" in read_toml(source) else None
     place = folder or (default_home(invite.federation, invite.domain) if invite else Path.cwd())
-    request = _request(source, invite, NodeHome(place))
+    request = _asked_work(source, invite, NodeHome(place))
     checks: list[Check] = []
 
     def say(check: Check) -> None:
@@ -100,23 +100,23 @@ def _diagnose_machine(source: Path, data: str | None, base: str | None, folder: 
         sys.exit(2)
 
 
-def _request(source: Path, invite: Invite | None, home: NodeHome) -> Request:
+def _asked_work(source: Path, invite: Invite | None, home: NodeHome) -> AskedWork:
     from cogen.config import Domain, load_config
     from cogen.node.policy import Policy, read_policy, within
     from cogen.node.round_spec import default_round_spec, round_spec
 
     policy = read_policy(home.policy) if home.policy.is_file() else Policy()
     if invite is not None:
-        return Request(
+        return AskedWork(
             invite.base, within(policy, (invite.round or default_round_spec()).train), invite.round, invite=invite
         )
     config = load_config(source)
-    return Request(
+    return AskedWork(
         config.base.name, within(policy, config.train), round_spec(config, Domain(name="any")), config=config
     )
 
 
-def _round_line(request: Request) -> Check:
+def _round_line(request: AskedWork) -> Check:
     """What a round asks, and is measured below."""
     from cogen.node.doctor import Check
 
@@ -132,7 +132,7 @@ def _round_line(request: Request) -> Check:
     return Check("round", "ok", text + (" (within policy.toml)" if is_less else ""))
 
 
-def _federation(request: Request) -> Iterator[Check]:
+def _federation(request: AskedWork) -> Iterator[Check]:
     """The invite, the Flower app, and the connection to the coordinator."""
     from cogen.deploy.admission import greet
     from cogen.flower.bundle import installed_app_sha256
@@ -165,7 +165,7 @@ def _check(name: str, look: Any) -> Check:
         return Check(name, "problem", str(error))
 
 
-def _training(request: Request, name: str, data: str | None, say: Any) -> Proposal | None:
+def _training(request: AskedWork, name: str, data: str | None, say: Any) -> Proposal | None:
     """Check the base, the corpus and the cost of a round; the first failure is a problem and ends it."""
     from cogen.base import describe_base, load_base
     from cogen.errors import CogenError
@@ -191,7 +191,7 @@ def _training(request: Request, name: str, data: str | None, say: Any) -> Propos
     return _round(request, base, prepared, say)
 
 
-def _round(request: Request, base: Base, prepared: Prepared, say: Any) -> Proposal:
+def _round(request: AskedWork, base: Base, prepared: Prepared, say: Any) -> Proposal:
     from cogen.cli.data import cost_at, measured_cost
     from cogen.node.doctor import check_corpus, check_round, free_memory_bytes, propose
 

@@ -28,7 +28,7 @@ from cogen.records import Inconsistent, Name, Record
 
 
 @dataclass(frozen=True)
-class Figures:
+class SeedFigures:
     """A spread in the file: mean and standard deviation are written for readers without this code."""
 
     mean: float | None
@@ -61,8 +61,8 @@ class GeneralFigures:
 class MemberFigures:
     """What joining gave one domain: on its own text and on that of the others."""
 
-    own: Figures
-    others: Figures
+    own: SeedFigures
+    others: SeedFigures
 
 
 class SeedSummaryFile(Record):
@@ -75,9 +75,9 @@ class SeedSummaryFile(Record):
     format: Literal[1] = 1
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     rows: tuple[RowFigures, ...]
-    retained_gain: Mapping[str, Figures]
+    retained_gain: Mapping[str, SeedFigures]
     general: tuple[GeneralFigures, ...]
-    forgetting: Mapping[str, Figures]
+    forgetting: Mapping[str, SeedFigures]
     members: Mapping[str, MemberFigures]
 
     @classmethod
@@ -124,7 +124,7 @@ class SeedSummaryFile(Record):
                     expected = f"{place}.{name}: {getattr(computed, name)}, computed from its values"
                     raise Inconsistent(expected, repr(getattr(found, name)))
 
-    def _all_figures(self) -> Iterator[tuple[str, Figures | RowFigures | GeneralFigures]]:
+    def _all_figures(self) -> Iterator[tuple[str, SeedFigures | RowFigures | GeneralFigures]]:
         """Each figure with its place in the file."""
         yield from ((f"rows.{i}", row) for i, row in enumerate(self.rows))
         yield from ((f"retained_gain.{d}", figures) for d, figures in self.retained_gain.items())
@@ -135,8 +135,8 @@ class SeedSummaryFile(Record):
             yield f"members.{domain}.others", member.others
 
 
-def _figures(spread: Spread) -> Figures:
-    return Figures(spread.mean, spread.sd, spread.values)
+def _figures(spread: Spread) -> SeedFigures:
+    return SeedFigures(spread.mean, spread.sd, spread.values)
 
 
 def _is_same(written: float | None, computed: float | None) -> bool:

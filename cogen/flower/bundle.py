@@ -26,7 +26,7 @@ HOME_VARIABLE = "COGEN_NODE_HOME"
 class OtherApp(FederationError):
     """The coordinator sends another app than the installed one."""
 
-    leaves = True
+    is_shareable = True
 
 
 def require_app(bundle: Any, expected_sha256: str) -> None:

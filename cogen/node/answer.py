@@ -120,7 +120,7 @@ class _Receipt:
 
 def reason_of(error: Exception) -> str:
     """The reason that a coordinator gets: an error's own line if it is marked as safe to share, else only its type."""
-    if isinstance(error, CogenError) and error.leaves:
+    if isinstance(error, CogenError) and error.is_shareable:
         return str(error)
     return f"failed at the domain ({type(error).__name__}); its own log says why"
 

@@ -19,13 +19,13 @@ MAX_DEATHS = 3
 class TrainerGone(FederationError):
     """The trainer process is not there, or dies over one request again and again."""
 
-    leaves = True
+    is_shareable = True
 
 
 class TrainerFailure(FederationError):
     """The trainer's own line, made to be sent to the coordinator."""
 
-    leaves = True
+    is_shareable = True
 
     def __init__(self, line: str) -> None:
         Exception.__init__(self, line)

@@ -46,7 +46,7 @@ class Service:
                 return self.node.answer(request)
         except Exception as error:  # noqa: BLE001 - every failure must become a reply
             log_error()
-            if isinstance(error, CogenError) and error.leaves:
+            if isinstance(error, CogenError) and error.is_shareable:
                 return FailureReply(error=str(error))
             work = WORK.get(kind, "the request")
             return FailureReply(error=f"{work} failed at the domain ({type(error).__name__}); its own log says why")
