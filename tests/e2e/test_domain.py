@@ -32,9 +32,9 @@ from cogen.protocol.messages import EvaluateRequest, HelloRequest, SuspendReques
 from cogen.protocol.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
 from tests.conftest import SEEDS
-from tests.grid import InProcessGrid
-from tests.letters import frame_of, header_of, sealed
+from tests.in_process_grid import InProcessGrid
 from tests.member import RUN, ask, grid_of, make_home, request, service, some_factors, start_service
+from tests.message_content import content_of, frame_of, header_of
 from tests.receipts import assert_is_receipt
 
 CORPUS_NAME = "ward-seven-notes"
@@ -134,7 +134,7 @@ def test_who_is_set_aside_is_told(lasting: tuple[NodeHome, InProcessGrid], capsy
     assert header_of(ask(grid, suspended)) == {"kind": "suspend_reply", "domain": "grid"}
     for wrong in ({"round": "to be shown"}, {"reason": "to be shown"}):
         message = Message(
-            sealed(Frame({**pack(suspended).header, **wrong})), dst_node_id=100, message_type="query.suspend"
+            content_of(Frame({**pack(suspended).header, **wrong})), dst_node_id=100, message_type="query.suspend"
         )
         (bad,) = grid.pull_messages(grid.push_messages([message]))
         assert bad.has_error() and "to be shown" not in bad.error.reason

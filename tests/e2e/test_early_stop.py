@@ -21,7 +21,7 @@ from cogen.train.lora import attached
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.single import TrainedAdapter, train_adapter
 from cogen.train.state import Best, better, is_due, is_over
-from tests.cut import Cut, cut_after
+from tests.interrupted_training import Interrupted, interrupt_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 # So high a rate that the loss soon rises: the best lies in the middle.
@@ -77,8 +77,8 @@ def test_stopped_and_resumed(
     """Red: the best, or the count of evaluations since, dropped of the state."""
     step = whole.adapter.manifest["early_stop"]["best_step"] + since_best
     path = tmp_path / "training.safetensors"
-    with pytest.raises(Cut):
-        train(tiny, corpora, on_step=cut_after(step), state_path=path)
+    with pytest.raises(Interrupted):
+        train(tiny, corpora, on_step=interrupt_after(step), state_path=path)
     resumed = train(tiny, corpora, state_path=path, resume=True)
     assert factor_digest(resumed.adapter.factors) == factor_digest(whole.adapter.factors)
     assert resumed.adapter.manifest == whole.adapter.manifest

@@ -23,7 +23,7 @@ from cogen.train.loss import chunked_loss, fused_loss, head_loss, head_weight, n
 from cogen.train.single import train_adapter
 from cogen.train.step import autocast, hidden_states
 from cogen.train.varlen import is_for_one_kernel
-from tests.pair import CASES, launch, train
+from tests.two_processes import CASES, launch, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -127,7 +127,7 @@ def test_the_fused_loss_is_the_chunked_one() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_two_gpus_are_one(tiny_folder: Path, tmp_path: Path) -> None:
     """Red: both processes on the first device, which NCCL refuses."""
-    for code, _, err in launch("tests.pair", tiny_folder, tmp_path, "own"):
+    for code, _, err in launch("tests.two_processes", tiny_folder, tmp_path, "own"):
         assert code == 0, err
     said = [json.loads((tmp_path / f"said-{i}.json").read_text()) for i in range(2)]
     base = load_base(str(tiny_folder), device="cuda", precision="float32")

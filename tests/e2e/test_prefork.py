@@ -20,7 +20,7 @@ from cogen.protocol.factors import to_arrays
 from cogen.protocol.messages import TrainReply, TrainRequest
 from cogen.protocol.settings import work_settings
 from server.aggregate import first_global
-from tests.gate import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="forks are for Linux without a GPU")
 

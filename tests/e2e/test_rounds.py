@@ -24,10 +24,10 @@ from cogen.runs import RunFolder, read_lines
 from server.sampling import draw
 from server.server_app import app as server_app
 from server.server_app import deployment
-from tests.deployed import DeployedGrid, write_members
+from tests.deployed_grid import DeployedGrid, write_members
 from tests.e2e.test_federation import edit, silence
-from tests.grid import Fault
-from tests.letters import header_of
+from tests.in_process_grid import Fault
+from tests.message_content import header_of
 
 DOMAINS = ["clinical", "grid", "materials"]
 Deploy = Callable[..., tuple[RunFolder, DeployedGrid]]

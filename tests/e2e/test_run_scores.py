@@ -32,9 +32,9 @@ from cogen.report.reader import RunReader, read_run
 from cogen.report.record import RunRecord
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
-from tests.cut import Cut
 from tests.e2e.test_simulate import PATIENCE_SECONDS, launch, started  # noqa: F401 - a fixture
-from tests.grid import InProcessGrid
+from tests.in_process_grid import InProcessGrid
+from tests.interrupted_training import Interrupted
 from tests.shell import Cogen
 
 DOMAINS = ("clinical", "grid", "materials")
@@ -150,9 +150,9 @@ def test_cut_off_between_and_within_baselines_and_scores(
 
     def cut_in_the_second(event: dict[str, Any]) -> None:
         if event["event"] == "baseline_step" and (event["baseline"], event["step"]) == ("local:grid", 3):
-            raise Cut
+            raise Interrupted
 
-    with pytest.raises(Cut):
+    with pytest.raises(Interrupted):
         judged(run, cut_in_the_second)
     assert num_trained(run) == {"local:clinical": 1024}
     seen: list[dict[str, Any]] = []
@@ -160,9 +160,9 @@ def test_cut_off_between_and_within_baselines_and_scores(
     def cut_after_a_row(event: dict[str, Any]) -> None:
         seen.append(event)
         if event["event"] == "evaluated":
-            raise Cut
+            raise Interrupted
 
-    with pytest.raises(Cut):
+    with pytest.raises(Interrupted):
         judged(run, cut_after_a_row)
     steps = [(e["baseline"], e["step"]) for e in seen if e["event"] == "baseline_step"]
     assert steps[0] == ("local:grid", 3)

@@ -18,7 +18,7 @@ from cogen.node.prefork import can_fork
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
-from tests.grid import InProcessGrid
+from tests.in_process_grid import InProcessGrid
 
 PATIENCE_SECONDS = 180.0
 

@@ -24,7 +24,7 @@ from cogen.flower.superlink import flower_environment, free_port, superlink
 from cogen.flower.supervisor import _runs_server_app
 from cogen.node.channel import listen_at
 from cogen.node.fork_server import exit_code_of, fork_for_next
-from tests.gate import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not can_prefork(), reason="forks are for Linux")
 

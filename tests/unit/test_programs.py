@@ -13,7 +13,7 @@ import pytest
 from cogen.deploy.limits import Buckets
 from cogen.flower import programs
 from cogen.flower.programs import RestartedProgram, bound_log, request_stop, start_supervised, stop_supervised
-from tests.gate import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

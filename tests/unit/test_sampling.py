@@ -15,7 +15,7 @@ from cogen.protocol.wire import Frame
 from server.client_registry import client_of
 from server.sampling import choose, draw, sample_size
 from server.transport import reason_of
-from tests.grid import InProcessGrid
+from tests.in_process_grid import InProcessGrid
 
 NAMES = [f"d{i}" for i in range(8)]
 
