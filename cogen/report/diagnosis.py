@@ -26,7 +26,7 @@ def diagnosis_page(diagnosis: Diagnosis) -> str:
         d=diagnosis,
         advice=advice(diagnosis),
         warning=f"Problems with {', '.join(troubled)}: see the findings." if troubled else "",
-        facts=_facts(diagnosis),
+        overview=_overview(diagnosis),
         maps=_maps(diagnosis),
         overlap_legend=_overlap_legend(),
         cosine_legend=_cosine_legend(),
@@ -114,14 +114,14 @@ def _cosine_legend() -> list[tuple[str, str]]:
     return [ends[0], *opposed, ("n", f"within {edges[0]}"), *alike, ends[1]]
 
 
-def _facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+def _overview(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """The few numbers at the top of the page."""
     d = diagnosis
-    facts = [("adapters", str(len(d.adapters))), ("modules", units.count(d.num_modules))]
-    facts.append(
+    overview = [("adapters", str(len(d.adapters))), ("modules", units.count(d.num_modules))]
+    overview.append(
         ("over-shared directions", f"{units.count(d.num_shared_directions)} of {units.count(d.num_directions)}")
     )
-    facts.append(("energy in them", units.percent(d.shared_energy_frac, 1)))
-    facts.append(("rank for 90% / 99%", f"{units.count(d.rank_for_90)} / {units.count(d.rank_for_99)}"))
-    facts.append(("error of averaging A and B apart", units.percent(d.factor_average_error, 1)))
-    return facts
+    overview.append(("energy in them", units.percent(d.shared_energy_frac, 1)))
+    overview.append(("rank for 90% / 99%", f"{units.count(d.rank_for_90)} / {units.count(d.rank_for_99)}"))
+    overview.append(("error of averaging A and B apart", units.percent(d.factor_average_error, 1)))
+    return overview

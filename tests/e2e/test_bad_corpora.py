@@ -44,7 +44,7 @@ def test_everything_is_a_duplicate(cogen: Cogen, tmp_path: Path, tiny_folder: Pa
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_gigabytes_on_one_line_cost_a_reason_and_little_memory(tmp_path: Path, tiny_folder: Path) -> None:
-    """Sparse files of 2 GiB beside good text. Red: lines read whole; a limit for .jsonl alone."""
+    """Sparse files of 2 GiB next to good text. Red: lines read whole; a limit for .jsonl alone."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     put(corpus / "good.jsonl", TEXTS[:32])

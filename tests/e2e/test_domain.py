@@ -107,7 +107,7 @@ def assert_nothing_private(text: str, home: NodeHome) -> None:
 def test_what_is_handed_to_flower_is_what_the_receipts_say(
     home: NodeHome, grid: InProcessGrid, config_file: Path
 ) -> None:
-    """Red: a record, an array or a value that the receipt leaves out; a hash of other bytes."""
+    """Red: a record, an array or a value that the receipt omits; a hash of other bytes."""
     said = ask(grid, HelloRequest(run=RUN))
     trained = train(grid, config_file)
     scored = score(grid, config_file)
@@ -126,7 +126,9 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
     assert_nothing_private(home.receipts.read_text(), home)
 
 
-def test_who_is_set_aside_is_told(lasting: tuple[NodeHome, InProcessGrid], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suspended_domain_is_told(
+    lasting: tuple[NodeHome, InProcessGrid], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A line for `cogen join`, made here of numbers alone. Red: none; the coordinator's own words in it."""
     kept, grid = lasting
     watcher, narrator = HomeWatcher(kept), JoinNarrator(kept.read_member())

@@ -384,8 +384,8 @@ def test_nothing_is_asked_for_a_client_that_has_left(door: RunningGateway, key: 
     door.upstream.work.clear()
 
 
-def test_work_is_handed_out_until_it_has_arrived(door: RunningGateway) -> None:
-    """SuperLink gives it once. Red: it is lost with the answer, or handed out for ever, or to another node."""
+def test_work_is_delivered_again_until_it_has_arrived(door: RunningGateway) -> None:
+    """SuperLink gives it once. Red: it is lost with the answer, or delivered for ever, or to another node."""
     mine, other = door.member("handed"), door.member("handed-other")
     with door.client() as client:
 

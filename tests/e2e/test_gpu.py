@@ -80,7 +80,7 @@ def test_training_learns_and_scores_agree(tiny: Base, tiny_folder: Path, precisi
 
 
 def test_four_bits_lose_little(tiny_folder: Path) -> None:
-    """Loss and fingerprint of a 4-bit base beside a bfloat16 one. Red: the fingerprint taken of the weights in memory."""
+    """Loss and fingerprint of a 4-bit base compared with a bfloat16 one. Red: the fingerprint taken of the weights in memory."""
     bitsandbytes = pytest.importorskip("bitsandbytes")
     half, packed = (load_base(str(tiny_folder), device="cuda", precision=p) for p in ("bfloat16", "nf4"))
     assert isinstance(packed.model.get_submodule("model.layers.0.mlp.up_proj"), bitsandbytes.nn.Linear4bit)
@@ -92,7 +92,7 @@ def test_four_bits_lose_little(tiny_folder: Path) -> None:
 @pytest.mark.parametrize("lengths", [(128, 128), (5, 190, 1, 60), (256,)], ids=str)
 @pytest.mark.parametrize("num_key_heads", [4, 2])
 def test_attention_in_one_kernel(lengths: tuple[int, ...], num_key_heads: int) -> None:
-    """Outputs and gradients beside a float32 call for each segment. Red: attention over the whole row."""
+    """Outputs and gradients compared with a float32 call for each segment. Red: attention over the whole row."""
     shapes = [(1, heads, sum(lengths), 64) for heads in (4, num_key_heads, num_key_heads)]
     generator = torch.Generator().manual_seed(0)
     exact = [torch.randn(s, generator=generator).bfloat16().float().cuda().requires_grad_() for s in shapes]

@@ -1,4 +1,4 @@
-"""Replay, end phase and accumulation together: stopped at any step and resumed is never having stopped.
+"""Replay, annealing and gradient accumulation: training stopped at any step and resumed equals uninterrupted training.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -97,7 +97,7 @@ def private_text(made: FederationProcesses) -> set[bytes]:
 
 
 def test_two_rounds_say_what_the_receipts_say_and_nothing_else(stage: Stage, simulated: RunFolder) -> None:
-    """Red: a value, an array or a record that the receipt leaves out; a header or a field with more in it."""
+    """Red: a value, an array or a record that the receipt omits; a header or a field with more in it."""
     made = stage.federation
     assert made.rounds() == 0, made.log()
     assert weights(made.run) == weights(simulated)

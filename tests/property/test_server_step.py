@@ -117,7 +117,7 @@ def test_a_rotation_of_the_old_factors_is_undone() -> None:
 @pytest.mark.parametrize("options", [{"method": "tsv_m"}, {"method": "ties", "density": 0.5}, {"calibrate": "pico"}])
 @pytest.mark.parametrize("kind", ["none", "nesterov"])
 def test_a_rule_acts_on_what_the_clients_added(options: dict[str, Any], kind: Any) -> None:
-    """From nothing, in one round, it is the merge of the experts; later, `current` stays beside it.
+    """In a first round from nothing the result is the merge of the experts; later, it is added to `current`.
 
     Red: the rule gets the trained factors instead of the client updates. Red: weights are dropped.
     """

@@ -38,7 +38,7 @@ def history(path: Path) -> str:
 
 
 def test_an_old_log_is_packed_and_the_oldest_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Red: one that is packed and left beside; a line lost; files without end."""
+    """Red: one that is packed and kept; a line lost; files without end."""
     monkeypatch.setattr(gateway_process, "LOG_BYTES", 100)
     monkeypatch.setattr(gateway_process, "LOG_FILES", 3)
     path = tmp_path / "gateway.log"

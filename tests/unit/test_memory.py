@@ -34,7 +34,7 @@ def test_what_is_left_in_a_cycle_is_let_go_soon() -> None:
     assert said.stdout.split() == ["True", "True"]
 
 
-def test_only_the_programs_of_flower_are_kept_lean(tmp_path: Path) -> None:
+def test_only_the_programs_of_flower_give_memory_back(tmp_path: Path) -> None:
     """Red: a trainer that gives its pages back after every step."""
     home = NodeHome(tmp_path)
     home.make()

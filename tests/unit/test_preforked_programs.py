@@ -190,7 +190,7 @@ class Kind:
         return "new"
 
 
-def test_actors_that_are_made_are_handed_out_before_new_ones() -> None:
+def test_actors_that_are_made_are_used_before_new_ones() -> None:
     kind = Kind()
     actors = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
     pool = [actors.options(num_cpus=1.0, num_gpus=0.0).remote() for _ in range(3)]

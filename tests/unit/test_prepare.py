@@ -304,7 +304,7 @@ def test_a_preparation_that_fails_leaves_nothing(tiny: Base, tmp_path: Path) -> 
 
 
 def test_what_a_killed_process_left_is_removed_and_what_runs_is_not(tiny: Base, tmp_path: Path) -> None:
-    """Red: no lock asked for, so that the folder of the process beside goes too."""
+    """Red: no lock asked for, so that the folder of another running process goes too."""
     path, cache = corpus(tmp_path), tmp_path / "cache"
     with private_folder(cache) as running:
         left = cache / ".building-left"
