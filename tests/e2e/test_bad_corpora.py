@@ -1,4 +1,4 @@
-"""Corpora and settings that do not go together, as commands: one line that says how many, why, and what to do.
+"""Commands with corpora and settings that do not fit: one line with the number, the reason and what to do.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -1,4 +1,4 @@
-"""A real federation by its five commands: the same model as a simulation gives, whatever dies on the way."""
+"""A real federation by its five commands: it ends with the model of a simulation, whichever process is killed."""
 
 from __future__ import annotations
 

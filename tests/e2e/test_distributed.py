@@ -1,4 +1,4 @@
-"""Two processes that train one adapter against one process that does, over gloo on the CPU.
+"""One adapter trained by two processes over gloo on the CPU, compared with training in one process.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

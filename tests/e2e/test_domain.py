@@ -1,4 +1,4 @@
-"""A domain of a real federation: the real ClientApp, the real trainer process, and what leaves them.
+"""A domain of a real federation: the real ClientApp, the real trainer process, and the data that leaves them.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

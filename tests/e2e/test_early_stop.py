@@ -1,4 +1,4 @@
-"""Stopping early: the best factors are kept, it is said so, and a stop in between changes nothing.
+"""Early stopping: the best factors are kept and reported, and an interruption changes nothing.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -1,4 +1,4 @@
-"""LoRA on the input embeddings: trained slowly, the head left alone, the same in PEFT.
+"""LoRA on the input embeddings: its learning rate, an unchanged head, and the same outputs in PEFT.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

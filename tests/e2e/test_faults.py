@@ -1,4 +1,4 @@
-"""A real federation with something wrong at one place: a process that hangs, a full disk, a clock, a node that lies."""
+"""A real federation with a fault in one place: a hanging process, a full disk, a wrong clock, a dishonest node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real ServerApp and the real ClientApp, one domain a node, with the resident trainer behind them."""
+"""The real ServerApp and the real ClientApp, with one domain per node and the resident trainer."""
 
 from __future__ import annotations
 

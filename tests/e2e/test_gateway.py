@@ -1,4 +1,4 @@
-"""The gateway against whoever is on the other side: strangers, members, the revoked, the slow and the greedy."""
+"""The gateway with each kind of client: strangers, members, revoked members, slow and greedy ones."""
 
 from __future__ import annotations
 

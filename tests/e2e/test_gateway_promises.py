@@ -1,4 +1,4 @@
-"""What the threat model promises of the gateway besides refusals: what its log does not contain, and how many clients it serves at once."""
+"""Promises of the threat model for the gateway: what its log does not contain, and how many clients it serves at once."""
 
 from __future__ import annotations
 

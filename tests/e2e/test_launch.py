@@ -1,4 +1,4 @@
-"""The app that may run at a domain: real bundles of `flwr build`, the preforked process, and the program in PATH."""
+"""The Flower app at a domain: bundles of `flwr build`, the preforked process, and the programs in PATH."""
 
 from __future__ import annotations
 

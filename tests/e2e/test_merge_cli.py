@@ -1,4 +1,4 @@
-"""`cogen merge` from the command line: folders, names, recipes, cuts, leaving, and what it will not overwrite."""
+"""`cogen merge`: folders, names, recipes, cuts, removing an adapter, and what it refuses to overwrite."""
 
 from __future__ import annotations
 

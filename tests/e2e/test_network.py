@@ -1,4 +1,4 @@
-"""A real federation over a bad line: what is lost on the way is sent again, and the model is the same."""
+"""A real federation over a bad network: lost messages are sent again, and the model is the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An object that runs code when it is unpickled, in place of arrays: refused by either side, and nothing is run."""
+"""A pickle that runs code, in place of arrays: both sides refuse it, and nothing is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A coordinator killed before any of its writes: what lies there then is enough to end with the same files."""
+"""A coordinator killed before each of its writes: the resumed run ends with the same files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train_adapter` cut off and resumed, repeated, and gone wrong.
+"""`train_adapter` interrupted and resumed, repeated, and with wrong state files.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

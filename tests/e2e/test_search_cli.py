@@ -1,4 +1,4 @@
-"""Search and contributions over a tiny base: what is reported is what a merge of its own scores."""
+"""Search and contributions with a tiny base: the reported scores are those of separate merges."""
 
 from __future__ import annotations
 

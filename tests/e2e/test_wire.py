@@ -1,4 +1,4 @@
-"""What nodes say, read where TLS ends: the receipts, Flower's own protocol, and nothing else; and what is said twice."""
+"""The decrypted traffic of nodes: it is Flower's protocol and matches the receipts; replayed requests change nothing."""
 
 from __future__ import annotations
 

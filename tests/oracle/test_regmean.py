@@ -1,4 +1,4 @@
-"""RegMean against its formula on whole matrices, and its statistics against the inputs that they are of."""
+"""RegMean compared with its formula on full matrices, and Gram statistics with the inputs of the layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws that hold for any updates: linearity, order, absence, and what the factored form promises."""
+"""Laws for all updates: linearity, order, missing modules, and properties of the factored form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's optimisers against the same rules on whole matrices, and factors turned to the old ones."""
+"""The server's optimizers compared with the same rules on full matrices; factors aligned with the previous ones."""
 
 from __future__ import annotations
 

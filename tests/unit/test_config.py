@@ -1,4 +1,4 @@
-"""Settings: what ships loads, what is wrong is refused in words that help, what is written reads back the same."""
+"""Settings: shipped ones load, wrong ones are refused with helpful errors, written ones read back the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows: tables, durations, bars without a terminal, and text from elsewhere made safe."""
+"""Tables, durations, bars without a terminal, and escaping of text from other machines."""
 
 from __future__ import annotations
 

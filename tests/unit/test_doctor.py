@@ -1,4 +1,4 @@
-"""What the doctor finds, by numbers on both sides of each border, and what it proposes."""
+"""The findings of the doctor on both sides of each limit, and its proposals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invites: read back whole, bound to their token, used once, replaced by a later one, over after their last day."""
+"""Invites: read back unchanged, bound to their token, used once, replaced by a later one, expired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run while it goes on: its record, its progress and its page, from events and steps in the order of a real run."""
+"""A run in progress: its record, its progress and its page, from events and steps in the order of a real run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What programs of a federation log: no more than says something, and packed when it is old."""
+"""Logs of a federation's programs: no empty lines, and old logs are compressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that pass messages on: what is left of a message is let go, and trainers are left alone."""
+"""Memory of programs that pass messages on: they give it back; trainers do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every patch of Flower's internals against the installed Flower: its place is there, and a missing one is one line."""
+"""Every patch of Flower's internals against the installed Flower: its place exists, and a missing place is one line of error."""
 
 from __future__ import annotations
 

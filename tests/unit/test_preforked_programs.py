@@ -1,4 +1,4 @@
-"""Flower's programs as forks of one process: what asks for them, what becomes of them, and what goes on without."""
+"""Flower's programs as forks of one process: requests, exit codes, and programs that start without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A corpus prepared once: what is kept, what is dropped and why, what lies in the cache and when it is used.
+"""A prepared corpus: what is kept, what is dropped and why, what is cached and when the cache is used.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -1,4 +1,4 @@
-"""Programs that are kept: started again when they die, ended with whoever started them."""
+"""Supervised programs: started again when they die, ended with the process that started them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each rule with a text that fails it and no earlier one; what must not be dropped."""
+"""Each quality rule with a text that only this rule drops, and texts that must be kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report tells when more lies in the run folder: seeds and baselines, probes, contributions, costs, hashes."""
+"""A report with more in the run folder: seeds and baselines, probes, contributions, costs, hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: who may make, replace, hold and read it, and what a killed process leaves behind."""
+"""The run folder: who may make, replace, lock and read it, and what a killed process leaves in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is asked in a round, and what a node's own limits make of it."""
+"""Which clients are sampled in a round, and the effect of a node's own limits."""
 
 from __future__ import annotations
 

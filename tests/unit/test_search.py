@@ -1,4 +1,4 @@
-"""The search over numbers alone: optima that are known, constraints, budget, order, and what it says."""
+"""The search with a score that is a formula: known optima, constraints, budget, order, and texts."""
 
 from __future__ import annotations
 

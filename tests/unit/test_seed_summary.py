@@ -1,4 +1,4 @@
-"""What several seeds say together, every figure worked out by hand."""
+"""The summary of several seeds, with every figure computed by hand."""
 
 from __future__ import annotations
 

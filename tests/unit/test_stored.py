@@ -1,4 +1,4 @@
-"""Adapters left on disk: the same factors, read on demand, with the same refusals; LoRA on embeddings."""
+"""Adapters that stay on disk: the same factors, read on demand, with the same errors; LoRA on embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of earlier versions are used nowhere: the field's words stand in code, settings, tests and docs."""
+"""No text uses a word of an earlier version: code, settings, tests and docs use the field's words."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from cogen.train.loss import ChunkLoss
 
 CHUNK_TOKENS = 128  # at most; with 256 and 512 the integer product with the head takes half as long again
-COLUMNS = 1024  # the number of likely columns is a multiple of this: oneDNN compiles and keeps a product for each new shape
+COLUMNS = (
+    1024  # the number of likely columns is a multiple of this: oneDNN compiles and keeps a product for each new shape
+)
 UNLIKELY = 1e-4  # error of the gradient 0.4%, at 1e-3 2%; without the mean row 1.6% and 5%
 
 

@@ -1,4 +1,4 @@
-"""How the blocks of a step are shared among processes, and launches that cannot work.
+"""How the blocks of a step are shared among processes, and process groups that cannot work.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
