@@ -126,7 +126,7 @@ class Bench:
         return places
 
     def bytes_needed(self, case: Case) -> int:
-        """Room for the adapters, each tool's results with an older one beside, and mergekit's whole models."""
+        """Disk space for the adapters, two results of each tool, and mergekit's whole models."""
         num_results = 2 * len(case.counts) * (len(case.methods) + len(case.others))
         adapters = (max(case.counts) + num_results) * case.shape.adapter_bytes(case.rank)
         return adapters + (max(case.counts) + 2) * case.shape.model_bytes() * self.has_mergekit(case)

@@ -13,7 +13,7 @@ from typing import Any
 
 from merge_cases import DENSITY, METHODS, Shape
 
-NORM = 0.1  # of the largest direction of an update, small beside a weight matrix
+NORM = 0.1  # of the largest direction of an update, small against a weight matrix
 DECAY = 50.0  # from the first to the last direction of all adapters together
 
 

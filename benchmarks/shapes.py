@@ -45,7 +45,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse what cannot be measured; `--tools` not given means ours and the Trainer."""
     if not args.shape:
         if args.device != "cpu":
-            parser.error("--device: expected --shape beside it")
+            parser.error("--device: expected --shape too")
         return
     args.tools = args.tools or ["ours", "trainer"]
     if not set(args.tools) <= set(TOOLS):

@@ -1,4 +1,4 @@
-"""How long a simulation takes to its first training step, beside what Ray and Flower alone take to start and answer.
+"""How long a simulation takes to its first training step, compared with the time in which Ray and Flower alone start and answer.
 
     python benchmarks/start.py --repeats 3
 

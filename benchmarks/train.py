@@ -1,4 +1,4 @@
-"""How fast a domain learns: tokens of text a second, peak memory and what was learned, beside transformers' Trainer.
+"""How fast a domain trains, compared with transformers' Trainer: tokens per second, peak memory, bits per byte.
 
 Each measurement is a process of its own on the same prepared text, base and LoRA shape; tools take turns:
 
@@ -30,7 +30,7 @@ import shapes
 EXAMPLE = "example: python benchmarks/train.py --data grid.jsonl --tokens 12288 --repeats 2 --json train.json"
 TOOLS = ("ours", "ours-fused", "ours-off", "float32", "padded", "packed")
 OURS = {"ours": "auto", "ours-fused": "fused", "ours-off": "off", "float32": "off"}
-RANK, BLOCK_TOKENS, BATCH, RATE, HELDOUT_TOKENS = 16, 512, 4, 2e-4, 8192
+RANK, SEQUENCE_LENGTH, BATCH, RATE, HELDOUT_TOKENS = 16, 512, 4, 2e-4, 8192
 FLOP_PER_TOKEN = 0.66e9  # of SmolLM2-135M at 512 tokens: forward, and backward through activations alone
 
 
@@ -113,7 +113,7 @@ def _job(tool: str, base_name: str, data: str, num_tokens: int, num_threads: int
     (skipped, first), (total, last) = ends[0], ends[-1]
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
     exact = load_base(base_name, device="cpu", precision="float32")
-    windows = heldout_windows(prepared.heldout, exact.tokenizer, BLOCK_TOKENS, HELDOUT_TOKENS)
+    windows = heldout_windows(prepared.heldout, exact.tokenizer, SEQUENCE_LENGTH, HELDOUT_TOKENS)
     with attached(exact.model, factors):
         bits = score_windows(exact, windows, tool, "heldout").bits_per_byte
     rate = (total - skipped) / (last - first)
@@ -131,12 +131,12 @@ def _ours(
     from cogen.train.schedule import plan_round
 
     values = {"tokens_per_round": num_tokens, "cpu_kernels": OURS[tool], "rank": RANK, "learning_rate": RATE}
-    settings = Train(**values, sequence_length=BLOCK_TOKENS, batch_size=BATCH)  # type: ignore[arg-type]
+    settings = Train(**values, sequence_length=SEQUENCE_LENGTH, batch_size=BATCH)  # type: ignore[arg-type]
     ends: list[tuple[int, float]] = []
     made = train_round(
         base,
         init_factors(base.info.modules, RANK, settings.scaling, settings.seed),
-        PackedStream(documents, BLOCK_TOKENS, settings.seed),
+        PackedStream(documents, SEQUENCE_LENGTH, settings.seed),
         plan_round(settings, 1, 1),
         settings,
         on_step=lambda step: ends.append((step.num_tokens, time.perf_counter())),
@@ -189,10 +189,10 @@ def _trainer(
 
 def _rows(tool: str, documents: list[Any]) -> list[dict[str, Any]]:
     if tool == "padded":
-        ids = [[int(t) for t in d[:BLOCK_TOKENS]] for d in documents]
+        ids = [[int(t) for t in d[:SEQUENCE_LENGTH]] for d in documents]
     else:
         flat = [int(t) for d in documents for t in d]
-        ids = [flat[i : i + BLOCK_TOKENS] for i in range(0, len(flat) - BLOCK_TOKENS + 1, BLOCK_TOKENS)]
+        ids = [flat[i : i + SEQUENCE_LENGTH] for i in range(0, len(flat) - SEQUENCE_LENGTH + 1, SEQUENCE_LENGTH)]
     return [{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids]
 
 

@@ -1,4 +1,4 @@
-"""What the project ships beside its library: the Flower app, configs, seeds; in a clone or in a wheel."""
+"""Files that ship with the library, in a clone or in a wheel: the Flower app, configs, seeds."""
 
 from __future__ import annotations
 

@@ -5,12 +5,12 @@ from cogen.analysis.diagnose import diagnose
 from cogen.analysis.diagnosis import Diagnosis
 from cogen.analysis.proposals import propose
 from cogen.analysis.search import search
-from cogen.analysis.trials import Candidate, Guards, SearchResult
+from cogen.analysis.trials import Candidate, Constraints, SearchResult
 
 __all__ = [
     "Candidate",
+    "Constraints",
     "Diagnosis",
-    "Guards",
     "SearchResult",
     "Shapley",
     "diagnose",

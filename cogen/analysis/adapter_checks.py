@@ -1,4 +1,4 @@
-"""Each adapter before a merge: fingerprint, modules, finite numbers, norms and spectra beside the others'."""
+"""Checks of each adapter before a merge: fingerprint, modules, finite numbers; norms and spectra compared with the others."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from cogen.adapter import Adapter, Factors
 from cogen.analysis.contributions import Shapley, evaluations_needed, leave_one_out, shapley
 from cogen.analysis.proposals import label
 from cogen.analysis.search import search
-from cogen.analysis.trials import Candidate, Guards, SearchResult
+from cogen.analysis.trials import Candidate, Constraints, SearchResult
 from cogen.base import Base, load_base
 from cogen.data import Document, Window, heldout_windows, read_corpus
 from cogen.data.split import validation_documents
@@ -120,9 +120,9 @@ def make_bench(
 
 
 def search_merge(
-    bench: Bench, proposals: Sequence[Rule], budget: int, guards: Guards | None, on_merge: OnMerge
+    bench: Bench, proposals: Sequence[Rule], budget: int, constraints: Constraints | None, on_merge: OnMerge
 ) -> SearchResult:
-    """`search` over merges of the bench's adapters; a column called `GENERAL` is guarded.
+    """`search` over merges of the bench's adapters; a column called `GENERAL` has a constraint of its own.
 
     Args:
         on_merge: called with a description of each merge that was scored.
@@ -136,7 +136,7 @@ def search_merge(
         return found
 
     general = GENERAL if GENERAL in bench.windows else None
-    return search(proposals, names, bench.score(None), score, budget=budget, general=general, guards=guards)
+    return search(proposals, names, bench.score(None), score, budget=budget, general=general, constraints=constraints)
 
 
 def most_merges(num_adapters: int, num_permutations: int) -> int:

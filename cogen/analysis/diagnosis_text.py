@@ -55,7 +55,7 @@ def advice(diagnosis: Diagnosis) -> str:
     """One sentence of advice. The thresholds are rules of thumb; scores on held-out text decide."""
     troubled = list(dict.fromkeys(f.adapter for f in diagnosis.findings if f.level == "problem"))
     if troubled:
-        return f"First mend or leave out {', '.join(troubled)}: a merge would refuse them or go wrong."
+        return f"First repair or omit {', '.join(troubled)}: a merge would refuse them or go wrong."
     if odd := [f.adapter for f in diagnosis.findings if f.kind == "norm"]:
         return f"First see to the norm of {', '.join(odd)}: in a mean, an adapter counts by its norm as well as by its weight."
     pairs = [p for p in diagnosis.pairs if p.cosine is not None]

@@ -1,6 +1,6 @@
-"""Which adapters stand far out from the others, by norm and by spectrum: medians, no training, hints only.
+"""Adapters whose norms or spectra are outliers, found by medians without training; every finding is only a hint.
 
-A spectrum is the tuple of sigma^2 of one module's update, falling, as many as the adapter has ranks.
+A spectrum is the tuple of sigma^2 of one module's update in falling order; its length is the adapter's rank.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from cogen.analysis.diagnosis import Finding
 Spectrum = tuple[float, ...]
 SMALLEST_COHORT = 3
 FAR = 6.0  # robust standard deviations
-NORM_FLOOR = math.log(10.0) / FAR  # so that a norm is never far out below a factor of 10
-SPECTRUM_FLOOR = math.log(5.0) / FAR  # the same for the odds of the first direction, and a factor of 5
-FEWEST_MODULES = 5  # for one module of an adapter to be compared with its others
-SMALLEST_REST = 1e-6  # what counts as everything in one direction
+NORM_FLOOR = math.log(10.0) / FAR  # a norm within a factor of 10 is never an outlier
+SPECTRUM_FLOOR = math.log(5.0) / FAR  # nor are odds of the first direction within a factor of 5
+FEWEST_MODULES = 5  # fewest for which one module is compared with the adapter's other ones
+SMALLEST_REST = 1e-6  # below this rest, all energy counts as lying in one direction
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 NOTHING = math.log(1e-30)
 
@@ -25,19 +25,22 @@ NOTHING = math.log(1e-30)
 def find_outliers(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str]) -> list[Finding]:
     """Hints on adapters whose norms or spectra are far from those of the others.
 
-    Far is a distance from the median of the others of more than FAR times their spread
-    (1.4826 * MAD, with a floor). Norms are compared in logarithms: over all, and by module with the
-    adapter's own level (its median over the modules) taken out. Spectra are compared by
-    `concentration`: of each module the median distance from the same module of the others, then its
-    level over the modules against the levels of the others, and single modules against the adapter's
-    other ones. A hint needs both numbers of `concentration` far out.
+    A value is far if its distance from the median of the others is more than FAR times their spread
+    (1.4826 * MAD, with a floor).
+
+    - Norms are compared as logarithms: the norm of the whole adapter, and the norm of each module minus the
+      adapter's own level, which is its median over the modules.
+    - Spectra are compared by `concentration`. The excess of a module is its median distance from the same module of
+      the other adapters. An adapter's median excess is compared with that of the others, and the excess of each
+      module with that of the adapter's other modules. A hint needs both numbers of `concentration` to be far.
 
     Args:
-        spectra: by adapter, module to sigma^2; empty for one that could not be read. names: of the adapters.
-    Returns: at most one finding of a kind for each adapter; a note where there are fewer than three.
+        spectra: for each adapter, module to sigma^2; empty if the adapter could not be read.
+        names: of the adapters.
+    Returns: at most one finding of each kind for each adapter; a note if there are fewer than three adapters.
     Source: arXiv 2602.15195 found backdoored adapters by their leading singular value, Frobenius norm,
-        energy concentration, entropy and kurtosis, with a classifier trained on clean and poisoned ones of
-        one base. There is none here, so that a planted backdoor may well pass, and what is found is a hint.
+        energy concentration, entropy and kurtosis, with a classifier that was trained on clean and poisoned adapters
+        of one base. This function has no such classifier: it can miss a backdoor, and a hint proves nothing.
     """
     pairs = [(mine, name) for mine, name in zip(spectra, names, strict=True) if mine]
     spectra, names = [mine for mine, _ in pairs], [name for _, name in pairs]
@@ -50,10 +53,11 @@ def find_outliers(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str
 
 
 def concentration(spectrum: Spectrum, count: int) -> tuple[float, float]:
-    """How much of the first `count` sigma^2 lies in few of them, in two numbers; 0 is two equal ones.
+    """Two measures of how concentrated the first `count` sigma^2 are; both are 0 for two equal values.
 
     log(p_1 / (1 - p_1)) and -log(e^H - 1), with p_j = sigma_j^2 / sum and H = -sum_j p_j log p_j: the odds of
-    the first direction, and how few others there are in effect. Logarithms, so that distances mean factors.
+    the first direction, and the inverse of the effective number of other directions. As both are logarithms,
+    a distance stands for a factor.
 
     Args:
         count: at least 2. Spectra of different ranks are compared at the smaller one.
@@ -66,14 +70,14 @@ def concentration(spectrum: Spectrum, count: int) -> tuple[float, float]:
 
 
 class _Concentrations:
-    """`concentration` of any adapter's module at any count, each computed once."""
+    """The `concentration` of every module of every adapter, computed at most once for each count."""
 
     def __init__(self, spectra: Sequence[Mapping[str, Spectrum]]) -> None:
         self.spectra = spectra
         self._known: dict[tuple[int, str, int], tuple[float, float]] = {}
 
     def excess(self, i: int, module: str) -> tuple[float, float] | None:
-        """By how much adapter i's module is more concentrated than that of the others, in their median."""
+        """Median difference in concentration between adapter i's module and the same module of the others."""
         mine, found = self.spectra[i][module], []
         for j, other in enumerate(self.spectra):
             theirs = other.get(module, ())
@@ -96,7 +100,7 @@ def _medians(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _distance(value: float, others: Iterable[float], floor: float) -> float:
-    """From the median of the others, in robust standard deviations of theirs."""
+    """Distance of `value` from the median of the others, in their robust standard deviations."""
     known = list(others)
     middle = median(known)
     spread = MAD_TO_DEVIATION * median(abs(x - middle) for x in known)
@@ -119,24 +123,24 @@ def _overall_norms(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[st
         others = _without(logs, i)
         far = _distance(logs[i], others, NORM_FLOOR)
         if logs[i] == NOTHING:
-            text = "Its update is exactly zero: it was never trained, or was cleared."
+            text = "Its update is exactly zero: the adapter was never trained, or its factors were set to zero."
             found.append(Finding(name, "norm", "hint", "", text))
         elif abs(far) > FAR and median(others) > NOTHING:
             times = _times(logs[i] - median(others))
             what = "outsize" if far > 0 else "near zero"
-            text = f"Its norm is {what}: {times} the median of the others. In a mean, the largest norm has its way."
+            text = f"Its norm is {what}: {times} the median of the others. In a mean, the largest norm dominates."
             found.append(Finding(name, "norm", "hint", "", text))
     return found
 
 
 def _module_norms(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str]) -> list[Finding]:
-    """Modules that stand out once every adapter's own level (its median) is taken out."""
+    """Modules whose norms are outliers after subtracting each adapter's own level, its median over the modules."""
     logs = [{m: _log_norm(s) for m, s in mine.items()} for mine in spectra]
     levels = [median([x for x in mine.values() if x > NOTHING] or [NOTHING]) for mine in logs]
     found = []
     for i, name in enumerate(names):
         if levels[i] == NOTHING:
-            continue  # all of it is zero, which is said already
+            continue  # the whole update is zero, which `_overall_norms` reports
         far = {}
         for m, value in logs[i].items():
             others = [x[m] - levels[j] for j, x in enumerate(logs) if j != i and x.get(m, NOTHING) > NOTHING]
@@ -145,14 +149,14 @@ def _module_norms(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str
         if far:
             worst = max(far, key=lambda m: abs(far[m]))
             times = f"{_times(far[worst])} what" if logs[i][worst] > NOTHING else "zero, against what"
-            where = f"In {_of(far, len(logs[i]))} the norm is far from what the others have there"
+            where = f"In {_of(far, len(logs[i]))} the norm is far from that of the other adapters"
             text = f"{where}; most in {worst}, {times} the adapter's own level would suggest."
             found.append(Finding(name, "module norm", "hint", worst, text))
     return found
 
 
 def _spectra(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str]) -> list[Finding]:
-    """Adapters that are far more concentrated than the others, throughout or in some modules."""
+    """Adapters that are far more concentrated than the others, in all modules or in some."""
     shares = _Concentrations(spectra)
     excess = [{m: e for m in mine if (e := shares.excess(i, m)) is not None} for i, mine in enumerate(spectra)]
     levels = [_medians(mine.values()) if mine else None for mine in excess]
@@ -172,7 +176,7 @@ def _spectra(spectra: Sequence[Mapping[str, Spectrum]], names: Sequence[str]) ->
 
 
 def _is_far(mine: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
-    """Whether both numbers are far above those of the others, and above 0, the level of the other adapters."""
+    """Whether both numbers are far above those of the others, and far above 0, where an adapter equals the others."""
     if not others:
         return False
     sides = zip(mine, zip(*others, strict=True), strict=True)
@@ -191,7 +195,7 @@ def _concentrated(
     others = median([share for j, share in enumerate(shares) if j != i and share is not None])
     text = (
         f"In {_of(far, num_compared)} the update is far more concentrated than in the other adapters; most in {worst}, "
-        f"where one direction holds {shares[i]:.0%} of the energy (median of the others: {others:.0%}). A planted "
+        f"where one direction holds {shares[i]:.0%} of the energy (median of the others: {others:.0%}). A "
         "backdoor can look like this (arXiv 2602.15195), and so can narrow training text: a hint, not a verdict."
     )
     return Finding(name, "spectrum", "hint", worst, text)

@@ -15,8 +15,8 @@ def next_scale(tried: Sequence[Trial]) -> float | None:
 
     The points are (0, 1), which is the base, and (scale, mean ratio) of the trials. The next scale is
 
-    - half the lowest scale, if all trials break a guard;
-    - half-way to a neighbour that is lower than the best trial, since that neighbour breaks a guard or is the base;
+    - half the lowest scale, if all trials violate a constraint;
+    - half-way to a neighbour that is lower than the best trial, since that neighbour violates a constraint or is the base;
     - otherwise the vertex of the parabola through the best trial and its neighbours; above the largest or below the
       lowest scale, it is at least a factor 1.25 away.
 
@@ -61,7 +61,7 @@ def _probe(left: float, scale: float, right: float) -> float | None:
 def promise(tried: Sequence[Trial]) -> tuple[float, float]:
     """The rank of a method before its best scale is known; lower is better.
 
-    Returns: by how much its best trial breaks a guard, and the lowest value of the parabola around that trial.
+    Returns: by how much its best trial violates a constraint, and the lowest value of the parabola around that trial.
     """
     best = min(tried, key=lambda t: t.standing)
     if best.violation > 0:

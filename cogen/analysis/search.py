@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 from cogen.analysis.scales import next_scale, promise, tidy
-from cogen.analysis.trials import Candidate, Guards, SearchResult, Trial, conclude, score_trial
+from cogen.analysis.trials import Candidate, Constraints, SearchResult, Trial, conclude, score_trial
 from cogen.errors import MergeError
 from cogen.merge.rule import Rule
 
@@ -30,9 +30,9 @@ def search(
     *,
     budget: int,
     general: str | None = None,
-    guards: Guards | None = None,
+    constraints: Constraints | None = None,
 ) -> SearchResult:
-    """Find the candidate that keeps the guards and has the lowest mean over domains of bpb / bpb base.
+    """Find the candidate that satisfies the constraints and has the lowest mean over domains of bpb / bpb base.
 
     1. Try every method at two scales, a factor 2 apart, around the scale of its proposal.
     2. Give the better half of the methods one more scale each, and repeat; give the last method up to five more,
@@ -48,13 +48,13 @@ def search(
         names: names of the K adapters.
         base: bits per byte of the base by column: the domains, and general text.
         score: gives the same columns for a candidate; called at most `budget` times.
-        general: the column of general text, which has a guard but is not part of the mean.
+        general: the column of general text, which has a constraint but is not part of the mean.
     Raises:
         MergeError: fewer than two adapters, no method, a budget below stage 1, columns that differ.
     """
     check_search(proposals, names, budget)
-    guards = Guards() if guards is None else guards
-    _check_base(base, general, guards)
+    constraints = Constraints() if constraints is None else constraints
+    _check_base(base, general, constraints)
     found: dict[Candidate, Trial] = {}
     course = _course(proposals, len(names))
     stage, candidate = next(course)
@@ -63,12 +63,12 @@ def search(
         if key not in found:
             if len(found) == budget:
                 break
-            found[key] = score_trial(candidate, stage, score(candidate), base, general, guards)
+            found[key] = score_trial(candidate, stage, score(candidate), base, general, constraints)
         try:
             stage, candidate = course.send(found[key])
         except StopIteration:
             break
-    return conclude(list(found.values()), names, base, general, guards)
+    return conclude(list(found.values()), names, base, general, constraints)
 
 
 def check_search(proposals: Sequence[Rule], names: Sequence[str], budget: int) -> None:
@@ -95,7 +95,7 @@ def check_search(proposals: Sequence[Rule], names: Sequence[str], budget: int) -
         )
 
 
-def _check_base(base: Mapping[str, float], general: str | None, guards: Guards) -> None:
+def _check_base(base: Mapping[str, float], general: str | None, constraints: Constraints) -> None:
     domains = [name for name in base if name != general]
     if not domains or (general is not None and general not in base):
         expected = "a domain" if not domains else f"general text as {general!r}"
@@ -106,8 +106,8 @@ def _check_base(base: Mapping[str, float], general: str | None, guards: Guards) 
             fix = "Check the base and the text."
             got = f"{value:g}"
             raise MergeError("cannot search", expected="bits per byte above 0", got=got, where=name, fix=fix)
-    if math.isnan(guards.max_worst_rise) or math.isnan(guards.max_general_rise):
-        raise MergeError("cannot search", expected="numbers as guards", got="nan", fix="Set them to 0 or more.")
+    if math.isnan(constraints.max_worst_rise) or math.isnan(constraints.max_general_rise):
+        raise MergeError("cannot search", expected="numbers as constraints", got="nan", fix="Set them to 0 or more.")
 
 
 def _course(proposals: Sequence[Rule], count: int) -> Course:

@@ -1,4 +1,4 @@
-"""What a search keeps: candidates, their trials and guards, the Pareto front, the choice and its reason."""
+"""What a search keeps: candidates, their trials and constraints, the Pareto front, the choice and its reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Guards:
+class Constraints:
     """How far above the base a choice may lie, in bits per byte.
 
     Args:
@@ -46,7 +46,7 @@ class Trial:
         mean_ratio: mean over the domains of bits per byte over the base's; what is minimised.
         worst_domain, worst_rise: the domain with the largest bpb - base, and that difference.
         general_rise: the same for general text; None where it is not scored.
-        violation: bits per byte by which the worse of the two guards is broken; 0 where both are kept.
+        violation: bits per byte by which the worse of the two constraints is violated; 0 where both are satisfied.
     """
 
     candidate: Candidate
@@ -60,7 +60,7 @@ class Trial:
 
     @property
     def standing(self) -> tuple[float, ...]:
-        """The order of trials, lower is better: guards, then the mean, then the worst domain, then general text."""
+        """The order of trials, lower is better: constraints, then the mean, then the worst domain, then general text."""
         return self.violation, *self.aims
 
     @property
@@ -80,13 +80,13 @@ class SearchResult:
         front: indices of the trials that no other beats in one aim without losing in another.
         choice: index of the chosen trial, which is on the front.
         explanation: the choice, in one sentence.
-        warning: set if no trial keeps the guards.
+        warning: set if no trial satisfies the constraints.
     """
 
     names: tuple[str, ...]
     base: Mapping[str, float]
     general: str | None
-    guards: Guards
+    constraints: Constraints
     trials: tuple[Trial, ...]
     front: tuple[int, ...]
     choice: int
@@ -105,7 +105,7 @@ class SearchResult:
             "names": self.names,
             "base": dict(self.base),
             "general": self.general,
-            "guards": asdict(self.guards),
+            "constraints": asdict(self.constraints),
             "trials": [_trial_values(t) for t in self.trials],
             "front": self.front,
             "choice": self.choice,
@@ -121,7 +121,7 @@ def score_trial(
     scores: Mapping[str, float],
     base: Mapping[str, float],
     general: str | None,
-    guards: Guards,
+    constraints: Constraints,
 ) -> Trial:
     """Compare a candidate's bits per byte with the base's; a value that is not finite counts as infinitely bad.
 
@@ -136,8 +136,8 @@ def score_trial(
     rises = {name: found[name] - base[name] for name in base}
     general_rise = None if general is None else rises.pop(general)
     worst = max(rises, key=lambda name: rises[name])
-    over = [rises[worst] - guards.max_worst_rise]
-    over += [] if general_rise is None else [general_rise - guards.max_general_rise]
+    over = [rises[worst] - constraints.max_worst_rise]
+    over += [] if general_rise is None else [general_rise - constraints.max_general_rise]
     return Trial(
         candidate,
         stage,
@@ -151,21 +151,27 @@ def score_trial(
 
 
 def conclude(
-    trials: Sequence[Trial], names: Sequence[str], base: Mapping[str, float], general: str | None, guards: Guards
+    trials: Sequence[Trial],
+    names: Sequence[str],
+    base: Mapping[str, float],
+    general: str | None,
+    constraints: Constraints,
 ) -> SearchResult:
-    """Choose the best trial that keeps the guards, or else the one that breaks them least, and explain the choice."""
+    """Choose the best trial that satisfies the constraints, or else the one that violates them least, and explain the choice."""
     choice = min(range(len(trials)), key=lambda i: trials[i].standing)
     best = trials[choice]
     warning = None
     if best.violation > 0:
         warning = (
-            f"no trial keeps the guards (worst domain at most {guards.max_worst_rise:+g}, general text at most "
-            f"{guards.max_general_rise:+g} bits per byte): the choice is the least bad one and breaks them "
+            f"no trial satisfies the constraints (worst domain at most {constraints.max_worst_rise:+g}, general text at most "
+            f"{constraints.max_general_rise:+g} bits per byte): the choice is the least bad one and violates them "
             f"by {best.violation:.4f}"
         )
     front = pareto_front([t.aims for t in trials])
     explanation = explain(trials, choice, names)
-    return SearchResult(tuple(names), dict(base), general, guards, tuple(trials), front, choice, explanation, warning)
+    return SearchResult(
+        tuple(names), dict(base), general, constraints, tuple(trials), front, choice, explanation, warning
+    )
 
 
 def pareto_front(points: Sequence[tuple[float, ...]]) -> tuple[int, ...]:
@@ -181,7 +187,7 @@ def explain(trials: Sequence[Trial], choice: int, names: Sequence[str]) -> str:
     """One sentence: what was chosen, by how much it beats the base, and what came next."""
     best = trials[choice]
     kept = sum(t.violation == 0 for t in trials)
-    how = f"the lowest mean of the {kept}" if best.violation == 0 else "the least broken guard"
+    how = f"the lowest mean of the {kept}" if best.violation == 0 else "the smallest violation"
     text = (
         f"{label(best.candidate.rule)} at scale {best.candidate.rule.scale:g} with {_shares(best.candidate, names)}: "
         f"{best.mean_ratio - 1:+.2%} bits per byte against the base in the mean, {best.worst_rise:+.4f} on its worst "
@@ -189,11 +195,11 @@ def explain(trials: Sequence[Trial], choice: int, names: Sequence[str]) -> str:
     )
     if best.general_rise is not None:
         text += f", {best.general_rise:+.4f} on general text"
-    text += f"; {how} of {len(trials)} trials" + (" that keep the guards" if best.violation == 0 else "")
+    text += f"; {how} of {len(trials)} trials" + (" that satisfy the constraints" if best.violation == 0 else "")
     others = [t for t in trials if label(t.candidate.rule) != label(best.candidate.rule)]
     if others:
         second = min(others, key=lambda t: t.standing)
-        broken = "" if second.violation == 0 else ", which breaks a guard"
+        broken = "" if second.violation == 0 else ", which violates a constraint"
         rule = second.candidate.rule
         text += f", before {label(rule)} at scale {rule.scale:g} with {second.mean_ratio - 1:+.2%}{broken}"
     return text + "."

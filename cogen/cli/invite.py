@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cogen.cli.options import FEDERATION, Federation
+
+if TYPE_CHECKING:
+    from cogen.deploy.invites import Invite
 
 
 def invite(
@@ -22,6 +25,16 @@ def invite(
 
     Example: cogen invite clinical > clinical.invite
     """
+    made = _make_invite(folder, domain, days)
+    print(made.to_toml(), end="")
+    print(f"an invite for {domain}, open until {made.expires:%Y-%m-%d %H:%M} UTC, for one use", file=sys.stderr)
+    print(
+        "anyone who has the file can join as this domain: send it over a channel that you both trust", file=sys.stderr
+    )
+
+
+def _make_invite(folder: Path, domain: str, days: int) -> Invite:
+    """Check the domain, and make its invite with the federation's base, app and settings."""
     from cogen.base import describe_base
     from cogen.config import load_config
     from cogen.deploy.about import read_about
@@ -37,7 +50,7 @@ def invite(
     _require_known(domain, names, federation.config)
     require_free(all_members(federation.path), domain)
     base = describe_base(settings.base.name)
-    made = make_invite(
+    return make_invite(
         federation,
         federation=about.name,
         address=about.public_address,
@@ -47,11 +60,6 @@ def invite(
         app_sha256=installed_app_sha256(),
         days=days,
         round=round_spec(settings, settings.domains[names.index(domain)]),
-    )
-    print(made.to_toml(), end="")
-    print(f"an invite for {domain}, open until {made.expires:%Y-%m-%d %H:%M} UTC, for one use", file=sys.stderr)
-    print(
-        "anyone who has the file can join as this domain: send it over a channel that you both trust", file=sys.stderr
     )
 
 

@@ -52,17 +52,11 @@ def make(
     """
     from cogen.data import read_corpus
     from cogen.data.walk import corpus_root
-    from cogen.errors import ConfigError, RunError
+    from cogen.errors import RunError
     from cogen.evaluate.cloze import make_probes, probes_jsonl
     from cogen.files import write_file
 
-    if min(num, max_terms) < 1 or not 0.0 < heldout_frac <= 1.0:
-        raise ConfigError(
-            "cannot make probes",
-            expected="1 probe and 1 term or more, and a held-out share above 0 and up to 1",
-            got=f"{num}, {max_terms} and {heldout_frac:g}",
-            fix="Change the option.",
-        )
+    _require_usable(num, max_terms, heldout_frac)
     if out.exists() and not overwrite:
         fix = "Name another with --out, or replace it with --overwrite."
         raise RunError("cannot write probes", expected="a new file", got="an existing one", where=str(out), fix=fix)
@@ -77,6 +71,19 @@ def make(
     for probe in probes[:3]:
         print(f"{probe.context} [{' | '.join(probe.choices)}]")
     print(f"\n{len(probes)} probes from {len(documents)} documents: {out}")
+
+
+def _require_usable(num: int, max_terms: int, heldout_frac: float) -> None:
+    """Raise ConfigError for counts below 1, or a held-out share that is not in (0, 1]."""
+    from cogen.errors import ConfigError
+
+    if min(num, max_terms) < 1 or not 0.0 < heldout_frac <= 1.0:
+        raise ConfigError(
+            "cannot make probes",
+            expected="1 probe and 1 term or more, and a held-out share above 0 and up to 1",
+            got=f"{num}, {max_terms} and {heldout_frac:g}",
+            fix="Change the option.",
+        )
 
 
 def _documents(path: str, base_name: str, heldout_frac: float) -> Sequence[Document]:

@@ -21,10 +21,10 @@ def read_recipe(inputs: list[str], weights: str, settings: Mapping[str, Any], wi
     Args:
         inputs: adapter folders, or one recipe file; with `without` also one merged folder.
         settings: of the rule, which replace those of the recipe.
-        without: names of adapters to leave out.
+        without: names of adapters to omit.
     """
     from cogen.merge_folder import names_of, recipe_of
-    from cogen.merge_folder import without as leave_out
+    from cogen.merge_folder import without as recipe_without
     from cogen.recipe import Recipe, load_recipe
 
     only = Path(inputs[0]) if len(inputs) == 1 else None
@@ -40,7 +40,7 @@ def read_recipe(inputs: list[str], weights: str, settings: Mapping[str, Any], wi
         pairs = zip(recipe.adapters, numbers, strict=True)
         recipe = recipe.model_copy(update={"adapters": tuple(a.model_copy(update={"weight": w}) for a, w in pairs)})
     recipe = recipe.model_copy(update={name: value for name, value in settings.items() if value is not None})
-    return leave_out(recipe, names_of(recipe), without) if without else recipe
+    return recipe_without(recipe, names_of(recipe), without) if without else recipe
 
 
 def require_no_overrides(recipe: Recipe, command: str) -> None:

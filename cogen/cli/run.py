@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cogen.cli.options import FEDERATION, AsJson, Federation, Overwrite, Settings
-from cogen.console import print_json
+from cogen.cli.scores import print_scores
 
 
 def run(
@@ -29,8 +29,6 @@ def run(
     from cogen.cli.narrator import Narrator
     from cogen.deploy import run as deploy
     from cogen.deploy.folder import FederationFolder
-    from cogen.evaluate.matrix import format_table, retained_gain
-    from cogen.evaluate.run_scores import read_evaluation
     from cogen.report import write_report
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -43,11 +41,4 @@ def run(
             overwrite=overwrite,
             on_event=narrator.on_event,
         )
-    page, evaluation = write_report(done.path), read_evaluation(done)
-    if as_json:
-        matrix = evaluation.model_dump()
-        print_json({"run": str(done.path), "retained_gain": retained_gain(evaluation), **matrix})
-        return
-    print("bits per byte on held-out text (lower is better)\n")
-    print(format_table(evaluation))
-    print(f"\ncombined adapter: {done.merged}\nreport: {page}")
+    print_scores(done, write_report(done.path), as_json)

@@ -28,7 +28,7 @@ from cogen.console import TRIALS, Bar, print_json, table
 
 if TYPE_CHECKING:
     from cogen.adapter import Adapter
-    from cogen.analysis import Guards, SearchResult
+    from cogen.analysis import Constraints, SearchResult
     from cogen.analysis.trials import Trial
     from cogen.merge.rule import Rule
     from cogen.recipe import Recipe
@@ -107,7 +107,7 @@ def run_search(
     methods: Sequence[str] | None = None,
     rank: int | None = None,
     energy: float | None = None,
-    guards: Guards | None = None,
+    constraints: Constraints | None = None,
     as_json: bool = False,
 ) -> tuple[Rule, tuple[float, ...], SearchResult]:
     """Find method, scale and weights on validation text, with one base in memory for all merges.
@@ -133,7 +133,7 @@ def run_search(
     documents = read_validation(_columns(data, general), heldout_frac, validation_frac)
     bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
     with Bar("searching", TRIALS, budget) as bar:
-        result = search_merge(bench, proposals, budget, guards, lambda merge: bar.advance(note=merge))
+        result = search_merge(bench, proposals, budget, constraints, lambda merge: bar.advance(note=merge))
     if result.warning:
         print(f"warning: {result.warning}", file=sys.stderr)
     if not as_json:
@@ -153,7 +153,7 @@ def _columns(data: Mapping[str, str], general: str | None) -> dict[str, str]:
 
 
 def search_table(result: SearchResult) -> str:
-    """Every merge that was scored, which ones are on the Pareto front or break a guard, and the choice with its reason."""
+    """Every merge that was scored, which ones are on the Pareto front or violate a constraint, and the choice with its reason."""
     header = ["trial", "method", "weights", "scale", "mean", "worst domain", "rise"]
     header += ["general"] if result.general is not None else []
     rows = [header]
@@ -161,7 +161,7 @@ def search_table(result: SearchResult) -> str:
     for i, trial in enumerate(result.trials):
         marks = ["chosen"] if i == result.choice else []
         marks += ["front"] if i in result.front else []
-        marks += ["breaks a guard"] if trial.violation > 0 else []
+        marks += ["violates a constraint"] if trial.violation > 0 else []
         rows.append([str(i + 1), *_cells(trial)])
         notes.append("  " + ", ".join(marks))
     lines = [(line + note).rstrip() for line, note in zip(table(rows, num_left=3).splitlines(), notes, strict=True)]

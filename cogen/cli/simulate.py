@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogen.cli.options import AsJson, Overwrite, Settings
-from cogen.console import print_json
+from cogen.cli.scores import print_scores
 
 if TYPE_CHECKING:
+    from cogen.evaluate.seed_summary import SeedSummary
     from cogen.runs import RunFolder
 
 
@@ -58,7 +59,7 @@ def simulate(
             on_event=narrator.on_event,
         )
         page = write_report(run.path)
-    _print_scores(run, page, as_json)
+    print_scores(run, page, as_json, _seed_summary(run))
 
 
 def summary_settings(baselines: bool, seeds: int | None, general: str | None) -> list[str]:
@@ -73,28 +74,13 @@ def summary_settings(baselines: bool, seeds: int | None, general: str | None) ->
     return [f"evaluate.{key}={value}" for key, value in values.items() if value is not None]
 
 
-def _print_scores(run: RunFolder, page: Path, as_json: bool) -> None:
+def _seed_summary(run: RunFolder) -> SeedSummary | None:
+    """The summary of all seeds; None if the run's settings ask for none."""
     from cogen.config import load_config
-    from cogen.evaluate.matrix import format_table, retained_gain
-    from cogen.evaluate.run_scores import read_evaluation, summarize_runs
-    from cogen.evaluate.seed_summary_file import SeedSummaryFile
-    from cogen.evaluate.seed_summary_text import format_seed_summary, member_lines
+    from cogen.evaluate.run_scores import summarize_runs
 
-    evaluation, settings = read_evaluation(run), load_config(run.config)
-    seed_summary = summarize_runs(run, settings.seeds) if settings.evaluate.has_summary else None
-    if as_json:
-        found = {"run": str(run.path), "retained_gain": retained_gain(evaluation), **evaluation.model_dump()}
-        print_json(
-            found if seed_summary is None else {**found, "seed_summary": SeedSummaryFile.of(seed_summary).model_dump()}
-        )
-        return
-    print("bits per byte on held-out text (lower is better)\n")
-    if seed_summary is None:
-        print(format_table(evaluation))
-    else:
-        print(format_seed_summary(seed_summary))
-        print("\n".join(member_lines(seed_summary)))
-    print(f"\ncombined adapter: {run.merged}\nreport: {page}")
+    settings = load_config(run.config)
+    return summarize_runs(run, settings.seeds) if settings.evaluate.has_summary else None
 
 
 @contextmanager

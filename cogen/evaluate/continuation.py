@@ -10,9 +10,7 @@ import numpy as np
 
 from cogen.data.pack import IGNORE, Batch
 from cogen.errors import DataError
-from cogen.train.attention import use_segment_attention
-from cogen.train.likelihood import BATCH_TOKENS, CHUNK_TOKENS
-from cogen.train.step import autocast, hidden_states
+from cogen.train.likelihood import BATCH_TOKENS, token_nats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,20 +68,10 @@ def log_likelihoods(
     Args:
         progress: called after each batch with the number of tokens read.
     """
-    import torch
-
-    from cogen.train.loss import chunked_nll, head_weight
-
-    use_segment_attention(base.model)
-    weight = head_weight(base.model)
     found = [0.0] * len(pairs)
     for some in _batches(pairs):
         batch = _batch([pairs[i] for i in some])
-        with torch.no_grad():
-            with autocast(base.model):
-                hidden = hidden_states(base.model, batch)
-            targets = torch.from_numpy(batch.targets).to(hidden.device)
-            nats = chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
+        nats = token_nats(base, batch)
         for i, piece in zip(some, nats.split(batch.lengths), strict=True):  # type: ignore[no-untyped-call]
             found[i] = -float(piece.sum())
         if progress is not None:

@@ -18,7 +18,7 @@ from cogen.node.fork_server import serve_forks
 
 CLIENT_APP = "clients.client_app"
 PROGRAM = "flwr-clientapp"
-NEEDED = ("clientapp_guard_install", "clientapp_pull_soon")
+NEEDED = ("clientapp_check_app", "clientapp_pull_soon")
 
 
 def run() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def follow_run(seen: Watcher, show: OnEvent, alive: Callable[[], bool], status: 
 
 
 def open_run(
-    run: RunFolder, source: Path, overrides: list[str], *, resume: bool, overwrite: bool, command: str
+    run: RunFolder, source: Path, overrides: Iterable[str], *, resume: bool, overwrite: bool, command: str
 ) -> RunConfig:
     """The settings with which a run is started or resumed.
 
@@ -78,7 +78,7 @@ def open_run(
     """
     if resume and overwrite:
         raise ConfigError(
-            f"cannot {command}", expected="--resume or --overwrite", got="both", fix="Leave one of them out."
+            f"cannot {command}", expected="--resume or --overwrite", got="both", fix="Use only one of them."
         )
     if not resume:
         return load_config(source, overrides)
@@ -97,15 +97,20 @@ def begin_run(run: RunFolder, settings: RunConfig, *, resume: bool, overwrite: b
         run.create(settings.to_toml(), overwrite=overwrite)
         return seen
     if settings != load_config(run.config):
-        raise RunError(
-            "cannot resume",
-            expected="the settings that the run began with",
-            got="others",
-            where=str(run.config),
-            fix="Leave --set out, or start a new run with --out.",
-        )
+        raise other_settings(run)
     seen.skip()
     return seen
+
+
+def other_settings(run: RunFolder) -> RunError:
+    """The error for a run that is resumed with settings that must not change."""
+    return RunError(
+        "cannot resume",
+        expected="the settings that the run began with",
+        got="others",
+        where=str(run.config),
+        fix="Remove --set, or start a new run with --out.",
+    )
 
 
 def run_failed(run: RunFolder, reason: str) -> FederationError:

@@ -14,12 +14,13 @@ from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.run_metadata import describe_run
 from cogen.data.walk import corpus_root
-from cogen.errors import CogenError, ConfigError, RunError
+from cogen.errors import CogenError
 from cogen.evaluate.baselines import OnEvent, tell
 from cogen.evaluate.general import require_unseen
 from cogen.evaluate.run_scores import read_evaluation, score_seed, summarize_runs
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.files import write_file
+from cogen.flower.run_events import open_run, other_settings
 from cogen.flower.simulated_rounds import simulate_rounds
 from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder
@@ -56,17 +57,8 @@ def simulate(
     >>> run.merged.is_dir()                        # doctest: +SKIP
     True
     """
-    if resume and overwrite:
-        raise ConfigError(
-            "cannot simulate", expected="--resume or --overwrite", got="both", fix="Leave one of them out."
-        )
-    source = shipped_config(str(config))
-    run = run_folder(config, out)
-    if resume:
-        run.require_resumable()
-        settings = load_config(run.config, overrides)
-    else:
-        settings = load_config(source, overrides)
+    run, source = run_folder(config, out), shipped_config(str(config))
+    settings = open_run(run, source, overrides, resume=resume, overwrite=overwrite, command="simulate")
     cards = check_input(settings)
     free_port(port)
     with run.lock() as handle:
@@ -167,12 +159,6 @@ def _continue(run: RunFolder, settings: RunConfig) -> None:
     if began.evaluate.general is None:
         added["general"] = evaluate.general
     if settings != began.model_copy(update={"evaluate": began.evaluate.model_copy(update=added)}):
-        raise RunError(
-            "cannot resume",
-            expected="the settings that the run began with",
-            got="others",
-            where=str(run.config),
-            fix="Leave --set out, or start a new run with --out.",
-        )
+        raise other_settings(run)
     if settings != began:
         write_file(run.config, settings.to_toml().encode())

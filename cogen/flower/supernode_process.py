@@ -1,4 +1,4 @@
-"""Runs Flower's `flower-supernode` with the patches that it needs. A node that has given up ends, so that it is restarted.
+"""Runs Flower's `flower-supernode` with the patches that it needs. A node that stops retrying ends, so that it is restarted.
 
 Flower's own process goes on after that, kept alive by its HTTP server's thread, and asks for nothing.
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-NULL_LEVEL = 2.0**-17.25  # what counts as 0 beside 1: eps^(3/4) of float32, 6e-6; learned directions lie far above
+NULL_LEVEL = 2.0**-17.25  # what counts as 0 relative to 1: eps^(3/4) of float32, 6e-6; learned directions lie far above
 
 
 @dataclass(frozen=True)

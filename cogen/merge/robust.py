@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Kind = Literal["none", "clip", "median", "krum"]
 MAX_STEPS, STOP = 10_000, 1e-12  # of Weiszfeld: stop when all weights together move less than this
 SMOOTHING = 1e-6  # of Weiszfeld: the least distance that counts, in median norms
-ROUNDING = 2.0**-40  # of a squared distance, beside the squared norms: float64, with room
+ROUNDING = 2.0**-40  # error of a squared distance relative to the squared norms, in float64, with a margin
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Rule:
         if self.energy is not None and not 0 < self.energy <= 1:
             raise refused("an energy in (0, 1]", f"{self.energy:g}", "Give the share to keep, such as 0.99.")
         if self.rank is not None and self.energy is not None:
-            raise refused("a rank or an energy", "both", "Leave one of them out.")
+            raise refused("a rank or an energy", "both", "Set only one of them.")
         if self.method == "stack" and (self.rank is not None or self.energy is not None or self.calibrate != "none"):
             raise refused("stack without rank, energy or calibrate", "one of them", "Use mean, which can be cut.")
 

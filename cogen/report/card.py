@@ -24,7 +24,7 @@ def card_page(card: DataCard) -> str:
         title=f"Data card of {card.source} · CO-GEN",
         card=card,
         headline=headline(card),
-        facts=facts(card),
+        overview=overview(card),
         cost=cost_rows(card),
         fate_chart=fate_chart(card),
         length_chart=length_chart(card),
@@ -37,7 +37,7 @@ def card_page(card: DataCard) -> str:
 
 def card_text(card: DataCard) -> str:
     """The card as text for a terminal."""
-    parts = [headline(card), _aligned(facts(card)), _aligned(_fates(card), "Documents")]
+    parts = [headline(card), _aligned(overview(card)), _aligned(_fates(card), "Documents")]
     if card.lengths.percentiles:
         shares = [(f"{p}%" if 0 < p < 100 else ("shortest", "longest")[p > 0]) for p in PERCENTILES]
         values = [f"{units.count(v)} tokens" for v in card.lengths.percentiles]
@@ -63,7 +63,7 @@ def headline(card: DataCard) -> str:
     )
 
 
-def facts(card: DataCard) -> Rows:
+def overview(card: DataCard) -> Rows:
     """The few numbers at the top."""
     general = units.decimals(card.general_tokens_per_word, 2)
     return [

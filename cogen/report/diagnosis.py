@@ -10,7 +10,7 @@ from cogen.analysis.diagnosis import Diagnosis, Pair
 from cogen.analysis.diagnosis_text import above_chance, advice
 from cogen.report import units
 from cogen.report.charts import NARROW, WIDE, Chart
-from cogen.report.heat import HeatCell, HeatRow, colour
+from cogen.report.heat import HeatCell, HeatRow, colour, signed_legend
 from cogen.report.html import template
 from cogen.report.svg import Axis, Series, line_chart
 
@@ -26,7 +26,7 @@ def diagnosis_page(diagnosis: Diagnosis) -> str:
         d=diagnosis,
         advice=advice(diagnosis),
         warning=f"Problems with {', '.join(troubled)}: see the findings." if troubled else "",
-        facts=_facts(diagnosis),
+        overview=_overview(diagnosis),
         maps=_maps(diagnosis),
         overlap_legend=_overlap_legend(),
         cosine_legend=_cosine_legend(),
@@ -106,22 +106,17 @@ def _overlap_legend() -> list[tuple[str, str]]:
 
 
 def _cosine_legend() -> list[tuple[str, str]]:
-    edges = [f"{edge:g}" for edge in EDGES]
-    spans = list(enumerate(pairwise(edges), start=1))
-    opposed = [(f"w{i}", f"{units.MINUS}{high} to {units.MINUS}{low}") for i, (low, high) in reversed(spans)]
-    alike = [(f"b{i}", f"{low} to {high}") for i, (low, high) in spans]
-    ends = (f"w{len(edges)}", f"below {units.MINUS}{edges[-1]}"), (f"b{len(edges)}", f"above {edges[-1]}")
-    return [ends[0], *opposed, ("n", f"within {edges[0]}"), *alike, ends[1]]
+    return signed_legend([f"{edge:g}" for edge in EDGES], "w", "b")
 
 
-def _facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+def _overview(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """The few numbers at the top of the page."""
     d = diagnosis
-    facts = [("adapters", str(len(d.adapters))), ("modules", units.count(d.num_modules))]
-    facts.append(
-        ("over-shared directions", f"{units.count(d.num_shared_directions)} of {units.count(d.num_directions)}")
-    )
-    facts.append(("energy in them", units.percent(d.shared_energy_frac, 1)))
-    facts.append(("rank for 90% / 99%", f"{units.count(d.rank_for_90)} / {units.count(d.rank_for_99)}"))
-    facts.append(("error of averaging A and B apart", units.percent(d.factor_average_error, 1)))
-    return facts
+    return [
+        ("adapters", str(len(d.adapters))),
+        ("modules", units.count(d.num_modules)),
+        ("over-shared directions", f"{units.count(d.num_shared_directions)} of {units.count(d.num_directions)}"),
+        ("energy in them", units.percent(d.shared_energy_frac, 1)),
+        ("rank for 90% / 99%", f"{units.count(d.rank_for_90)} / {units.count(d.rank_for_99)}"),
+        ("error of averaging A and B apart", units.percent(d.factor_average_error, 1)),
+    ]

@@ -71,12 +71,28 @@ def colour(change_frac: float, edges: Sequence[float] = EDGES) -> str:
 
 def legend() -> list[tuple[str, str]]:
     """Class and meaning of each colour, from much better to much worse than the base."""
-    edges = [f"{100 * edge:g}" for edge in EDGES]
-    spans = list(enumerate(pairwise(edges), start=1))
-    better = [(f"b{i}", f"{MINUS}{high} to {MINUS}{low}%") for i, (low, high) in reversed(spans)]
-    worse = [(f"w{i}", f"+{low} to +{high}%") for i, (low, high) in spans]
-    ends = (f"b{len(edges)}", f"below {MINUS}{edges[-1]}%"), (f"w{len(edges)}", f"above +{edges[-1]}%")
-    return [ends[0], *better, ("n", f"within {edges[0]}%"), *worse, ends[1]]
+    return signed_legend([f"{100 * edge:g}" for edge in EDGES], "b", "w", plus="+", unit="%")
+
+
+def signed_legend(
+    edges: Sequence[str], negative: str, positive: str, plus: str = "", unit: str = ""
+) -> list[tuple[str, str]]:
+    """Class and meaning of each colour of a value with a sign, from the lowest to the highest.
+
+    Args:
+        edges: positive limits between two colours, from low to high.
+        negative, positive: first letter of the classes of negative and positive values.
+    """
+    spans, last = list(enumerate(pairwise(edges), start=1)), len(edges)
+    below = [(f"{negative}{i}", f"{MINUS}{high} to {MINUS}{low}{unit}") for i, (low, high) in reversed(spans)]
+    above = [(f"{positive}{i}", f"{plus}{low} to {plus}{high}{unit}") for i, (low, high) in spans]
+    return [
+        (f"{negative}{last}", f"below {MINUS}{edges[-1]}{unit}"),
+        *below,
+        ("n", f"within {edges[0]}{unit}"),
+        *above,
+        (f"{positive}{last}", f"above {plus}{edges[-1]}{unit}"),
+    ]
 
 
 def _row(evaluation: Evaluation, model: str) -> list[HeatCell]:

@@ -82,22 +82,22 @@ def _result(record: RunRecord, is_live: bool) -> Markup:
     return fragment("result.html.j2", sentences=[s for s in sentences if s], is_main=not is_live or _is_over(record))
 
 
-def _facts(record: RunRecord, is_live: bool) -> Markup:
-    """The few numbers at the top; what a folder does not tell is left out."""
-    rows, facts = round_rows(record), list[tuple[str, str]]()
+def _overview(record: RunRecord, is_live: bool) -> Markup:
+    """The few numbers at the top; numbers that the folder does not have are omitted."""
+    rows, overview = round_rows(record), list[tuple[str, str]]()
     if record.started:
-        facts += [("base", record.started.base), ("domains", str(len(record.domains)))]
+        overview += [("base", record.started.base), ("domains", str(len(record.domains)))]
         done = sum(summary is not None for summary in record.rounds.values())
-        facts.append(("rounds", f"{done} of {record.started.num_rounds}"))
+        overview.append(("rounds", f"{done} of {record.started.num_rounds}"))
     if rows:
-        facts.append(("tokens trained", units.count(sum(row.num_tokens for row in rows))))
-        facts.append(("sent in all", units.byte_size(sum(row.bytes_up + row.bytes_down for row in rows))))
+        overview.append(("tokens trained", units.count(sum(row.num_tokens for row in rows))))
+        overview.append(("sent in all", units.byte_size(sum(row.bytes_up + row.bytes_down for row in rows))))
     if record.moments:
-        facts.append(("time", units.duration(working_seconds(record))))
+        overview.append(("time", units.duration(working_seconds(record))))
     is_followed, left = is_live and is_open(record), left_seconds(record)
     return fragment(
-        "facts.html.j2",
-        facts=facts,
+        "overview.html.j2",
+        overview=overview,
         record=record,
         is_followed=is_followed,
         done_frac=done_frac(record),
@@ -216,7 +216,7 @@ SECTIONS: dict[str, Render] = {
     "title": _title,
     "phase": _phase,
     "result": _result,
-    "facts": _facts,
+    "overview": _overview,
     "progress": _progress,
     "scores": _scores,
     "summary": _summary,
@@ -231,4 +231,4 @@ SECTIONS: dict[str, Render] = {
     "settings": _settings,
 }
 # A training step changes no other section.
-STEP_SECTIONS = ("alarm", "facts", "progress", "training", "trained")
+STEP_SECTIONS = ("alarm", "overview", "progress", "training", "trained")

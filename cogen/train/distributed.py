@@ -104,7 +104,7 @@ ALONE = ProcessGroup()
 
 
 def join_process_group(batch_size: int) -> ProcessGroup:
-    """Join the processes that were launched with this one; later calls return the same group.
+    """Join the processes that were started with this one; later calls return the same group.
 
     Args:
         batch_size: blocks of a step; each process needs at least one.

@@ -44,28 +44,28 @@ def collect_grams(
 
     use_segment_attention(base.model)
     with attached(base.model, factors), torch.no_grad(), ExitStack() as hooks:
-        sketches = {}
+        estimators = {}
         layers = dict(base.model.named_modules())
         for name, f in factors.items():
-            sketches[name] = GramSketch(f.shape[1], num_directions, module_seed(0, name), base.model.device)
-            handle = layers[name].register_forward_pre_hook(_recorder(sketches[name]))
+            estimators[name] = GramEstimator(f.shape[1], num_directions, module_seed(0, name), base.model.device)
+            handle = layers[name].register_forward_pre_hook(_recorder(estimators[name]))
             hooks.callback(handle.remove)
         for block in range(num_blocks):
             with autocast(base.model):
                 hidden_states(base.model, train_batch(stream, block, 1))
             if on_block is not None:
                 on_block(block + 1)
-    return {name: sketch.gram() for name, sketch in sketches.items()}
+    return {name: estimator.gram() for name, estimator in estimators.items()}
 
 
-def _recorder(sketch: GramSketch) -> Callable[[Any, tuple[Any, ...]], None]:
+def _recorder(estimator: GramEstimator) -> Callable[[Any, tuple[Any, ...]], None]:
     def record(layer: Any, inputs: tuple[Any, ...]) -> None:
-        sketch.add(inputs[0])
+        estimator.add(inputs[0])
 
     return record
 
 
-class GramSketch:
+class GramEstimator:
     """The sum of x x^T Omega over the added rows x, from which the second moment is estimated."""
 
     def __init__(self, d_in: int, num_directions: int, seed: int, device: Any = "cpu") -> None:

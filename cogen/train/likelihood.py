@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cogen.data.pack import Window, window_batch
+from cogen.data.pack import Batch, Window, window_batch
 from cogen.train.attention import use_segment_attention
 from cogen.train.step import autocast, hidden_states
 
@@ -34,20 +34,23 @@ def sum_nats(base: Base, windows: Sequence[Window], progress: Callable[[int], No
 
 def nats_by_token(base: Base, windows: Sequence[Window]) -> Iterator[tuple[list[Window], Tensor]]:
     """Yield batches of windows in order, each with -ln p of all its tokens `(N,)`, end to end, in float64."""
+    for some in _batches(windows):
+        yield some, token_nats(base, window_batch(some, base.start_id))
+
+
+def token_nats(base: Base, batch: Batch) -> Tensor:
+    """-ln p of every target of `batch`, `(N,)` in float64; 0 where the target is `IGNORE`."""
     import torch
 
     from cogen.train.loss import chunked_nll, head_weight
 
     use_segment_attention(base.model)
-    weight, start_id = head_weight(base.model), base.start_id
-    for some in _batches(windows):
-        batch = window_batch(some, start_id)
-        with torch.no_grad():
-            with autocast(base.model):
-                hidden = hidden_states(base.model, batch)
-            targets = torch.from_numpy(batch.targets).to(hidden.device)
-            nats = chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
-        yield some, nats
+    weight = head_weight(base.model)
+    with torch.no_grad():
+        with autocast(base.model):
+            hidden = hidden_states(base.model, batch)
+        targets = torch.from_numpy(batch.targets).to(hidden.device)
+        return chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
 
 
 def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:

@@ -100,15 +100,7 @@ def train_round(
         optimizer = accelerator.prepare(make_optimizer(live, slow, settings, state))
         stepper = Stepper(base.model, settings, accelerator, optimizer, fast, group)
         run = _Round(stepper, live, {name: f.scaling for name, f in start.items()}, stream, plan, state, began)
-        while run.num_done < plan.num_steps and not is_over(run.best, settings):
-            loss, rate = run.step()
-            if validate is not None and is_due(run.num_done, plan.num_steps, settings):
-                run.score(validate)
-            if on_step is not None:
-                on_step(run.report(loss, rate))
-            if on_checkpoint is not None and time.monotonic() - run.saved_at >= settings.checkpoint_seconds:
-                on_checkpoint(run.state())
-                run.saved_at = time.monotonic()
+        run.train(on_step, on_checkpoint, validate)
         return run.result()
 
 
@@ -129,6 +121,24 @@ class _Round:
         self.first = self.num_done = state.num_steps_done
         self.sum_loss, self.best = state.sum_loss_nats, state.best
         self.began_at = self.saved_at = began
+
+    def train(
+        self,
+        on_step: Callable[[Step], None] | None,
+        on_checkpoint: Callable[[TrainState], None] | None,
+        validate: Callable[[], float] | None,
+    ) -> None:
+        """Do the remaining steps of the round; see `train_round`."""
+        settings, num_steps = self.stepper.settings, self.plan.num_steps
+        while self.num_done < num_steps and not is_over(self.best, settings):
+            loss, rate = self.step()
+            if validate is not None and is_due(self.num_done, num_steps, settings):
+                self.score(validate)
+            if on_step is not None:
+                on_step(self.report(loss, rate))
+            if on_checkpoint is not None and time.monotonic() - self.saved_at >= settings.checkpoint_seconds:
+                on_checkpoint(self.state())
+                self.saved_at = time.monotonic()
 
     def step(self) -> tuple[float, float]:
         """Do the next step; its loss and learning rate."""

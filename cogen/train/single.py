@@ -80,14 +80,13 @@ def train_adapter(
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)
-    state = TrainState.load(state_path, key) if resume and state_path is not None and state_path.is_file() else None
+    state = _saved_state(state_path, key) if resume else None
     group.require_same(f"{key} {0 if state is None else state.num_steps_done}")
-    start = start_factors(base.info.modules, settings, base.info.embeddings)
     if on_start is not None and group.is_main:
         on_start(training_cost(base, settings))
     result = train_round(
         base,
-        start,
+        start_factors(base.info.modules, settings, base.info.embeddings),
         stream,
         plan,
         settings,
@@ -97,14 +96,19 @@ def train_adapter(
         validate=_validator(base, mixture, settings) if settings.early_stop_patience else None,
     )
     manifest = _manifest(domain, mixture, settings, data or Data(), result)
+    num_gram_blocks = min(-(-gram_tokens // settings.sequence_length), plan.num_blocks) if group.is_main else 0
     grams = None
-    if gram_tokens > 0 and group.is_main:
-        num_blocks = min(-(-gram_tokens // settings.sequence_length), plan.num_blocks)
-        grams = collect_grams(base, result.factors, stream, num_blocks)
-        manifest["gram_tokens"] = num_blocks * settings.sequence_length
+    if num_gram_blocks > 0:
+        grams = collect_grams(base, result.factors, stream, num_gram_blocks)
+        manifest["gram_tokens"] = num_gram_blocks * settings.sequence_length
     embeddings = frozenset(base.info.embeddings) & result.factors.keys()
     adapter = Adapter(result.factors, base.info.name, base.info.fingerprint, manifest, embeddings, grams)
     return TrainedAdapter(adapter, result)
+
+
+def _saved_state(path: Path | None, key: str) -> TrainState | None:
+    """The state at `path`; None if there is no such file."""
+    return TrainState.load(path, key) if path is not None and path.is_file() else None
 
 
 def _require_linear(settings: Train, gram_tokens: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cogen.config import load_config
 from cogen.runs import RunFolder
-from tests.town import config_for
+from tests.federation_processes import config_for
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Ru
     from flwr.app import Context, RecordDict
 
     from server.server_app import app as server_app
-    from tests.grid import InProcessGrid
+    from tests.in_process_grid import InProcessGrid
 
     place = tmp_path_factory.mktemp("simulated")
     (place / "care.toml").write_text(config_for(tiny_folder, with_data=True))

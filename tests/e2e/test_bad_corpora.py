@@ -1,4 +1,4 @@
-"""Corpora and settings that do not go together, as commands: one line that says how many, why, and what to do.
+"""Commands with corpora and settings that do not fit: one line with the number, the reason and what to do.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -47,7 +47,7 @@ def test_everything_is_a_duplicate(cogen: Cogen, tmp_path: Path, tiny_folder: Pa
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_gigabytes_on_one_line_cost_a_reason_and_little_memory(tmp_path: Path, tiny_folder: Path) -> None:
-    """Sparse files of 2 GiB beside good text. Red: lines read whole; a limit for .jsonl alone."""
+    """Sparse files of 2 GiB next to good text. Red: lines read whole; a limit for .jsonl alone."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     put(corpus / "good.jsonl", TEXTS[:32])

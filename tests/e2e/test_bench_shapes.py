@@ -55,7 +55,7 @@ def test_arguments(shapes: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--device", "cuda"), "--device: expected --shape beside it"),
+        (("--device", "cuda"), "--device: expected --shape too"),
         (("--shape", "7b"), "invalid choice: '7b'"),
         (("--shape", "tiny", "--tools", "packed"), "expected some of ours,trainer,trainer-liger with --shape"),
         (("--shape", "tiny", "--tokens", "4095"), "expected two steps of 2048 or more"),

@@ -1,4 +1,4 @@
-"""Talking to a run's models: who speaks, what is kept, and that switching leaves nothing attached."""
+"""`cogen chat` with a run's models: which model answers, what is kept, and that switching leaves no adapter attached."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def texts(corpus: Path) -> list[str]:
     return [json.loads(line)["text"] for line in (corpus / "grid.jsonl").read_text().splitlines()]
 
 
-def test_judge_scores_each_document_as_if_alone(tiny: Base) -> None:
+def test_perplexity_is_scored_for_each_document_alone(tiny: Base) -> None:
     documents = [Document(str(n), "", text[: 40 + 30 * n], "") for n, text in enumerate(SEED_TEXTS[:12])]
     scores = score_documents(tiny, documents, window_tokens=64)
     for document, score in zip(documents, scores, strict=True):

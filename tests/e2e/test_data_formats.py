@@ -319,8 +319,8 @@ def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]]
 
 
 def look_at_page(page: str, want: dict[str, Any], left: list[dict[str, str]]) -> None:
-    """The same numbers on the page: facts, plots, tables."""
-    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    """The same numbers on the page: overview, plots, tables."""
+    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
     read, cost = want["read"], want["cost"]
     tokens = want["train"]["num_tokens"] + want["heldout"]["num_tokens"]
     documents = want["train"]["num_documents"] + want["heldout"]["num_documents"]
@@ -328,7 +328,7 @@ def look_at_page(page: str, want: dict[str, Any], left: list[dict[str, str]]) ->
         f"{(tokens - documents) / want['num_words']:.2f} (everyday English {want['general_tokens_per_word']:.2f})"
     )
     assert {
-        key: value for key, value in facts.items() if "round" not in key and key not in ("rate", "every document once")
+        key: value for key, value in shown.items() if "round" not in key and key not in ("rate", "every document once")
     } == {
         "files": "15",
         "skipped": "5",
@@ -340,12 +340,12 @@ def look_at_page(page: str, want: dict[str, Any], left: list[dict[str, str]]) ->
         "memory at the peak": f"about {cost['peak_memory_mb']:.0f} MB",
         "adapter": kilobytes(1e6 * cost["adapter_mb"]),
     }
-    assert facts["rate"] == f"{cost['tokens_per_second']:.0f} tokens/s"
+    assert shown["rate"] == f"{cost['tokens_per_second']:.0f} tokens/s"
     for name, minutes in (
         (f"a round of {cost['num_tokens']:,} tokens", cost["minutes"]),
         ("every document once", cost["epoch_minutes"]),
     ):
-        assert facts[name] == f"about {60 * minutes:.1f} s" if 60 * minutes < 9.9 else facts[name].startswith("about ")
+        assert shown[name] == f"about {60 * minutes:.1f} s" if 60 * minutes < 9.9 else shown[name].startswith("about ")
     fates = [("training", want["train"]["num_documents"]), ("held out", want["heldout"]["num_documents"])]
     fates += [(reason, amount["num_documents"]) for reason, amount in want["dropped"].items()]
     fate, lengths, languages = plots(page)

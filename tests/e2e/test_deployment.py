@@ -1,4 +1,4 @@
-"""A real federation by its five commands: the same model as a simulation gives, whatever dies on the way."""
+"""A real federation by its five commands: it ends with the model of a simulation, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ import pytest
 from cogen.node.receipt import read_receipts
 from cogen.runs import RunFolder
 from tests.conftest import SEEDS
-from tests.town import DOMAINS, VICTIMS, Town, config_for, town, weights
+from tests.federation_processes import (
+    COMMAND_WORDS,
+    DOMAINS,
+    FederationProcesses,
+    config_for,
+    running_federation,
+    weights,
+)
 
 
 def test_five_commands_give_the_simulations_model(tmp_path: Path, tiny_folder: Path, simulated: RunFolder) -> None:
     """And nothing of a domain is in what the coordinator has, but factors and numbers.
 
-    Red, of what the next test kills: a name in VICTIMS that no process has.
+    Red, of what the next test kills: a name in COMMAND_WORDS that no process has.
     """
-    with town(tmp_path, config_for(tiny_folder, with_data=False), tiny_folder) as made:
-        running, missing = made.start(made.coordinator, "run", made.config), set(VICTIMS)
+    with running_federation(tmp_path, config_for(tiny_folder, with_data=False), tiny_folder) as made:
+        running, missing = made.start(made.coordinator, "run", made.config), set(COMMAND_WORDS)
         while running.poll() is None:
             missing -= {kind for kind in missing if made.processes(kind)}
             time.sleep(0.2)
@@ -40,11 +47,11 @@ def test_five_commands_give_the_simulations_model(tmp_path: Path, tiny_folder: P
             assert kinds == ["query", "train", "train", "evaluate"]
             assert "round 2 · sent" in made.log(domain, "join")
         _assert_nothing_private(made)
-        made.say("revoke", "grid")
+        made.output("revoke", "grid")
         assert "refuses this node" in _end_of(made, "grid")
 
 
-def _assert_nothing_private(made: Town) -> None:
+def _assert_nothing_private(made: FederationProcesses) -> None:
     """In no file of the coordinator's: words of the texts, paths of the domains, the user, the host."""
     texts = [json.loads(line)["text"] for d in DOMAINS for line in (SEEDS / f"{d}.jsonl").read_text().splitlines()]
     private = {text[:40] for text in texts} | {str(made.home(d)) for d in DOMAINS}
@@ -56,15 +63,15 @@ def _assert_nothing_private(made: Town) -> None:
             assert not [p for p in private if p.encode() in content], path
 
 
-def _end_of(made: Town, domain: str) -> str:
+def _end_of(made: FederationProcesses, domain: str) -> str:
     made.members[domain].wait(120)
     return made.log(domain, "join")
 
 
-def kill_one_kind(made: Town, drawn: random.Random) -> list[str]:
+def kill_one_kind(made: FederationProcesses, drawn: random.Random) -> list[str]:
     """Kill the processes, or the first, of a kind that is drawn until there is one: a server app is not there always."""
     for _ in range(100):
-        kind, killed = drawn.choice(sorted(VICTIMS)), []
+        kind, killed = drawn.choice(sorted(COMMAND_WORDS)), []
         for process in made.processes(kind)[: drawn.choice((1, 3))]:
             with suppress(psutil.NoSuchProcess):  # it may have ended by itself
                 process.kill()
@@ -82,7 +89,7 @@ def test_whatever_is_killed_the_model_is_the_same(
 ) -> None:
     """SIGKILL of one process or two at random moments of a run; then it ends, or `--resume` ends it."""
     drawn = random.Random(seed)
-    with town(tmp_path, config_for(tiny_folder, with_data=False), tiny_folder) as made:
+    with running_federation(tmp_path, config_for(tiny_folder, with_data=False), tiny_folder) as made:
         running = made.start(made.coordinator, "run", made.config)
         time.sleep(drawn.uniform(0.5, 6.0))
         assert running.poll() is None

@@ -1,4 +1,4 @@
-"""Two processes that train one adapter against one process that does, over gloo on the CPU.
+"""One adapter trained by two processes over gloo on the CPU, compared with training in one process.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 
 from cogen.adapter import Adapter
 from cogen.base import Base
-from tests.cut import Cut, cut_after
-from tests.pair import CASES, SEEDS, launch, train
+from tests.interrupted_training import Interrupted, interrupt_after
+from tests.two_processes import CASES, SEEDS, launch, train
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def pair(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What both processes of `tests.pair` kept."""
+    """What both processes of `tests.two_processes` kept."""
     out = tmp_path_factory.mktemp("pair")
-    for code, _, err in launch("tests.pair", tiny_folder, out, "cpu"):
+    for code, _, err in launch("tests.two_processes", tiny_folder, out, "cpu"):
         assert code == 0, err
     return out
 
@@ -68,8 +68,8 @@ def test_gradients_are_those_of_one_process(tiny: Base, pair: Path, tmp_path: Pa
 
     Red: clipped before it is added up.
     """
-    with pytest.raises(Cut):
-        train(tiny, CASES["plain"], state_path=tmp_path / "state", on_step=cut_after(1))
+    with pytest.raises(Interrupted):
+        train(tiny, CASES["plain"], state_path=tmp_path / "state", on_step=interrupt_after(1))
     wanted, found = (load_file(path) for path in (tmp_path / "state", pair / "state-of-step-1"))
     names = [name for name in wanted if name.endswith("exp_avg")]
     assert len(names) == 28

@@ -1,4 +1,4 @@
-"""A domain of a real federation: the real ClientApp, the real trainer process, and what leaves them.
+"""A domain of a real federation: the real ClientApp, the real trainer process, and the data that leaves them.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -32,9 +32,9 @@ from cogen.protocol.messages import EvaluateRequest, HelloRequest, SuspendReques
 from cogen.protocol.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
 from tests.conftest import SEEDS
-from tests.grid import InProcessGrid
-from tests.letters import frame_of, header_of, sealed
+from tests.in_process_grid import InProcessGrid
 from tests.member import RUN, ask, grid_of, make_home, request, service, some_factors, start_service
+from tests.message_content import content_of, frame_of, header_of
 from tests.receipts import assert_is_receipt
 
 CORPUS_NAME = "ward-seven-notes"
@@ -107,7 +107,7 @@ def assert_nothing_private(text: str, home: NodeHome) -> None:
 def test_what_is_handed_to_flower_is_what_the_receipts_say(
     home: NodeHome, grid: InProcessGrid, config_file: Path
 ) -> None:
-    """Red: a record, an array or a value that the receipt leaves out; a hash of other bytes."""
+    """Red: a record, an array or a value that the receipt omits; a hash of other bytes."""
     said = ask(grid, HelloRequest(run=RUN))
     trained = train(grid, config_file)
     scored = score(grid, config_file)
@@ -126,7 +126,9 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
     assert_nothing_private(home.receipts.read_text(), home)
 
 
-def test_who_is_set_aside_is_told(lasting: tuple[NodeHome, InProcessGrid], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suspended_domain_is_told(
+    lasting: tuple[NodeHome, InProcessGrid], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A line for `cogen join`, made here of numbers alone. Red: none; the coordinator's own words in it."""
     kept, grid = lasting
     watcher, narrator = HomeWatcher(kept), JoinNarrator(kept.read_member())
@@ -134,7 +136,7 @@ def test_who_is_set_aside_is_told(lasting: tuple[NodeHome, InProcessGrid], capsy
     assert header_of(ask(grid, suspended)) == {"kind": "suspend_reply", "domain": "grid"}
     for wrong in ({"round": "to be shown"}, {"reason": "to be shown"}):
         message = Message(
-            sealed(Frame({**pack(suspended).header, **wrong})), dst_node_id=100, message_type="query.suspend"
+            content_of(Frame({**pack(suspended).header, **wrong})), dst_node_id=100, message_type="query.suspend"
         )
         (bad,) = grid.pull_messages(grid.push_messages([message]))
         assert bad.has_error() and "to be shown" not in bad.error.reason

@@ -1,4 +1,4 @@
-"""Stopping early: the best factors are kept, it is said so, and a stop in between changes nothing.
+"""Early stopping: the best factors are kept and reported, and an interruption changes nothing.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -21,7 +21,7 @@ from cogen.train.lora import attached
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.single import TrainedAdapter, train_adapter
 from cogen.train.state import Best, better, is_due, is_over
-from tests.cut import Cut, cut_after
+from tests.interrupted_training import Interrupted, interrupt_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 # So high a rate that the loss soon rises: the best lies in the middle.
@@ -77,21 +77,21 @@ def test_stopped_and_resumed(
     """Red: the best, or the count of evaluations since, dropped of the state."""
     step = whole.adapter.manifest["early_stop"]["best_step"] + since_best
     path = tmp_path / "training.safetensors"
-    with pytest.raises(Cut):
-        train(tiny, corpora, on_step=cut_after(step), state_path=path)
+    with pytest.raises(Interrupted):
+        train(tiny, corpora, on_step=interrupt_after(step), state_path=path)
     resumed = train(tiny, corpora, state_path=path, resume=True)
     assert factor_digest(resumed.adapter.factors) == factor_digest(whole.adapter.factors)
     assert resumed.adapter.manifest == whole.adapter.manifest
 
 
-def test_what_it_is_judged_on_is_neither_trained_on_nor_held_out(tiny: Base, corpora: dict[str, Path]) -> None:
+def test_the_validation_part_is_neither_trained_on_nor_held_out(tiny: Base, corpora: dict[str, Path]) -> None:
     """Red: the held-out part used for the choice; the validation part trained on."""
     mixture = read_mixture(tiny, corpora, SETTINGS, 0.15)
     split = split_documents(read_corpus(corpora["grid"]).documents, 0.15, "grid")
-    aside = {d.id for d in mixture.validation()}
-    assert aside and not aside & {d.id for d in split.heldout}
+    validation = {d.id for d in mixture.validation()}
+    assert validation and not validation & {d.id for d in split.heldout}
     stream: Any = make_stream(mixture, SETTINGS, 30)
-    assert len(stream.documents) == len(split.train) - len(aside)
+    assert len(stream.documents) == len(split.train) - len(validation)
 
 
 def test_off_it_trains_on_all_and_says_nothing(tiny: Base, corpora: dict[str, Path]) -> None:
@@ -102,9 +102,9 @@ def test_off_it_trains_on_all_and_says_nothing(tiny: Base, corpora: dict[str, Pa
 
 
 def test_a_corpus_too_small_for_it_is_refused(tiny: Base, corpora: dict[str, Path]) -> None:
-    all_aside = SETTINGS.model_copy(update={"early_stop_frac": 0.85})
+    all_validation = SETTINGS.model_copy(update={"early_stop_frac": 0.85})
     with pytest.raises(DataError, match=r"corpus too small to hold anything out"):
-        train(tiny, corpora, all_aside)
+        train(tiny, corpora, all_validation)
 
 
 def test_a_score_that_is_no_number_is_never_the_best() -> None:

@@ -28,7 +28,7 @@ def users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_embedded_base_learns_and_its_merge_loads_in_peft(users_cache: None, tmp_path: Path) -> None:
-    """Warm, the base loads in under two seconds; 4096 tokens make its held-out text shorter; PEFT reads the merge."""
+    """Loaded for the second time, the base takes under two seconds; 4096 tokens make its held-out text shorter; PEFT reads the merge."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

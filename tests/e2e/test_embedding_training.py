@@ -1,4 +1,4 @@
-"""LoRA on the input embeddings: trained slowly, the head left alone, the same in PEFT.
+"""LoRA on the input embeddings: its learning rate, an unchanged head, and the same outputs in PEFT.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -22,7 +22,7 @@ from cogen.evaluate.score import evaluate_adapters
 from cogen.train.lora import attached
 from cogen.train.single import TrainedAdapter, train_adapter
 from cogen.train.start import start_factors
-from tests.cut import Cut, cut_after
+from tests.interrupted_training import Interrupted, interrupt_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 TABLE, Q = "model.embed_tokens", "model.layers.0.self_attn.q_proj"
@@ -107,8 +107,8 @@ def test_it_is_scored_and_an_embedding_of_another_base_is_refused(tiny: Base, tr
 def test_stopped_and_resumed(tiny: Base, corpora: dict[str, Path], trained: TrainedAdapter, tmp_path: Path) -> None:
     path = tmp_path / "training"
     often = SETTINGS.model_copy(update={"checkpoint_seconds": 1e-9})
-    with pytest.raises(Cut):
-        train(tiny, corpora, often, on_step=cut_after(2), state_path=path)
+    with pytest.raises(Interrupted):
+        train(tiny, corpora, often, on_step=interrupt_after(2), state_path=path)
     resumed = train(tiny, corpora, often, state_path=path, resume=True)
     assert factor_digest(resumed.adapter.factors) == factor_digest(trained.adapter.factors)
 

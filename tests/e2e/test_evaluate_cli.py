@@ -1,4 +1,4 @@
-"""`cogen probes make` and `cogen evaluate` with probes, questions and tasks, from files to files."""
+"""`cogen probes make` and `cogen evaluate` with files of probes, questions and tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real federation with something wrong at one place: a process that hangs, a full disk, a clock, a node that lies."""
+"""A real federation with a fault in one place: a hanging process, a full disk, a wrong clock, a dishonest node."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
 from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events, parents
-from tests.gate import wait_until
-from tests.grid import InProcessGrid
-from tests.rebuilt import failing, models, undisturbed
-from tests.town import DOMAINS, Town, config_for, town, weights
+from tests.federation_processes import DOMAINS, FederationProcesses, config_for, running_federation, weights
+from tests.in_process_grid import InProcessGrid
+from tests.reference_run import failing, models, reference_run
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 PATIENCE_SECONDS = 900.0
@@ -37,9 +37,9 @@ PATIENCE_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Stage:
-    """A town that the tests of this file share, with small disks of their own for some folders, where they are allowed."""
+    """A federation that the tests of this file share, with small disks of their own for some folders, where they are allowed."""
 
-    town: Town
+    federation: FederationProcesses
     disks: dict[str, Path | None]
 
     def disk(self, name: str) -> Path:
@@ -51,16 +51,16 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Stage]:
-    place = tmp_path_factory.mktemp("town")
+    place = tmp_path_factory.mktemp("federation")
     with (
         small_disk(place / "grid", 64) as grid,
         small_disk(place / "coordinator" / "federation", 256) as federation,
-        town(place, config_for(tiny_folder, with_data=False), tiny_folder) as made,
+        running_federation(place, config_for(tiny_folder, with_data=False), tiny_folder) as made,
     ):
         yield Stage(made, {"grid": grid, "coordinator": federation})
 
 
-def of_domain(made: Town, kind: str, domain: str) -> psutil.Process:
+def of_domain(made: FederationProcesses, kind: str, domain: str) -> psutil.Process:
     """The one process of a kind that works for a domain."""
     (found,) = [p for p in made.processes(kind) if str(made.home(domain)) in " ".join(p.cmdline())]
     return found
@@ -77,7 +77,7 @@ def hanging_config(tiny_folder: Path, deadline: int, *, with_data: bool) -> str:
 
 def rounds_while_hanging(stage: Stage, name: str, kind: str, tiny_folder: Path, deadline: int) -> RunFolder:
     """Three rounds, in the first of which a process of grid's stands still from its work on until the second begins."""
-    made = stage.town
+    made = stage.federation
     made.configure(name, hanging_config(tiny_folder, deadline, with_data=False))
     works = made.home("grid") / "work.jsonl"
     before = len(read_lines(works))
@@ -108,9 +108,9 @@ def test_a_trainer_that_hangs_is_waited_for_until_the_deadline_and_its_reply_ent
     assert [parents(run, n).keys() for n in (2, 3)] == [set(DOMAINS)] * 2
     late_by = {e["round"]: e.get("rounds_late", 0) for e in events(run, "client_replied") if e["domain"] == "grid"}
     assert late_by == {2: 1, 3: 0}
-    works = read_lines(stage.town.home("grid") / "work.jsonl")
+    works = read_lines(stage.federation.home("grid") / "work.jsonl")
     config = hanging_config(tiny_folder, deadline, with_data=True)
-    assert models(undisturbed(tmp_path, config, run, works)) == models(run)
+    assert models(reference_run(tmp_path, config, run, works)) == models(run)
 
 
 def test_a_supernode_that_hangs_is_gone_after_a_minute_and_takes_part_again_when_it_goes_on(
@@ -125,9 +125,9 @@ def test_a_supernode_that_hangs_is_gone_after_a_minute_and_takes_part_again_when
     assert {(e["round"], e["domain"]) for e in others} <= {(2, "grid")}
     assert events(run, "round_finished")[0]["seconds"] < deadline
     assert parents(run, 3).keys() == set(DOMAINS)
-    works = read_lines(stage.town.home("grid") / "work.jsonl")
+    works = read_lines(stage.federation.home("grid") / "work.jsonl")
     config = hanging_config(tiny_folder, deadline, with_data=True)
-    assert models(undisturbed(tmp_path, config, run, works)) == models(run)
+    assert models(reference_run(tmp_path, config, run, works)) == models(run)
 
 
 # A node that lies
@@ -193,7 +193,7 @@ def test_a_node_that_lies_is_dropped_each_time_and_moves_nothing(
     quiet.create(load_config(tmp_path / "quiet.toml").to_toml())
     server_app(InProcessGrid(3, {1: failing}), Context(1, 0, {}, RecordDict(), {"run": str(quiet.path), "config": ""}))
     config = config_for(tiny_folder, with_data=False, **rules)
-    made = stage.town
+    made = stage.federation
     made.configure("lies", config)
     assert wait_until(made.home("grid").joinpath("trainer.sock").exists, 60.0)
     with lying(made.home("grid") / "trainer.sock"):
@@ -249,7 +249,7 @@ def test_a_full_disk_at_a_domain_costs_a_round_and_no_more(
     """Red: a state that is half-written and read again, or a reply without its receipt."""
     waits = {"round_deadline_seconds": 600, "connect_wait_seconds": 20, "min_connected_wait_seconds": 20}
     config = config_for(tiny_folder, with_data=False, **waits)
-    made, disk = stage.town, stage.disk("grid")
+    made, disk = stage.federation, stage.disk("grid")
     made.configure(f"full-grid-{leave_bytes}", config)
     with filled(disk, leave_bytes):
         assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 2
@@ -274,7 +274,7 @@ def test_a_full_disk_at_the_coordinator_stops_the_run_and_it_goes_on_with_space(
 ) -> None:
     """Red: a round's folder without all its files, a run that hangs, or one that cannot be resumed."""
     config = config_for(tiny_folder, with_data=False, round_deadline_seconds=600)
-    made, disk = stage.town, stage.disk("coordinator")
+    made, disk = stage.federation, stage.disk("coordinator")
     made.configure(f"full-coordinator-{leave_bytes}", config)
     running = made.start(made.coordinator, "run", made.config)
     assert wait_until(lambda: len(events(made.run, "round_started")) == 1, PATIENCE_SECONDS), made.log()
@@ -315,7 +315,7 @@ def clock_off(place: Path, seconds: float) -> Iterator[None]:
 def test_a_clock_an_hour_off_is_said_and_the_others_go_on(tmp_path: Path, stage: Stage, tiny_folder: Path) -> None:
     """Before joining by doctor and join, afterwards by the running join. Red: the node ends again and again in silence."""
     config = config_for(tiny_folder, with_data=False, min_valid_clients=2, connect_wait_seconds=10)
-    made, without = stage.town, {}
+    made, without = stage.federation, {}
     folder, invite = made.place / "grid", "again.invite"
     for number, (seconds, side) in enumerate(OFF.items()):
         made.configure(f"clock-{number}", config)
@@ -328,11 +328,11 @@ def test_a_clock_an_hour_off_is_said_and_the_others_go_on(tmp_path: Path, stage:
         assert parents(made.run, 2).keys() == {"clinical", "materials"}
         if not number:
             theirs = config_for(tiny_folder, with_data=True, min_valid_clients=2)
-            without = models(undisturbed(tmp_path, theirs, made.run, read_lines(made.home("grid") / "work.jsonl")))
+            without = models(reference_run(tmp_path, theirs, made.run, read_lines(made.home("grid") / "work.jsonl")))
         assert models(made.run) == without
     end(made.members["grid"])
-    made.say("revoke", "grid")
-    (folder / invite).write_text(made.say("invite", "grid"))
+    made.output("revoke", "grid")
+    (folder / invite).write_text(made.output("invite", "grid"))
     joining = ("join", invite, "--data", SEEDS / "grid.jsonl", "--folder", folder / "new")
     for number, (seconds, side) in enumerate(OFF.items()):
         for command in (("doctor", invite), joining):

@@ -1,4 +1,4 @@
-"""The real ServerApp and the real ClientApp, one domain a node, with the resident trainer behind them."""
+"""The real ServerApp and the real ClientApp, with one domain per node and the resident trainer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
 from server.server_app import app as server_app
-from tests.grid import Fault, InProcessGrid
-from tests.letters import frame_of, header_of, rewrite
+from tests.in_process_grid import Fault, InProcessGrid
+from tests.message_content import frame_of, header_of, rewrite
 
 Start = Callable[..., RunFolder]
 

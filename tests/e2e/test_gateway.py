@@ -1,4 +1,4 @@
-"""The gateway against whoever is on the other side: strangers, members, the revoked, the slow and the greedy."""
+"""The gateway with each kind of client: strangers, members, revoked members, slow and greedy ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cogen.deploy.limits import Limits
 from cogen.deploy.members import all_members, read_members, revoke_member
 from cogen.errors import FederationError
-from tests.gate import APP, FINGERPRINT, Gate, NodeKey, gate, in_background, wait_until
+from tests.running_gateway import APP, FINGERPRINT, NodeKey, RunningGateway, running_gateway
+from tests.waiting import in_background, wait_until
 
 LIMITS = Limits(
     fleet_bytes=200_000,
@@ -37,17 +38,17 @@ PULL = "/v1/fleet/pull-messages"
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    with gate(tmp_path_factory.mktemp("gate"), LIMITS) as made:
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    with running_gateway(tmp_path_factory.mktemp("gate"), LIMITS) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def key(door: Gate) -> NodeKey:
+def key(door: RunningGateway) -> NodeKey:
     return door.member("clinical")
 
 
-def raw(door: Gate, content: bytes, *, seconds: float = 10.0) -> bytes:
+def raw(door: RunningGateway, content: bytes, *, seconds: float = 10.0) -> bytes:
     """Bytes as they are, over TLS; everything that comes back until the other side closes."""
     trusted = ssl.create_default_context(cafile=str(door.folder.ca))
     with (
@@ -71,7 +72,7 @@ def signed(key: NodeKey, method: str, target: str, *more: str, body: bytes = b""
 # Members
 
 
-def test_a_members_request_goes_through_and_back(door: Gate, key: NodeKey) -> None:
+def test_a_members_request_goes_through_and_back(door: RunningGateway, key: NodeKey) -> None:
     with door.client() as client:
         answer = client.post(HEARTBEAT, content=b"beat", headers=key.headers())
     assert (answer.status_code, answer.content) == (200, b"done")
@@ -81,12 +82,12 @@ def test_a_members_request_goes_through_and_back(door: Gate, key: NodeKey) -> No
     assert door.upstream.seen[-1] == ("POST", HEARTBEAT, 4)
 
 
-def test_health_says_nothing_else(door: Gate) -> None:
+def test_health_says_nothing_else(door: RunningGateway) -> None:
     with door.client() as client:
         assert client.get("/health").json() == {"status": "ok", "federation": "care"}
 
 
-def test_last_seen_is_noted(door: Gate, key: NodeKey) -> None:
+def test_last_seen_is_noted(door: RunningGateway, key: NodeKey) -> None:
     with door.client() as client:
         client.post(HEARTBEAT, headers=key.headers())
     door.gateway.known.write_seen()
@@ -98,7 +99,7 @@ def test_last_seen_is_noted(door: Gate, key: NodeKey) -> None:
 # Strangers
 
 
-def test_who_is_not_enrolled_reaches_nothing(door: Gate, key: NodeKey) -> None:
+def test_who_is_not_enrolled_reaches_nothing(door: RunningGateway, key: NodeKey) -> None:
     before = len(door.upstream.seen)
     stale = key.headers(datetime.now(UTC) - timedelta(seconds=400))
     another = {**key.headers(), "flwr-signature": NodeKey().headers()["flwr-signature"]}
@@ -110,7 +111,7 @@ def test_who_is_not_enrolled_reaches_nothing(door: Gate, key: NodeKey) -> None:
     assert len(door.upstream.seen) == before
 
 
-def test_a_revoked_member_is_out_at_once(door: Gate) -> None:
+def test_a_revoked_member_is_out_at_once(door: RunningGateway) -> None:
     theirs = door.member("materials")
     with door.client() as client:
         assert client.post(HEARTBEAT, headers=theirs.headers()).status_code == 200
@@ -150,7 +151,7 @@ def test_a_revoked_member_is_out_at_once(door: Gate) -> None:
         "*",
     ],
 )
-def test_only_the_listed_paths_are_there_even_for_a_member(door: Gate, key: NodeKey, target: str) -> None:
+def test_only_the_listed_paths_are_there_even_for_a_member(door: RunningGateway, key: NodeKey, target: str) -> None:
     before = len(door.upstream.seen)
     head, _, body = raw(door, signed(key, "POST", target)).partition(b"\r\n\r\n")
     assert head.split(b" ")[1] in (b"404", b"400"), head
@@ -159,7 +160,7 @@ def test_only_the_listed_paths_are_there_even_for_a_member(door: Gate, key: Node
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "CONNECT"])
-def test_only_post_is_there(door: Gate, key: NodeKey, method: str) -> None:
+def test_only_post_is_there(door: RunningGateway, key: NodeKey, method: str) -> None:
     before = len(door.upstream.seen)
     assert raw(door, signed(key, method, HEARTBEAT)).split(b" ")[1] in (b"404", b"400")
     assert len(door.upstream.seen) == before
@@ -168,7 +169,7 @@ def test_only_post_is_there(door: Gate, key: NodeKey, method: str) -> None:
 # Enrolment
 
 
-def test_an_invite_lets_its_domain_in_once(door: Gate) -> None:
+def test_an_invite_lets_its_domain_in_once(door: RunningGateway) -> None:
     invite, mine = door.invite("grid"), NodeKey()
     answer = door.enrol(invite, mine, public_key=f"{mine.line} ann@host")
     assert answer.status_code == 200
@@ -181,20 +182,20 @@ def test_an_invite_lets_its_domain_in_once(door: Gate) -> None:
     assert read_members(door.folder.path)["grid"] == member
 
 
-def refused(door: Gate, answer: httpx.Response, domain: str, word: str) -> None:
+def refused(door: RunningGateway, answer: httpx.Response, domain: str, word: str) -> None:
     assert answer.status_code == 403
     assert word in answer.json()["error"]
     assert domain not in read_members(door.folder.path)
 
 
-def test_an_expired_replaced_or_unknown_invite_is_refused(door: Gate) -> None:
+def test_an_expired_replaced_or_unknown_invite_is_refused(door: RunningGateway) -> None:
     refused(door, door.enrol(door.invite("education", days=-0.001), NodeKey()), "education", "one that ended")
     first, second = door.invite("education"), door.invite("education")
     refused(door, door.enrol(first, NodeKey()), "education", "a later invite replaced")
     refused(door, door.enrol(second, NodeKey(), token="A" * 43), "education", "not known here")
 
 
-def test_what_does_not_fit_the_invite_is_refused_and_leaves_it_open(door: Gate) -> None:
+def test_what_does_not_fit_the_invite_is_refused_and_leaves_it_open(door: RunningGateway) -> None:
     invite = door.invite("education")
     wrong = {**vars(FINGERPRINT), "tokenizer": "e" * 64}
     refused(door, door.enrol(invite, NodeKey(), domain="construction"), "construction", "the domain that the invite")
@@ -205,7 +206,7 @@ def test_what_does_not_fit_the_invite_is_refused_and_leaves_it_open(door: Gate) 
     assert door.enrol(invite, NodeKey()).status_code == 200
 
 
-def test_a_body_that_is_no_enrolment_is_refused(door: Gate) -> None:
+def test_a_body_that_is_no_enrolment_is_refused(door: RunningGateway) -> None:
     with door.client() as client:
         for body in (b"", b"{", b"[]", b'{"token": 1}', json.dumps({"x": "y"}).encode()):
             assert client.post("/enrol", content=body).status_code == 400
@@ -221,7 +222,7 @@ def test_a_token_is_used_up_only_when_registration_succeeded(tmp_path: Path) -> 
             )
         return 5
 
-    with gate(tmp_path / "fed", LIMITS, register) as made:
+    with running_gateway(tmp_path / "fed", LIMITS, register) as made:
         invite, mine = made.invite("grid"), NodeKey()
         answer = made.enrol(invite, mine)
         assert (answer.status_code, "grid" in read_members(made.folder.path)) == (500, False)
@@ -230,7 +231,7 @@ def test_a_token_is_used_up_only_when_registration_succeeded(tmp_path: Path) -> 
         assert made.enrol(invite, mine).json()["node_id"] == 5
 
 
-def test_two_enrolments_at_once_give_one_winner(door: Gate) -> None:
+def test_two_enrolments_at_once_give_one_winner(door: RunningGateway) -> None:
     invite, answers = door.invite("construction"), []
     keys = [NodeKey() for _ in range(4)]
     before = len(door.registered)
@@ -244,21 +245,21 @@ def test_two_enrolments_at_once_give_one_winner(door: Gate) -> None:
 
 
 def test_many_enrolments_from_one_address_are_slowed(tmp_path: Path) -> None:
-    with gate(tmp_path / "fed", Limits(enrols_per_minute=3.0)) as made:
+    with running_gateway(tmp_path / "fed", Limits(enrols_per_minute=3.0)) as made:
         invite = made.invite("grid")
         codes = [made.enrol(invite, NodeKey(), token="A" * 43).status_code for _ in range(5)]
         assert codes == [403, 403, 403, 429, 429]
 
 
 def test_many_wrong_paths_from_one_address_are_slowed(tmp_path: Path) -> None:
-    with gate(tmp_path / "fed", Limits(refusals_per_minute=3.0)) as made, made.client() as client:
+    with running_gateway(tmp_path / "fed", Limits(refusals_per_minute=3.0)) as made, made.client() as client:
         assert [client.get("/admin").status_code for _ in range(5)] == [404, 404, 404, 429, 429]
 
 
 # Greed and slowness
 
 
-def test_a_body_that_is_too_large_is_cut_off(door: Gate, key: NodeKey) -> None:
+def test_a_body_that_is_too_large_is_cut_off(door: RunningGateway, key: NodeKey) -> None:
     path = "/v1/fleet/push-object"
     with door.client() as client:
         fits = client.post(path, content=b"x" * 200_000, headers=key.headers())
@@ -275,19 +276,19 @@ def test_a_body_that_is_too_large_is_cut_off(door: Gate, key: NodeKey) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/fleet/push-object", PULL, "/enrol"])
-def test_a_body_that_does_not_come_is_cut_off(door: Gate, key: NodeKey, path: str) -> None:
+def test_a_body_that_does_not_come_is_cut_off(door: RunningGateway, key: NodeKey, path: str) -> None:
     request = signed(key, "POST", path, "content-length: 100") + b"only this"
     assert raw(door, request).split(b" ")[1] == b"408"
 
 
-def test_headers_that_do_not_come_are_cut_off(door: Gate) -> None:
+def test_headers_that_do_not_come_are_cut_off(door: RunningGateway) -> None:
     for begun in (b"", b"POST /enrol HTTP/1.1\r\nhost: fed\r\n"):
         began = time.monotonic()
         assert raw(door, begun) == b""
         assert time.monotonic() - began < 8.0
 
 
-def test_old_tls_and_plain_http_are_refused(door: Gate) -> None:
+def test_old_tls_and_plain_http_are_refused(door: RunningGateway) -> None:
     old = ssl.create_default_context(cafile=str(door.folder.ca))
     old.set_ciphers("ALL:@SECLEVEL=0")
     old.minimum_version = ssl.TLSVersion.TLSv1
@@ -308,7 +309,7 @@ def test_old_tls_and_plain_http_are_refused(door: Gate) -> None:
 # Waiting for work
 
 
-def test_a_question_for_work_is_held_until_there_is_some(door: Gate, key: NodeKey) -> None:
+def test_a_question_for_work_is_held_until_there_is_some(door: RunningGateway, key: NodeKey) -> None:
     got: list[tuple[bytes, float]] = []
 
     def ask() -> None:
@@ -332,7 +333,7 @@ def test_a_question_for_work_is_held_until_there_is_some(door: Gate, key: NodeKe
     assert LIMITS.hold_seconds <= seconds < LIMITS.hold_seconds + 8.0
 
 
-def test_a_question_for_an_object_is_held_while_it_is_on_its_way(door: Gate, key: NodeKey) -> None:
+def test_a_question_for_an_object_is_held_while_it_is_on_its_way(door: RunningGateway, key: NodeKey) -> None:
     """A node would sleep 1 s after the answer that it is; one that is as short goes through. Red: no holding."""
 
     def ask() -> bytes:
@@ -348,7 +349,9 @@ def test_a_question_for_an_object_is_held_while_it_is_on_its_way(door: Gate, key
     door.upstream.objects = []
 
 
-def test_a_large_answer_goes_through_in_pieces(door: Gate, key: NodeKey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_answer_goes_through_in_pieces(
+    door: RunningGateway, key: NodeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Red: an event loop that reads on and on while nobody takes what it has read, as uvloop does."""
     held, take = [0], StreamProtocol.data_received
 
@@ -364,7 +367,7 @@ def test_a_large_answer_goes_through_in_pieces(door: Gate, key: NodeKey, monkeyp
     assert max(held) < 1_000_000
 
 
-def test_nothing_is_asked_for_a_client_that_has_left(door: Gate, key: NodeKey) -> None:
+def test_nothing_is_asked_for_a_client_that_has_left(door: RunningGateway, key: NodeKey) -> None:
     trusted = ssl.create_default_context(cafile=str(door.folder.ca))
     with (
         socket.create_connection(("127.0.0.1", door.port)) as plain,
@@ -381,8 +384,8 @@ def test_nothing_is_asked_for_a_client_that_has_left(door: Gate, key: NodeKey) -
     door.upstream.work.clear()
 
 
-def test_work_is_handed_out_until_it_has_arrived(door: Gate) -> None:
-    """SuperLink gives it once. Red: it is lost with the answer, or handed out for ever, or to another node."""
+def test_work_is_delivered_again_until_it_has_arrived(door: RunningGateway) -> None:
+    """SuperLink gives it once. Red: it is lost with the answer, or delivered for ever, or to another node."""
     mine, other = door.member("handed"), door.member("handed-other")
     with door.client() as client:
 
@@ -410,7 +413,7 @@ def test_work_is_handed_out_until_it_has_arrived(door: Gate) -> None:
 
 def test_an_upstream_that_is_away_can_be_tried_again(tmp_path: Path) -> None:
     """502 is what Flower's nodes wait and try again after."""
-    with gate(tmp_path / "fed", LIMITS) as made:
+    with running_gateway(tmp_path / "fed", LIMITS) as made:
         mine = made.member("grid")
         made.gateway.upstream = "https://127.0.0.1:1"
         with made.client() as client:
@@ -421,7 +424,7 @@ def test_an_upstream_that_is_away_can_be_tried_again(tmp_path: Path) -> None:
 
 def test_another_upstream_is_not_believed(tmp_path: Path) -> None:
     """Whoever takes SuperLink's port has no certificate for it."""
-    with gate(tmp_path / "one", LIMITS) as made, gate(tmp_path / "two", LIMITS) as other:
+    with running_gateway(tmp_path / "one", LIMITS) as made, running_gateway(tmp_path / "two", LIMITS) as other:
         mine = made.member("grid")
         made.gateway.upstream = other.gateway.upstream
         with made.client() as client:

@@ -1,4 +1,4 @@
-"""What the threat model promises of the gateway besides refusals: what its log leaves out, and how many it serves at once."""
+"""Promises of the threat model for the gateway: what its log does not contain, and how many clients it serves at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from cogen.deploy.limits import Limits
-from tests.gate import Gate, NodeKey, gate, wait_until
+from tests.running_gateway import NodeKey, RunningGateway, running_gateway
+from tests.waiting import wait_until
 
 SECRET = "serum-lactate-7731"
 
 
-def idle(stack: ExitStack, door: Gate) -> None:
+def idle(stack: ExitStack, door: RunningGateway) -> None:
     """A connection that says nothing yet."""
     trusted = ssl.create_default_context(cafile=str(door.folder.ca))
     plain = stack.enter_context(socket.create_connection(("127.0.0.1", door.port), timeout=10.0))
@@ -26,7 +27,7 @@ def idle(stack: ExitStack, door: Gate) -> None:
 def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of who is let in, who is refused, and who is no member. Red: an enrolment, a body or a header in a line."""
     caplog.set_level(logging.INFO)
-    with gate(tmp_path / "fed", Limits()) as door, door.client() as client:
+    with running_gateway(tmp_path / "fed", Limits()) as door, door.client() as client:
         invite, mine, other = door.invite("grid"), NodeKey(), NodeKey()
         refused = [
             door.enrol(invite, mine, domain="elsewhere").status_code,
@@ -48,7 +49,7 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
 
 def test_no_more_are_served_at_once_than_the_limit(tmp_path: Path) -> None:
     """Red: uvicorn without limit_concurrency, and the fifth is served as the first."""
-    with gate(tmp_path / "fed", Limits(max_connections=4)) as door:
+    with running_gateway(tmp_path / "fed", Limits(max_connections=4)) as door:
         with ExitStack() as stack:
             idle(stack, door)
             with door.client() as client:

@@ -23,7 +23,7 @@ from cogen.train.loss import chunked_loss, fused_loss, head_loss, head_weight, n
 from cogen.train.single import train_adapter
 from cogen.train.step import autocast, hidden_states
 from cogen.train.varlen import is_for_one_kernel
-from tests.pair import CASES, launch, train
+from tests.two_processes import CASES, launch, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -80,7 +80,7 @@ def test_training_learns_and_scores_agree(tiny: Base, tiny_folder: Path, precisi
 
 
 def test_four_bits_lose_little(tiny_folder: Path) -> None:
-    """Loss and fingerprint of a 4-bit base beside a bfloat16 one. Red: the fingerprint taken of the weights in memory."""
+    """Loss and fingerprint of a 4-bit base compared with a bfloat16 one. Red: the fingerprint taken of the weights in memory."""
     bitsandbytes = pytest.importorskip("bitsandbytes")
     half, packed = (load_base(str(tiny_folder), device="cuda", precision=p) for p in ("bfloat16", "nf4"))
     assert isinstance(packed.model.get_submodule("model.layers.0.mlp.up_proj"), bitsandbytes.nn.Linear4bit)
@@ -92,7 +92,7 @@ def test_four_bits_lose_little(tiny_folder: Path) -> None:
 @pytest.mark.parametrize("lengths", [(128, 128), (5, 190, 1, 60), (256,)], ids=str)
 @pytest.mark.parametrize("num_key_heads", [4, 2])
 def test_attention_in_one_kernel(lengths: tuple[int, ...], num_key_heads: int) -> None:
-    """Outputs and gradients beside a float32 call for each segment. Red: attention over the whole row."""
+    """Outputs and gradients compared with a float32 call for each segment. Red: attention over the whole row."""
     shapes = [(1, heads, sum(lengths), 64) for heads in (4, num_key_heads, num_key_heads)]
     generator = torch.Generator().manual_seed(0)
     exact = [torch.randn(s, generator=generator).bfloat16().float().cuda().requires_grad_() for s in shapes]
@@ -127,7 +127,7 @@ def test_the_fused_loss_is_the_chunked_one() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_two_gpus_are_one(tiny_folder: Path, tmp_path: Path) -> None:
     """Red: both processes on the first device, which NCCL refuses."""
-    for code, _, err in launch("tests.pair", tiny_folder, tmp_path, "own"):
+    for code, _, err in launch("tests.two_processes", tiny_folder, tmp_path, "own"):
         assert code == 0, err
     said = [json.loads((tmp_path / f"said-{i}.json").read_text()) for i in range(2)]
     base = load_base(str(tiny_folder), device="cuda", precision="float32")

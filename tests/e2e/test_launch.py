@@ -1,4 +1,4 @@
-"""The app that may run at a domain: real bundles of `flwr build`, the warm process, and the program in PATH."""
+"""The Flower app at a domain: bundles of `flwr build`, the preforked process, and the programs in PATH."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def home(tmp_path: Path) -> NodeHome:
 
 @pytest.fixture
 def unpack(bundle: bytes, home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], object]:
-    """Flower's unpacking, guarded for the installed app, into a FLWR_HOME of the test's own."""
+    """Flower's unpacking, with the check for the installed app, into a FLWR_HOME for this test."""
     monkeypatch.setenv("FLWR_HOME", str(home.flower))
     monkeypatch.setenv(HOME_VARIABLE, str(home.path))
     monkeypatch.setenv(APP_VARIABLE, hashlib.sha256(bundle).hexdigest())
     monkeypatch.setattr(run_clientapp, "install_from_fab", run_clientapp.install_from_fab)  # put back afterwards
-    apply("clientapp_guard_install")
+    apply("clientapp_check_app")
     return lambda content: run_clientapp.install_from_fab(content, skip_prompt=True)
 
 
@@ -104,11 +104,11 @@ def test_a_full_disk_is_not_described_to_the_coordinator(
 def test_it_does_not_run_where_the_place_to_check_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(run_clientapp, "install_from_fab")
     with pytest.raises(FederationError, match="another version of flwr"):
-        apply("clientapp_guard_install")
+        apply("clientapp_check_app")
 
 
 @pytest.fixture
-def warm(home: NodeHome) -> Iterator[subprocess.Popen[bytes]]:
+def preforked(home: NodeHome) -> Iterator[subprocess.Popen[bytes]]:
     """The process that has imported Flower, listening."""
     command = [sys.executable, "-m", "cogen.flower.clientapp_process", "--serve", str(home.launcher_socket)]
     with open(home.logs / "clientapp.log", "wb") as log:
@@ -133,8 +133,8 @@ def start(home: NodeHome, *arguments: str, program: str = "flwr-clientapp") -> s
     )
 
 
-def test_the_warm_process_forks_for_each_message_and_hands_its_exit_code_on(
-    home: NodeHome, warm: subprocess.Popen[bytes]
+def test_the_preforked_process_forks_for_each_message_and_hands_its_exit_code_on(
+    home: NodeHome, preforked: subprocess.Popen[bytes]
 ) -> None:
     log = home.logs / "clientapp.log"
     first = start(home, "--help")
@@ -142,7 +142,7 @@ def test_the_warm_process_forks_for_each_message_and_hands_its_exit_code_on(
     assert "Run a Flower ClientApp" in log.read_text()
     assert start(home, "--no-such-option").returncode == 2
     assert start(home, "--help").returncode == 0
-    assert warm.poll() is None
+    assert preforked.poll() is None
 
 
 def test_what_runs_for_a_message_imports_no_torch() -> None:
@@ -153,7 +153,7 @@ def test_what_runs_for_a_message_imports_no_torch() -> None:
     assert done.stdout == "none\n"
 
 
-def test_without_the_warm_process_the_program_does_it_alone(home: NodeHome) -> None:
+def test_without_the_preforked_process_the_program_does_it_alone(home: NodeHome) -> None:
     done = start(home, "--help")
     assert done.returncode == 0, done.stderr
     assert "Run a Flower ClientApp" in done.stdout

@@ -1,4 +1,4 @@
-"""`cogen merge` from the command line: folders, names, recipes, cuts, leaving, and what it will not overwrite."""
+"""`cogen merge`: folders, names, recipes, cuts, removing an adapter, and what it refuses to overwrite."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_flags_are_the_call(cogen: Cogen, two: list[Adapter], tmp_path: Path) ->
     assert manifest["space"] == "knots" and manifest["calibrate"] == "pico" and manifest["num_tokens"] == 300
 
 
-def test_the_recipe_beside_the_result_makes_it_again(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
+def test_the_recipe_of_a_result_makes_it_again(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
     """Red: paths in recipe.toml stay relative to the working folder."""
     assert cogen("merge", tmp_path / "a", tmp_path / "b", "--out", "deep/m", "--weights", "1,4", "--rank", "2")[0] == 0
     code, out, _ = cogen("merge", "deep/m/recipe.toml", "--out", "again")
@@ -167,7 +167,7 @@ def test_search_and_contributions_refuse_what_they_cannot_use(cogen: Cogen, two:
 
 
 def test_commands_read_a_recipe_and_leave_adapters_out(cogen: Cogen, two: list[Adapter], tmp_path: Path) -> None:
-    """Red: diagnose compares the adapter that is left out too."""
+    """Red: diagnose compares the omitted adapter too."""
     expert(tmp_path / "c", 3, domain="ed")
     text = "".join(f'[[adapters]]\npath = "{tmp_path}/{name}"\n' for name in "abc")
     (tmp_path / "r.toml").write_text(text)

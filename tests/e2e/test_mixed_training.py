@@ -1,4 +1,4 @@
-"""Replay, end phase and accumulation together: stopped at any step and resumed is never having stopped.
+"""Replay, annealing and gradient accumulation: training stopped at any step and resumed equals uninterrupted training.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -26,7 +26,7 @@ from cogen.train.loop import Step
 from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
 from cogen.train.single import TrainedAdapter, train_adapter
-from tests.cut import Cut, cut_after
+from tests.interrupted_training import Interrupted, interrupt_after
 from tests.shell import Cogen
 
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -55,8 +55,8 @@ def whole(tiny: Base, corpora: dict[str, Path]) -> TrainedAdapter:
 
 def cut_off(base: Base, corpora: Mapping[str, Path], path: Path, step: int, settings: Train = SETTINGS) -> None:
     """Leave a state of `step` steps done: step + 1 was made, and lost."""
-    with pytest.raises(Cut):
-        train(base, corpora, settings, on_step=cut_after(step), state_path=path)
+    with pytest.raises(Interrupted):
+        train(base, corpora, settings, on_step=interrupt_after(step), state_path=path)
 
 
 @pytest.mark.parametrize("step", range(1, NUM_STEPS))

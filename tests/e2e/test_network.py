@@ -1,4 +1,4 @@
-"""A real federation over a bad line: what is lost on the way is sent again, and the model is the same."""
+"""A real federation over a bad network: lost messages are sent again, and the model is the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder, read_lines
-from tests.cable import Cable, laid
-from tests.gate import wait_until
+from tests.faulty_proxy import FaultyProxy, running_proxy
+from tests.federation_processes import DOMAINS, config_for, running_federation, weights
 from tests.namespaces import networks
-from tests.town import DOMAINS, config_for, town, weights
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,8 +32,10 @@ def test_a_line_that_delays_breaks_and_goes_dark_changes_nothing(
     once, and it is lost with the answer; Flower's node gives up when a handshake breaks.
     """
     config = config_for(tiny_folder, with_data=False, round_deadline_seconds=600, connect_wait_seconds=300)
-    line = Cable(free_port(None), seed, delay_seconds=0.03, bytes_between=(1000, 1_000_000))  # the app takes 80 kB
-    with laid(line), town(tmp_path, config, tiny_folder, line) as made:
+    line = FaultyProxy(
+        free_port(None), seed, delay_seconds=0.03, bytes_between=(1000, 1_000_000)
+    )  # the app takes 80 kB
+    with running_proxy(line), running_federation(tmp_path, config, tiny_folder, line) as made:
         line.breaks = True
         running = made.start(made.coordinator, "run", made.config)
         assert wait_until(lambda: "round_started" in _events(made.run), 300.0), made.log()
@@ -57,7 +59,7 @@ def test_four_networks_far_apart_change_nothing(
             far = stack.enter_context(networks(["coordinator", *DOMAINS], delay, jitter, loss))
         except OSError as error:
             pytest.skip(f"no network namespaces here: {error}")
-        made = stack.enter_context(town(tmp_path, config, tiny_folder, far))
+        made = stack.enter_context(running_federation(tmp_path, config, tiny_folder, far))
         assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 0, made.log()
         assert weights(made.run) == weights(simulated)
         assert "client_dropped" not in _events(made.run)

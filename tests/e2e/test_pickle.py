@@ -1,4 +1,4 @@
-"""An object that runs code when it is unpickled, in place of arrays: refused by either side, and nothing is run."""
+"""A pickle that runs code, in place of arrays: both sides refuse it, and nothing is run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
 from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events, parents
-from tests.grid import InProcessGrid
-from tests.letters import header_of
+from tests.in_process_grid import InProcessGrid
 from tests.member import grid_of, make_home, request
+from tests.message_content import header_of
 
 
 class Burglar:

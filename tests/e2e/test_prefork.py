@@ -1,4 +1,4 @@
-"""A warm trainer: forks of it train as a process of one's own does, and come and go without it."""
+"""A preforked trainer: its forks train like a new process, and start and end independently of it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from cogen.protocol.factors import to_arrays
 from cogen.protocol.messages import TrainReply, TrainRequest
 from cogen.protocol.settings import work_settings
 from server.aggregate import first_global
-from tests.gate import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="forks are for Linux without a GPU")
 
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[tuple[psutil.Process, Path]]:
-    """A warm trainer of the tiny base, and its socket."""
-    path = tmp_path_factory.mktemp("warm") / "trainers.sock"
+    """A preforked trainer of the tiny base, and its socket."""
+    path = tmp_path_factory.mktemp("prefork") / "trainers.sock"
     process = subprocess.Popen(prefork_argv(path, 1, str(tiny_folder), "float32", "auto"))
     assert wait_until(path.exists, 60.0)
     yield psutil.Process(process.pid), path
@@ -37,7 +37,7 @@ def started(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
 
 
 @pytest.fixture
-def warm(started: tuple[psutil.Process, Path], monkeypatch: pytest.MonkeyPatch) -> psutil.Process:
+def preforked(started: tuple[psutil.Process, Path], monkeypatch: pytest.MonkeyPatch) -> psutil.Process:
     """At the socket that the environment names."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv(PREFORKED, str(started[1]))
@@ -57,16 +57,16 @@ def train(trainer: ResidentTrainer, config_file: Path, folder: Path, tokens: int
 
 
 def test_forks_train_as_a_process_of_its_own(
-    warm: psutil.Process, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preforked: psutil.Process, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two at a time, and then one that was started by itself: the same bits."""
     pair = [ResidentTrainer(), ResidentTrainer()]
     forked = [train(trainer, config_file, tmp_path / str(i)) for i, trainer in enumerate(pair)]
     assert [t.pid for t in pair] == [None, None]
-    assert len(warm.children()) == 2
+    assert len(preforked.children()) == 2
     for trainer in pair:
         trainer.close()
-    assert not psutil.wait_procs(warm.children(), timeout=10.0)[1]
+    assert not psutil.wait_procs(preforked.children(), timeout=10.0)[1]
     monkeypatch.delenv(PREFORKED)
     alone = ResidentTrainer()
     own = train(alone, config_file, tmp_path / "own")
@@ -78,7 +78,9 @@ def test_forks_train_as_a_process_of_its_own(
         assert {k: v.tobytes() for k, v in reply.arrays.items()} == {k: v.tobytes() for k, v in own.arrays.items()}
 
 
-def test_a_fork_ends_with_its_caller_even_in_a_round(warm: psutil.Process, config_file: Path, tmp_path: Path) -> None:
+def test_a_fork_ends_with_its_caller_even_in_a_round(
+    preforked: psutil.Process, config_file: Path, tmp_path: Path
+) -> None:
     """Red: a fork that only looks for the end of its caller between two requests."""
     caller = os.fork()
     if not caller:
@@ -87,12 +89,12 @@ def test_a_fork_ends_with_its_caller_even_in_a_round(warm: psutil.Process, confi
         finally:
             os._exit(0)
     assert wait_until(lambda: any(tmp_path.glob("node/nodes/*/train.jsonl")), 60.0)
-    forks = warm.children()
+    forks = preforked.children()
     assert len(forks) == 1
     os.kill(caller, 9)
     os.waitpid(caller, 0)
     assert not psutil.wait_procs(forks, timeout=10.0)[1]
-    assert warm.is_running()
+    assert preforked.is_running()
 
 
 def test_a_base_that_cannot_be_loaded_is_the_callers_to_hear_of(
@@ -114,19 +116,19 @@ def test_a_base_that_cannot_be_loaded_is_the_callers_to_hear_of(
 
 
 def test_one_that_dies_is_told_and_the_next_call_gets_another(
-    warm: psutil.Process, config_file: Path, tmp_path: Path
+    preforked: psutil.Process, config_file: Path, tmp_path: Path
 ) -> None:
-    """Without the warm one, a process of its own."""
+    """Without the preforked trainer, a new process is started."""
     trainer = ResidentTrainer()
     first = train(trainer, config_file, tmp_path / "a")
-    warm.children()[0].kill()
+    preforked.children()[0].kill()
     with pytest.raises(FederationError, match="the trainer process died"):
         train(trainer, config_file, tmp_path / "b")
     assert train(trainer, config_file, tmp_path / "c").arrays.keys() == first.arrays.keys()
     assert trainer.pid is None
     trainer.close()
-    warm.kill()
-    warm.wait()
+    preforked.kill()
+    preforked.wait()
     train(trainer, config_file, tmp_path / "d")
     assert trainer.pid is not None
     trainer.close()

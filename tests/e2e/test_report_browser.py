@@ -95,7 +95,7 @@ def test_the_report_is_clicked_through(browser: Browser, run: Path, size: str) -
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_live_page_shows_what_is_trained_beside_the_run(
+def test_the_live_page_shows_what_is_trained_after_the_run(
     browser: Browser,  # noqa: F811
     tmp_path: Path,
     size: str,
@@ -121,7 +121,7 @@ def test_the_live_page_shows_what_is_trained_beside_the_run(
         page.get_by_text("Seed 1 of 2 · Training the baseline centralized", exact=True).wait_for()
         assert page.locator("#compared tbody tr", has_text="centralized").locator(".state").inner_text() == "training"
         assert "step 1 of 4" in page.locator("#compared").inner_text()
-        assert "300" in page.locator(".facts div", has_text="tokens of baselines left").inner_text()
+        assert "300" in page.locator(".overview div", has_text="tokens of baselines left").inner_text()
         dark = paper(page)
         page.emulate_media(color_scheme="light")
         assert paper(page) != dark

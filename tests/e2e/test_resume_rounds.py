@@ -1,4 +1,4 @@
-"""A coordinator killed before any of its writes: what lies there then is enough to end with the same files."""
+"""A coordinator killed before each of its writes: the resumed run ends with the same files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flwr.app import Context, RecordDict
 from cogen.config import load_config
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
-from tests.grid import InProcessGrid
+from tests.in_process_grid import InProcessGrid
 
 SMALL = (
     "train.tokens_per_round=128",

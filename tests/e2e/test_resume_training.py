@@ -1,4 +1,4 @@
-"""`train_adapter` cut off and resumed, repeated, and gone wrong.
+"""`train_adapter` interrupted and resumed, repeated, and with wrong state files.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -25,7 +25,7 @@ from cogen.train.mixture import make_stream, read_mixture
 from cogen.train.schedule import plan_round
 from cogen.train.single import TrainedAdapter, train_adapter
 from cogen.train.state import TrainState
-from tests.cut import Cut, cut_after
+from tests.interrupted_training import Interrupted, interrupt_after
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 SETTINGS = Train(
@@ -50,8 +50,8 @@ def stream_of(base: Base, corpora: Mapping[str, Path], settings: Train = SETTING
 
 def cut_off(base: Base, corpora: Mapping[str, Path], path: Path, step: int) -> None:
     """Leave a state of `step` steps done: step + 1 was made, and lost."""
-    with pytest.raises(Cut):
-        train(base, corpora, on_step=cut_after(step), state_path=path)
+    with pytest.raises(Interrupted):
+        train(base, corpora, on_step=interrupt_after(step), state_path=path)
 
 
 def same_tensors(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
@@ -83,8 +83,8 @@ def test_stop_and_resume_is_never_having_stopped(
 def test_cut_twice(tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter, tmp_path: Path) -> None:
     path = tmp_path / "training.safetensors"
     cut_off(tiny, corpora, path, 2)
-    with pytest.raises(Cut):
-        train(tiny, corpora, on_step=cut_after(4), state_path=path, resume=True)
+    with pytest.raises(Interrupted):
+        train(tiny, corpora, on_step=interrupt_after(4), state_path=path, resume=True)
     resumed = train(tiny, corpora, state_path=path, resume=True)
     assert factor_digest(resumed.adapter.factors) == factor_digest(whole.adapter.factors)
     assert resumed.result.loss_nats == whole.result.loss_nats

@@ -1,4 +1,4 @@
-"""Rounds that go on: budgets, members, late and doubled replies, sampling, setting aside, bad clients, validation."""
+"""Rounds with budgets, changing members, stragglers, repeated replies, sampling, suspension, bad clients, validation."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from cogen.runs import RunFolder, read_lines
 from server.requests import draw
 from server.server_app import app as server_app
 from server.server_app import deployment
-from tests.deployed import DeployedGrid, write_members
+from tests.deployed_grid import DeployedGrid, write_members
 from tests.e2e.test_federation import edit, silence
-from tests.grid import Fault
-from tests.letters import header_of
+from tests.in_process_grid import Fault
+from tests.message_content import header_of
 
 DOMAINS = ["clinical", "grid", "materials"]
 Deploy = Callable[..., tuple[RunFolder, DeployedGrid]]
@@ -94,8 +94,8 @@ def test_each_domain_trains_what_its_own_policy_allows(deploy: Deploy, config_fi
     }
     tokens = {e["domain"]: e["num_tokens"] for e in events(run, "client_replied")}
     assert tokens == {"clinical": 512, "grid": 192, "materials": 128}
-    (roster,) = events(run, "client_registry")
-    assert {c["domain"]: (c["rank"], c["tokens_per_round"], c["evaluates"]) for c in roster["clients"]} == {
+    (registry,) = events(run, "client_registry")
+    assert {c["domain"]: (c["rank"], c["tokens_per_round"], c["evaluates"]) for c in registry["clients"]} == {
         "clinical": (4, 512, False),
         "grid": (2, 192, True),
         "materials": (4, 128, True),
@@ -122,7 +122,7 @@ def test_a_limit_below_one_block_keeps_a_domain_out(deploy: Deploy) -> None:
 
 
 def test_members_are_read_anew_before_each_round(deploy: Deploy, tmp_path: Path) -> None:
-    """Revoked in round 1, out in round 2; enrolled in round 1, in from round 2. Red: the roster is read once."""
+    """Revoked in round 1, out in round 2; enrolled in round 1, in from round 2. Red: the client registry is read once."""
     folder = tmp_path / "federation"
     write_members(folder, DOMAINS[:2])
 
@@ -201,7 +201,7 @@ def test_doubled_and_replayed_answers_change_nothing(deploy: Deploy) -> None:
     assert not events(whole, "reply_rejected")
 
 
-def test_a_client_that_keeps_failing_is_set_aside_until_a_resume(deploy: Deploy) -> None:
+def test_a_client_that_keeps_failing_is_suspended_until_a_resume(deploy: Deploy) -> None:
     """Flower's codes are told plainly. Red: it is asked in round 3; it is not told; failures outlive the start."""
 
     def dies(message: Message, reply: Message) -> Message:
@@ -318,7 +318,7 @@ def test_a_bad_client_moves_a_clipped_round_by_no_more_than_its_bound(deploy: De
     assert done["weights"]["grid"] * norms["grid"] <= median / 3 * (1 + 1e-6)
 
 
-def test_an_increment_that_worsens_public_text_is_dropped(deploy: Deploy) -> None:
+def test_an_update_that_worsens_public_text_is_dropped(deploy: Deploy) -> None:
     """Red: the client update is scored without the global factors, or not at all."""
     text = Path(__file__).parents[2] / "seeds" / "education.jsonl"
     settings = [f"federation.validation={text}", "federation.validation_tokens=256", "federation.num_rounds=1"]

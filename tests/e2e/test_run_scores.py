@@ -1,4 +1,4 @@
-"""Baselines, seeds and general text beside a finished run: trained once, cut off, resumed, put together.
+"""Baselines, seeds and general text of a finished run: trained once, interrupted, resumed, summarized.
 
 The runs are made by the ServerApp in this process; "red" names a change of the code, made once by hand, under
 which the test fails.
@@ -32,9 +32,9 @@ from cogen.report.reader import RunReader, read_run
 from cogen.report.record import RunRecord
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
-from tests.cut import Cut
 from tests.e2e.test_simulate import PATIENCE_SECONDS, launch, started  # noqa: F401 - a fixture
-from tests.grid import InProcessGrid
+from tests.in_process_grid import InProcessGrid
+from tests.interrupted_training import Interrupted
 from tests.shell import Cogen
 
 DOMAINS = ("clinical", "grid", "materials")
@@ -65,7 +65,7 @@ def finished(tmp_path: Path, config_file: Path) -> Callable[..., RunFolder]:
     return make
 
 
-def judged(run: RunFolder, show: Callable[[dict[str, Any]], None] = lambda event: None) -> RunConfig:
+def scored(run: RunFolder, show: Callable[[dict[str, Any]], None] = lambda event: None) -> RunConfig:
     config = load_config(run.config)
     score_seed(run, config, run.baselines(0), show)
     return config
@@ -102,7 +102,7 @@ def test_with_one_round_the_experts_are_the_domains_alone(
     for domain in DOMAINS:
         made = Adapter.load(tmp_path / "alone" / "local" / domain)
         assert factor_digest(made.factors) == factor_digest(Adapter.load(run.expert(domain)).factors)
-    judged(run)
+    scored(run)
     assert num_trained(run) == {"centralized": 3 * 512}
     rows = read_evaluation(run).models
     assert rows == ("base", *(f"expert:{d}" for d in DOMAINS), "combined", "centralized")
@@ -114,7 +114,7 @@ def test_baselines_of_several_rounds_have_all_their_tokens_and_nothing_is_done_t
     """Red: the tokens of one round; general text cut at max_heldout_tokens or held out in part."""
     run = finished("evaluate.baselines=true", f"evaluate.general={general}", "evaluate.max_heldout_tokens=64")
     before = read_evaluation(run)
-    judged(run)
+    scored(run)
     assert num_trained(run) == {**{f"local:{d}": 1024 for d in DOMAINS}, "centralized": 3072}
     for name, tokens in (("local/grid", 1024), ("centralized", 3072)):
         assert Adapter.load(run.baselines(0) / name).manifest["num_tokens"] == tokens
@@ -131,7 +131,7 @@ def test_baselines_of_several_rounds_have_all_their_tokens_and_nothing_is_done_t
         }
     whole = files(run, "baselines", "evaluation.json")
     events: list[dict[str, Any]] = []
-    judged(run, events.append)
+    scored(run, events.append)
     assert events == []
     assert files(run, "baselines", "evaluation.json") == whole
 
@@ -146,28 +146,28 @@ def test_cut_off_between_and_within_baselines_and_scores(
     run = finished("evaluate.baselines=true", f"evaluate.general={general}", "train.checkpoint_seconds=1e-9")
     other = RunFolder(tmp_path / "other")
     shutil.copytree(run.path, other.path)
-    judged(other)
+    scored(other)
 
     def cut_in_the_second(event: dict[str, Any]) -> None:
         if event["event"] == "baseline_step" and (event["baseline"], event["step"]) == ("local:grid", 3):
-            raise Cut
+            raise Interrupted
 
-    with pytest.raises(Cut):
-        judged(run, cut_in_the_second)
+    with pytest.raises(Interrupted):
+        scored(run, cut_in_the_second)
     assert num_trained(run) == {"local:clinical": 1024}
     seen: list[dict[str, Any]] = []
 
     def cut_after_a_row(event: dict[str, Any]) -> None:
         seen.append(event)
         if event["event"] == "evaluated":
-            raise Cut
+            raise Interrupted
 
-    with pytest.raises(Cut):
-        judged(run, cut_after_a_row)
+    with pytest.raises(Interrupted):
+        scored(run, cut_after_a_row)
     steps = [(e["baseline"], e["step"]) for e in seen if e["event"] == "baseline_step"]
     assert steps[0] == ("local:grid", 3)
     assert len(read_evaluation(run).general) == 1
-    judged(run)
+    scored(run)
     assert files(run, "baselines", "evaluation.json") == files(other, "baselines", "evaluation.json")
     assert not list(run.path.rglob("*.training"))
 
@@ -178,13 +178,13 @@ def test_a_control_that_fails_is_said_and_dropped_until_it_is_mended(finished: C
     state.parent.mkdir(parents=True)
     state.write_bytes(b"half of one")
     seen: list[dict[str, Any]] = []
-    judged(run, seen.append)
+    scored(run, seen.append)
     (said,) = [e for e in seen if e["event"] == "baseline_failed"]
     assert said["baseline"] == "centralized" and "cannot resume" in said["reason"]
     assert [e["reason"] for e in read_lines(run.events_path) if e["event"] == "baseline_failed"] == [said["reason"]]
     assert "centralized" not in read_evaluation(run).models
     state.unlink()
-    judged(run)
+    scored(run)
     assert "centralized" in read_evaluation(run).models
 
 
@@ -345,7 +345,7 @@ def test_general_text_that_a_domain_has_is_refused(config_file: Path, tmp_path: 
 def test_the_matrix_keeps_general_text_apart(finished: Callable[..., RunFolder], general: Path) -> None:
     run = finished("federation.num_rounds=1", f"evaluate.general={general}")
     before = read_evaluation(run).mean_bits_per_byte("combined")
-    judged(run)
+    scored(run)
     found = Evaluation.from_json(run.evaluation.read_text(), "here")
     assert found.mean_bits_per_byte("combined") == before
     assert found.domains == DOMAINS

@@ -1,4 +1,4 @@
-"""Search and contributions over a tiny base: what is reported is what a merge of its own scores."""
+"""Search and contributions with a tiny base: the reported scores are those of separate merges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES: dict[str, Any] = {"heldout_frac": 0.15, "validation_frac": 0.2, "max_toke
 
 @pytest.fixture(scope="module")
 def folders(tiny: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Two random adapters of rank 2, small beside the base."""
+    """Two random adapters of rank 2, small against the base."""
     place, found = tmp_path_factory.mktemp("adapters"), {}
     for seed, name in enumerate(DATA):
         chance = torch.Generator().manual_seed(seed)

@@ -29,8 +29,9 @@ from cogen.flower.superlink import flower_environment, free_port
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.runs import RunFolder, read_lines
 from cogen.shipped_files import shipped_app
-from tests.gate import NodeKey, wait_until
+from tests.running_gateway import NodeKey
 from tests.shell import Cogen, refused
+from tests.waiting import wait_until
 
 PATIENCE_SECONDS = 90.0
 

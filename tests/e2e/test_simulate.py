@@ -18,7 +18,7 @@ from cogen.node.prefork import can_fork
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
-from tests.grid import InProcessGrid
+from tests.in_process_grid import InProcessGrid
 
 PATIENCE_SECONDS = 180.0
 
@@ -95,10 +95,10 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
     started.append(second)
     wait_for(run, {"event": "round_started", "round": 2}, second)
     relatives = family(second)
-    warm = [
+    preforked = [
         p for p in relatives if "cogen.node.prefork" in p.cmdline() and "cogen.flower.supervisor" not in p.cmdline()
     ]
-    assert len(warm) == 1 + 2 or not can_fork()
+    assert len(preforked) == 1 + 2 or not can_fork()
     wait_for(run, {"event": "client_replied", "round": 2}, second)
     second.kill()
     second.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""What nodes say, read where TLS ends: the receipts, Flower's own protocol, and nothing else; and what is said twice."""
+"""The decrypted traffic of nodes: it is Flower's protocol and matches the receipts; replayed requests change nothing."""
 
 from __future__ import annotations
 
@@ -30,11 +30,18 @@ from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_root
 from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events
-from tests.gate import wait_until
+from tests.federation_processes import (
+    DOMAINS,
+    PATIENCE_SECONDS,
+    FederationProcesses,
+    config_for,
+    running_federation,
+    weights,
+)
+from tests.flower_requests import FLEET, assert_is_flower_request, assert_is_join_request, pushed_replies, sign_again
 from tests.receipts import assert_is_receipt
-from tests.spoken import FLEET, assert_is_flowers, assert_is_joining, pushed, signed_by
-from tests.tap import Said, Tap, tapped
-from tests.town import DOMAINS, PATIENCE_SECONDS, Town, config_for, town, weights
+from tests.recording_proxy import RecordedRequest, RecordingProxy, running_recorder
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -44,18 +51,18 @@ WORDS = re.compile(rb"[\t\n\x20-\x7e\x80-\xff]{6,}")
 
 @dataclass(frozen=True)
 class Stage:
-    """A town whose line is tapped."""
+    """A federation whose requests are recorded."""
 
-    town: Town
-    tap: Tap
+    federation: FederationProcesses
+    recorder: RecordingProxy
 
-    def of(self, domain: str) -> list[Said]:
+    def of(self, domain: str) -> list[RecordedRequest]:
         """What a domain's node has said to Flower, in order, whatever the connection."""
-        its = [said for said in self.tap.requests() if said.headers.get("flwr-public-key") == self.key(domain)]
+        its = [said for said in self.recorder.requests() if said.headers.get("flwr-public-key") == self.key(domain)]
         return sorted(its, key=lambda said: said.headers["flwr-timestamp"])
 
     def key(self, domain: str) -> str:
-        public = s.load_ssh_public_key((self.town.home(domain) / "key.pub").read_bytes())
+        public = s.load_ssh_public_key((self.federation.home(domain) / "key.pub").read_bytes())
         pem = public.public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
         return base64.b64encode(pem).decode()
 
@@ -63,19 +70,22 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Stage]:
     place = tmp_path_factory.mktemp("tapped")
-    tap = Tap(free_port(None), place / "coordinator" / "federation")
+    recorder = RecordingProxy(free_port(None), place / "coordinator" / "federation")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LOGNAME", "USER"):
             patch.setenv(name, USER)
-        with tapped(tap), town(place, config_for(tiny_folder, with_data=False), tiny_folder, tap) as made:
+        with (
+            running_recorder(recorder),
+            running_federation(place, config_for(tiny_folder, with_data=False), tiny_folder, recorder) as made,
+        ):
             assert getpass.getuser() == USER
-            yield Stage(made, tap)
+            yield Stage(made, recorder)
 
 
 # The receipts, and nothing besides
 
 
-def private_text(made: Town) -> set[bytes]:
+def private_text(made: FederationProcesses) -> set[bytes]:
     """Each part of the texts of 24 characters, titles, file names, paths, the host, the user."""
     found = {USER, socket.gethostname(), *(f"{d}.jsonl" for d in DOMAINS), str(made.place), str(SEEDS), str(made.base)}
     for domain in DOMAINS:
@@ -87,19 +97,19 @@ def private_text(made: Town) -> set[bytes]:
 
 
 def test_two_rounds_say_what_the_receipts_say_and_nothing_else(stage: Stage, simulated: RunFolder) -> None:
-    """Red: a value, an array or a record that the receipt leaves out; a header or a field with more in it."""
-    made = stage.town
+    """Red: a value, an array or a record that the receipt omits; a header or a field with more in it."""
+    made = stage.federation
     assert made.rounds() == 0, made.log()
     assert weights(made.run) == weights(simulated)
     for domain in DOMAINS:
-        replies = pushed(stage.of(domain))
+        replies = pushed_replies(stage.of(domain))
         lines = read_receipts(made.home(domain) / "receipts.jsonl")
         assert [line["kind"] for line in lines] == ["query", "train", "train", "evaluate"]
         for line, (message, frame) in zip(lines, replies, strict=True):
             assert_is_receipt(line, message, frame)
-    for said in stage.tap.requests():
-        (assert_is_flowers if said.path.startswith(FLEET) else assert_is_joining)(said)
-    words = b"\n".join(WORDS.findall(b"\n".join(bytes(stream) for stream in stage.tap.streams)))
+    for said in stage.recorder.requests():
+        (assert_is_flower_request if said.path.startswith(FLEET) else assert_is_join_request)(said)
+    words = b"\n".join(WORDS.findall(b"\n".join(bytes(stream) for stream in stage.recorder.streams)))
     assert b"num_tokens" in words and b"clinical" in words  # it is in plain
     assert not [part for part in private_text(made) if part in words]
 
@@ -107,7 +117,7 @@ def test_two_rounds_say_what_the_receipts_say_and_nothing_else(stage: Stage, sim
 # What is said twice
 
 
-def reply_of_a_round(stage: Stage, domain: str, num_before: int) -> Said | None:
+def reply_of_a_round(stage: Stage, domain: str, num_before: int) -> RecordedRequest | None:
     """The push of the first trained reply among what the domain's node has said after `num_before` requests."""
     for said in stage.of(domain)[num_before:]:
         if said.path == f"{FLEET}push-messages":
@@ -117,9 +127,9 @@ def reply_of_a_round(stage: Stage, domain: str, num_before: int) -> Said | None:
     return None
 
 
-def say_again(stage: Stage, first: Said, key: Path) -> int:
+def say_again(stage: Stage, first: RecordedRequest, key: Path) -> int:
     """The push of a reply, and all objects of it that are wanted for that; the status of the push."""
-    status, body = stage.tap.again(signed_by(key, first))
+    status, body = stage.recorder.again(sign_again(key, first))
     if status != 200:
         return status
     answer = fleet_pb2.PushMessagesResponse.FromString(body)
@@ -128,7 +138,7 @@ def say_again(stage: Stage, first: Said, key: Path) -> int:
             one = message_pb2.PushObjectRequest.FromString(said.body)
             if one.object_id in answer.objects_to_push:
                 one.session_id = answer.session_id
-                assert stage.tap.again(signed_by(key, replace(said, body=one.SerializeToString())))[0] == 200
+                assert stage.recorder.again(sign_again(key, replace(said, body=one.SerializeToString())))[0] == 200
     return status
 
 
@@ -139,7 +149,7 @@ def test_a_reply_that_is_said_again_changes_nothing(stage: Stage, tiny_folder: P
     break it, as it can leave it out, and no other. Red: a second reply that enters a round, or
     one that is taken from another key.
     """
-    made = stage.town
+    made = stage.federation
     made.configure("again", config_for(tiny_folder, with_data=False))
     before = len(stage.of("grid"))
     running = made.start(made.coordinator, "run", made.config)
@@ -148,7 +158,7 @@ def test_a_reply_that_is_said_again_changes_nothing(stage: Stage, tiny_folder: P
     assert first is not None
     assert wait_until(lambda: "grid" in {e["domain"] for e in events(made.run, "client_replied")}, PATIENCE_SECONDS)
     mine, another = made.home("grid") / "key", made.home("clinical") / "key"
-    assert stage.tap.again(first)[0] in (200, 403)  # byte for byte
+    assert stage.recorder.again(first)[0] in (200, 403)  # byte for byte
     assert say_again(stage, first, mine) in (200, 403)
     assert say_again(stage, first, another) in (401, 403)
     assert wait_until(lambda: len(events(made.run, "round_started")) == 2 or running.poll() is not None, 300.0)
@@ -183,7 +193,7 @@ def test_another_app_is_refused_by_every_domain_and_the_rounds_reason_names_its_
     stage: Stage, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Submitted by whoever reaches the coordinator's loopback. Red: a launcher without its check."""
-    made, trace = stage.town, tmp_path / "trace"
+    made, trace = stage.federation, tmp_path / "trace"
     app, folder = altered_app(tmp_path / "app", trace), FederationFolder(made.coordinator / "federation")
     digest = hashlib.sha256(build_app(app)).hexdigest()
     made.configure(

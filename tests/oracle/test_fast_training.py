@@ -232,8 +232,8 @@ def test_everything_is_put_back() -> None:
     assert torch.equal(hidden_states(model, batch), before)
 
 
-def test_set_aside_the_model_scores_as_without() -> None:
-    """Red: `aside` leaves the layers or the attention in place."""
+def test_paused_the_model_scores_as_without() -> None:
+    """Red: `paused` leaves the layers or the attention in place."""
     model, batch = llama(hidden=NARROW), batches()[0]
     with attached(model, factors(model, 4, 1)):
         wanted = hidden_states(model, batch)
@@ -293,7 +293,7 @@ def test_integer_products_are_exact_products_of_what_was_rounded() -> None:
 
 
 def test_columns_are_gathered_anew_for_another_set() -> None:
-    """Red: the first set is handed out for every other."""
+    """Red: the first set is returned for every other."""
     weight = torch.randn(NARROW, 40)
     made = Frozen.of(weight, int8=True)
     for channels in ((3, 5), (3, 6), (1, 2), (8, 9), (10, 11), (12, 13), (3, 5)):

@@ -1,4 +1,4 @@
-"""What runs on a GPU alone, as far as a CPU can tell: layouts, choices, refusals. The rest is in e2e/test_gpu.py.
+"""Code that only runs on a GPU, as far as a CPU can test it: layouts, choices, refusals. The rest is in e2e/test_gpu.py.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

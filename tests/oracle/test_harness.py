@@ -1,4 +1,4 @@
-"""Our scores against lm-evaluation-harness, which knows nothing of cogen, on the same texts.
+"""Our scores compared with lm-evaluation-harness, an independent program, on the same texts.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -1,4 +1,4 @@
-"""The chunked head against torch's own cross-entropy, and the promise that no (N, V) tensor exists.
+"""The chunked head compared with torch's own cross-entropy, and the check that no (N, V) tensor is made.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -139,7 +139,7 @@ def test_01_one_adapter_at_weight_one_is_itself(lora: dict[str, Any], tmp_path: 
 )
 def test_02_copies_at_one_over_k_give_the_adapter_back(options: dict[str, Any]) -> None:
     """Red: numerical_rank counts every value (the rank comes out K times too large).
-    Red: ties divides by the number of agreeing parts, as PEFT does. Red: tsv leaves out the K of K w_i.
+    Red: ties divides by the number of agreeing parts, as PEFT does. Red: tsv omits the K of K w_i.
     Red: restore compares with the calibrated parts."""
     f32 = {n: Factors(f.a.float(), f.b.float(), f.scaling) for n, f in two_modules(5, rank=1, scaling=2.0).items()}
     if options["method"] != "tsv_m":  # which takes min(d_out, d_in) / K directions of each
@@ -158,7 +158,7 @@ def evened(rows: Tensor) -> Tensor:
 
 
 def test_03_stack_is_what_peft_computes_with_all_adapters_at_once(tmp_path: Path) -> None:
-    """Red: stack leaves out the scaling of the parts."""
+    """Red: stack omits the scaling of the parts."""
     base = llama()
     folders = [written_by_peft(base, lora, i, tmp_path / str(i)) for i, lora in enumerate([PLAIN, RSLORA, PATTERNS])]
     wrapped = with_peft(base, folders[0], "a0")

@@ -1,4 +1,4 @@
-"""RegMean against its formula on whole matrices, and its statistics against the inputs that they are of."""
+"""RegMean compared with its formula on full matrices, and Gram statistics with the inputs of the layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cogen.config import Train
 from cogen.data.pack import train_batch
 from cogen.errors import AdapterError, MergeError
 from cogen.merge import merge_adapters, regmean
-from cogen.train.gram import GramSketch, collect_grams
+from cogen.train.gram import GramEstimator, collect_grams
 from cogen.train.lora import init_factors
 from cogen.train.mixture import make_stream, read_mixture
 from tests.shell import Cogen, refused
@@ -68,15 +68,15 @@ def test_where_all_see_the_same_it_is_the_mean() -> None:
     torch.testing.assert_close(regmean(parts, [1 / 3] * 3).delta(), mean, rtol=1e-9, atol=1e-9)
 
 
-def test_a_checksum_wide_enough_is_exact_and_keeps_the_trace() -> None:
+def test_an_estimator_wide_enough_is_exact_and_keeps_the_trace() -> None:
     """Red: the ridge is not taken off the directions. Red: sums are not divided by the number of rows."""
     x = torch.randn(300, 12) @ torch.randn(12, 12)
-    checksum = GramSketch(12, 8, seed=1)
+    estimator = GramEstimator(12, 8, seed=1)
     for rows in (x[:100], x[100:].reshape(2, 100, 12)):
-        checksum.add(rows)
+        estimator.add(rows)
     exact = (x.T @ x / 300).double()
     values, vectors = torch.linalg.eigh(exact)
-    found = checksum.gram()
+    found = estimator.gram()
     assert found.directions.shape == (8, 12)
     approximate = found.directions.double().T @ found.directions.double() + found.ridge * torch.eye(12)
     assert float(approximate.trace()) == pytest.approx(float(exact.trace()), rel=1e-4)
@@ -86,13 +86,13 @@ def test_a_checksum_wide_enough_is_exact_and_keeps_the_trace() -> None:
     torch.testing.assert_close(approximate, leading + rest, rtol=1e-3, atol=1e-3)
 
 
-def test_a_narrow_checksum_finds_the_directions_that_matter() -> None:
+def test_a_narrow_estimator_finds_the_directions_that_matter() -> None:
     """Three strong directions of 200 under noise. Red: Omega is not random (unit vectors)."""
     strong = torch.linalg.qr(torch.randn(200, 3)).Q
     x = 5.0 * torch.randn(4000, 3) @ strong.T + 0.1 * torch.randn(4000, 200)
-    checksum = GramSketch(200, 4, seed=2)
-    checksum.add(x)
-    found = checksum.gram()
+    estimator = GramEstimator(200, 4, seed=2)
+    estimator.add(x)
+    found = estimator.gram()
     kept = found.directions @ strong
     assert float(kept.square().sum() / found.directions.square().sum()) > 0.99
     assert 0.01 < found.ridge < 0.0125  # the approximation lies below the matrix, so a little is left over

@@ -1,4 +1,4 @@
-"""Accumulation and recomputation against one plain step: equal gradients, fewer bytes kept for the backward."""
+"""Gradient accumulation and checkpointing against one plain step: equal gradients, fewer bytes kept for the backward."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_parts_keep_fewer_bytes(tiny: Base) -> None:
     assert split < 0.4 * whole
 
 
-def test_recomputed_gradients_are_equal_and_keep_fewer_bytes(tiny: Base) -> None:
+def test_checkpointed_gradients_are_equal_and_keep_fewer_bytes(tiny: Base) -> None:
     """Two layers: one at a time is kept. Red: the layers' forward left as it is."""
     parts = [batch((40, 8), 0), batch((5, 3, 20, 20), 1)]
     plain, loss, kept = gradients(tiny, parts)
@@ -130,7 +130,7 @@ def test_recomputed_gradients_are_equal_and_keep_fewer_bytes(tiny: Base) -> None
     assert fewer < 0.75 * kept
 
 
-def test_recomputation_leaves_the_model_as_it_was(tiny: Base) -> None:
+def test_gradient_checkpointing_leaves_the_model_unchanged(tiny: Base) -> None:
     layer = tiny.model.get_decoder().layers[0]
     with gradient_checkpointing(tiny.model, True):
         assert "forward" in vars(layer)

@@ -1,4 +1,4 @@
-"""A diagnosis against dense float64 algebra, random subspaces, and other factors of the same updates.
+"""A diagnosis compared with dense float64 algebra, with random subspaces, and for other factors of the same updates.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

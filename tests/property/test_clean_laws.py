@@ -1,4 +1,4 @@
-"""Laws of cleaning: doing it again changes nothing, and nothing that was redacted is left."""
+"""Laws of cleaning: it is idempotent, and no redacted text remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws that hold for any updates: linearity, order, absence, and what the factored form promises."""
+"""Laws for all updates: linearity, order, missing modules, and properties of the factored form."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def same(left: Adapter, right: Adapter, tolerance: float = 1e-8) -> bool:
 @law
 @given(SEED, SHAPE, RANKS, st.data())
 def test_the_sum_is_linear_in_its_weights(seed: int, shape: tuple[int, int], ranks: list[int], data: Any) -> None:
-    """Oracle 9. Red: stack leaves out the parts of negative weight."""
+    """Oracle 9. Red: stack omits the parts of negative weight."""
     parts = [update(seed + i, shape, r) for i, r in enumerate(ranks)]
     many = st.lists(WEIGHT, min_size=len(parts), max_size=len(parts))
     u, v, factor = data.draw(many), data.draw(many), data.draw(WEIGHT)
@@ -207,7 +207,7 @@ def test_core_space_loses_nothing(seed: int, shape: tuple[int, int], ranks: list
 
 @law
 @given(SEED, SHAPE, st.sampled_from([1.0, 0.6, 1.3]), st.integers(1, 9))
-def test_increments_are_the_dense_sum(
+def test_client_updates_are_the_dense_sum(
     seed: int, shape: tuple[int, int], server_learning_rate: float, rank: int
 ) -> None:
     """Red: `kept` ignores server_learning_rate. Red: `>=` in place of `>` (one direction too many)."""
@@ -245,7 +245,7 @@ def tail_energy(f: Factors, rank: int) -> float:
     return float(torch.linalg.svdvals(f.delta())[rank:].square().sum())
 
 
-def test_increments_keep_what_the_small_clients_never_had() -> None:
+def test_client_updates_keep_what_the_small_clients_never_had() -> None:
     """Oracle 11. Red: every client counts as having received all of `current` (r_k = R_s)."""
     ranks, weights = [4, 4, 4, 16], [1.0] * 4
     start = compress(update(1, (40, 32), 16), None, scaling=2.0).factors

@@ -1,4 +1,4 @@
-"""Laws of mixing: the share is exact in every stretch, and a block's origin follows from its index alone."""
+"""Laws of mixing: the share is exact in every stretch, and the index of a block determines its origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the road from documents to batches: no token and no byte is lost, repeated or read out of turn."""
+"""Laws of packing documents into batches: no token and no byte is lost, repeated or reordered."""
 
 from __future__ import annotations
 

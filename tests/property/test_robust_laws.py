@@ -194,7 +194,7 @@ def test_krum_is_the_rule_of_its_paper(seed: int, numbers: tuple[int, int], size
     assert [round(w, 9) for w in made.weights if w > 0] == [round(1 / (n - f - 2), 9)] * (n - f - 2)
 
 
-def test_krum_needs_enough_increments() -> None:
+def test_krum_needs_enough_updates() -> None:
     with pytest.raises(MergeError, match=r"at least 7 client updates with num_byzantine = 2, got 6"):
         weigh(gram_of(good(1, 6)), [1.0] * 6, Robust("krum", num_bad=2))
 

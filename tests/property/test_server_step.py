@@ -1,4 +1,4 @@
-"""The server's optimisers against the same rules on whole matrices, and factors turned to the old ones."""
+"""The server's optimizers compared with the same rules on full matrices; factors aligned with the previous ones."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_rotation_of_the_old_factors_is_undone() -> None:
 @pytest.mark.parametrize("options", [{"method": "tsv_m"}, {"method": "ties", "density": 0.5}, {"calibrate": "pico"}])
 @pytest.mark.parametrize("kind", ["none", "nesterov"])
 def test_a_rule_acts_on_what_the_clients_added(options: dict[str, Any], kind: Any) -> None:
-    """From nothing, in one round, it is the merge of the experts; later, `current` stays beside it.
+    """In a first round from nothing the result is the merge of the experts; later, it is added to `current`.
 
     Red: the rule gets the trained factors instead of the client updates. Red: weights are dropped.
     """

@@ -1,4 +1,4 @@
-"""Adapter folders: written, read back bit for bit, read as PEFT reads them, and refused by name.
+"""Adapter folders: written, read back bit for bit, read as PEFT reads them, refused with a reason.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -108,7 +108,7 @@ def test_a_planted_direction_is_named_by_module(who: int, seed: int) -> None:
 
 
 def test_a_direction_planted_everywhere_is_named_once() -> None:
-    """Red: levels are not compared: beside its own other modules, none of them stands out."""
+    """Red: levels are not compared: among its own modules, none of them stands out."""
     group = clean(6, decay=0.2)
     group[1] = changed(group[1], list(MODULES), spike=6.0)
     hints = [f for f in audit(group, NAMES) if f.kind == "spectrum"]

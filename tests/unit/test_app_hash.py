@@ -65,7 +65,7 @@ def test_a_wheel_gives_what_a_clone_gives_and_a_changed_file_does_not(bundle: by
 def test_the_wheel_itself_gives_what_the_clone_gives(bundle: bytes, tmp_path: Path) -> None:
     """Built as `pip install` builds it, with hatchling from the index where it is not at hand.
 
-    Red: a file of the app that pyproject.toml's force-include leaves out, or one that only a wheel has.
+    Red: a file of the app that pyproject.toml's force-include omits, or one that only a wheel has.
     """
     isolated = [] if find_spec("hatchling") is None else ["--no-build-isolation"]
     wheel = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(tmp_path), *isolated]

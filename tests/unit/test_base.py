@@ -1,4 +1,4 @@
-"""Base models on disk: what their fingerprint feels and does not feel, and every way one can be unusable.
+"""Base models on disk: what changes their fingerprint and what does not, and every reason to refuse one.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -1,4 +1,4 @@
-"""Documents begin with BOS where the tokenizer puts one by itself, and nothing changes where it puts none.
+"""Documents begin with BOS if the tokenizer adds it by itself; otherwise nothing changes.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

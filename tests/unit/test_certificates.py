@@ -1,4 +1,4 @@
-"""Certificates: accepted by a strict client for the right names alone, renewed by the same authority."""
+"""Certificates: a strict client accepts them for the right names only; the same authority renews them."""
 
 from __future__ import annotations
 

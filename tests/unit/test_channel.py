@@ -1,4 +1,4 @@
-"""A socket on the disk: there when somebody listens, and not before."""
+"""A socket on disk that exists only while a process listens."""
 
 from __future__ import annotations
 

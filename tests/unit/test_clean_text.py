@@ -1,4 +1,4 @@
-"""Characters, words, languages, boilerplate: what goes, and what must stay."""
+"""Characters, words, languages, boilerplate: what is removed and what must stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cloze probes: what may be asked, and what may stand beside the answer."""
+"""Cloze probes: which terms are asked for, and which other choices are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""merge_adapters: what it refuses and in which words, and what it says about its result."""
+"""`merge_adapters`: what it refuses, its error texts, and what it reports about its result."""
 
 from __future__ import annotations
 

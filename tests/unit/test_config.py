@@ -1,4 +1,4 @@
-"""Settings: what ships loads, what is wrong is refused in words that help, what is written reads back the same."""
+"""Settings: shipped ones load, wrong ones are refused with helpful errors, written ones read back the same."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_an_override_wins_over_the_file_with_its_type(
     assert found == value and type(found) is type(value)
 
 
-def test_overrides_make_a_table_that_the_file_leaves_out_and_the_last_wins(tmp_path: Path) -> None:
+def test_overrides_make_a_table_that_the_file_omits_and_the_last_wins(tmp_path: Path) -> None:
     assert load_config(toml(tmp_path), ["train.rank=8", "train.rank=2"]).train.rank == 2
 
 
@@ -253,7 +253,7 @@ def test_every_seed_is_the_run_once_with_that_seed(tmp_path: Path) -> None:
     assert once.model_copy(update={"train": config.train, "evaluate": config.evaluate}) == config
 
 
-def test_a_domain_called_general_beside_general_text_is_refused(tmp_path: Path) -> None:
+def test_a_domain_called_general_with_general_text_is_refused(tmp_path: Path) -> None:
     names = ("clinical", "general")
     assert load_config(toml(tmp_path, names=names)).domains[1].name == "general"
     assert "a domain named 'general'" in refusal(toml(tmp_path, "[evaluate]\ngeneral = 'plain.jsonl'\n", names))
@@ -334,7 +334,7 @@ def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
 def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(
     tmp_path: Path, table: str, old: str, new: str
 ) -> None:
-    """In a file and by --set. Red: the key that is spelt most like it, `head_chunk_tokens` for `block_tokens`."""
+    """In a file and by --set. Red: the key that is spelt most like it, `head_chunk_tokens` for the old name of `sequence_length`."""
     said = f"unknown key '{table}.{old}'", f"It is called {new!r} now."
     for line in (refusal(toml(tmp_path, f"[{table}]\n{old} = 1\n")), refusal(toml(tmp_path), f"{table}.{old}=1")):
         assert all(words in line for words in said)
@@ -343,5 +343,5 @@ def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(
 
 
 def test_every_renamed_key_is_in_the_table_of_names() -> None:
-    """Red: one is left out of the dictionary, and its error guesses."""
+    """Red: one is missing in the dictionary, and its error guesses."""
     assert {table: len(keys) for table, keys in RENAMED.items()} == {"train": 10, "federation": 8, "evaluate": 1}

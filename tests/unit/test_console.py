@@ -1,4 +1,4 @@
-"""What a terminal shows: tables, durations, bars without a terminal, and text from elsewhere made safe."""
+"""Tables, durations, bars without a terminal, and escaping of text from other machines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cogen.console import BYTES, MODULES, TOKENS, TRIALS, Bar, Bars, duration, s
         (7, "7"),
     ],
 )
-def test_text_from_elsewhere_is_one_line_and_controls_nothing(text: object, shown: str) -> None:
+def test_text_from_elsewhere_is_one_line_without_terminal_codes(text: object, shown: str) -> None:
     """Red: the escape character alone is removed, and `[2J` stays."""
     assert safe(text) == shown
 

@@ -1,4 +1,4 @@
-"""Contributions: games whose answer is known, the sum, intervals, and which coalitions are asked for."""
+"""Contributions: games with a known answer, the sum, intervals, and which coalitions are scored."""
 
 from __future__ import annotations
 

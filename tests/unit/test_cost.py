@@ -1,4 +1,4 @@
-"""What a choice costs: by hand, as the files have it, and the same for training, the data card and the rounds.
+"""The cost of a training setting: by hand, from files, and the same for training, the data card and the rounds.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -1,4 +1,4 @@
-"""The files of docs/deploy: commands that the program knows, folders that agree, and a place for all that is written."""
+"""The files of docs/deploy: commands that exist, folders that agree, and a volume for everything that is written."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_modules_apart_have_nothing_to_compare() -> None:
 
 
 def test_updates_of_zero_have_no_directions() -> None:
-    """An adapter as training starts, B = 0, beside a live one, and two of them alone."""
+    """An adapter as training starts, B = 0, and a trained one, and two of them alone."""
     live, dead = rank_one([1, 2, 0], [1, 0]), rank_one([0, 0, 0], [1, 0])
     found = diagnose([one(live), one(dead)], ["live", "dead"])
     assert (found.num_directions, found.num_shared_directions) == (1, 0)
@@ -263,7 +263,7 @@ def test_many_pairs_are_cut_to_the_most_overlapping() -> None:
         ({"cosine": -0.01, "meeting_frac": 0.03, "sign_conflict_frac": 0.67}, {}, "by up to 13%"),
         ({}, {"shared_energy_frac": 0.4}, "hold 40% of the energy: try calibrate = pico"),
         ({"cosine": 0.95}, {"shared_energy_frac": 0.9}, "nearly the same"),
-        ({}, {"findings": (Finding("grid", "fingerprint", "problem", "", "Other."),)}, "First mend or leave out grid"),
+        ({}, {"findings": (Finding("grid", "fingerprint", "problem", "", "Other."),)}, "First repair or omit grid"),
     ],
 )
 def test_advice_follows_the_numbers(pair: dict[str, Any], values: dict[str, Any], said: str) -> None:

@@ -1,4 +1,4 @@
-"""The documents: what they name must exist, and what exists must be named."""
+"""The docs: everything that they name exists, and everything that exists is named."""
 
 from __future__ import annotations
 

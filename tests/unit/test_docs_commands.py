@@ -1,4 +1,4 @@
-"""Every documented command line is parsed whole by the real program, and run: here, or by the test that is named."""
+"""Every command line of the docs is parsed by the real program, and run here or by the test that is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor finds, by numbers on both sides of each border, and what it proposes."""
+"""The findings of the doctor on both sides of each limit, and its proposals."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from cogen.node.doctor import (
 )
 from cogen.node.round_spec import RoundSpec, default_round_spec, round_spec
 from tests.conftest import SEEDS
-from tests.gateway import Gateway, serving
 from tests.shell import Cogen
+from tests.stub_gateway import StubGateway, running_stub
 
 GB = 10**9
 ASKED = Train(tokens_per_round=20_000, sequence_length=500, batch_size=4, rank=16)
@@ -99,14 +99,14 @@ def test_the_command_measures_and_proposes(cogen: Cogen, config_file: Path, tmp_
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubGateway]:
     monkeypatch.setattr("cogen.node.doctor.check_matrix_rate", lambda: check_matrix_rate(0.1))
-    with serving(tmp_path / "federation") as made:
+    with running_stub(tmp_path / "federation") as made:
         yield made
 
 
 def examined(
-    cogen: Cogen, gateway: Gateway, base: Path, place: Path, asks: RoundSpec | None
+    cogen: Cogen, gateway: StubGateway, base: Path, place: Path, asks: RoundSpec | None
 ) -> tuple[int, dict[str, Any]]:
     """The doctor's exit code and findings for a healthy invite, in a member's folder of its own."""
     fingerprint = describe_base(str(base)).fingerprint
@@ -123,7 +123,7 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
 
 
 def test_an_invite_is_measured_by_its_own_round(
-    cogen: Cogen, gateway: Gateway, config_file: Path, tiny_folder: Path, tmp_path: Path
+    cogen: Cogen, gateway: StubGateway, config_file: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """512 tokens at rank 4, not the 20,480 at rank 16 of the defaults. Red: the defaults measured in any case."""
     config = load_config(config_file)
@@ -138,7 +138,7 @@ def test_an_invite_is_measured_by_its_own_round(
 
 
 def test_what_is_too_much_for_the_machine_is_limited_by_the_lines_to_paste(
-    cogen: Cogen, gateway: Gateway, tiny_folder: Path, tmp_path: Path
+    cogen: Cogen, gateway: StubGateway, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Pasted, they are what is measured. Red: a policy that the doctor does not read, or lines that it does not print."""
     asks = default_round_spec().model_copy(
@@ -156,7 +156,7 @@ def test_what_is_too_much_for_the_machine_is_limited_by_the_lines_to_paste(
 
 
 def test_an_invite_that_says_nothing_of_its_rounds_is_measured_by_the_defaults_and_says_so(
-    cogen: Cogen, gateway: Gateway, tiny_folder: Path, tmp_path: Path
+    cogen: Cogen, gateway: StubGateway, tiny_folder: Path, tmp_path: Path
 ) -> None:
     _, found = examined(cogen, gateway, tiny_folder, tmp_path, None)
     assert texts(found)["round"] == "warning rank 16, 20000 tokens, 4 blocks of 512 a step"

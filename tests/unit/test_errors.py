@@ -1,4 +1,4 @@
-"""An error is logged, and a log that cannot be written is no second one."""
+"""An error is logged; a log that cannot be written is not a second error."""
 
 from __future__ import annotations
 

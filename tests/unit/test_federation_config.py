@@ -1,4 +1,4 @@
-"""Settings of `[federation]` that hang together, and what a domain may have of its own."""
+"""Settings of `[federation]` that depend on each other, and settings that a domain may override."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every format becomes documents, packed or not; every fault costs a file or a line, with its reason.
+"""Every format becomes documents, compressed or not; every fault skips a file or a line, with the reason.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

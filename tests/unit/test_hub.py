@@ -1,4 +1,4 @@
-"""A dataset of the hub as a corpus: what is asked for, and what is read of it; the hub itself is not asked.
+"""A dataset of the hub as a corpus: the requests and the files that are read, without asking the real hub.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

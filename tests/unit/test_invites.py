@@ -1,4 +1,4 @@
-"""Invites: read back whole, bound to their token, used once, replaced by a later one, over after their last day."""
+"""Invites: read back unchanged, bound to their token, used once, replaced by a later one, expired."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_an_altered_invite_is_refused(make: Make, tmp_path: Path, key: str, valu
 
 
 def test_what_a_round_asks_is_said_and_cannot_be_taken_away(make: Make, tmp_path: Path) -> None:
-    """Red: a [round] beside what the token binds, which whoever carries the invite could leave out."""
+    """Red: a [round] outside of what the token binds, which the bearer of the invite could remove."""
     made = read_invite(saved(make(), tmp_path))
     assert made.round is not None
     assert made.round.train == CONFIG.train.model_copy(update={"rank": 8, "tokens_per_round": 1024})

@@ -27,16 +27,16 @@ from cogen.node.home import Membership, NodeHome
 from cogen.node.receipt import SentMessage, record
 from cogen.node.round_spec import RoundSpec, default_round_spec
 from tests.conftest import SEEDS
-from tests.gateway import Gateway, serving
 from tests.member import some_member
 from tests.shell import Cogen, refused
+from tests.stub_gateway import StubGateway, running_stub
 
 DATA = str(SEEDS / "grid.jsonl")
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    with serving(tmp_path / "federation") as made:
+def gateway(tmp_path: Path) -> Iterator[StubGateway]:
+    with running_stub(tmp_path / "federation") as made:
         yield made
 
 
@@ -48,11 +48,13 @@ def home(tmp_path: Path) -> NodeHome:
 
 
 @pytest.fixture
-def invite(gateway: Gateway, tiny_folder: Path) -> Invite:
+def invite(gateway: StubGateway, tiny_folder: Path) -> Invite:
     return gateway.invite(str(tiny_folder), describe_base(str(tiny_folder)).fingerprint, installed_app_sha256())
 
 
-def test_a_key_is_made_here_and_only_its_public_half_is_sent(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+def test_a_key_is_made_here_and_only_its_public_half_is_sent(
+    gateway: StubGateway, home: NodeHome, invite: Invite
+) -> None:
     member = member_of(invite, DATA)
     join(invite, member, home)
     (asked,) = gateway.asked
@@ -71,7 +73,7 @@ def test_a_key_is_made_here_and_only_its_public_half_is_sent(gateway: Gateway, h
     assert all(invite.token not in p.read_text() for p in home.path.rglob("*") if p.is_file())
 
 
-def test_the_same_folder_goes_on_without_asking_again(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+def test_the_same_folder_goes_on_without_asking_again(gateway: StubGateway, home: NodeHome, invite: Invite) -> None:
     """Even when the invite is over by then; another invite makes another key."""
     join(invite, member_of(invite, DATA), home)
     key = home.key.read_bytes()
@@ -86,7 +88,7 @@ def test_the_same_folder_goes_on_without_asking_again(gateway: Gateway, home: No
     assert home.key.read_bytes() != key
 
 
-def test_an_answer_that_was_lost_costs_no_new_invite(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+def test_an_answer_that_was_lost_costs_no_new_invite(gateway: StubGateway, home: NodeHome, invite: Invite) -> None:
     """The key was entered, the answer never came, the process was killed; now the invite counts as used."""
     join(invite, member_of(invite, DATA), home)
     home.enrolled.unlink()
@@ -96,7 +98,7 @@ def test_an_answer_that_was_lost_costs_no_new_invite(gateway: Gateway, home: Nod
     assert (home.key.read_bytes(), home.enrolled.exists()) == (key, True)
 
 
-def test_a_refusal_is_told_and_leaves_no_member(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+def test_a_refusal_is_told_and_leaves_no_member(gateway: StubGateway, home: NodeHome, invite: Invite) -> None:
     gateway.refusal = "one that was used"
     with pytest.raises(FederationError, match=r"the coordinator refused: .*403: one that was used"):
         join(invite, member_of(invite, DATA), home)
@@ -104,7 +106,7 @@ def test_a_refusal_is_told_and_leaves_no_member(gateway: Gateway, home: NodeHome
         home.read_member()
 
 
-def test_an_invite_that_is_over_is_not_sent(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+def test_an_invite_that_is_over_is_not_sent(gateway: StubGateway, home: NodeHome, invite: Invite) -> None:
     over = gateway.invite(invite.base, invite.base_fingerprint, invite.app_sha256, days=-1.0)
     with pytest.raises(FederationError, match="still open"):
         join(over, member_of(over, DATA), home)
@@ -122,7 +124,7 @@ def test_an_altered_invite_is_not_read(tmp_path: Path, invite: Invite) -> None:
     ("ahead", "text"),
     [(600.0, "(59.|600) s behind"), (-600.0, "60. s ahead of"), (-20.0, "2. s ahead of"), (200.0, ""), (-2.0, "")],
 )
-def test_clocks_too_far_apart_stop_it(gateway: Gateway, ahead: float, text: str) -> None:
+def test_clocks_too_far_apart_stop_it(gateway: StubGateway, ahead: float, text: str) -> None:
     """Flower believes signatures that are up to 305 s old, or 5 s of the future. Red: 300 s either way."""
     gateway.ahead_seconds = ahead
     if not text:
@@ -133,7 +135,9 @@ def test_clocks_too_far_apart_stop_it(gateway: Gateway, ahead: float, text: str)
         greet(gateway.address, gateway.folder.ca.read_text())
 
 
-def test_another_authority_is_not_believed(gateway: Gateway, home: NodeHome, invite: Invite, tmp_path: Path) -> None:
+def test_another_authority_is_not_believed(
+    gateway: StubGateway, home: NodeHome, invite: Invite, tmp_path: Path
+) -> None:
     """Red: the system's authorities, or no check."""
     other = FederationFolder(tmp_path / "other")
     other.create()
@@ -144,13 +148,13 @@ def test_another_authority_is_not_believed(gateway: Gateway, home: NodeHome, inv
     assert not gateway.asked
 
 
-def test_nobody_there_is_said_in_one_line(gateway: Gateway) -> None:
+def test_nobody_there_is_said_in_one_line(gateway: StubGateway) -> None:
     with pytest.raises(FederationError, match="expected the coordinator to answer"):
         greet("localhost:1", gateway.folder.ca.read_text())
 
 
 def test_another_base_app_or_corpus_is_found_before_anything_is_sent(
-    gateway: Gateway, invite: Invite, tmp_path: Path
+    gateway: StubGateway, invite: Invite, tmp_path: Path
 ) -> None:
     fingerprint = invite.base_fingerprint
     other = gateway.invite(invite.base, replace(fingerprint, weights="e" * 64), invite.app_sha256)
@@ -189,12 +193,12 @@ def test_a_folder_has_one_join_at_a_time(home: NodeHome) -> None:
         pass
 
 
-def invite_for(gateway: Gateway, like: Invite, asks: RoundSpec) -> Invite:
+def invite_for(gateway: StubGateway, like: Invite, asks: RoundSpec) -> Invite:
     return gateway.invite(like.base, like.base_fingerprint, like.app_sha256, round=asks)
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
-    cogen: Cogen, gateway: Gateway, invite: Invite, tmp_path: Path
+    cogen: Cogen, gateway: StubGateway, invite: Invite, tmp_path: Path
 ) -> None:
     path, folder = tmp_path / "one.invite", tmp_path / "member"
     base = describe_base(invite.base)
@@ -251,7 +255,7 @@ def test_a_key_that_is_still_held_is_not_a_refusal(home: NodeHome, monkeypatch: 
     assert not told
 
 
-def test_a_clock_that_went_off_after_joining_is_said(gateway: Gateway, home: NodeHome, invite: Invite) -> None:
+def test_a_clock_that_went_off_after_joining_is_said(gateway: StubGateway, home: NodeHome, invite: Invite) -> None:
     """Flower's node says nothing but 401. Red: the node is taken for a stranger, or ends again and again without a word."""
     member = member_of(invite, DATA)
     join(invite, member, home)

@@ -1,4 +1,4 @@
-"""What `cogen join` says of a round's training."""
+"""What `cogen join` prints about the training of a round."""
 
 from __future__ import annotations
 

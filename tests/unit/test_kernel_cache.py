@@ -1,4 +1,4 @@
-"""Where numba keeps what it compiled: a service may have neither a home nor a package folder to write to."""
+"""The folder for kernels that numba has compiled, also for a service without a home or a writable package folder."""
 
 from __future__ import annotations
 

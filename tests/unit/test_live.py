@@ -1,4 +1,4 @@
-"""A run while it goes on: its record, its progress and its page, from events and steps in the order of a real run."""
+"""A run in progress: its record, its progress and its page, from events and steps in the order of a real run."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_run_with_baselines_is_over_only_when_it_is_scored() -> None:
     (row,) = compared(record)
     assert (row.name, row.state, row.progress) == ("local:grid", "training", "step 1 of 4")
     assert (row.done_frac, row.num_left_tokens, row.loss_nats) == (0.25, 150, 3.0)
-    assert "tokens of baselines left 350" in words(SECTIONS["facts"](record, True))
+    assert "tokens of baselines left 350" in words(SECTIONS["overview"](record, True))
     record.add_event(event("baseline_trained", 13, baseline="local:grid", num_tokens=200))
     record.add_event(event("baseline_started", 14, baseline="centralized", num_left_tokens=200))
     assert num_left_tokens(record) == 200
@@ -174,10 +174,10 @@ def test_time_left_is_what_the_pace_of_the_round_says() -> None:
     assert done_frac(record) == pytest.approx(0.125)
     assert quiet_seconds(record) == 300
     # The browser counts down from the time at which the rounds end, and up from the last news.
-    facts = SECTIONS["facts"](record, True)
-    assert f'data-until="{AT + 80:.1f}"' in facts
-    assert f'data-since="{AT + 10:.1f}"' in facts
-    assert 'value="0.1250"' in facts
+    overview = SECTIONS["overview"](record, True)
+    assert f'data-until="{AT + 80:.1f}"' in overview
+    assert f'data-since="{AT + 10:.1f}"' in overview
+    assert 'value="0.1250"' in overview
     record.add_event(event("client_dropped", 20, round=1, domain="grid", reason="late"))
     # Half a client and a whole one in 20 s.
     assert left_seconds(record) == pytest.approx(20 / 0.75 * 1.25)
@@ -233,7 +233,7 @@ def test_what_is_not_finite_or_not_whole_breaks_nothing() -> None:
             html = section(record, is_live)
             assert not re.search(r"\bnan\b|\binf\b", html), name
     assert record.num_unreadable == 2
-    assert "2 lines of the logs could not be read" in words(SECTIONS["facts"](record, True))
+    assert "2 lines of the logs could not be read" in words(SECTIONS["overview"](record, True))
 
 
 def test_only_the_last_events_are_shown() -> None:
@@ -351,7 +351,7 @@ def test_only_what_changed_is_sent(tmp_path: Path) -> None:
     fresh = {name: section(read_run(tmp_path), True) for name, section in SECTIONS.items()}
     before = sent(Fragments(tmp_path))
     assert fresh == before
-    assert set(sent(fragments, fragments.last_id)) == {"alarm", "facts", "progress", "training"}
+    assert set(sent(fragments, fragments.last_id)) == {"alarm", "overview", "progress", "training"}
     assert sent(fragments) == fresh
     # A second browser, which has seen nothing yet, gets it all; so does one that another server has served.
     assert set(sent(fragments, "deadbeef-3")) == set(SECTIONS)
@@ -405,7 +405,7 @@ def test_further_seeds_and_their_baselines_are_read_from_their_own_folders(tmp_p
     sections = sent(fragments, fragments.last_id)
     assert words(sections["phase"]) == "Seed 2 of 2 · Round 2 of 2"
     assert "seed 8: the run training round 2 of 2" in words(sections["progress"])
-    assert f'data-since="{AT + 5:.1f}"' in sections["facts"]
+    assert f'data-since="{AT + 5:.1f}"' in sections["overview"]
     ends = [
         event("run_finished", 6, seconds=2.0),
         event("baseline_started", 7, baseline="centralized", num_left_tokens=200),
@@ -414,8 +414,8 @@ def test_further_seeds_and_their_baselines_are_read_from_their_own_folders(tmp_p
     append(other / "logs/baselines.jsonl", baseline_step("centralized", 2, 80))
     sections = sent(fragments, fragments.last_id)
     assert words(sections["phase"]) == "Seed 2 of 2 · Training the baseline centralized"
-    assert "tokens of baselines left 120" in words(sections["facts"])
-    assert "1 line of the logs could not be read" in words(sections["facts"])
+    assert "tokens of baselines left 120" in words(sections["overview"])
+    assert "1 line of the logs could not be read" in words(sections["overview"])
     assert "seed 8: centralized training step 2 of 4" in words(sections["progress"])
     append(other / "logs/baselines.jsonl", baseline_step("centralized", 3, 120))
     assert "step 3 of 4" in sent(fragments, fragments.last_id)["progress"]
@@ -432,9 +432,9 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     assert phase(fragments).startswith("Starting")
     append(tmp_path / "events.jsonl", tail=text[20:] + "\n")
     sections = sent(fragments, fragments.last_id)
-    assert words(sections["phase"]) == "Round 1 of 2" and "could not be read" not in sections["facts"]
+    assert words(sections["phase"]) == "Round 1 of 2" and "could not be read" not in sections["overview"]
     append(tmp_path / "events.jsonl", tail="[3]\n{torn\n")
-    assert "2 lines of the logs could not be read" in words(sent(fragments, fragments.last_id)["facts"])
+    assert "2 lines of the logs could not be read" in words(sent(fragments, fragments.last_id)["overview"])
 
 
 def test_a_folder_that_was_replaced_is_read_anew(tmp_path: Path) -> None:

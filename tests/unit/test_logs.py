@@ -1,4 +1,4 @@
-"""What programs of a federation log: no more than says something, and packed when it is old."""
+"""Logs of a federation's programs: no empty lines, and old logs are compressed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def history(path: Path) -> str:
 
 
 def test_an_old_log_is_packed_and_the_oldest_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Red: one that is packed and left beside; a line lost; files without end."""
+    """Red: one that is packed and kept; a line lost; files without end."""
     monkeypatch.setattr(gateway_process, "LOG_BYTES", 100)
     monkeypatch.setattr(gateway_process, "LOG_FILES", 3)
     path = tmp_path / "gateway.log"

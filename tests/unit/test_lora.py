@@ -1,4 +1,4 @@
-"""Fresh factors, and factors on a model: attached, felt, taken off without a trace.
+"""Fresh factors, and factors on a model: attached, effective, detached without a trace.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

@@ -1,4 +1,4 @@
-"""The evaluation matrix: values computed by hand, and every way its file can be wrong."""
+"""The evaluation matrix: values computed by hand, and every error in its file."""
 
 from __future__ import annotations
 

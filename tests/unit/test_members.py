@@ -1,4 +1,4 @@
-"""Members: one a domain, revoked ones kept apart, changes from several sides at once."""
+"""Members: one per domain, revoked ones kept separately, concurrent changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that pass messages on: what is left of a message is let go, and trainers are left alone."""
+"""Memory of programs that pass messages on: they give it back; trainers do not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_left_in_a_cycle_is_let_go_soon() -> None:
     assert said.stdout.split() == ["True", "True"]
 
 
-def test_only_the_programs_of_flower_are_kept_lean(tmp_path: Path) -> None:
+def test_only_the_programs_of_flower_give_memory_back(tmp_path: Path) -> None:
     """Red: a trainer that gives its pages back after every step."""
     home = NodeHome(tmp_path)
     home.make()

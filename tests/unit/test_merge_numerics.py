@@ -1,4 +1,4 @@
-"""What makes merging fast must not be seen in its results: threads, double-precision Gram matrices, finite checks."""
+"""Speedups of merging do not change results: threads, double-precision Gram matrices, checks for finite numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: read by the hub's own library, and no trouble to PEFT."""
+"""MODEL_CARD.md: the hub's own library reads it, and PEFT loads the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `cogen simulate` and `cogen run` show of a run's events."""
+"""What `cogen simulate` and `cogen run` print about a run's events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every patch of Flower's internals against the installed Flower: its place is there, and a missing one is one line."""
+"""Every patch of Flower's internals against the installed Flower: its place exists, and a missing place is one line of error."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_only_a_faster_start_may_fall_back(capsys: pytest.CaptureFixture[str], m
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("a slower start: cannot patch flwr (simulation_program)")
     with pytest.raises(AssertionError):
-        find_or_log("clientapp_guard_install")
+        find_or_log("clientapp_check_app")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a domain allows: limits, hours, and lines fit to leave."""
+"""What a domain allows: limits, hours, and log lines that may leave it."""
 
 from __future__ import annotations
 

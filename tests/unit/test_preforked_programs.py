@@ -1,4 +1,4 @@
-"""Flower's programs as forks of one process: what asks for them, what becomes of them, and what goes on without."""
+"""Flower's programs as forks of one process: requests, exit codes, and programs that start without it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cogen.flower.superlink import flower_environment, free_port, superlink
 from cogen.flower.supervisor import _runs_server_app
 from cogen.node.channel import listen_at
 from cogen.node.fork_server import exit_code_of, fork_for_next
-from tests.gate import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not can_prefork(), reason="forks are for Linux")
 
@@ -190,7 +190,7 @@ class Kind:
         return "new"
 
 
-def test_actors_that_are_made_are_handed_out_before_new_ones() -> None:
+def test_actors_that_are_made_are_used_before_new_ones() -> None:
     kind = Kind()
     actors = ReadyActors(kind, {"num_cpus": 1}, ["first", "second"])
     pool = [actors.options(num_cpus=1.0, num_gpus=0.0).remote() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""A corpus prepared once: what is kept, what is dropped and why, what lies in the cache and when it is used.
+"""A prepared corpus: what is kept, what is dropped and why, what is cached and when the cache is used.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -304,7 +304,7 @@ def test_a_preparation_that_fails_leaves_nothing(tiny: Base, tmp_path: Path) -> 
 
 
 def test_what_a_killed_process_left_is_removed_and_what_runs_is_not(tiny: Base, tmp_path: Path) -> None:
-    """Red: no lock asked for, so that the folder of the process beside goes too."""
+    """Red: no lock asked for, so that the folder of another running process goes too."""
     path, cache = corpus(tmp_path), tmp_path / "cache"
     with private_folder(cache) as running:
         left = cache / ".building-left"

@@ -1,4 +1,4 @@
-"""Probe files, and what is made of the log-likelihoods of choices."""
+"""Probe files, and scores from the log-likelihoods of choices."""
 
 from __future__ import annotations
 

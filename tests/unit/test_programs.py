@@ -1,4 +1,4 @@
-"""Programs that are kept: started again when they die, ended with whoever started them."""
+"""Supervised programs: started again when they die, ended with the process that started them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cogen.deploy.limits import Buckets
 from cogen.flower import programs
 from cogen.flower.programs import RestartedProgram, bound_log, request_stop, start_supervised, stop_supervised
-from tests.gate import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Each rule with a text that fails it and no earlier one; what must not be dropped."""
+"""Each quality rule with a text that only this rule drops, and texts that must be kept."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_bounds_themselves_pass() -> None:
     assert str(quality_fault("the of # " + " ".join(words(6)))) == "number of words 9, at least 10"
 
 
-def test_other_languages_are_not_judged_by_english() -> None:
+def test_other_languages_are_not_filtered_by_english_rules() -> None:
     chinese = "电网的频率下降时，调速器会打开阀门，增加出力，直到频率重新稳定下来为止。" * 2
     german = (
         f"{GERMAN} Danach rufen die Leitstellen einander an, starten Gasturbinen und Pumpspeicher, bis nach einer "

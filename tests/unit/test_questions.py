@@ -1,4 +1,4 @@
-"""Replies scored by hand, and the rates that are made of them."""
+"""Replies scored by hand, and the rates computed from them."""
 
 from __future__ import annotations
 

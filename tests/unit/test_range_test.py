@@ -1,4 +1,4 @@
-"""Which rate is taken; by hand, and from the command line."""
+"""Which learning rate is chosen, by hand and from the command line."""
 
 from __future__ import annotations
 

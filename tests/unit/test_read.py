@@ -1,4 +1,4 @@
-"""Files become documents: which are read, under which ids, and what is refused in which words."""
+"""Files become documents: which are read, their ids, and the errors for the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receipts: what a line says of a reply, and what is counted from it."""
+"""Receipts: what a line says about a reply, and what is counted from it."""
 
 from __future__ import annotations
 

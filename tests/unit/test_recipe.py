@@ -1,4 +1,4 @@
-"""Recipes: what they mean, what is refused, what is kept beside the result and can be left again."""
+"""Recipes: their meaning, which are refused, and the files with which a merge can be undone."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def written(tmp_path: Path, text: str = "", name: str = "merged") -> Path:
 def test_a_written_merge_says_how_far_it_is_from_what_was_meant(
     tmp_path: Path, three: list[Adapter], text: str
 ) -> None:
-    """Red: the checksum is of the cut update. Red: self_check leaves out the root."""
+    """Red: the checksum is of the cut update. Red: self_check omits the root."""
     check = json.loads((written(tmp_path, text) / "cogen.json").read_text())["self_check"]
     settings = {"rank": 2} if "rank" in text else {}
     settings |= {"method": text.split('"')[1]} if "method" in text else {}

@@ -1,4 +1,4 @@
-"""The report: what a run folder says must be what the page says, whatever state the run is in."""
+"""The report says what the run folder says, in every state of the run."""
 
 from __future__ import annotations
 

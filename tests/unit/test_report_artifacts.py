@@ -1,4 +1,4 @@
-"""What a report tells when more lies in the run folder: seeds and baselines, probes, contributions, costs, hashes."""
+"""A report with more in the run folder: seeds and baselines, probes, contributions, costs, hashes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_forgetting_is_against_the_base() -> None:
     for held in (
         Evaluation(cells=(), general=tuple(scores)),
         Evaluation(cells=tuple(scores)),
-    ):  # beside the domains, or a column of theirs
+    ):  # in its own field, or as one of the columns
         assert [f.change for f in forgotten(held, ["grid"])] == [None, 0.25]
     assert [f.change for f in forgotten(Evaluation(cells=(), general=tuple(scores[1:])), ["grid"])] == [None]
     assert forgotten(Evaluation(cells=tuple(scores)), []) == []

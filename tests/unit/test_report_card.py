@@ -1,4 +1,4 @@
-"""The data card as text and page: the numbers are there, nothing of the text is, and names are escaped."""
+"""The data card as text and page: it has the numbers, none of the text, and escaped names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from cogen.data.card import Amount, SkippedFile, describe_lengths
 from cogen.report.card import card_page, card_text, fate_chart, findings, language_chart, length_chart
 from cogen.report.columns import column_chart, share_chart
-from tests.unit.test_card import CARD
+from tests.unit.test_data_card import CARD
 
 
 def rectangles(svg: str) -> list[tuple[float, float]]:

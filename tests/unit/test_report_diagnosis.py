@@ -137,7 +137,7 @@ def test_a_diagnosis_is_printed_and_written(tmp_path: Path, capsys: pytest.Captu
     run_diagnose(folders, tmp_path / "out", as_json=False)
     text = capsys.readouterr().out
     assert "a · b" in text and "Refused, and in none of the numbers" in text
-    assert "advice: First mend or leave out bad" in text
+    assert "advice: First repair or omit bad" in text
     found = Diagnosis.from_json((tmp_path / "out" / "diagnosis.json").read_text("utf-8"), "here")
     assert [a.name for a in found.adapters] == ["a", "b", "c"]
     assert found.findings[0].kind == "refused"

@@ -1,4 +1,4 @@
-"""Following a run: its events once each, and every way in which it can end."""
+"""Following a run: each event once, and every way in which a run ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: who may make, replace, hold and read it, and what a killed process leaves behind."""
+"""The run folder: who may make, replace, lock and read it, and what a killed process leaves in it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_other_files_are_never_deleted(run: RunFolder, overwrite: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".git", ".configuration"])
-def test_other_files_beside_a_run_are_never_deleted(run: RunFolder, name: str) -> None:
+def test_other_files_next_to_a_run_are_never_deleted(run: RunFolder, name: str) -> None:
     run.create("a = 1\n")
     (run.path / name).write_text("years of work")
     with pytest.raises(RunError, match="got other files"):
@@ -259,7 +259,7 @@ def test_a_process_that_inherits_the_lock_holds_it_on(run: RunFolder) -> None:
         pass
 
 
-def test_the_lock_lies_beside_the_run_so_that_it_outlives_overwrite(run: RunFolder) -> None:
+def test_the_lock_lies_next_to_the_run_so_that_it_outlives_overwrite(run: RunFolder) -> None:
     with run.lock(0):
         run.create("a = 1\n")
         run.create("b = 2\n", overwrite=True)

@@ -1,4 +1,4 @@
-"""Who is asked in a round, and what a node's own limits make of it."""
+"""Which clients are sampled in a round, and the effect of a node's own limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cogen.protocol.wire import Frame
 from server.client_registry import client_of
 from server.requests import choose, draw, sample_size
 from server.transport import reason_of
-from tests.grid import InProcessGrid
+from tests.in_process_grid import InProcessGrid
 
 NAMES = [f"d{i}" for i in range(8)]
 

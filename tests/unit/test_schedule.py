@@ -1,4 +1,4 @@
-"""Learning rate and rounds: values by hand, and one schedule however many rounds it is cut into."""
+"""Learning rate and rounds: values by hand, and one schedule for any number of rounds."""
 
 from __future__ import annotations
 

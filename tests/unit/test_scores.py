@@ -1,4 +1,4 @@
-"""Probes, questions and tasks in `evaluation.json`: there and back, every way they can be wrong, and as tables."""
+"""Probes, questions and tasks in `evaluation.json`: round trip, every error, and tables."""
 
 from __future__ import annotations
 

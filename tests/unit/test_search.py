@@ -1,4 +1,4 @@
-"""The search over numbers alone: optima that are known, guards, budget, order, and what it says."""
+"""The search with a score that is a formula: known optima, constraints, budget, order, and texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from cogen.analysis.proposals import DEFAULT_METHODS, label, propose, start_scale
 from cogen.analysis.search import search
-from cogen.analysis.trials import Candidate, Guards, SearchResult, pareto_front
+from cogen.analysis.trials import Candidate, Constraints, SearchResult, pareto_front
 from cogen.errors import MergeError, RankError
 from cogen.merge.rule import Rule
 
@@ -85,7 +85,7 @@ def test_the_best_method_is_found_and_bad_ones_are_dropped_early() -> None:
     assert counts[3] == 2 and counts[1] == 2, "iso_c and tsv_m get the grid and no more"
 
 
-def test_a_method_whose_grid_is_off_is_judged_by_where_its_parabola_leads() -> None:
+def test_a_method_whose_grid_is_off_is_ranked_by_the_vertex_of_its_parabola() -> None:
     """Red: methods are ranked by their best trial: ties lies lower on the grid, mean at its vertex."""
     score = curve({"mean": 1.6, "ties:0.5": 0.5657}, {"mean": 0.1, "ties:0.5": 0.095})
     assert label(look(score, 6, ("mean", "ties:0.5")).chosen.rule) == "mean"
@@ -123,13 +123,13 @@ def test_no_domain_may_be_worse_than_the_base() -> None:
     result = look(score, 7)
     assert 1.35 <= result.chosen.rule.scale <= 1.5
     assert result.warning is None and result.trials[result.choice].worst_rise <= 0
-    free = look(score, 7, guards=Guards(max_worst_rise=1.0))
+    free = look(score, 7, constraints=Constraints(max_worst_rise=1.0))
     assert (
         free.chosen.rule.scale == pytest.approx(1.737, rel=0.05) and free.trials[free.choice].worst_domain == "clinical"
     )
 
 
-def test_general_text_is_guarded_but_no_part_of_the_mean() -> None:
+def test_general_text_is_a_constraint_but_no_part_of_the_mean() -> None:
     """Red: general text counts as a domain, or its limit is not looked at."""
     base = {**BASE, "general": 1.0}
 
@@ -145,7 +145,7 @@ def test_general_text_is_guarded_but_no_part_of_the_mean() -> None:
     assert chosen.mean_ratio == pytest.approx(1 - 0.1 * (s - s**2 / 4))
 
 
-def test_where_every_trial_breaks_a_guard_the_least_bad_is_chosen_and_said() -> None:
+def test_where_every_trial_violates_a_constraint_the_least_bad_is_chosen_and_said() -> None:
     """Red: no warning, or the lowest mean is chosen."""
 
     def score(candidate: Candidate) -> dict[str, float]:
@@ -155,8 +155,8 @@ def test_where_every_trial_breaks_a_guard_the_least_bad_is_chosen_and_said() -> 
     result = look(score, 5)
     worst = [t.worst_rise for t in result.trials]
     assert worst[result.choice] == min(worst) > 0
-    assert result.warning is not None and f"breaks them by {min(worst):.4f}" in result.warning
-    assert "the least broken guard of 5 trials" in result.explanation
+    assert result.warning is not None and f"violates them by {min(worst):.4f}" in result.warning
+    assert "the smallest violation of 5 trials" in result.explanation
 
 
 def test_what_is_not_finite_is_never_chosen_and_becomes_null() -> None:
@@ -215,7 +215,7 @@ def test_the_explanation_names_the_numbers() -> None:
     score = curve({"mean": 1.6, "ties:0.5": 0.8}, {"mean": 0.1, "ties:0.5": 0.05})
     assert look(score, 5, ("mean", "ties:0.5")).explanation == (
         "mean at scale 1.6 with equal weights: -10.00% bits per byte against the base in the mean, -0.0800 on its "
-        "worst domain clinical; the lowest mean of the 5 of 5 trials that keep the guards, before ties:0.5 at scale "
+        "worst domain clinical; the lowest mean of the 5 of 5 trials that satisfy the constraints, before ties:0.5 at scale "
         "0.5657 with -4.57%."
     )
 
@@ -227,7 +227,7 @@ def test_json_holds_every_trial_and_can_be_read() -> None:
     assert values["format"] == 1 and len(values["trials"]) == 12 and values["names"] == list(NAMES)
     chosen = values["trials"][values["choice"]]
     assert chosen["rule"] == result.chosen.rule.settings() and chosen["weights"] == list(result.chosen.weights)
-    assert values["guards"] == {"max_worst_rise": 0.0, "max_general_rise": 0.02}
+    assert values["constraints"] == {"max_worst_rise": 0.0, "max_general_rise": 0.02}
     assert values["front"] == list(result.front)
 
 
@@ -282,7 +282,7 @@ def test_methods_that_mean_nothing(text: str, error: type[MergeError], words: st
         ({"base": {}}, "a domain among the base's scores, got nothing"),
         ({"general": "web"}, "general text as 'web' among the base's scores, got grid, clinical"),
         ({"base": {"grid": 0.0, "clinical": 1.0}}, r"bits per byte above 0, got 0 \(grid\)"),
-        ({"guards": Guards(math.nan)}, "numbers as guards, got nan"),
+        ({"constraints": Constraints(math.nan)}, "numbers as constraints, got nan"),
         ({"base": {"grid": 1.0}}, "scores on grid, got grid, clinical"),
         ({"base": {**BASE, "law": 1.0}}, "scores on grid, clinical, law, got grid, clinical"),
     ],

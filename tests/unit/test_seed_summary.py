@@ -1,4 +1,4 @@
-"""What several seeds say together, every figure worked out by hand."""
+"""The summary of several seeds, with every figure computed by hand."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_rows_and_general_text_over_two_seeds() -> None:
 
 
 @pytest.mark.parametrize("alone", ["local", "expert"])
-def test_gain_and_members_are_beside_the_domain_alone(alone: str) -> None:
+def test_gain_and_members_are_compared_with_the_domain_alone(alone: str) -> None:
     """grid keeps 0.3 of 0.2 and 0.25 of 0.1; its own text gains 0.1 and 0.15, that of clinical 0.3 and 0.4."""
     found = summarize_seeds(two_seeds(alone))
     assert found.retained_gain["grid"].values == pytest.approx((1.5, 2.5))

@@ -1,4 +1,4 @@
-"""The seed corpora, their probes and their questions: what the formats promise, and that nothing gives an answer away."""
+"""The seed corpora, their probes and their questions: their formats, and that nothing gives an answer away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client of another rank trains of the global factors, and what it holds frozen.
+"""The part of the global factors that a client of another rank trains, and the part that it holds frozen.
 
 Factors of whole numbers, so that sums and products are exact. "Red" names a change of the code, made
 once by hand, under which the test fails.

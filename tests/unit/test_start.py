@@ -1,4 +1,4 @@
-"""Where training starts: targets, ranks and alphas by pattern, rsLoRA, and the same outputs in PEFT.
+"""The start of training: target modules, ranks and alphas by pattern, rsLoRA, and the same outputs in PEFT.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """

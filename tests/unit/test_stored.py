@@ -1,4 +1,4 @@
-"""Adapters left on disk: the same factors, read on demand, with the same refusals; LoRA on embeddings."""
+"""Adapters that stay on disk: the same factors, read on demand, with the same errors; LoRA on embeddings."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_lora_on_embeddings_and_head_is_read_merged_and_written(tmp_path: Path) 
 
 
 def test_whole_embedding_tables_are_refused(tmp_path: Path) -> None:
-    """PEFT's default puts the base's own table beside the factors."""
+    """PEFT's default puts the base's own table in the file with the factors."""
     by_peft(tmp_path / "a", 0, save_embedding_layers=True)
     with pytest.raises(AdapterError, match=r"the base's own table .save with save_embedding_layers=False"):
         Adapter.open(tmp_path / "a")

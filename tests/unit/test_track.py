@@ -1,4 +1,4 @@
-"""A run's figures in a tracker: read back by TensorBoard's own reader."""
+"""A run's figures in a tracker, read back by TensorBoard's own reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation part of a corpus: beside the held-out part, never in it."""
+"""The validation part of a corpus is disjoint from the held-out part."""
 
 from __future__ import annotations
 

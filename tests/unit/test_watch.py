@@ -1,4 +1,4 @@
-"""The live page's server: who may read, what is sent, what the page may do. The browser's part is in tests/e2e."""
+"""The live page's server: who may read, what is sent, what the page may do. The browser tests are in tests/e2e."""
 
 from __future__ import annotations
 

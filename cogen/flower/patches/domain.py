@@ -29,7 +29,7 @@ FLOWER_POLL_SECONDS, POLL_SECONDS = 0.5, 0.05
 UNIMPORTANT = ("Received successfully", "Sent successfully", "[RUN ")
 
 
-def guard_install(unpack: Callable[..., Any], _: Any) -> Callable[..., Any]:
+def check_app(unpack: Callable[..., Any], _: Any) -> Callable[..., Any]:
     """Flower's unpacking, behind a check that the bundle is the app of COGEN_APP_SHA256."""
     from cogen.flower.bundle import require_app
 
@@ -100,13 +100,13 @@ NODE = "flwr.supernode.start_client_internal"
 
 DOMAIN_PATCHES = (
     Patch(
-        "clientapp_guard_install",
+        "clientapp_check_app",
         changes="`flwr-clientapp` unpacks no bundle but the one with the sha256 of the installed app.",
         reason="A SuperNode runs whatever app the coordinator sends.",
         versions=">=1.41,<1.43",
         places=(f"{CLIENTAPP}:install_from_fab", f"{CLIENTAPP}:run_clientapp"),
         fits=lambda unpack, run: callable(unpack) and uses(run, "install_from_fab"),
-        make=guard_install,
+        make=check_app,
     ),
     Patch(
         "clientapp_pull_soon",

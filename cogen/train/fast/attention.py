@@ -1,9 +1,9 @@
 """Causal attention by blocks of queries, on the CPU: no score of a future token is computed.
 
 P = softmax(scaling Q K^T), O = P V; dV = P^T dO, dS = scaling P * (dP - rowsum(P * dP)) with dP = dO V^T, dQ = dS K,
-dK = dS^T Q. Query heads that share a key head are rows of one product, token by token, so that keys
-are not repeated and their gradients need no sum. P is kept for the backward, where torch's own CPU kernel
-computes it again and runs far below the rate of matrix products.
+dK = dS^T Q. Query heads that share a key head are rows of one matrix product, so keys are not repeated and
+their gradients need no sum. P is kept for the backward pass. torch's own CPU kernel computes P again there, and is far
+slower than matrix products.
 
 Legend: N tokens of all segments, H query heads, G of them to each of H / G key heads, D head size,
 m queries of a block.
@@ -70,13 +70,13 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _by_key_head(x: Tensor, group: int) -> Tensor:
-    """`(N, H, D)` to `(H / G, N * G, D)`: a token's query heads of one key head follow each other."""
+    """`(N, H, D)` to `(H / G, N * G, D)`: the query heads of one token and one key head are adjacent rows."""
     by_head: Tensor = x.unflatten(1, (-1, group)).transpose(0, 1)
     return by_head.flatten(1, 2).contiguous()
 
 
 def _blocks(lengths: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """First token of the segment, first and end of the block."""
+    """For each block of queries: first token of its segment, first token of the block, end of the block."""
     first = 0
     for length in lengths:
         for start in range(first, first + length, BLOCK):
@@ -95,7 +95,7 @@ def block_attention(
     """Causal attention inside each segment: `query (H, N, D)`, `key` and `value (H / G, N, D)` to `(N, H, D)`.
 
     Args:
-        kept_as: P from forward to backward; in float16 it takes half the memory, and gradients are off by 5e-4.
+        kept_as: precision in which P is kept for the backward pass; float16 halves the memory; gradients are then off by 5e-4.
     """
     out: Tensor = _BlockAttention.apply(query, key, value, lengths, scaling, kept_as)
     return out

@@ -1,4 +1,4 @@
-"""The data card: sums by hand, and a format that is checked on the way in."""
+"""The data card: sums computed by hand, and the checks when it is read."""
 
 from __future__ import annotations
 

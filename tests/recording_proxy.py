@@ -1,4 +1,4 @@
-"""A line between nodes and gateway that ends TLS with the federation's own certificate and keeps what nodes say in plain."""
+"""A proxy between nodes and gateway that ends TLS with the federation's own certificate and records the nodes' requests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogen.deploy.folder import FederationFolder
-from tests.cable import GATEWAY, NODES
+from tests.faulty_proxy import GATEWAY_SIDE, NODE_SIDE
 
 END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Said:
-    """One request of a node's or of `cogen join`, as it came out of TLS."""
+class RecordedRequest:
+    """One decrypted request of a node or of `cogen join`."""
 
     method: str
     path: str
@@ -27,14 +27,14 @@ class Said:
     body: bytes
 
 
-class Tap:
-    """The line; `folder` is the coordinator's, whose certificate is there once it serves.
+class RecordingProxy:
+    """The proxy; `folder` is the coordinator's, which has a certificate once it serves.
 
     Args:
-        port: at which the gateway listens on its side, and the nodes ask on theirs.
+        port: the gateway listens on it at GATEWAY_SIDE, the proxy at NODE_SIDE.
     """
 
-    bind = GATEWAY
+    bind = GATEWAY_SIDE
 
     def __init__(self, port: int, folder: Path) -> None:
         self.address, self.port = f"localhost:{port}", port
@@ -43,15 +43,15 @@ class Tap:
         self.stop = threading.Event()
 
     def inside(self, name: str) -> list[str]:
-        """All are on one machine."""
+        """No prefix: all participants are on one machine."""
         return []
 
-    def requests(self) -> list[Said]:
-        """All that were said whole so far, connection by connection."""
+    def requests(self) -> list[RecordedRequest]:
+        """All complete requests so far, in order of their connections."""
         return [said for stream in list(self.streams) for said in parsed(bytes(stream))]
 
-    def again(self, said: Said) -> tuple[int, bytes]:
-        """Say it once more, on a connection of its own; status and body of the gateway's answer."""
+    def again(self, said: RecordedRequest) -> tuple[int, bytes]:
+        """Send a request again on a new connection; status and body of the gateway's answer."""
         import httpx
 
         trusted = ssl.create_default_context(cafile=str(self.folder.ca))
@@ -62,13 +62,13 @@ class Tap:
             return answer.status_code, answer.content
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a node's."""
+        """Forward one connection of a node."""
         stream = bytearray()
         self.streams.append(stream)
         trusted = ssl.create_default_context(cafile=str(self.folder.ca))
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection(
-                GATEWAY, self.port, ssl=trusted, server_hostname="localhost"
+                GATEWAY_SIDE, self.port, ssl=trusted, server_hostname="localhost"
             )
             ways = [_one_way(reader, far_writer, stream), _one_way(far_reader, writer, bytearray())]
             tasks = [asyncio.ensure_future(way) for way in ways]
@@ -83,12 +83,12 @@ class Tap:
     async def _serve(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder.server, self.folder.server_key)
-        async with await asyncio.start_server(self._carry, NODES, self.port, ssl=context):
+        async with await asyncio.start_server(self._carry, NODE_SIDE, self.port, ssl=context):
             while not self.stop.is_set():
                 await asyncio.sleep(0.1)
 
     def run(self) -> None:
-        """Until `stop`; it begins when the coordinator has made its certificate."""
+        """Serve until `stop`, as soon as the coordinator has made its certificate."""
         while not self.folder.server_key.is_file() or not self.folder.server.is_file():
             if self.stop.is_set():
                 return
@@ -104,8 +104,8 @@ async def _one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, k
             await writer.drain()
 
 
-def parsed(stream: bytes) -> Iterator[Said]:
-    """The requests of one connection; one that was cut off at its end is dropped."""
+def parsed(stream: bytes) -> Iterator[RecordedRequest]:
+    """The requests of one connection; an incomplete last one is dropped."""
     while END in stream:
         head, _, rest = stream.partition(END)
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -115,18 +115,18 @@ def parsed(stream: bytes) -> Iterator[Said]:
         length = int(headers.get("content-length", "0"))
         if len(rest) < length:
             return
-        yield Said(method, path, headers, rest[:length])
+        yield RecordedRequest(method, path, headers, rest[:length])
         stream = rest[length:]
 
 
 @contextmanager
-def tapped(tap: Tap) -> Iterator[Tap]:
-    """The line, in a thread of its own until the block ends."""
-    thread = threading.Thread(target=tap.run, daemon=True)
+def running_recorder(recorder: RecordingProxy) -> Iterator[RecordingProxy]:
+    """Run the proxy in a thread until the block ends."""
+    thread = threading.Thread(target=recorder.run, daemon=True)
     thread.start()
     try:
-        yield tap
+        yield recorder
     finally:
-        tap.stop.set()
+        recorder.stop.set()
         thread.join(10.0)
         assert not thread.is_alive()

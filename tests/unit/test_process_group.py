@@ -1,4 +1,4 @@
-"""How the blocks of a step are shared among processes, and launches that cannot work.
+"""How the blocks of a step are shared among processes, and process groups that cannot work.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -15,7 +15,7 @@ from cogen.train.distributed import ProcessGroup, join_process_group
 
 
 @pytest.fixture
-def as_launched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def as_third_process(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The third of four processes, the second on its machine."""
     for key, value in {"RANK": "2", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(key, value)
@@ -46,29 +46,29 @@ def test_alone_nothing_changes() -> None:
         pass
 
 
-def test_a_launcher_is_known_by_all_of_its_variables(as_launched: pytest.MonkeyPatch) -> None:
+def test_a_launcher_is_known_by_all_of_its_variables(as_third_process: pytest.MonkeyPatch) -> None:
     """A scheduler that sets WORLD_SIZE alone starts single processes. Red: WORLD_SIZE alone is read."""
     assert process_rank() == ProcessRank(2, 1, 4)
-    as_launched.delenv("LOCAL_RANK")
+    as_third_process.delenv("LOCAL_RANK")
     assert process_rank() == ProcessRank()
 
 
-def test_each_process_has_its_own_device(as_launched: pytest.MonkeyPatch) -> None:
+def test_each_process_has_its_own_device(as_third_process: pytest.MonkeyPatch) -> None:
     """Red: "cuda" for all of them."""
-    as_launched.setattr(torch.cuda, "is_available", lambda: True)
+    as_third_process.setattr(torch.cuda, "is_available", lambda: True)
     assert default_device() == "cuda:1"
-    as_launched.delenv("RANK")
+    as_third_process.delenv("RANK")
     assert default_device() == "cuda"
-    as_launched.setattr(torch.cuda, "is_available", lambda: False)
+    as_third_process.setattr(torch.cuda, "is_available", lambda: False)
     assert default_device() == "cpu"
 
 
-def test_launches_that_cannot_work(as_launched: pytest.MonkeyPatch) -> None:
+def test_launches_that_cannot_work(as_third_process: pytest.MonkeyPatch) -> None:
     """Refused before anybody waits for the others."""
     with pytest.raises(ConfigError, match=r"expected 4 or more blocks of a step, got train.batch_size = 3") as few:
         join_process_group(3)
-    as_launched.setattr(torch.cuda, "is_available", lambda: True)
-    as_launched.setattr(torch.cuda, "device_count", lambda: 1)
+    as_third_process.setattr(torch.cuda, "is_available", lambda: True)
+    as_third_process.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"expected 2 GPUs or more on this machine, got 1 \(4 processes\)") as gpus:
         join_process_group(4)
     assert all("\n" not in str(error.value) for error in (few, gpus))

@@ -1,4 +1,4 @@
-"""What messages of Flower's say, for tests that read them and put others in their place."""
+"""Reading and replacing the content of Flower's messages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from cogen.protocol.wire import Frame, from_records, to_records
 
 
-def sealed(frame: Frame) -> RecordDict:
-    """The content of a message."""
+def content_of(frame: Frame) -> RecordDict:
+    """A frame as the content of a message."""
     return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
 
 
 def frame_of(message: Message) -> Frame:
-    """Header and arrays of a message that is no error."""
+    """Header and arrays of a message, which must not be an error."""
     assert not message.has_error(), message.error.reason
     return from_records(message.content.config_records)
 
@@ -25,9 +25,9 @@ def header_of(message: Message) -> dict[str, Any]:
 
 
 def rewrite(message: Message, frame: Frame) -> Message:
-    """The message, saying something else."""
+    """Replace the content of a message."""
     for name in list(message.content):
         del message.content[name]
-    for name, record in sealed(frame).items():
+    for name, record in content_of(frame).items():
         message.content[name] = record
     return message

@@ -1,4 +1,4 @@
-"""Two processes that train together, and each of them: `python -m tests.pair BASE OUT DEVICE`, started by `launch`.
+"""Two processes that train one adapter: `launch` starts each with `python -m tests.two_processes BASE OUT DEVICE`.
 
 Each case of `CASES` is trained once more in one process by the test that started this.
 """
@@ -42,7 +42,7 @@ CASES = {
 
 
 def launch(*arguments: object) -> list[tuple[int, str, str]]:
-    """Two processes as a launcher starts them; exit code, stdout and stderr of each."""
+    """Start two processes as `accelerate launch` does; exit code, stdout and stderr of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,7 +66,7 @@ def launch(*arguments: object) -> list[tuple[int, str, str]]:
 
 
 def train(base: Base, settings: Train, **options: Any) -> TrainedAdapter:
-    """As the test trains it alone."""
+    """Train one case in this process."""
     return train_adapter(base, {"grid": SEEDS / "grid.jsonl"}, settings, domain="grid", heldout_frac=0.15, **options)
 
 

@@ -1,4 +1,4 @@
-"""An in-process deployment: members on disk, nodes that come and go, limits of their own, answers that come late."""
+"""An in-process deployment: members on disk, nodes that connect and disconnect, limits per node, late replies."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from flwr.app import Message
 
 from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder
-from tests.grid import Fault, InProcessGrid
-from tests.letters import frame_of, header_of, rewrite
+from tests.in_process_grid import Fault, InProcessGrid
+from tests.message_content import frame_of, header_of, rewrite
 
 FIRST_NODE = 100
 
@@ -36,10 +36,10 @@ def write_members(folder: Path, domains: Iterable[str], revoked: Iterable[str] =
 
 
 class DeployedGrid(InProcessGrid):
-    """Nodes know the run by its id alone; the test's clients find its folder here.
+    """Nodes get only the id of the run; this grid tells the clients of the test its folder.
 
     Args:
-        limits: a node's index to what its hello says beside its domain.
+        limits: a node's index to additional fields of its hello.
         before: called with the grid and each train message before it is handled.
     """
 
@@ -78,7 +78,7 @@ class DeployedGrid(InProcessGrid):
             rewrite(reply, Frame({**header_of(reply), **self.limits.get(node, {})}))
 
     def asked(self, kind: str = "train") -> dict[int, list[int]]:
-        """Round to the nodes that were asked in it."""
+        """By round: the nodes that got a request."""
         found: dict[int, list[int]] = {}
         for node, of, request in self.requests:
             if of == kind:

@@ -1,4 +1,4 @@
-"""A gateway in front of a small stand-in for SuperLink, both real uvicorn servers with TLS; and a domain's key."""
+"""A gateway in front of a stub of SuperLink, both real uvicorn servers with TLS; and a domain's key."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NodeKey:
 
 @dataclass
 class Upstream:
-    """Keeps what reaches it; answers a question for work or an object with the last of `work`, `objects`, else `done`."""
+    """A stub of SuperLink: keeps the requests, answers pull requests from `work` and `objects`, all others with `done`."""
 
     seen: list[tuple[str, str, int]] = field(default_factory=list)
     work: list[bytes] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Upstream:
 
 
 @dataclass
-class Gate:
+class RunningGateway:
     """A running gateway."""
 
     folder: FederationFolder
@@ -113,7 +113,7 @@ class Gate:
             return client.post("/enrol", json={**asked, "fingerprint": vars(FINGERPRINT), **changed})
 
     def member(self, domain: str) -> NodeKey:
-        """Somebody who has joined."""
+        """The key of a domain that has just joined."""
         key = NodeKey()
         answer = self.enrol(self.invite(domain), key)
         assert answer.status_code == 200, answer.text
@@ -138,8 +138,10 @@ def serving(server: uvicorn.Server) -> Iterator[None]:
 
 
 @contextmanager
-def gate(place: Path, limits: Limits, register: Callable[[str], int] | None = None) -> Iterator[Gate]:
-    """A gateway with its stand-in upstream; `register` is what becomes of a key, SuperLink's part."""
+def running_gateway(
+    place: Path, limits: Limits, register: Callable[[str], int] | None = None
+) -> Iterator[RunningGateway]:
+    """A gateway with its stub of SuperLink; `register` does what SuperLink does with a key."""
     folder = FederationFolder(place)
     folder.create()
     ensure_certificate(folder, "127.0.0.1")
@@ -163,21 +165,4 @@ def gate(place: Path, limits: Limits, register: Callable[[str], int] | None = No
     terms = Terms("care", APP, InviteFingerprint(**vars(FINGERPRINT)), register or take)
     gateway = Gateway(folder, f"https://127.0.0.1:{below}", terms, limits)
     with serving(uvicorn.Server(link)), serving(server_of(gateway, "127.0.0.1", port)):
-        yield Gate(folder, port, upstream, gateway, registered)
-
-
-def in_background(work: Callable[[], Any]) -> threading.Thread:
-    """Run `work` beside the test."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Whether it becomes true in time."""
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
+        yield RunningGateway(folder, port, upstream, gateway, registered)

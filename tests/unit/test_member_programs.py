@@ -1,4 +1,4 @@
-"""Programs of a member kept running: real processes under real supervisors."""
+"""Programs of a member that are kept running: real processes under real supervisors."""
 
 from __future__ import annotations
 

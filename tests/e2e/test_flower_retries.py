@@ -1,4 +1,4 @@
-"""Flower's node on a line that breaks: what is tried again, and what is given up."""
+"""Flower's node on a connection that breaks: which errors are retried, and which end it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_what_passes_is_waited_for(folder: FederationFolder, monkeypatch: pytest
         assert asked == [1]
 
 
-GIVEN_UP = """
+LOST_NODE = """
 import threading, time
 import flwr.supernode.cli as cli
 
@@ -136,9 +136,9 @@ main()
 """
 
 
-def test_a_node_that_has_given_up_ends() -> None:
+def test_a_node_that_stops_retrying_ends() -> None:
     """So that `cogen join` starts it again. Red: its HTTP server's thread keeps the process, which asks for nothing."""
-    done = subprocess.run([sys.executable, "-c", GIVEN_UP], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", LOST_NODE], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "gave up" in done.stderr
 

@@ -1,4 +1,4 @@
-"""Personal data: what is found, what only looks like it, and that no value is kept."""
+"""Personal data: what is found, what only resembles it, and that no value is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small gateway by TLS for tests of the domain's side: /health and /enrol, with a clock and a mind of its own."""
+"""A stub of the gateway over TLS for tests of the domain's side: /health and /enrol, with any clock and any refusal."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from cogen.deploy.invites import Invite, make_invite
 from cogen.node.round_spec import RoundSpec
 
 
-class Gateway:
-    """What it answers and what it was asked."""
+class StubGateway:
+    """The answers to give, and the requests received."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = FederationFolder(folder)
@@ -39,9 +39,9 @@ class Gateway:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Gateway]:
+def running_stub(folder: Path) -> Iterator[StubGateway]:
     """A gateway on a free port of localhost."""
-    gateway = Gateway(folder)
+    gateway = StubGateway(folder)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""A coordinator and three domains on one machine, as their users start them: each command a process in a folder of its own."""
+"""A coordinator and three domains on one machine, started as users start them: each command is a process in its own folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder
 from tests.conftest import SEEDS
-from tests.gate import wait_until
+from tests.waiting import wait_until
 
 DOMAINS = ("clinical", "grid", "materials")
 SETTINGS = (
@@ -26,7 +26,7 @@ SETTINGS = (
     "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 512\nround_heldout_tokens = 128\n"
 )
 PATIENCE_SECONDS = 600.0
-VICTIMS = {  # who can be killed, and the words by which to find it
+COMMAND_WORDS = {  # kind of process: words that its command line contains
     "superlink": "cogen.flower.superlink_process",
     "gateway": "gateway_process",
     "server app": "flwr-serverapp",
@@ -37,7 +37,7 @@ VICTIMS = {  # who can be killed, and the words by which to find it
 
 
 def config_for(base: Path, *, with_data: bool, **federation: object) -> str:
-    """Two rounds of all three domains; `federation` has keys of that table to set otherwise."""
+    """Settings for two rounds of all three domains; `federation` overrides keys of that table."""
     data = {d: f'data = "{SEEDS / d}.jsonl"\n' if with_data else "" for d in DOMAINS}
     domains = "".join(f'[[domains]]\nname = "{d}"\n{text}' for d, text in data.items())
     lines = SETTINGS.splitlines()
@@ -48,13 +48,13 @@ def config_for(base: Path, *, with_data: bool, **federation: object) -> str:
 
 
 def weights(run: RunFolder) -> dict[str, bytes]:
-    """Of the merged adapter and of every round's global one."""
+    """The weight files of the merged adapter and of every round's global adapter."""
     paths = sorted([run.merged, *(run.round(n) / "global" for n in (0, 1, 2))])
     return {str(p.relative_to(run.path)): (p / "adapter_model.safetensors").read_bytes() for p in paths}
 
 
-class Line(Protocol):
-    """How the domains reach the coordinator: its public address, and what a participant's commands begin with."""
+class NetworkLink(Protocol):
+    """How the domains reach the coordinator: its address, and the command prefix that runs a program in a participant's network."""
 
     address: str
     bind: str
@@ -63,7 +63,7 @@ class Line(Protocol):
 
 
 class Loopback:
-    """Without a network."""
+    """All participants on localhost."""
 
     bind = "127.0.0.1"
 
@@ -74,10 +74,10 @@ class Loopback:
         return []
 
 
-class Town:
-    """Folders and processes; everything is ended with the block."""
+class FederationProcesses:
+    """The folders and processes of a coordinator and its domains."""
 
-    def __init__(self, place: Path, config: str, base: Path, line: Line) -> None:
+    def __init__(self, place: Path, config: str, base: Path, line: NetworkLink) -> None:
         self.place, self.base, self.line = place, base, line
         self.coordinator = place / "coordinator"
         self.coordinator.mkdir(parents=True, exist_ok=True)
@@ -85,20 +85,20 @@ class Town:
         self.members: dict[str, subprocess.Popen[bytes]] = {}
 
     def configure(self, name: str, config: str) -> None:
-        """What the next rounds are run with, as a run of this name."""
+        """Write the settings of the next run, which gets this name."""
         self.config = self.coordinator / f"{name}.toml"
         self.config.write_text(config)
         self.run = RunFolder(self.coordinator / "federation" / "runs" / name)
 
     def start(self, folder: Path, *args: object) -> subprocess.Popen[bytes]:
-        """A command of cogen; what it says goes to `<command>.log` in its folder."""
+        """Start a command of cogen; its output goes to `<command>.log` in its folder."""
         with open(folder / f"{args[0]}.log", "ab") as log:
             command = [*self.line.inside(folder.name), sys.executable, "-m", "cogen.cli.app", *map(str, args)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
 
-    def say(self, *args: object) -> str:
-        """What a command of the coordinator's prints."""
+    def output(self, *args: object) -> str:
+        """Run a command at the coordinator; its stdout."""
         command = [*self.line.inside("coordinator"), sys.executable, "-m", "cogen.cli.app", *map(str, args)]
         done = subprocess.run(command, cwd=self.coordinator, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -108,15 +108,15 @@ class Town:
         return self.place / domain / "home"
 
     def join(self, domain: str) -> None:
-        """Invite a domain, and let it join."""
+        """Invite a domain and start its `cogen join`."""
         folder = self.place / domain
         folder.mkdir(exist_ok=True)
-        (folder / "its.invite").write_text(self.say("invite", domain))
+        (folder / "its.invite").write_text(self.output("invite", domain))
         data = ("--data", SEEDS / f"{domain}.jsonl", "--base", self.base, "--folder", self.home(domain))
         self.members[domain] = self.start(folder, "join", "its.invite", *data)
 
     def rounds(self, *args: str, patience_seconds: float = PATIENCE_SECONDS) -> int:
-        """`cogen run` until it ends; its exit code."""
+        """Run `cogen run` until it ends; its exit code."""
         return self.start(self.coordinator, "run", self.config, *args).wait(patience_seconds)
 
     def log(self, domain: str | None = None, command: str = "run") -> str:
@@ -124,22 +124,24 @@ class Town:
         return (folder / f"{command}.log").read_text()
 
     def processes(self, kind: str) -> list[psutil.Process]:
-        """All of a kind, below whatever was started here."""
+        """All processes of a kind that were started from here."""
         found = []
         for process in psutil.Process().children(recursive=True):
             try:
                 line = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if VICTIMS[kind] in line and "cogen.flower.supervisor" not in line:
+            if COMMAND_WORDS[kind] in line and "cogen.flower.supervisor" not in line:
                 found.append(process)
         return found
 
 
 @contextmanager
-def town(place: Path, config: str, base: Path, line: Line | None = None) -> Iterator[Town]:
-    """Served, and joined by all three domains, over `line`."""
-    made = Town(place, config, base, line or Loopback())
+def running_federation(
+    place: Path, config: str, base: Path, line: NetworkLink | None = None
+) -> Iterator[FederationProcesses]:
+    """A coordinator that serves and three domains that have joined it over `line`; all end with the block."""
+    made = FederationProcesses(place, config, base, line or Loopback())
     address = ("--public-address", made.line.address, "--bind", made.line.bind)
     serving = made.start(made.coordinator, "serve", made.config, *address)
     try:
@@ -148,7 +150,9 @@ def town(place: Path, config: str, base: Path, line: Line | None = None) -> Iter
         for domain in DOMAINS:
             made.join(domain)
         assert wait_until(lambda: all("connected to" in made.log(d, "join") for d in DOMAINS), PATIENCE_SECONDS)
-        assert wait_until(lambda: made.say("nodes").count(" connected ") == 3, PATIENCE_SECONDS), made.say("nodes")
+        assert wait_until(lambda: made.output("nodes").count(" connected ") == 3, PATIENCE_SECONDS), made.output(
+            "nodes"
+        )
         yield made
     finally:
         for process in (*made.members.values(), serving):

@@ -1,4 +1,4 @@
-"""What a node says to the coordinator, by Flower's protocol: read, put together again, and said once more."""
+"""Recorded requests of nodes in Flower's protocol: checked, decoded into replies, and signed again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from cogen.protocol.wire import Frame, from_records, to_records
-from tests.gate import NodeKey
-from tests.tap import Said
+from tests.recording_proxy import RecordedRequest
+from tests.running_gateway import NodeKey
 
 FLEET = "/v1/fleet/"
 BODIES: dict[str, Any] = {
@@ -37,10 +37,10 @@ HEADERS |= {"flwr-timestamp", "flwr-signature"}
 ENROLMENT = {"token", "domain", "public_key", "app_sha256", "fingerprint"}
 
 
-def pushed(requests: list[Said]) -> list[tuple[Message, Frame]]:
-    """The replies among what a node has said, put together from Flower's objects, in their order.
+def pushed_replies(requests: list[RecordedRequest]) -> list[tuple[Message, Frame]]:
+    """The replies in the requests of one node, assembled from Flower's objects, in order.
 
-    Every object must be of a reply, and every reply's objects must be there, each by the hash that is its name.
+    Fails unless every object belongs to a reply, every reply is complete, and each object has the hash that is its id.
     """
     objects: dict[str, bytes] = {}
     for said in requests:
@@ -59,28 +59,28 @@ def pushed(requests: list[Said]) -> list[tuple[Message, Frame]]:
             used |= objects.keys() - left.keys()
             assert isinstance(message, Message)
             found[tree.object_id] = message
-    assert used == objects.keys(), "objects beside the replies"
-    return [(message, framed(message)) for message in found.values()]
+    assert used == objects.keys(), "objects that belong to no reply"
+    return [(message, reply_frame(message)) for message in found.values()]
 
 
-def framed(message: Message) -> Frame:
-    """The frame that a reply is; not a byte besides."""
+def reply_frame(message: Message) -> Frame:
+    """The frame of a reply, which must contain nothing else."""
     assert not message.has_error(), message.error.reason
     frame = from_records(message.content.config_records)
     assert {name: dict(record) for name, record in message.content.items()} == to_records(frame)
     return frame
 
 
-def assert_is_flowers(said: Said) -> None:
-    """A request of Flower's protocol, with the fields that it has and no others."""
+def assert_is_flower_request(said: RecordedRequest) -> None:
+    """Fails unless it is a request of Flower's protocol without additional headers or fields."""
     assert said.method == "POST" and said.headers.keys() == HEADERS, said.headers
     made = BODIES[said.path.removeprefix(FLEET)].FromString(said.body)
     made.DiscardUnknownFields()
     assert made.SerializeToString() == said.body
 
 
-def assert_is_joining(said: Said) -> None:
-    """What `cogen join` says by itself."""
+def assert_is_join_request(said: RecordedRequest) -> None:
+    """Fails unless it is one of the two requests of `cogen join`."""
     assert said.headers.keys() <= HEADERS
     if said.path == "/health":
         assert (said.method, said.body) == ("GET", b"")
@@ -89,8 +89,8 @@ def assert_is_joining(said: Said) -> None:
     assert json.loads(said.body).keys() == ENROLMENT
 
 
-def signed_by(key: Path, said: Said) -> Said:
-    """The same as of now, by whoever has the key."""
+def sign_again(key: Path, said: RecordedRequest) -> RecordedRequest:
+    """The same request, signed now with `key`."""
     its = NodeKey()
     its.private = s.load_ssh_private_key(key.read_bytes(), None)  # type: ignore[assignment]
     public = its.private.public_key()

@@ -1,4 +1,4 @@
-"""The run that a disturbed one must equal: in this process, without a fault, with the same valid replies in its rounds."""
+"""The run that a run with faults must equal: in this process, without faults, with the same valid replies in its rounds."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from cogen.config import load_config
 from cogen.runs import RunFolder
 from server.server_app import app as server_app
 from tests.e2e.test_rounds import events
-from tests.grid import InProcessGrid
-from tests.letters import header_of
-from tests.town import DOMAINS
+from tests.federation_processes import DOMAINS
+from tests.in_process_grid import InProcessGrid
+from tests.message_content import header_of
 
 
 def failing(message: Message, reply: Message) -> Message:
     return Message(Error(code=2, reason="it failed"), reply_to=message)
 
 
-class Rebuilt(InProcessGrid):
-    """Nodes in this process that give their replies when grid's real one gave its own, on the second node.
+class ReferenceGrid(InProcessGrid):
+    """Nodes in this process; the one of the domain `grid` replies in the rounds in which the real one did.
 
     Args:
-        worked: rounds that grid's trainer worked on.
-        enters: the round that a reply was trained in to the one that it entered.
+        worked: rounds in which grid's trainer trained.
+        enters: the round in which a reply was trained -> the round that it entered.
     """
 
     def __init__(self, worked: set[int], enters: dict[int, int]) -> None:
@@ -52,8 +52,8 @@ class Rebuilt(InProcessGrid):
             self.replies[late_to] = reply
 
 
-def undisturbed(place: Path, config: str, run: RunFolder, works: list[dict[str, Any]]) -> RunFolder:
-    """A run in this process, without any fault, in whose rounds the same replies take part.
+def reference_run(place: Path, config: str, run: RunFolder, works: list[dict[str, Any]]) -> RunFolder:
+    """A run in this process without faults, with the same replies in its rounds.
 
     Args:
         config: of `run`, with data.
@@ -66,11 +66,11 @@ def undisturbed(place: Path, config: str, run: RunFolder, works: list[dict[str, 
     path = place / "undisturbed.toml"
     path.write_text(config)
     made.create(load_config(path, ["federation.round_deadline_seconds=2"]).to_toml())
-    server_app(Rebuilt(set(mine), enters), Context(1, 0, {}, RecordDict(), {"run": str(made.path), "config": ""}))
+    server_app(ReferenceGrid(set(mine), enters), Context(1, 0, {}, RecordDict(), {"run": str(made.path), "config": ""}))
     return made
 
 
 def models(run: RunFolder) -> dict[str, bytes]:
-    """The merged adapter and every round's global one."""
+    """The weight files of the merged adapter and of every round's global adapter."""
     folders = [run.merged, *sorted(run.path.glob("rounds/*/global"))]
     return {str(f.relative_to(run.path)): (f / "adapter_model.safetensors").read_bytes() for f in folders}

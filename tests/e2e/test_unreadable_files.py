@@ -1,4 +1,4 @@
-"""What may not be read: dropped with its reason, or one line and exit 2; as a user who is not root sees it.
+"""Files without read permission: skipped with the reason, or an error with exit 2, for a user who is not root.
 
 "Red" names a change of the code, made once by hand, under which the test fails.
 """
@@ -60,7 +60,7 @@ def card(cogen: Cogen, corpus: Path, options: tuple[object, ...]) -> dict[str, A
 def test_what_may_not_be_read_is_skipped_with_its_reason(
     cogen: Cogen, corpus: Path, options: tuple[object, ...]
 ) -> None:
-    """Red: `path.is_dir()`, which a folder of mode 444 breaks; `_known_by` without its `except`;
+    """Red: `path.is_dir()`, which a folder of mode 444 breaks; `_stat` without its `except`;
     a link there taken for one that leads nowhere."""
     found = card(cogen, corpus, options)
     assert found["read"]["num_documents"] == 3
@@ -77,7 +77,7 @@ def test_what_may_not_be_read_is_skipped_with_its_reason(
 def test_what_may_be_read_after_all_is_read_the_next_time(
     cogen: Cogen, corpus: Path, options: tuple[object, ...]
 ) -> None:
-    """Neither its size nor its time has changed. Red: `_known_by` without the mode."""
+    """Neither its size nor its time has changed. Red: `_stat` without the mode."""
     assert [card(cogen, corpus, options)["read"]["num_documents"] for _ in range(2)] == [3, 3]
     (corpus / "file.txt").chmod(0o644)
     assert card(cogen, corpus, options)["read"]["num_documents"] == 4

@@ -1,4 +1,4 @@
-"""A bad line between the nodes and the gateway: it delays, breaks in the middle of a body, and goes dark for a while."""
+"""A proxy between nodes and gateway that delays traffic, breaks connections in the middle of a body, and stops for a while."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-NODES, GATEWAY = "127.0.0.1", "127.0.0.2"  # which side of the line listens where, on the same port
+NODE_SIDE, GATEWAY_SIDE = (
+    "127.0.0.1",
+    "127.0.0.2",
+)  # addresses of the proxy for nodes and of the gateway, on the same port
 CHUNK_BYTES = 4096
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no goodbye
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: reset instead of an orderly close
 
 
-class Cable:
-    """What `seed` draws: how long each chunk takes, and after how many bytes a connection breaks, cleanly or not.
+class FaultyProxy:
+    """Draws from `seed` how long each chunk takes, and after how many bytes a connection is closed or reset.
 
     Args:
-        port: at which the gateway listens on its side, and the nodes ask on theirs.
-        delay_seconds: the longest that a chunk of 4 kB is held up.
+        port: the gateway listens on it at GATEWAY_SIDE, the proxy at NODE_SIDE.
+        delay_seconds: the longest delay of a chunk of 4 kB.
         bytes_between: fewest and most bytes, both ways together, that a connection carries before it breaks.
     """
 
-    bind = GATEWAY
+    bind = GATEWAY_SIDE
 
     def __init__(self, port: int, seed: int, delay_seconds: float, bytes_between: tuple[int, int]) -> None:
         self.address = f"localhost:{port}"
@@ -37,11 +40,11 @@ class Cable:
         self._light.set()
 
     def inside(self, name: str) -> list[str]:
-        """All are on one machine."""
+        """No prefix: all participants are on one machine."""
         return []
 
     def go_dark(self, seconds: float) -> None:
-        """Nothing goes through for so long; connections stay open, as when a router is off."""
+        """Forward nothing for `seconds`; connections stay open, as when a router is off."""
 
         def dark() -> None:
             self._light.clear()
@@ -50,11 +53,11 @@ class Cable:
         self._loop.call_soon_threadsafe(dark)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a node's."""
+        """Forward one connection of a node."""
         self.num_held += not self._light.is_set()
         await self._light.wait()
         try:
-            far_reader, far_writer = await asyncio.open_connection(GATEWAY, self.port)
+            far_reader, far_writer = await asyncio.open_connection(GATEWAY_SIDE, self.port)
         except OSError:
             writer.close()
             return
@@ -91,17 +94,17 @@ class Cable:
                     return
 
     async def _serve(self, up: threading.Event) -> None:
-        server = await asyncio.start_server(self._carry, NODES, self.port)
+        server = await asyncio.start_server(self._carry, NODE_SIDE, self.port)
         up.set()
         async with server:
             await server.serve_forever()
 
 
 @contextmanager
-def laid(cable: Cable) -> Iterator[Cable]:
-    """The line, in a thread of its own until the block ends."""
-    up, loop = threading.Event(), cable._loop
-    serving = loop.create_task(cable._serve(up))
+def running_proxy(proxy: FaultyProxy) -> Iterator[FaultyProxy]:
+    """Run the proxy in a thread until the block ends."""
+    up, loop = threading.Event(), proxy._loop
+    serving = loop.create_task(proxy._serve(up))
 
     def run() -> None:
         with suppress(asyncio.CancelledError):
@@ -111,7 +114,7 @@ def laid(cable: Cable) -> Iterator[Cable]:
     thread.start()
     try:
         assert up.wait(10.0)
-        yield cable
+        yield proxy
     finally:
         loop.call_soon_threadsafe(serving.cancel)
         thread.join(10.0)

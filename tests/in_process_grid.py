@@ -1,4 +1,4 @@
-"""An in-process Grid: the real ClientApp answers the real ServerApp, with faults put in between."""
+"""An in-process Grid: the real ClientApp answers the real ServerApp; faults replace replies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Fault = Callable[[Message, Message], Message | None]
 
 
 class InProcessGrid(Grid):
-    """One node a domain; `faults` maps a node's index to what becomes of its reply to a train message.
+    """One node per domain; `faults` maps a node's index to the fault in its reply to a train message.
 
     A fault gets the message and the reply, and returns another reply, or None for silence. What a
     client raises becomes an error reply, as in Flower's own runtimes. `node_config` gives a node's own
