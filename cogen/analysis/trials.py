@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from cogen.analysis.proposals import label
 from cogen.errors import MergeError
 from cogen.merge.rule import Rule
-
-FORMAT = 1
+from cogen.records import Record
 
 
 @dataclass(frozen=True)
@@ -98,21 +96,69 @@ class SearchResult:
         """The chosen candidate."""
         return self.trials[self.choice].candidate
 
-    def to_json(self) -> str:
-        """The text of `search.json`; numbers that are not finite become null."""
-        values = {
-            "format": FORMAT,
-            "names": self.names,
-            "base": dict(self.base),
-            "general": self.general,
-            "constraints": asdict(self.constraints),
-            "trials": [_trial_values(t) for t in self.trials],
-            "front": self.front,
-            "choice": self.choice,
-            "explanation": self.explanation,
-            "warning": self.warning,
-        }
-        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    def file(self) -> SearchFile:
+        """The search as `search.json`; numbers that are not finite become null."""
+        return SearchFile(
+            names=self.names,
+            base=dict(self.base),
+            general=self.general,
+            constraints=self.constraints,
+            trials=tuple(TrialRow.of(trial) for trial in self.trials),
+            front=self.front,
+            choice=self.choice,
+            explanation=self.explanation,
+            warning=self.warning,
+        )
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial in `search.json`; `method` is how `cogen search --try` names the rule."""
+
+    stage: str
+    method: str
+    rule: Mapping[str, Any]
+    weights: tuple[float, ...]
+    bits_per_byte: Mapping[str, float | None]
+    worst_domain: str
+    mean_ratio: float | None
+    worst_rise: float | None
+    general_rise: float | None
+    violation: float | None
+
+    @classmethod
+    def of(cls, trial: Trial) -> TrialRow:
+        """The row of a trial."""
+        return cls(
+            stage=trial.stage,
+            method=label(trial.candidate.rule),
+            rule=trial.candidate.rule.settings(),
+            weights=trial.candidate.weights,
+            bits_per_byte={name: _finite(value) for name, value in trial.bits_per_byte.items()},
+            worst_domain=trial.worst_domain,
+            mean_ratio=_finite(trial.mean_ratio),
+            worst_rise=_finite(trial.worst_rise),
+            general_rise=_finite(trial.general_rise),
+            violation=_finite(trial.violation),
+        )
+
+
+class SearchFile(Record):
+    """`search.json`: every trial in order, and the choice among them."""
+
+    file_name = "search.json"
+    fix = "Write it again with `cogen search`."
+
+    format: Literal[1] = 1
+    names: tuple[str, ...]
+    base: Mapping[str, float]
+    general: str | None
+    constraints: Constraints
+    trials: tuple[TrialRow, ...]
+    front: tuple[int, ...]
+    choice: int
+    explanation: str
+    warning: str | None
 
 
 def score_trial(
@@ -209,19 +255,6 @@ def _shares(candidate: Candidate, names: Sequence[str]) -> str:
     if len(set(candidate.weights)) == 1:
         return "equal weights"
     return "weights " + ", ".join(f"{n} {w:.3g}" for n, w in zip(names, candidate.weights, strict=True))
-
-
-def _trial_values(trial: Trial) -> dict[str, Any]:
-    values = {
-        "stage": trial.stage,
-        "method": label(trial.candidate.rule),
-        "rule": trial.candidate.rule.settings(),
-        "weights": list(trial.candidate.weights),
-        "bits_per_byte": {name: _finite(value) for name, value in trial.bits_per_byte.items()},
-        "worst_domain": trial.worst_domain,
-    }
-    numbers = ("mean_ratio", "worst_rise", "general_rise", "violation")
-    return values | {name: _finite(getattr(trial, name)) for name in numbers}
 
 
 def _finite(value: float | None) -> float | None:

@@ -74,13 +74,11 @@ def search(
         validation_frac=validation_frac, max_tokens=max_tokens, sequence_length=sequence_length,
         methods=methods.split(",") if methods else None, rank=recipe.rank, energy=recipe.energy, as_json=as_json,
     )  # fmt: skip
-    text = result.to_json()
     if out is not None:
-        write_merge(_found(recipe, rule, weights), opened, out, {"search.json": text.encode()}, as_json)
+        files = {"search.json": result.file().to_json().encode()}
+        write_merge(_found(recipe, rule, weights), opened, out, files, as_json)
     elif as_json:
-        import json
-
-        print_json(json.loads(text))
+        print_json(result.file().model_dump())
 
 
 def _found(recipe: Recipe, rule: Rule, weights: Sequence[float]) -> Recipe:

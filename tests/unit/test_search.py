@@ -168,7 +168,7 @@ def test_what_is_not_finite_is_never_chosen_and_becomes_null() -> None:
 
     result = look(score, 6)
     assert result.chosen.rule.scale == pytest.approx(2.0, rel=0.1)
-    broken = json.loads(result.to_json())["trials"][0]
+    broken = json.loads(result.file().to_json())["trials"][0]
     assert broken["mean_ratio"] is None and broken["bits_per_byte"] == {"grid": None, "clinical": None}
 
 
@@ -186,7 +186,7 @@ def test_the_budget_is_kept_and_a_larger_one_only_goes_on(budget: int) -> None:
     assert len(calls) == len(result.trials) == budget
     assert len({(c.rule, tuple(round(w, 6) for w in c.weights)) for c in calls}) == budget
     again = look(noise, budget, DEFAULT_METHODS, base=base, general="general")
-    assert again.to_json() == result.to_json()
+    assert again.file().to_json() == result.file().to_json()
     more = look(noise, budget + 5, DEFAULT_METHODS, base=base, general="general")
     assert more.trials[:budget] == result.trials
 
@@ -223,7 +223,7 @@ def test_the_explanation_names_the_numbers() -> None:
 def test_json_holds_every_trial_and_can_be_read() -> None:
     """Red: the choice is the candidate instead of its index."""
     result = look(noise, 12, ("mean", "ties:0.5"), base={**BASE, "general": 1.0}, general="general")
-    values = json.loads(result.to_json())
+    values = json.loads(result.file().to_json())
     assert values["format"] == 1 and len(values["trials"]) == 12 and values["names"] == list(NAMES)
     chosen = values["trials"][values["choice"]]
     assert chosen["rule"] == result.chosen.rule.settings() and chosen["weights"] == list(result.chosen.weights)
