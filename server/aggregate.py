@@ -66,7 +66,7 @@ def aggregate(
         now = current[name]
         rank, seed = min(config.server_rank, *now.shape), module_seed(config.train.seed + round_number, name)
         state = (states or {}).get(name)
-        trained = [_given(r, name, scale) for r, scale in used]
+        trained = [_trained_factors(r, name, scale) for r, scale in used]
         borders = [*asked_ranks, *(r.factors[name].rank for r in replies)]
         made, next_state = server_step(now, trained, weights, rank, optimizer, state, rule, seed)
         fresh = revive(made.factors, rank, torch.Generator().manual_seed(seed))
@@ -83,7 +83,7 @@ def aggregate(
     return Aggregated(factors, effective, cut / total if total > 0 else 0.0, after, weighed.norms)
 
 
-def _given(reply: ClientUpdate, name: str, scale: float) -> Factors | TrainedFactors:
+def _trained_factors(reply: ClientUpdate, name: str, scale: float) -> Factors | TrainedFactors:
     if reply.start is None and scale == 1.0:
         return reply.factors[name]
     return TrainedFactors(reply.factors[name], None if reply.start is None else reply.start[name], scale)
@@ -96,7 +96,7 @@ def _weighed(config: RunConfig, current: Mapping[str, Factors], replies: Sequenc
         return Weighed(weights, [1.0] * len(replies), [])
 
     def products(name: str) -> torch.Tensor:
-        return inner_products(updates(current[name], [_given(r, name, 1.0) for r in replies]))
+        return inner_products(updates(current[name], [_trained_factors(r, name, 1.0) for r in replies]))
 
     gram = torch.zeros(len(replies), len(replies), dtype=torch.float64)
     for some in in_parallel(products, list(current)):
