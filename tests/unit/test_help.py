@@ -83,3 +83,9 @@ def test_help_answers_in_a_second() -> None:
         subprocess.run([sys.executable, "-m", "cogen.cli.app", "--help"], check=True, capture_output=True)
         seconds.append(time.monotonic() - began)
     assert min(seconds) < 1.0
+
+
+def test_a_misspelt_command_names_the_nearest_once() -> None:
+    """Red: Click and Typer both suggested it."""
+    done = subprocess.run([sys.executable, "-m", "cogen.cli.app", "merg"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("Did you mean 'merge'?") == 1
