@@ -90,11 +90,13 @@ def test_a_place_of_another_form_is_one_line(patch: Patch, monkeypatch: pytest.M
 def test_it_replaces_its_place_once(patch: Patch) -> None:
     """Red: a second start in the same process that wraps the replacement again."""
     before = look_up(patch.places[0])
+    was_patched = is_patched(before)
     apply(patch.name)
     once = look_up(patch.places[0])
     apply(patch.name)
     assert look_up(patch.places[0]) == once
-    assert once is not before or patch.name == "supernode_short_log"
+    # A test with a server app in this process has patched too; a logger stays the same object.
+    assert once is not before or was_patched or patch.name == "supernode_short_log"
 
 
 def test_only_a_faster_start_may_fall_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
