@@ -8,14 +8,14 @@ work is done again with the new sides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogen.base import leading_id
 from cogen.config import Data
-from cogen.data.card import DataCard, Part, SkippedFile, describe_lengths, general_tokens_per_word
+from cogen.data.card import DataCard, FileNote, Part, SkippedFile, describe_lengths, general_tokens_per_word
 from cogen.data.chunk import Cleaned, clean_chunk, count_chunk, each_chunk, write_job
 from cogen.data.clean import BoilerplateCounter
 from cogen.data.document import Document
@@ -151,9 +151,9 @@ def _require_parts(task: Task, spool: Spool, kept: _Kept) -> None:
 def _lost(spool: Spool, counts: DropCounts) -> str:
     """What was not kept or not read, for an error: the reasons with their counts, and the first skipped file."""
     reasons = [f"{amount.num_documents} dropped ({reason})" for reason, amount in sorted(counts.dropped.items())]
-    if spool.skipped:
-        first = spool.skipped[0]
-        reasons.append(f"{spool.num_skipped} skipped ({first.file}: {first.reason})")
+    if spool.reading.skipped:
+        first = spool.reading.skipped[0]
+        reasons.append(f"{spool.reading.num_skipped} skipped ({first.file}: {first.reason})")
     return "".join(f", {reason}" for reason in reasons)
 
 
@@ -210,8 +210,11 @@ def _card(task: Task, spool: Spool, kept: _Kept, digest: str) -> DataCard:
         general_tokens_per_word=general_tokens_per_word(task.tokenizer),
         lengths=describe_lengths(counts.lengths),
         sha256=digest,
-        skipped=tuple(SkippedFile(**asdict(s)) for s in spool.skipped),
-        num_skipped=spool.num_skipped,
+        num_file_bytes=spool.reading.num_file_bytes,
+        num_lost_bytes=spool.reading.num_lost_bytes,
+        skipped=tuple(SkippedFile(s.file, s.reason, max(0, s.num_bytes)) for s in spool.reading.skipped),
+        num_skipped=spool.reading.num_skipped,
+        notes=tuple(FileNote(n.file, n.text) for n in spool.reading.notes),
         dropped=dict(sorted(counts.dropped.items())),
         num_control_characters=counts.num_control_characters,
         num_boilerplate_lines=counts.num_boilerplate_lines,

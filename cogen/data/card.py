@@ -72,10 +72,19 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file or line that was not read, and why."""
+    """A file, line, row or pages that gave no document, and why; with its bytes in the file."""
 
     file: str
     reason: str
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """What a user should know of a file that was read."""
+
+    file: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,10 @@ class DataCard(Record):
         num_leaked: training documents that nearly repeat a held-out one; they are dropped unless data.leakage is off.
         personal_data: values found by kind; they are redacted only if data.redact is on.
         sha256: of the prepared content.
+        num_file_bytes: bytes of all files that text may be in, unpacked where they are packed.
+        num_lost_bytes: of these, in what was skipped.
         skipped: the first thousand of `num_skipped` files and lines.
+        notes: the first thousand remarks on how files were read.
         special_per_document: tokens of a document besides its text: EOS, and BOS if the tokenizer adds one.
     """
 
@@ -131,6 +143,9 @@ class DataCard(Record):
     sha256: str
     skipped: tuple[SkippedFile, ...] = ()
     num_skipped: int = 0
+    num_file_bytes: int = 0
+    num_lost_bytes: int = 0
+    notes: tuple[FileNote, ...] = ()
     dropped: Mapping[str, Amount] = {}
     num_control_characters: int = 0
     num_boilerplate_lines: int = 0
@@ -139,7 +154,7 @@ class DataCard(Record):
     num_leaked: int = 0
     special_per_document: int = 1
     cost: CorpusCost | None = None
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
 
     @property
     def num_tokens(self) -> int:

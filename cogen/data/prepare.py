@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Version of the folder and of the cleaning steps: raised whenever either changes.
-FORMAT = 2
+FORMAT = 3
 # A file that changed less than this before we read it may change again without a new time.
 SETTLED_SECONDS = 2.0
 
@@ -114,7 +114,7 @@ def _find_or_build(task: Task, cache: Path, key: list[Any]) -> tuple[str, Prepar
     with private_folder(cache) as staging:
         spool = write_spool(staging, iter_corpus(task.root, task.settings.strict), task.reserved_frac, task.progress)
         if not spool.num_documents:
-            raise no_documents(task.root, spool.skipped, spool.num_skipped)
+            raise no_documents(task.root, spool.reading.skipped, spool.reading.num_skipped)
         name = _sha256([*key, spool.sha256])
         found = open_store(cache / name)
         if found is None:

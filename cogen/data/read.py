@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cogen.data.document import Document, Skipped, bad_data, text_id
+from cogen.data.document import Document, Item, Skipped, bad_data, printable, text_id
 from cogen.data.formats import SUFFIXES, read_file
 from cogen.data.walk import Found, corpus_root, walk
 from cogen.errors import DataError
@@ -16,10 +16,11 @@ from cogen.errors import DataError
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, and the files and lines that were skipped with the reason."""
+    """Documents in a fixed order, the files and lines that were skipped with the reason, and notes by file."""
 
     documents: tuple[Document, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -40,7 +41,8 @@ def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
 
     A .txt, .md, .html, .pdf or .docx file is one document; its id is its path inside the folder. A line of a .jsonl
     file and a row of a .csv, .tsv or .parquet file is one document with `text`, and optionally `id`, `title` and
-    `source`; without an id, a hash of the text is the id. All of them may be compressed as .gz or .zst.
+    `source`; without an id, a hash of the text is the id. Equal ids are made distinct, by the file and by a number.
+    All formats may be compressed as .gz or .zst.
 
     Args:
         strict: raise an error for a file, line or row that cannot be read, instead of skipping it with its reason.
@@ -53,36 +55,36 @@ def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
     """
     documents: list[Document] = []
     skipped: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     for item in iter_corpus(path, strict):
         if isinstance(item, Document):
             documents.append(item)
-        else:
+        elif isinstance(item, Skipped):
             skipped.append((item.file, item.reason))
+        elif item.text:
+            notes.append((item.file, item.text))
     if not documents:
         raise no_documents(path, [Skipped(*pair) for pair in skipped[:1]], len(skipped))
-    return Corpus(tuple(documents), tuple(skipped))
+    return Corpus(tuple(documents), tuple(skipped), tuple(notes))
 
 
-def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Document | Skipped]:
-    """Yield the documents of `path` in a fixed order, and between them the skipped files and lines with the reason.
+def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Item]:
+    """Yield the documents of `path` in a fixed order, and between them what was skipped with the reason, and notes.
 
     The same text twice without an id gives two documents with one id, which deduplication counts.
 
     Args:
         strict: raise instead of skipping what cannot be read; empty files and other kinds of files are still skipped.
     Raises:
-        DataError: no such path; with `strict`, a part that cannot be read, or two documents with one id.
+        DataError: no such path; with `strict`, a part that cannot be read.
     """
-    seen: set[bytes] = set()
+    ids = _DistinctIds()
     for found in walk(corpus_root(path)):
-        for item in _items(found):
-            document = item if not isinstance(item, Document) else _single(item, seen, found)
-            if isinstance(document, DataError):
-                if strict:
-                    raise document
-                yield Skipped(document.where or _path(found), document.reason)
-            else:
-                yield document
+        ids.next_file(found.name if isinstance(found, Found) else "")
+        for item in read_file(found.path, found.name) if isinstance(found, Found) else (found,):
+            if strict and isinstance(item, Skipped) and item.error is not None:
+                raise item.error
+            yield ids.made_distinct(item) if isinstance(item, Document) else item
 
 
 def no_documents(path: str | Path, skipped: Sequence[Skipped], num_skipped: int) -> DataError:
@@ -94,31 +96,39 @@ def no_documents(path: str | Path, skipped: Sequence[Skipped], num_skipped: int)
     return bad_data(path, f"documents in {', '.join(SUFFIXES)}", got, "Put text files there or name another path.")
 
 
-def _items(found: Found | Skipped | DataError) -> Iterator[Document | Skipped | DataError]:
-    """The documents of a file; an error that ends the file early is the last item."""
-    if not isinstance(found, Found):
-        yield found
-        return
-    empty = True
-    try:
-        for item in read_file(found.path, found.name):
-            empty = False
-            yield item
-    except DataError as error:
-        empty = False
-        yield error
-    if empty:
-        yield Skipped(str(found.path), "it is empty")
+class _DistinctIds:
+    """Gives a document whose id another one has an id of its own.
+
+    In one file the second document with the id `7` becomes `7 (2)`; one in another file, `7 [b.jsonl]`. By which side
+    of the split such a document is on, files have no part: that is decided by `7`, and in one file by `7 (2)`.
+    """
+
+    def __init__(self) -> None:
+        self._file_of: dict[int, int] = {}  # the last file with this id
+        self._repeats: dict[int, int] = {}  # of ids in the present file, from the second document on
+        self._file, self._number = "", 0
+
+    def next_file(self, name: str) -> None:
+        """Start with the next file."""
+        self._file, self._number, self._repeats = printable(name), self._number + 1, {}
+
+    def made_distinct(self, document: Document) -> Document:
+        """`document` with an id that no document before has; one whose id is its text's hash stays."""
+        if document.id == text_id(document.text):
+            return document
+        split_id = document.id
+        key = _key(document.id)
+        if self._file_of.get(key) == self._number:
+            self._repeats[key] = self._repeats.get(key, 1) + 1
+            split_id = f"{document.id} ({self._repeats[key]})"
+        identity = split_id
+        while (key := _key(identity)) in self._file_of:
+            self._file_of[key] = self._number
+            identity = f"{split_id} [{self._file}]" if identity == split_id else f"{identity}'"
+        self._file_of[key] = self._number
+        return document if identity == document.id else replace(document, id=identity, split_id=split_id)
 
 
-def _single(document: Document, seen: set[bytes], found: Found | Skipped | DataError) -> Document | DataError:
-    """`document`, or an error if an earlier one has its id."""
-    key = hashlib.sha256(document.id.encode()).digest()[:8]
-    if key in seen and document.id != text_id(document.text):
-        return bad_data(_path(found), "one document an id", f"two with id {document.id!r}", "Rename or remove one.")
-    seen.add(key)
-    return document
-
-
-def _path(found: Found | Skipped | DataError) -> str:
-    return str(found.path) if isinstance(found, Found) else ""
+def _key(identity: str) -> int:
+    """64 bits that stand for an id, so that millions of them fit in memory."""
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")

@@ -93,19 +93,24 @@ def validation_documents(
     return found
 
 
+def split_id(document: Document) -> str:
+    """The id whose hash decides on which side of the split a document is."""
+    return document.split_id or document.id
+
+
 def is_below(identity: str, frac: float) -> bool:
     """Whether the hash of this id is below `frac`."""
     return _unit_hash(identity) < frac
 
 
 def hash_order(document: Document) -> tuple[float, str]:
-    """The key that documents are sorted by: the hash of the id, then the id."""
-    return _unit_hash(document.id), document.id
+    """The key that documents are sorted by: the hash of the id that decides, then their own id."""
+    return _unit_hash(split_id(document)), document.id
 
 
 def num_leading(ranked: Sequence[Document], frac: float) -> int:
     """How many documents of `ranked`, sorted by hash, are below `frac`; if none is, all with the lowest one's id."""
-    num_below = sum(is_below(d.id, frac) for d in ranked)
+    num_below = sum(is_below(split_id(d), frac) for d in ranked)
     return num_below or sum(d.id == ranked[0].id for d in ranked)
 
 

@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-from cogen.data.document import Document, Skipped
-from cogen.data.split import is_below
+from cogen.data.document import Document, Item, Note, Skipped
+from cogen.data.formats import bytes_of
+from cogen.data.split import is_below, split_id
 
 CHUNK_BYTES = 2**20
 # A corpus of bad lines must fill neither the memory nor the card.
@@ -49,6 +50,35 @@ class Chunk:
         return [Document(*json.loads(line)) for line in self.lines()]
 
 
+@dataclass
+class Reading:
+    """What was found in a corpus besides documents, and how many bytes of its files became documents.
+
+    Args:
+        skipped: the first MAX_SKIPPED of `num_skipped`.
+        notes: the first MAX_SKIPPED of them.
+        num_file_bytes: bytes of all files that text may be in, unpacked where they are packed.
+        num_lost_bytes: of these, in files, lines and pages that were skipped.
+    """
+
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    num_skipped: int = 0
+    num_file_bytes: int = 0
+    num_lost_bytes: int = 0
+
+    def add(self, item: Item) -> None:
+        """Count one item, and keep it unless it is a document."""
+        if isinstance(item, Skipped):
+            self.num_skipped += 1
+            self.skipped += [item] if self.num_skipped <= MAX_SKIPPED else []
+            self.num_lost_bytes += item.num_bytes if item.is_loss else 0
+        elif isinstance(item, Note) and item.text and len(self.notes) < MAX_SKIPPED:
+            self.notes.append(item)
+        if not isinstance(item, Skipped) or item.is_loss:
+            self.num_file_bytes += bytes_of(item)
+
+
 @dataclass(frozen=True)
 class Spool:
     """The documents that were read, and what was skipped.
@@ -57,7 +87,7 @@ class Spool:
         reserved, train: chunks of either side, in order.
         sha256: of all documents, in the order of reading.
         num_bytes: UTF-8 bytes of their texts.
-        skipped: the first MAX_SKIPPED of `num_skipped`.
+        reading: what was read, skipped and noted, by file.
     """
 
     reserved: tuple[Chunk, ...]
@@ -65,8 +95,7 @@ class Spool:
     sha256: str
     num_documents: int
     num_bytes: int
-    skipped: tuple[Skipped, ...]
-    num_skipped: int
+    reading: Reading
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:
@@ -119,31 +148,27 @@ class _Side:
         return tuple(Chunk(self.path, a, b) for a, b in pairwise(edges))
 
 
-def write_spool(
-    folder: Path, items: Iterator[Document | Skipped], reserved_frac: float, progress: Progress | None = None
-) -> Spool:
+def write_spool(folder: Path, items: Iterator[Item], reserved_frac: float, progress: Progress | None = None) -> Spool:
     """Put all documents on disk; memory holds one at a time.
 
     Args:
         reserved_frac: documents with a hash below it are reserved; 1 reserves all.
     """
-    digest = hashlib.sha256()
-    skipped: list[Skipped] = []
-    num_skipped = num_documents = num_bytes = 0
+    digest, reading = hashlib.sha256(), Reading()
+    num_documents = num_bytes = 0
     with ExitStack() as stack:
         reserved, train = (_Side(folder / name, stack) for name in ("spool-reserved.jsonl", "spool-train.jsonl"))
         for item in items:
-            if isinstance(item, Skipped):
-                num_skipped += 1
-                skipped += [item] if num_skipped <= MAX_SKIPPED else []
+            reading.add(item)
+            if not isinstance(item, Document):
                 continue
-            fields = [item.id, item.title, item.text, item.source]
+            fields = [item.id, item.title, item.text, item.source, *filter(None, [item.split_id])]
             line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
             digest.update(line)
-            (reserved if is_below(item.id, reserved_frac) else train).write(line)
+            (reserved if is_below(split_id(item), reserved_frac) else train).write(line)
             num_documents += 1
             num_bytes += len(item.text.encode()) if not item.text.isascii() else len(item.text)
             if progress is not None and num_documents % 1000 == 0:
                 progress("reading", num_bytes, 0)
         sides = reserved.chunks(), train.chunks()
-    return Spool(*sides, digest.hexdigest(), num_documents, num_bytes, tuple(skipped), num_skipped)
+    return Spool(*sides, digest.hexdigest(), num_documents, num_bytes, reading)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
@@ -125,7 +125,7 @@ class StoreWriter:
     def finish(self, reserved: Sequence[Document]) -> str:
         """Write all other files except the card, and return the sha256 of all of them."""
         ends = np.cumsum(self.lengths, dtype="<i8").tobytes()
-        lines = "".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in reserved).encode()
+        lines = "".join(json.dumps(_fields(d), ensure_ascii=False) + "\n" for d in reserved).encode()
         _close_synced(self._tokens)
         for name, content in (("ends.i64", ends), ("heldout.jsonl", lines)):
             self._digest.update(content)
@@ -186,6 +186,11 @@ def write_synced(path: Path, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
         _close_synced(file)
+
+
+def _fields(document: Document) -> dict[str, str]:
+    values = {name: getattr(document, name) for name in ("id", "title", "text", "source")}
+    return values | ({"split_id": document.split_id} if document.split_id else {})
 
 
 def _close_synced(file: BinaryIO) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogen.data.document import Skipped, bad_data
+from cogen.data.document import Skipped, bad_data, printable
 from cogen.data.formats import COMPRESSED_SUFFIXES, SUFFIXES, is_readable, split_suffix
-from cogen.errors import DataError
 
 HUB = "hf://datasets/"
+# Kinds of files, as MIME types name them, whose loss is no loss of text; pictures of text are PDFs.
+WITHOUT_TEXT = ("image", "audio", "video", "font")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def corpus_root(path: str | Path) -> Path:
     return root
 
 
-def walk(root: Path) -> Iterator[Found | Skipped | DataError]:
+def walk(root: Path) -> Iterator[Found | Skipped]:
     """Files below `root` with a reader, by sorted name; skipped ones with their reason; errors for unreadable folders.
 
     Hidden files are ignored. A link is followed unless it leads below `root`, which is read anyway, or to a place that
@@ -53,34 +55,33 @@ def walk(root: Path) -> Iterator[Found | Skipped | DataError]:
         yield from _walk_folder(root, "", root, set())
 
 
-def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Iterator[Found | Skipped | DataError]:
+def _walk_folder(folder: Path, prefix: str, root: Path, linked: set[str]) -> Iterator[Found | Skipped]:
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError as error:
-        yield bad_data(folder, "a readable folder", _why(error), "Check its permissions.")
+        yield Skipped.of(bad_data(folder, "a readable folder", _why(error), "Check its permissions."), 0)
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         path, name = folder / entry.name, prefix + entry.name
         if entry.is_symlink() and (reason := _needless(path, root, linked)):
-            yield Skipped(str(path), reason)
+            yield Skipped(printable(path), reason, is_loss="leads nowhere" in reason or "may not" in reason)
         else:
             yield from _entry(entry, path, name, root, linked)
 
 
-def _entry(
-    entry: os.DirEntry[str], path: Path, name: str, root: Path, linked: set[str]
-) -> Iterator[Found | Skipped | DataError]:
+def _entry(entry: os.DirEntry[str], path: Path, name: str, root: Path, linked: set[str]) -> Iterator[Found | Skipped]:
     try:  # asks the folder's own list first: a folder may be readable and what is in it not to be looked at
         is_dir, is_file = entry.is_dir(), entry.is_file()
     except OSError as error:
-        yield bad_data(path, "a readable file or folder", _why(error), "Check the permissions of its folder.")
+        fix = "Check the permissions of its folder."
+        yield Skipped.of(bad_data(path, "a readable file or folder", _why(error), fix), 0)
         return
     if is_dir:
         yield from _walk_folder(path, name + "/", root, linked)
     else:
-        yield _checked(path, name) if is_file else Skipped(str(path), "it is no file")
+        yield _checked(path, name) if is_file else Skipped(printable(path), "it is no file", is_loss=False)
 
 
 def _why(error: Exception) -> str:
@@ -111,7 +112,9 @@ def _checked(path: Path, name: str) -> Found | Skipped:
         return Found(path, name)
     _, suffix, compression = split_suffix(path.name)
     known = f"one of {', '.join(SUFFIXES)}, alone or with {' or '.join(COMPRESSED_SUFFIXES)}"
-    return Skipped(str(path), f"{suffix + compression or 'no suffix'} is not {known}")
+    reason = f"{printable(suffix + compression) or 'no suffix'} is not {known}"
+    kind = (mimetypes.guess_type("a" + suffix)[0] or "").partition("/")[0]
+    return Skipped(printable(path), reason, path.stat().st_size, is_loss=kind not in WITHOUT_TEXT)
 
 
 def _fetched(address: str) -> Path:

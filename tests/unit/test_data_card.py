@@ -64,13 +64,13 @@ def test_a_card_reads_back_as_it_was() -> None:
     assert DataCard.from_json(CARD.to_json(), "card.json") == CARD
     bare = CARD.model_copy(update={"cost": None, "skipped": (), "dropped": {}})
     assert DataCard.from_json(bare.to_json(), "card.json") == bare
-    assert json.loads(CARD.to_json())["format_version"] == 2
+    assert json.loads(CARD.to_json())["format_version"] == 3
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"format_version": 1}, "expected format 2, got format 1"),
+        ({"format_version": 1}, "expected format 3, got format 1"),
         ({"num_files": "3"}, "expected num_files to be a valid integer, got '3'"),
         ({"train": {"num_documents": 1}}, "expected a field train.num_tokens, got none"),
         ({"more": 1}, "expected no field more, got 1"),

@@ -365,8 +365,8 @@ def test_a_long_list_of_what_was_skipped_is_cut(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + "bad\n" * 8)
     found = spool.write_spool(tmp_path, iter_corpus(path), FRAC)
-    assert [left.file.rpartition(" ")[2] for left in found.skipped] == ["2", "3", "4"]
-    assert found.num_skipped == 8
+    assert [left.file.rpartition(" ")[2] for left in found.reading.skipped] == ["2", "3", "4"]
+    assert found.reading.num_skipped == 8
 
 
 def test_documents_that_the_base_finds_absurd_are_dropped(tiny: Base, tmp_path: Path) -> None:

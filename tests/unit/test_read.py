@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from cogen.data import Corpus, read_corpus
+from cogen.data import Corpus, read_corpus, split_documents
 from cogen.data.formats import SUFFIXES
 from cogen.errors import DataError
 
@@ -166,12 +167,52 @@ def test_a_line_that_is_no_document_is_named_by_its_number(tmp_path: Path, bad: 
     assert [file for file, _ in corpus.skipped] == [f"{tmp_path / 'a.jsonl'}, line 3"] and got in corpus.skipped[0][1]
 
 
-def test_of_two_documents_with_one_id_the_first_is_read(tmp_path: Path) -> None:
-    put(tmp_path, a_jsonl='{"id": "same", "text": "a"}\n', b_jsonl='{"id": "same", "text": "b"}\n')
-    assert "got two with id 'same'" in refusal(tmp_path)
+def test_equal_ids_are_made_distinct_by_file_and_in_a_file_by_number(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        a_jsonl='{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n{"id": 1, "text": "c"}\n{"id": "1 (2)", "text": "d"}\n',
+        deep__b_csv="id,text\n1,e\n2,f\n1,g\n",
+        deep__c_tsv="id\ttext\n1\th\n2\ti\n",
+    )
+    corpus = read_corpus(tmp_path, strict=True)
+    assert [(d.id, d.text) for d in corpus] == [
+        ("1", "a"),
+        ("1 (2)", "b"),
+        ("1 (3)", "c"),
+        ("1 (2) (2)", "d"),
+        ("1 [deep/b.csv]", "e"),
+        ("2", "f"),
+        ("1 (2) [deep/b.csv]", "g"),
+        ("1 [deep/c.tsv]", "h"),
+        ("2 [deep/c.tsv]", "i"),
+    ]
+    assert corpus.skipped == ()
+
+
+def test_a_file_that_comes_earlier_moves_no_document_to_the_other_side(tmp_path: Path) -> None:
+    notes = "".join(json.dumps({"id": n, "text": f"note {n}"}) + "\n" for n in range(200))
+
+    def heldout() -> set[str]:
+        return {d.text for d in split_documents(read_corpus(tmp_path), 0.1, "").heldout}
+
+    put(tmp_path, b_jsonl=notes)
+    before = heldout()
+    put(tmp_path, a_jsonl=notes.replace("note", "other"))
+    assert {text for text in heldout() if text.startswith("note")} == before and len(before) > 5
+
+
+def test_a_name_that_is_not_utf8_is_escaped_in_ids_and_messages(tmp_path: Path) -> None:
+    for name, content in ((b"caf\xe9.txt", b"one"), (b"caf\xe9.jsonl", b'{"text": "two"}\n{}\n'), (b"\xff.odt", b"x")):
+        (tmp_path / os.fsdecode(name)).write_bytes(content)
+    (tmp_path / os.fsdecode(b"d\xe9p")).mkdir()
+    (tmp_path / os.fsdecode(b"d\xe9p/a\nb.md")).write_bytes(b"three")
     corpus = read_corpus(tmp_path)
-    assert [d.text for d in corpus] == ["a"]
-    assert corpus.skipped == ((str(tmp_path / "b.jsonl"), "expected one document an id, got two with id 'same'"),)
+    assert {(d.id, d.source, d.text) for d in corpus if d.text != "two"} == {
+        ("caf\\udce9.txt", "caf\\udce9.txt", "one"),
+        ("d\\udce9p/a\\nb.md", "d\\udce9p/a\\nb.md", "three"),
+    }
+    assert [d.source for d in corpus if d.text == "two"] == ["caf\\udce9.jsonl"]
+    assert sorted(Path(file).name for file, _ in corpus.skipped) == ["\\udcff.odt", "caf\\udce9.jsonl, line 2"]
 
 
 def test_one_text_twice_without_ids_is_left_to_deduplication(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 import zlib
@@ -17,6 +18,7 @@ from cogen.data.formats.extra import needs
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+CHUNK_BYTES = 1 << 16
 PACKED_BYTES = 2048  # read at a time: one byte may unpack to 32 KiB
 
 
@@ -61,6 +63,23 @@ class _Frames(io.RawIOBase):
         return len(given)
 
 
+class Counted(io.RawIOBase):
+    """A stream that counts the bytes that were read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.num_read = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        content = self._file.read(len(view))
+        self.num_read += len(content)
+        view[: len(content)] = content
+        return len(content)
+
+
 @contextmanager
 def opened(path: Path, compression: str) -> Iterator[BinaryIO]:
     """Open `path` for reading.
@@ -70,7 +89,10 @@ def opened(path: Path, compression: str) -> Iterator[BinaryIO]:
     """
     try:
         with path.open("rb") as file:
-            yield OPENERS[compression](file) if compression else file
+            if not compression:
+                yield file
+            else:
+                yield io.BufferedReader(Counted(OPENERS[compression](file)))
     except (EOFError, zlib.error) as error:
         raise _broken(path, compression, error) from None
     except OSError as error:
@@ -93,6 +115,14 @@ def seekable(file: BinaryIO) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, copy)
     else:
         yield file
+
+
+def num_bytes(file: BinaryIO) -> int:
+    """Bytes of a file that can seek; bytes that were read so far of one that is being unpacked."""
+    raw = getattr(file, "raw", None)
+    if isinstance(raw, Counted):
+        return raw.num_read
+    return os.fstat(file.fileno()).st_size
 
 
 def _broken(path: Path, compression: str, error: Exception) -> Exception:

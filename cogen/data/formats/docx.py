@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Document, SourceLocation, bad_data, too_long
+from cogen.data.document import Item, SourceLocation, bad_data, too_long
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
-from cogen.errors import DataError
 
 
-def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
+def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
     """Paragraphs and table rows, a line each, with tabs between cells; headers, footers and notes are not read."""
     with needs("python-docx", ".docx"):
         import docx

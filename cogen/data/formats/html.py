@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Document, SourceLocation, too_long
+from cogen.data.document import Item, SourceLocation, too_long
 from cogen.data.formats.extra import needs
-from cogen.errors import DataError
 
 
-def read_html(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
+def read_html(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
     """The main text of the page by trafilatura, or all of its text if there is none; in the encoding of the page."""
     with needs("trafilatura", ".html"):
         from trafilatura import bare_extraction, html2txt

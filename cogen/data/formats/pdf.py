@@ -6,15 +6,14 @@ import logging
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from cogen.data.document import Document, SourceLocation, bad_data
+from cogen.data.document import Item, SourceLocation, bad_data
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
-from cogen.errors import DataError
 
 PAGE_BREAK = "\f"
 
 
-def read_pdf(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
+def read_pdf(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
     """All pages as one document, with form feeds between pages and the lines of each page.
 
     Headers and page numbers are kept here; `strip_boilerplate` finds them by their repetition on many pages.

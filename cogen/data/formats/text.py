@@ -5,20 +5,38 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cogen.data import document
-from cogen.data.document import Document, SourceLocation, bad_data, too_long
+from cogen.data.document import REST, Item, Note, SourceLocation, bad_data, too_long
+from cogen.data.formats.compressed import CHUNK_BYTES
 from cogen.errors import DataError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-CHUNK_BYTES = 1 << 16
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
+_FIRST_OF_FOUR = bytes(range(0xF0, 0xF8))
 
 
-def read_text(file: BinaryIO, place: SourceLocation) -> Iterator[Document | DataError]:
+@dataclass(frozen=True)
+class Line:
+    """One line of a file.
+
+    Args:
+        number: from 1.
+        text: with its line feed; or the error if it is too long or not UTF-8.
+        num_bytes: in the file, in the file's own encoding, with a byte order mark.
+    """
+
+    number: int
+    text: str | DataError
+    num_bytes: int
+
+
+def read_text(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
     """The whole file as one document."""
     content = as_utf8(file, place.path).read(document.MAX_DOCUMENT_BYTES + 1)
     if len(content) > document.MAX_DOCUMENT_BYTES:
@@ -26,8 +44,7 @@ def read_text(file: BinaryIO, place: SourceLocation) -> Iterator[Document | Data
     text = decoded(content.removeprefix(codecs.BOM_UTF8), place.path, content.startswith(codecs.BOM_UTF8) * 3)
     if "\0" in text:
         raise bad_data(place.path, "text", "zero bytes", "Give the file the suffix of its format, or remove it.")
-    if found := place.whole(universal_newlines(text)):
-        yield found
+    yield place.whole(universal_newlines(text)) or Note(place.path, "", REST)
 
 
 def universal_newlines(text: str) -> str:
@@ -58,22 +75,38 @@ def decoded(content: bytes, where: str, offset: int = 0) -> str:
         raise bad_data(where, "UTF-8", got, "Convert it to UTF-8.") from None
 
 
-def numbered_lines(file: BinaryIO, place: SourceLocation) -> Iterator[tuple[int, str | DataError]]:
-    """Lines, split only at \\n, with numbers from 1; an error in place of a line that is too long or not UTF-8."""
-    file = as_utf8(file, place.path)
+def numbered_lines(file: BinaryIO, place: SourceLocation) -> Iterator[Line]:
+    """Lines, split only at \\n; an error in place of a line that is too long or not UTF-8."""
+    buffered = as_utf8(file, place.path)
+    is_utf16 = isinstance(getattr(buffered, "raw", None), _Recoded)
     number, offset = 0, 0
-    while line := file.readline(document.MAX_DOCUMENT_BYTES + 1):
-        number, start, offset = number + 1, offset, offset + len(line)
-        if len(line) > document.MAX_DOCUMENT_BYTES:
-            yield number, too_long(place.line(number))
-            while not line.endswith(b"\n") and (line := file.readline(CHUNK_BYTES)):
-                offset += len(line)
-            continue
-        mark = number == 1 and line.startswith(codecs.BOM_UTF8)
-        try:
-            yield number, decoded(line[3:], place.line(1), 3) if mark else decoded(line, place.line(number), start)
-        except DataError as error:
-            yield number, error
+    while content := buffered.readline(document.MAX_DOCUMENT_BYTES + 1):
+        number, start, size = number + 1, offset, len(content)
+        mark = len(codecs.BOM_UTF8) if number == 1 and content.startswith(codecs.BOM_UTF8) else 0
+        num_bytes = 2 * (number == 1) + _utf16_bytes(content) if is_utf16 else size
+        text: str | DataError
+        if size <= document.MAX_DOCUMENT_BYTES:
+            text = _decoded_line(content[mark:], place.line(number), start + mark)
+        else:
+            text = too_long(place.line(number))
+            while not content.endswith(b"\n") and (content := buffered.readline(CHUNK_BYTES)):
+                size += len(content)
+                num_bytes += _utf16_bytes(content) if is_utf16 else len(content)
+        offset += size
+        yield Line(number, text, num_bytes)
+
+
+def _utf16_bytes(content: bytes) -> int:
+    """How many bytes UTF-8 `content` takes in UTF-16: two for each character, four for one of four bytes."""
+    firsts = content.translate(None, _CONTINUATIONS)
+    return 2 * (2 * len(firsts) - len(firsts.translate(None, _FIRST_OF_FOUR)))
+
+
+def _decoded_line(content: bytes, where: str, offset: int) -> str | DataError:
+    try:
+        return decoded(content, where, offset)
+    except DataError as error:
+        return error
 
 
 class _Recoded(io.RawIOBase):

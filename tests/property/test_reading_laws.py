@@ -1,0 +1,76 @@
+"""Nothing of a file is lost: the bytes of documents, skipped parts and notes add up to the bytes of the file.
+
+"Red" names a change of the code, made once by hand, under which the test fails.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cogen.data import Document
+from cogen.data.document import Item, Note, Skipped
+from cogen.data.formats import COMPRESSED_SUFFIXES, READERS, bytes_of, read_file
+
+# Lines that a reader of lines may meet: blank ones, good ones, bad ones, characters of every width, a bad encoding.
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from([b"", b"  ", b"\r", b'{"text": "fine"}', b'{"id": 1}', b"{", b"null", b"caf\xe9", b"\x00"]),
+        st.text(max_size=12).map(lambda t: json.dumps({"text": t}, ensure_ascii=False).encode("utf-8", "replace")),
+    ),
+    max_size=12,
+)
+
+
+def items(folder: Path, suffix: str, content: bytes) -> list[Item]:
+    """What reading the file gives; a file that it is no fault to have is an item too."""
+    path = folder / f"a{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    return list(read_file(path, path.name))
+
+
+def require_accounted(found: list[Item], size: int) -> None:
+    assert sum(map(bytes_of, found)) == size
+    assert all(bytes_of(item) >= 0 for item in found)
+    assert not [i for i in found if isinstance(i, Skipped) and "no document was made" in i.reason]
+
+
+@settings(max_examples=300, deadline=None)
+@given(lines=LINES, end=st.sampled_from([b"", b"\n"]), mark=st.sampled_from([b"", b"\xef\xbb\xbf"]))
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".txt", ".md.gz"])
+def test_lines_add_up(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, lines: list[bytes], end: bytes, mark: bytes
+) -> None:
+    """Red: a blank line without a note; a line that is too long counted up to the limit."""
+    content = mark + b"\n".join(lines) + end
+    require_accounted(items(tmp_path_factory.mktemp("a"), suffix, content), len(content))
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=8))
+def test_lines_in_utf16_are_counted_as_they_are_in_the_file(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    """Red: bytes of UTF-8; four bytes for a character that UTF-16 writes in two, or the other way round."""
+    content = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts).encode("utf-16")
+    require_accounted(items(tmp_path_factory.mktemp("a"), ".jsonl", content), len(content))
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=st.binary(max_size=300))
+@pytest.mark.parametrize("suffix", sorted(READERS))
+@pytest.mark.parametrize("packing", ["", *COMPRESSED_SUFFIXES])
+def test_any_bytes_are_a_document_or_a_reason(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, packing: str, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("a") / f"a{suffix}{packing}"
+    path.write_bytes(content)
+    found = list(read_file(path, path.name))
+    assert found and all(isinstance(item, (Document, Skipped, Note)) for item in found)
+    if not packing:
+        require_accounted(found, len(content))
