@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, SequenceLength, named_paths
+from cogen.cli.options import (
+    DEFAULT_BASE,
+    MAX_LOSS_FRAC,
+    AcceptLoss,
+    AsJson,
+    BaseName,
+    MaxLossFrac,
+    SequenceLength,
+    named_paths,
+)
 from cogen.console import BYTES, TOKENS, Bar, print_json, safe
 
 if TYPE_CHECKING:
@@ -25,12 +34,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Corpora by name, which share of them is scored (None: as the adapters were trained), and in which windows."""
+    """Corpora by name, which share of them is scored (None: as the adapters were trained), and in which windows.
+
+    `max_loss_frac` is the share of a corpus that may be lost in reading it.
+    """
 
     paths: Mapping[str, str]
     heldout_frac: float | None
     max_tokens: int
     sequence_length: int
+    max_loss_frac: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,8 @@ def evaluate(
     heldout_frac: Annotated[float | None, typer.Option(help="Force a held-out share; 1 is all.")] = None,
     max_heldout_tokens: Annotated[int, typer.Option(help="Tokens scored of each corpus.")] = 8192,
     sequence_length: SequenceLength = 512,
+    accept_loss: AcceptLoss = False,
+    max_loss_frac: MaxLossFrac = MAX_LOSS_FRAC,
     as_json: AsJson = False,
 ) -> None:
     """Score a base and adapters on text, probes and tasks.
@@ -75,7 +90,7 @@ def evaluate(
         got = "an adapter called base" if "base" in folders else "nothing"
         raise ConfigError("cannot evaluate", expected=expected, got=got, fix="See cogen evaluate --help.")
     items = _read_items(probes, questions, tasks, task_folder, task_limit)
-    text = Text(paths, heldout_frac, max_heldout_tokens, sequence_length)
+    text = Text(paths, heldout_frac, max_heldout_tokens, sequence_length, 1.0 if accept_loss else max_loss_frac)
     evaluation = _evaluate(base, folders, text, items)
     if out is not None:
         evaluation.write(out)
@@ -120,6 +135,7 @@ def _windows(
 ) -> dict[str, list[Window]]:
     """The windows of every corpus; says on stderr which part of it is scored, and why."""
     from cogen.data import heldout_windows
+    from cogen.data.account import tell_losses
     from cogen.evaluate.heldout import choose_part, corpora_of
 
     frac, trained = text.heldout_frac, {}
@@ -129,6 +145,8 @@ def _windows(
         parts = {name: choose_part(base, path, trained, frac, bar.update_part) for name, path in text.paths.items()}
     for name, part in parts.items():
         print(safe(f"{name}: {part}"), file=sys.stderr)
+    accounts = {name: part.account for name, part in parts.items()}
+    tell_losses(accounts, text.max_loss_frac, lambda name, account: print(safe(f"{name}: {account}"), file=sys.stderr))
     return {
         name: heldout_windows(part.documents, base.tokenizer, text.sequence_length, text.max_tokens)
         for name, part in parts.items()

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cogen.cli.options import MAX_LOSS_FRAC, AcceptLoss, MaxLossFrac
 from cogen.console import BYTES, SECONDS_BETWEEN_LINES, Bar, duration, safe
 
 if TYPE_CHECKING:
+    from cogen.data import Prepared
     from cogen.deploy.invites import Invite
     from cogen.node.home import Membership, NodeHome
 
@@ -22,6 +24,8 @@ def join(
     folder: Annotated[Path | None, typer.Option(help="The member's folder; one of the user's by default.")] = None,
     base: Annotated[str | None, typer.Option(help="This machine's base model: folder or id.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for training.")] = None,
+    accept_loss: AcceptLoss = False,
+    max_loss_frac: MaxLossFrac = MAX_LOSS_FRAC,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what a round would send; send nothing.")] = False,
 ) -> None:
     """Join a federation as a domain.
@@ -46,6 +50,7 @@ def join(
     with deploy.sole(home) as handle:
         with Bar("data", BYTES) as bar:
             prepared = deploy.prepare_data(member, bar.update_part)
+        _tell_account(member, prepared, 1.0 if accept_loss else max_loss_frac)
         text = f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}"
         print(text, file=sys.stderr)
         if found is None:
@@ -54,6 +59,13 @@ def join(
             deploy.join(found, member, home)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         deploy.stay(home, member, handle, JoinNarrator(member).on_event, threads)
+
+
+def _tell_account(member: Membership, prepared: Prepared, max_loss_frac: float) -> None:
+    from cogen.data.account import Account, tell_losses
+
+    accounts = {member.domain: Account.of_card(prepared.card)}
+    tell_losses(accounts, max_loss_frac, lambda name, account: print(safe(f"{name}: {account}"), file=sys.stderr))
 
 
 def _home(invite: Invite | None, folder: Path | None) -> NodeHome:

@@ -36,6 +36,9 @@ class Narrator(Bars):
     def _on_starting(self, event: dict[str, Any]) -> None:
         self.say("starting Flower")
 
+    def _on_corpus_read(self, event: dict[str, Any]) -> None:
+        self.say(event["text"])
+
     def _on_run_started(self, event: dict[str, Any]) -> None:
         self.num_rounds, self.num_clients = event["num_rounds"], len(event["domains"])
         how = "resumed" if event["resumed"] else "started"

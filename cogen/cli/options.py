@@ -11,15 +11,19 @@ import typer
 from cogen.errors import ConfigError
 
 DEFAULT_BASE = "smollm2-135m"
+MAX_LOSS_FRAC = 0.1  # data.max_loss_frac
+ACCEPT_LOSS = "data.max_loss_frac=1"  # what --accept-loss sets
 FEDERATION = Path("federation")
 
 Adapters = Annotated[
     list[str], typer.Argument(metavar="ADAPTER...", help="[NAME=]FOLDER of each adapter, or one recipe.toml.")
 ]
+AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Go on however much text is lost in reading.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BaseName = Annotated[str, typer.Option("--base", help="Base model: folder or id.")]
 Federation = Annotated[Path, typer.Option("--folder", help="The federation's folder.")]
 HeldoutFrac = Annotated[float, typer.Option(help="Share of documents held out.")]
+MaxLossFrac = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of a corpus that may be lost.")]
 MaxTokens = Annotated[int, typer.Option(help="Tokens scored of each corpus.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 SequenceLength = Annotated[int, typer.Option(help="Window length in tokens.")]

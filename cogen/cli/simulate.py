@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.options import AsJson, Overwrite, Settings
+from cogen.cli.options import ACCEPT_LOSS, AcceptLoss, AsJson, Overwrite, Settings
 from cogen.cli.scores import print_scores
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def simulate(
     general: Annotated[str | None, typer.Option(help="General text on which forgetting is measured.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue where the run stopped.")] = False,
     overwrite: Overwrite = False,
+    accept_loss: AcceptLoss = False,
     port: Annotated[int | None, typer.Option(help="Port of Flower's SuperLink; a free one by default.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the run in the browser.")] = False,
     as_json: AsJson = False,
@@ -47,7 +48,7 @@ def simulate(
     from cogen.flower import simulate as flower
     from cogen.report import write_report
 
-    overrides = [*settings, *summary_settings(baselines, seeds, general)]
+    overrides = [*settings, *summary_settings(baselines, seeds, general), *([ACCEPT_LOSS] if accept_loss else [])]
     with _live_page(flower.run_folder(config, out), watch), Narrator() as narrator:
         run = flower.simulate(
             config,

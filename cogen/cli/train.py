@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, HeldoutFrac, Overwrite, Settings, named_paths
-from cogen.console import BYTES, TOKENS, Bar, print_json, table
+from cogen.cli.options import (
+    ACCEPT_LOSS,
+    DEFAULT_BASE,
+    AcceptLoss,
+    AsJson,
+    BaseName,
+    HeldoutFrac,
+    Overwrite,
+    Settings,
+    named_paths,
+)
+from cogen.console import BYTES, TOKENS, Bar, print_json, safe, table
 
 if TYPE_CHECKING:
     from cogen.config import RunConfig
+    from cogen.data.account import Account
     from cogen.train.cost import TrainingCost
     from cogen.train.loop import Step
     from cogen.train.range_test import RateTrial
@@ -36,6 +47,7 @@ def train(
     annealing: Annotated[str | None, typer.Option(help="Text for the last steps (train.annealing).")] = None,
     heldout_frac: HeldoutFrac = 0.05,
     settings: Settings = [],  # noqa: B006
+    accept_loss: AcceptLoss = False,
     gram: Annotated[bool, typer.Option("--gram", help="Keep input statistics for merging by regmean.")] = False,
     lr_range_test: Annotated[bool, typer.Option("--lr-range-test", help="Only find a learning rate.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the saved state.")] = False,
@@ -58,6 +70,7 @@ def train(
         "annealing": annealing and f"'{annealing}'",
     }
     overrides = [*(f"train.{key}={value}" for key, value in short.items() if value is not None), *settings]
+    overrides += [ACCEPT_LOSS] if accept_loss else []
     paths = named_paths(data, "--data")
     if lr_range_test and paths:
         _find_rate(base, paths, _config(domain or "range-test", paths, heldout_frac, overrides), as_json)
@@ -117,7 +130,7 @@ def _shown(train: Callable[..., TrainedAdapter], config: RunConfig, out: Path) -
             bars.step(step)
             tracking.step(domain, vars(step))
 
-        return train(on_read=bars.read, on_start=bars.start, on_step=on_step)
+        return train(on_read=bars.read, on_account=bars.account, on_start=bars.start, on_step=on_step)
 
 
 class TrainingBars(ExitStack):
@@ -127,6 +140,10 @@ class TrainingBars(ExitStack):
         super().__init__()
         self.title, self.num_tokens = title, num_tokens
         self.read = self.enter_context(Bar("data", BYTES)).update_part
+
+    def account(self, name: str, account: Account) -> None:
+        self.close()
+        print(safe(f"{name}: {account}"), file=sys.stderr)
 
     def start(self, cost: TrainingCost) -> None:
         self.close()

@@ -3,7 +3,7 @@
 Three passes, each streaming: (1) read every file into a spool on disk; (2) count the first and last lines of
 documents, for boilerplate; (3) clean and tokenise chunk by chunk on all cores, held-out documents first, while
 one process drops duplicates and writes tokens. The result is stored in the cache under a hash of the documents,
-the settings and the tokenizer. A second key, a hash of the files' names, sizes and times, finds it without
+of what was skipped, the settings and the tokenizer. A second key, a hash of the files' names, sizes and times, finds it without
 reading a document.
 """
 
@@ -73,7 +73,14 @@ def prepare(
         fix = "Name a base, or switch data.perplexity_filter off."
         raise ConfigError("cannot filter by perplexity", expected="a base", got="none", where=str(path), fix=fix)
     root, cache = corpus_root(path), cache_dir or cache_folder() / "data"
-    key = [FORMAT, settings.model_dump(), heldout_frac, validation_frac, tokenizer_hash, scorer_hash]
+    key = [
+        FORMAT,
+        settings.model_dump(exclude={"max_loss_frac"}),
+        heldout_frac,
+        validation_frac,
+        tokenizer_hash,
+        scorer_hash,
+    ]
     began, stamp = time.time(), _Stamp.of(root)
     link = cache / "index" / _sha256([*key, str(root.resolve()), stamp.files])
     prepared = open_store(cache / link.read_text("utf-8")) if link.is_file() else None
@@ -114,8 +121,8 @@ def _find_or_build(task: Task, cache: Path, key: list[Any]) -> tuple[str, Prepar
     with private_folder(cache) as staging:
         spool = write_spool(staging, iter_corpus(task.root, task.settings.strict), task.reserved_frac, task.progress)
         if not spool.num_documents:
-            raise no_documents(task.root, spool.reading.skipped, spool.reading.num_skipped)
-        name = _sha256([*key, spool.sha256])
+            raise no_documents(task.root, spool.reading)
+        name = _sha256([*key, spool.sha256, *spool.reading.values()])
         found = open_store(cache / name)
         if found is None:
             store = staging / "store"

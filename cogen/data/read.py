@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from cogen.data.document import Document, Item, Skipped, bad_data, printable, text_id
-from cogen.data.formats import SUFFIXES, read_file
+from cogen.data.document import Document, Item, Note, Skipped, bad_data, printable, text_id
+from cogen.data.formats import SUFFIXES, bytes_of, read_file
 from cogen.data.walk import Found, corpus_root, walk
 from cogen.errors import DataError
+
+# A corpus of bad lines must fill neither the memory nor the card.
+MAX_SKIPPED = 1000
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, the files and lines that were skipped with the reason, and notes by file."""
+    """Documents in a fixed order, the files and lines that were skipped with the reason, and notes by file.
+
+    Args:
+        num_file_bytes: bytes of all files that text may be in, unpacked where they are packed.
+        num_lost_bytes: of these, in what was skipped.
+    """
 
     documents: tuple[Document, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
+    num_file_bytes: int = 0
+    num_lost_bytes: int = 0
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -34,6 +45,41 @@ class Corpus:
         for document in self.documents:
             digest.update(json.dumps([document.id, document.text]).encode())
         return digest.hexdigest()
+
+
+@dataclass
+class Reading:
+    """What was found in a corpus besides documents, and how many bytes of its files became documents.
+
+    Args:
+        skipped: the first MAX_SKIPPED of `num_skipped`.
+        notes: the first MAX_SKIPPED of them.
+        num_file_bytes: bytes of all files that text may be in, unpacked where they are packed.
+        num_lost_bytes: of these, in files, lines and pages that were skipped.
+    """
+
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    num_skipped: int = 0
+    num_file_bytes: int = 0
+    num_lost_bytes: int = 0
+
+    def values(self) -> list[Any]:
+        """All that a card says of it, as JSON."""
+        skipped = [(one.file, one.reason, one.num_bytes) for one in self.skipped]
+        notes = [(note.file, note.text) for note in self.notes]
+        return [self.num_skipped, self.num_file_bytes, self.num_lost_bytes, skipped, notes]
+
+    def add(self, item: Item) -> None:
+        """Count one item, and keep it unless it is a document."""
+        if isinstance(item, Skipped):
+            self.num_skipped += 1
+            self.skipped += [item] if self.num_skipped <= MAX_SKIPPED else []
+            self.num_lost_bytes += item.num_bytes if item.is_loss else 0
+        elif isinstance(item, Note) and item.text and len(self.notes) < MAX_SKIPPED:
+            self.notes.append(item)
+        if not isinstance(item, Skipped) or item.is_loss:
+            self.num_file_bytes += bytes_of(item)
 
 
 def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
@@ -54,18 +100,20 @@ def read_corpus(path: str | Path, *, strict: bool = False) -> Corpus:
     32
     """
     documents: list[Document] = []
-    skipped: list[tuple[str, str]] = []
-    notes: list[tuple[str, str]] = []
+    reading = Reading()
     for item in iter_corpus(path, strict):
+        reading.add(item)
         if isinstance(item, Document):
             documents.append(item)
-        elif isinstance(item, Skipped):
-            skipped.append((item.file, item.reason))
-        elif item.text:
-            notes.append((item.file, item.text))
     if not documents:
-        raise no_documents(path, [Skipped(*pair) for pair in skipped[:1]], len(skipped))
-    return Corpus(tuple(documents), tuple(skipped), tuple(notes))
+        raise no_documents(path, reading)
+    return Corpus(
+        tuple(documents),
+        tuple((one.file, one.reason) for one in reading.skipped),
+        tuple((note.file, note.text) for note in reading.notes),
+        reading.num_file_bytes,
+        reading.num_lost_bytes,
+    )
 
 
 def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Item]:
@@ -87,12 +135,12 @@ def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Item]:
             yield ids.made_distinct(item) if isinstance(item, Document) else item
 
 
-def no_documents(path: str | Path, skipped: Sequence[Skipped], num_skipped: int) -> DataError:
-    """The error for a path without documents; `skipped` holds at least the first skipped file, if there is one."""
+def no_documents(path: str | Path, reading: Reading) -> DataError:
+    """The error for a path without documents."""
     got = "none"
-    if skipped:
-        first = f"{skipped[0].file}: {skipped[0].reason}"
-        got = f"{num_skipped} files or lines that were skipped, the first {first}"
+    if reading.skipped:
+        first = reading.skipped[0]
+        got = f"{reading.num_skipped} files or lines that were skipped, the first {first.file}: {first.reason}"
     return bad_data(path, f"documents in {', '.join(SUFFIXES)}", got, "Put text files there or name another path.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cogen.config import Data
+from cogen.data.account import EXACT_DUPLICATE
 from cogen.data.card import Amount
 from cogen.data.chunk import Cleaned
 from cogen.data.clean import DuplicateIndex
@@ -32,7 +33,7 @@ class Selection:
         if not self.settings.exact_duplicates or not cleaned.exact:
             return ""
         if cleaned.exact in self._exact:
-            return "exact duplicate"
+            return EXACT_DUPLICATE
         self._exact.add(cleaned.exact)
         return ""
 

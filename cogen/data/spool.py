@@ -10,17 +10,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from cogen.data.document import Document, Item, Note, Skipped
-from cogen.data.formats import bytes_of
+from cogen.data.document import Document, Item
+from cogen.data.read import Reading
 from cogen.data.split import is_below, split_id
 
 CHUNK_BYTES = 2**20
-# A corpus of bad lines must fill neither the memory nor the card.
-MAX_SKIPPED = 1000
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, bytes done, and bytes in all (0 where not known)."""
@@ -48,35 +46,6 @@ class Chunk:
     def read(self) -> list[Document]:
         """Its documents."""
         return [Document(*json.loads(line)) for line in self.lines()]
-
-
-@dataclass
-class Reading:
-    """What was found in a corpus besides documents, and how many bytes of its files became documents.
-
-    Args:
-        skipped: the first MAX_SKIPPED of `num_skipped`.
-        notes: the first MAX_SKIPPED of them.
-        num_file_bytes: bytes of all files that text may be in, unpacked where they are packed.
-        num_lost_bytes: of these, in files, lines and pages that were skipped.
-    """
-
-    skipped: list[Skipped] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    num_skipped: int = 0
-    num_file_bytes: int = 0
-    num_lost_bytes: int = 0
-
-    def add(self, item: Item) -> None:
-        """Count one item, and keep it unless it is a document."""
-        if isinstance(item, Skipped):
-            self.num_skipped += 1
-            self.skipped += [item] if self.num_skipped <= MAX_SKIPPED else []
-            self.num_lost_bytes += item.num_bytes if item.is_loss else 0
-        elif isinstance(item, Note) and item.text and len(self.notes) < MAX_SKIPPED:
-            self.notes.append(item)
-        if not isinstance(item, Skipped) or item.is_loss:
-            self.num_file_bytes += bytes_of(item)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from cogen.adapter import Adapter
 from cogen.adapter.trained_on import TrainedCorpus, trained_corpora
 from cogen.config import Data, RunConfig, load_config
-from cogen.data import Document, read_corpus
+from cogen.data import Document, Prepared, read_corpus
+from cogen.data.account import Account
 from cogen.data.run_metadata import RunMetadata
 from cogen.data.spool import Progress
 from cogen.errors import DataError, RunError
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredPart:
-    """The documents of a corpus that are scored, and in words which part these are and why."""
+    """The documents of a corpus that are scored, in words which part these are and why, and what became of the corpus."""
 
     documents: tuple[Document, ...]
     part: str
     reason: str
+    account: Account
 
     def __str__(self) -> str:
         return f"scoring {self.part}, {len(self.documents)} documents, {self.reason}"
@@ -54,22 +56,23 @@ def choose_part(
         ConfigError: an adapter was trained with data settings that this version does not have.
     """
     if heldout_frac is not None and heldout_frac < 1.0:
-        found = prepare_corpus(base, path, heldout_frac=heldout_frac, progress=progress).heldout
-        return ScoredPart(tuple(found), "the held-out part", f"because of --heldout-frac {heldout_frac:g}")
+        held = prepare_corpus(base, path, heldout_frac=heldout_frac, progress=progress)
+        why = f"because of --heldout-frac {heldout_frac:g}"
+        return ScoredPart(held.heldout, "the held-out part", why, Account.of_card(held.card))
     if heldout_frac is None:
         pairs = [(corpus, name) for name, corpora in trained.items() for corpus in corpora]
         for corpus, name in sorted(pairs, key=lambda pair: pair[0].heldout_frac):
-            if (heldout := _heldout_of(base, path, corpus, name, progress)) is not None:
+            if (made := _as_trained(base, path, corpus, name, progress)) is not None:
                 part = f"the held-out part ({corpus.heldout_frac:.3g})"
-                return ScoredPart(heldout, part, f"because {name} was trained on this corpus")
+                why = f"because {name} was trained on this corpus"
+                return ScoredPart(made.heldout, part, why, Account.of_card(made.card))
     why = "of --heldout-frac 1" if heldout_frac is not None else "no adapter's manifest says that it was trained on it"
-    return ScoredPart(read_corpus(path).documents, "the whole corpus", f"because {why}")
+    found = read_corpus(path)
+    return ScoredPart(found.documents, "the whole corpus", f"because {why}", Account.of_corpus(found, path))
 
 
-def _heldout_of(
-    base: Base, path: str, corpus: TrainedCorpus, name: str, progress: Progress | None
-) -> tuple[Document, ...] | None:
-    """What training held out, if `path` is that corpus."""
+def _as_trained(base: Base, path: str, corpus: TrainedCorpus, name: str, progress: Progress | None) -> Prepared | None:
+    """The corpus at `path` as training prepared it; None if `path` is another one."""
     data = validated(Data, corpus.data, f"[data] in the manifest of {name}")
     try:
         made = prepare_corpus(
@@ -77,7 +80,7 @@ def _heldout_of(
         )
     except DataError:  # one that cannot be prepared so was not trained on; reading the whole of it says what is wrong
         return None
-    return tuple(made.heldout) if made.card.sha256 == corpus.sha256 else None
+    return made if made.card.sha256 == corpus.sha256 else None
 
 
 def corpora_of(base: Base, adapter: Adapter, folder: str | Path) -> list[TrainedCorpus]:

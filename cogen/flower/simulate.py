@@ -10,6 +10,8 @@ from pathlib import Path
 
 from cogen.base import describe_base, load_tokenizer
 from cogen.config import RunConfig, load_config
+from cogen.data import read_corpus
+from cogen.data.account import Account, OnAccount, tell_losses
 from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.run_metadata import describe_run
@@ -59,7 +61,8 @@ def simulate(
     """
     run, source = run_folder(config, out), shipped_config(str(config))
     settings = open_run(run, source, overrides, resume=resume, overwrite=overwrite, command="simulate")
-    cards = check_input(settings)
+    show = on_event or (lambda event: None)
+    cards = check_input(settings, lambda name, account: show({"event": "corpus_read", "text": f"{name}: {account}"}))
     free_port(port)
     with run.lock() as handle:
         if resume:
@@ -67,7 +70,7 @@ def simulate(
         else:
             run.create(settings.to_toml(), overwrite=overwrite)
         describe_run(cards).write(run.run_metadata)
-        _every_seed(run, settings, port, handle, on_event or (lambda event: None))
+        _every_seed(run, settings, port, handle, show)
     return run
 
 
@@ -123,16 +126,18 @@ def run_folder(config: str | Path, out: str | Path | None) -> RunFolder:
     return RunFolder(out or Path("runs") / shipped_config(str(config)).stem)
 
 
-def check_input(settings: RunConfig) -> dict[str, DataCard]:
+def check_input(settings: RunConfig, on_account: OnAccount | None = None) -> dict[str, DataCard]:
     """Fail before anything starts: find or fetch the base, and prepare the corpora, once for all rounds.
 
+    Args:
+        on_account: called with the name of each corpus and what became of it.
     Returns: each domain's data card, without the perplexity filter.
     """
     settings.require_rounds()
     settings.require_data()
     mixed = {"train.replay": settings.train.replay, "train.annealing": settings.train.annealing}
     corpora = settings.corpora | {k: path for k, path in mixed.items() if path is not None}
-    paths = list(corpora.values())
+    paths = list(dict.fromkeys(corpora.values()))
     for path in (*paths, *([public] if (public := settings.federation.validation) else [])):
         corpus_root(path)
     if settings.evaluate.general is not None:
@@ -148,7 +153,15 @@ def check_input(settings: RunConfig) -> dict[str, DataCard]:
         fingerprint = base.fingerprint.tokenizer
         made = prepare(path, load, data, settings.evaluate.heldout_frac, tokenizer_hash=fingerprint, base=base.name)
         cards[path] = made.card
+    accounts = {name: Account.of_card(cards[path]) for name, path in corpora.items()} | _scored_accounts(settings)
+    tell_losses(accounts, settings.data.max_loss_frac, on_account)
     return {d.name: cards[d.data] for d in settings.domains if d.data is not None}
+
+
+def _scored_accounts(settings: RunConfig) -> dict[str, Account]:
+    """What became of the corpora on which models are only scored."""
+    paths = {"evaluate.general": settings.evaluate.general, "federation.validation": settings.federation.validation}
+    return {n: Account.of_corpus(read_corpus(path), str(path)) for n, path in paths.items() if path is not None}
 
 
 def _continue(run: RunFolder, settings: RunConfig) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from cogen.console import table
+from cogen.data.account import Account
 from cogen.data.card import PERCENTILES, Amount, DataCard
 from cogen.report import units
 from cogen.report.charts import NARROW, WIDE, Chart
@@ -47,6 +48,10 @@ def card_text(card: DataCard) -> str:
         parts.append(_aligned([(code, units.count(n)) for code, n in languages], "Languages"))
     if cost := cost_rows(card):
         parts.append(_aligned(cost, "Training on it here"))
+    if card.notes:
+        notes = [(note.file, note.text) for note in card.notes[:MOST_FILES]]
+        notes += [("...", f"and {units.count(more)} more")] if (more := len(card.notes) - len(notes)) else []
+        parts.append(_aligned(notes, "How files were read"))
     if card.skipped:
         files = [(one.file, one.reason) for one in card.skipped[:MOST_FILES]]
         files += [("...", f"and {units.count(more)} more")] if (more := card.num_skipped - len(files)) else []
@@ -69,6 +74,7 @@ def overview(card: DataCard) -> Rows:
     return [
         ("files", units.count(card.num_files)),
         ("skipped", units.count(card.num_skipped)),
+        ("text lost, in bytes", units.percent(Account.of_card(card).loss_frac, 1)),
         ("documents read", f"{units.count(card.read.num_documents)}, {units.byte_size(card.read.num_bytes)}"),
         ("words", units.count(card.num_words)),
         ("tokens per word", f"{units.decimals(card.tokens_per_word, 2)} (everyday English {general})"),

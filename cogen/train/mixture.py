@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cogen.config import Data, Train
 from cogen.data import Document, PackedStream, Prepared
+from cogen.data.account import Account
 from cogen.data.pack import InterleavedStream, MixedStream, Stream
 from cogen.data.spool import Progress
 from cogen.train.corpus import prepare_corpus
@@ -44,6 +45,13 @@ class Mixture:
         """sha256 of the corpora that are mixed in, for the manifest."""
         found = {name: getattr(self, name) for name in MIXED}
         return {f"{name}_sha256": corpus.sha256 for name, corpus in found.items() if corpus is not None}
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        """What became of each corpus, those that are mixed in included."""
+        mixed = {name: getattr(self, name) for name in MIXED}
+        found = dict(self.corpora) | {name: corpus for name, corpus in mixed.items() if corpus is not None}
+        return {name: Account.of_card(corpus.card) for name, corpus in found.items()}
 
     def validation(self) -> list[Document]:
         """The documents reserved for early stopping, of all corpora."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cogen.base import leading_id
 from cogen.config import Data, Train
 from cogen.data import Window
+from cogen.data.account import tell_losses
 from cogen.data.pack import Stream
 from cogen.errors import TrainingError
 from cogen.train.likelihood import sum_nats
@@ -81,6 +82,7 @@ def range_test(
     settings = level_settings(settings, RATES[0])
     plan = plan_round(settings, 1, 1)
     mixture = read_mixture(base, corpora, settings, heldout_frac, data)
+    tell_losses(mixture.accounts, (data or Data()).max_loss_frac)
     stream = make_stream(mixture, settings, plan.total_blocks)
     after = range(plan.num_blocks, plan.num_blocks + NUM_TEST_BLOCKS)
     probe = [Window(p, 0) for i in after for s in stream.segments(i) if len(p := _predicted(s, base))]

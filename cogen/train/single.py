@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cogen.adapter import Adapter
 from cogen.config import Data, Train
 from cogen.data import heldout_windows
+from cogen.data.account import OnAccount, tell_losses
 from cogen.data.spool import Progress
 from cogen.errors import ConfigError
 from cogen.train.cost import TrainingCost, training_cost
@@ -45,6 +46,7 @@ def train_adapter(
     heldout_frac: float = 0.05,
     data: Data | None = None,
     on_read: Progress | None = None,
+    on_account: OnAccount | None = None,
     on_start: Callable[[TrainingCost], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     state_path: Path | None = None,
@@ -61,11 +63,12 @@ def train_adapter(
         corpora: name to path; the held-out part of each is never trained on.
         data: how documents are cleaned; the defaults when None.
         on_read: called while a corpus is prepared, see `prepare`.
+        on_account: called with the name of each corpus and what became of it, once all are prepared.
         on_start: called with the cost of training, after the data are read and before the first step.
         gram_tokens: tokens of training text for the Gram statistics of `regmean`; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
     Raises:
-        DataError: a corpus has fewer than two documents.
+        DataError: a corpus has fewer than two documents, or more of it than `data.max_loss_frac` is lost.
         RunError: with `resume`, the saved state belongs to other data or settings.
 
     >>> base = load_base("smollm2-135m")                                        # doctest: +SKIP
@@ -77,6 +80,7 @@ def train_adapter(
     group = join_process_group(settings.batch_size)
     with group.main_first():
         mixture = read_mixture(base, corpora, settings, heldout_frac, data, on_read if group.is_main else None)
+    tell_losses(mixture.accounts, (data or Data()).max_loss_frac, on_account if group.is_main else None)
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)
     key = state_key(base, mixture, settings)

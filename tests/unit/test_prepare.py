@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from cogen.base import Base
 from cogen.config import Data
-from cogen.data import Document, Prepared, chunk, iter_corpus, read_corpus, split_documents, spool, tokenize
+from cogen.data import Document, Prepared, chunk, iter_corpus, read, read_corpus, split_documents, spool, tokenize
 from cogen.data import prepare as prepare_module
 from cogen.data.prepare import prepare
 from cogen.data.split import hash_order, is_below, validation_documents
@@ -361,7 +361,7 @@ def test_files_that_cannot_be_read_are_in_the_card_or_stop_it(tiny: Base, tmp_pa
 
 
 def test_a_long_list_of_what_was_skipped_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(read, "MAX_SKIPPED", 3)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + "bad\n" * 8)
     found = spool.write_spool(tmp_path, iter_corpus(path), FRAC)
