@@ -40,17 +40,18 @@ def join(
     from cogen.deploy import join as deploy
     from cogen.deploy.invites import read_invite
 
+    max_loss_frac = 1.0 if accept_loss else max_loss_frac
     found = None if invite is None else read_invite(invite)
     home = _home(found, folder)
     member = _member(found, home, data, base)
     if dry_run:
-        _show_preview(member, home)
+        _show_preview(member, home, max_loss_frac)
         return
     home.make()
     with deploy.sole(home) as handle:
         with Bar("data", BYTES) as bar:
             prepared = deploy.prepare_data(member, bar.update_part)
-        _tell_account(member, prepared, 1.0 if accept_loss else max_loss_frac)
+        _tell_account(member, prepared, max_loss_frac)
         text = f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}"
         print(text, file=sys.stderr)
         if found is None:
@@ -99,7 +100,7 @@ def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str |
     return member
 
 
-def _show_preview(member: Membership, home: NodeHome) -> None:
+def _show_preview(member: Membership, home: NodeHome, max_loss_frac: float) -> None:
     from cogen.base import describe_base
     from cogen.deploy.join import prepare_data
     from cogen.node.policy import read_policy
@@ -107,6 +108,7 @@ def _show_preview(member: Membership, home: NodeHome) -> None:
 
     with Bar("data", BYTES) as bar:
         prepared = prepare_data(member, bar.update_part)
+    _tell_account(member, prepared, max_loss_frac)
     policy = read_policy(home.policy) if home.policy.is_file() else None
     print(preview_text(member, describe_base(member.base), prepared.num_train_tokens, policy))
 

@@ -197,6 +197,24 @@ def invite_for(gateway: StubGateway, like: Invite, asks: RoundSpec) -> Invite:
     return gateway.invite(like.base, like.base_fingerprint, like.app_sha256, round=asks)
 
 
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_a_corpus_of_which_much_is_lost_does_not_join(
+    gateway: StubGateway, invite: Invite, cogen: Cogen, tmp_path: Path, dry_run: list[str]
+) -> None:
+    """Red: no account in `cogen join`."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "a.jsonl").write_bytes(Path(DATA).read_bytes())
+    (notes / "b.txt").write_bytes(b"\xff" * Path(DATA).stat().st_size)
+    path = tmp_path / "its.invite"
+    path.write_text(invite.to_toml())
+    code, out, err = cogen("join", path, "--data", notes, "--folder", tmp_path / "member", *dry_run)
+    assert (code, out, gateway.asked) == (2, "", [])
+    assert "50% of the text lost" in err and "--accept-loss" in err.splitlines()[-1]
+    code, out, err = cogen("join", path, "--data", notes, "--folder", tmp_path / "member", "--dry-run", "--accept-loss")
+    assert code == 0 and "50% of the text lost" in err
+
+
 def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
     cogen: Cogen, gateway: StubGateway, invite: Invite, tmp_path: Path
 ) -> None:
