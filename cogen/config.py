@@ -295,7 +295,7 @@ class Data(Table):
 
     strict: bool = False
     """Stop at the first file or line that cannot be read, instead of skipping it with its reason."""
-    max_loss_frac: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    max_loss_frac: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Stop where more of a corpus than this share, in bytes, is skipped or dropped (exact copies apart)."""
     unicode: bool = True
     """Convert text to NFC and line feeds, and remove control characters."""

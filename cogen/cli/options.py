@@ -11,7 +11,7 @@ import typer
 from cogen.errors import ConfigError
 
 DEFAULT_BASE = "smollm2-135m"
-MAX_LOSS_FRAC = 0.1  # data.max_loss_frac
+MAX_LOSS_FRAC = 0.2  # data.max_loss_frac
 ACCEPT_LOSS = "data.max_loss_frac=1"  # what --accept-loss sets
 FEDERATION = Path("federation")
 

@@ -110,9 +110,9 @@ def tell_losses(accounts: Mapping[str, Account], max_loss_frac: float, tell: OnA
             raise DataError(
                 f"too much of corpus {name!r} is lost",
                 expected=f"at most {max_loss_frac:.0%} of its text skipped or dropped",
-                got=f"{account.loss_frac:.0%}: {account}",
+                got=f"{account.loss_frac:.0%}" + (f": {account}" if tell is None else ""),
                 where=account.source,
-                fix="See `cogen data` on it, and mend it; or go on without that text with --accept-loss.",
+                fix="See `cogen data` on it and mend it, or go on without that text with --accept-loss.",
             )
 
 

@@ -61,9 +61,9 @@ def simulate(
     """
     run, source = run_folder(config, out), shipped_config(str(config))
     settings = open_run(run, source, overrides, resume=resume, overwrite=overwrite, command="simulate")
+    free_port(port)
     show = on_event or (lambda event: None)
     cards = check_input(settings, lambda name, account: show({"event": "corpus_read", "text": f"{name}: {account}"}))
-    free_port(port)
     with run.lock() as handle:
         if resume:
             _continue(run, settings)

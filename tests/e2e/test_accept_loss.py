@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from cogen.config import load_config
+from cogen.cli.options import MAX_LOSS_FRAC
+from cogen.config import Data, load_config
 from cogen.errors import DataError
 from cogen.flower.simulate import check_input
 from tests.conftest import DOMAINS, SEEDS
 from tests.shell import Cogen
 
 TEXTS = [json.loads(line)["text"] for d in DOMAINS for line in (SEEDS / f"{d}.jsonl").open(encoding="utf-8")]
+
+
+def test_the_share_is_the_same_for_commands_with_and_without_a_config() -> None:
+    assert Data().max_loss_frac == MAX_LOSS_FRAC
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def test_training_stops_and_goes_on_when_it_is_accepted(cogen: Cogen, damaged: P
     *_, told, refusal = err.splitlines()
     assert (code, out) == (2, "") and not Path("made").exists()
     assert told.startswith("notes: 24 documents read") and "skipped 1: " in told and "expected UTF-8" in told
-    assert refusal.startswith("error: too much of corpus 'notes' is lost: expected at most 10%")
+    assert refusal.startswith("error: too much of corpus 'notes' is lost: expected at most 20%")
     assert "--accept-loss" in refusal
     for accepting in (["--accept-loss"], ["--set", "data.max_loss_frac=0.6", "--overwrite"]):
         code, _, err = cogen(*command, *accepting)
