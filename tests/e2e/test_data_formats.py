@@ -308,7 +308,7 @@ def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]]
         "num_leaked": 1,
         "special_per_document": 1,
         "cost": cost_of(load_base(str(tiny_folder)), Path("adapter"), expected.rate, train["num_tokens"]),
-        "format_version": 2,
+        "format_version": 3,
     }
     for left, (file, reason) in zip(found["skipped"], skipped(folder), strict=True):
         assert left["file"] == file and left["reason"].startswith(reason)

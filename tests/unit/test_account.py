@@ -97,5 +97,5 @@ def test_too_much_loss_is_refused_and_everything_is_told_before(tmp_path: Path) 
     line = str(caught.value)
     assert "expected at most 10% of its text" in line and "got 90%" in line and "--accept-loss" in line
     assert "scan.pdf" not in line and told == ["a", "b"] * 2, "it was told before"
-    with pytest.raises(DataError, match="scan.pdf, pages 2-10: 9 of 10 pages without text"):
+    with pytest.raises(DataError, match=r"scan\.pdf, pages 2-10: 9 of 10 pages without text"):
         tell_losses({"a": good, "b": bad}, 0.1)
