@@ -268,6 +268,16 @@ def skipped(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
+def unpacked_bytes(folder: Path) -> tuple[int, int]:
+    """Of all files, and of those and the line of which no document is made."""
+    import zstandard
+
+    unpack = {".gz": gzip.decompress, ".zst": zstandard.decompress}
+    sizes = {p.name: len(unpack.get(p.suffix, bytes)(p.read_bytes())) for p in folder.rglob("*") if p.is_file()}
+    lost = sum(sizes[name] for name in ("broken.pdf", "scan.pdf", "tool.exe")) + len('{"title": "no text"}\n')
+    return sum(sizes.values()), lost
+
+
 def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]], tiny_folder: Path) -> None:
     """Red: among others EOS not counted; bytes after cleaning in `read`; characters for bytes; a page's header kept."""
     folder, known = corpus
@@ -300,6 +310,8 @@ def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]]
         "lengths": expected.lengths(),
         "sha256": expected.sha256(),
         "num_skipped": 5,
+        "num_file_bytes": unpacked_bytes(folder)[0],
+        "num_lost_bytes": unpacked_bytes(folder)[1],
         "dropped": expected.dropped(),
         "num_control_characters": 3,
         "num_boilerplate_lines": 10,
@@ -313,7 +325,7 @@ def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]]
     for left, (file, reason) in zip(found["skipped"], skipped(folder), strict=True):
         assert left["file"] == file and left["reason"].startswith(reason)
     assert {key: found[key] for key in want} == want
-    assert {*want, "skipped"} == set(DataCard.model_fields) == set(found), "no number is missed"
+    assert {*want, "skipped", "notes"} == set(DataCard.model_fields) == set(found), "no number is missed"
     assert set(want["cost"]) == {f.name for f in fields(CardCost)}
     look_at_page((card_folder / "card.html").read_text(), want, found["skipped"])
 
@@ -328,7 +340,9 @@ def look_at_page(page: str, want: dict[str, Any], left: list[dict[str, str]]) ->
         f"{(tokens - documents) / want['num_words']:.2f} (everyday English {want['general_tokens_per_word']:.2f})"
     )
     assert {
-        key: value for key, value in shown.items() if "round" not in key and key not in ("rate", "every document once")
+        key: value
+        for key, value in shown.items()
+        if "round" not in key and key not in ("rate", "every document once", "text lost, in bytes")
     } == {
         "files": "15",
         "skipped": "5",
