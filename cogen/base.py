@@ -138,8 +138,15 @@ def load_tokenizer(info: BaseInfo) -> PreTrainedTokenizerBase:
 
 def leading_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The BOS that the tokenizer adds before a text; None if it adds no token, or more than one."""
-    marked, plain = (tokenizer(PROBE, add_special_tokens=marks)["input_ids"] for marks in (True, False))
-    return int(marked[0]) if marked[1 : 1 + len(plain)] == plain and marked[: len(plain)] != plain else None
+    ids = leading_ids(tokenizer)
+    return ids[0] if len(ids) == 1 else None
+
+
+def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """All tokens that the tokenizer adds before a text; those that it adds behind it are not among them."""
+    marked, plain = (list(tokenizer(PROBE, add_special_tokens=marks)["input_ids"]) for marks in (True, False))
+    places = range(len(marked) - len(plain) + 1)
+    return marked[: next((n for n in places if marked[n : n + len(plain)] == plain), 0)]
 
 
 def compute_dtype(device: torch.device, precision: str) -> torch.dtype:

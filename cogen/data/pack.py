@@ -3,8 +3,9 @@
 A document begins with BOS if the tokenizer adds one to a text, as those of Llama 3 and Gemma do.
 
 Training reads an endless stream: epoch after epoch, each in its own seeded order, cut every T tokens. A block has the
-lengths of its segments (whole or partial documents); attention and positions restart in each segment. Evaluation
-reads windows, each predicted from BOS, or from EOS if there is no BOS.
+lengths of its segments (whole or partial documents); attention and positions restart in each segment. With BOS, the
+cut is every T - 1 tokens, and BOS comes before a block that begins inside a document, since a model such as Gemma
+predicts badly without it. Evaluation reads windows, each predicted from BOS, or from EOS if there is no BOS.
 """
 
 from __future__ import annotations
@@ -52,19 +53,24 @@ class PackedStream:
         documents: token ids `(n_i,)` each, the last of them EOS.
         sequence_length: T.
         seed: seed of the order of documents, which differs in each epoch.
+        bos: put before a block that begins inside a document; None where the documents have no BOS.
     """
 
-    def __init__(self, documents: Sequence[NDArray[np.int32]], sequence_length: int, seed: int) -> None:
+    def __init__(
+        self, documents: Sequence[NDArray[np.int32]], sequence_length: int, seed: int, bos: int | None = None
+    ) -> None:
         self.documents = documents
         self.sequence_length = sequence_length
         self.seed = seed
+        self.bos = bos
+        self.text_tokens = sequence_length - (bos is not None)
         self.lengths = _lengths(documents)
         self.epoch_tokens = int(self.lengths.sum())
         self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
-        """The pieces of documents in block `index`, in order; their lengths add up to T."""
-        position, end = index * self.sequence_length, (index + 1) * self.sequence_length
+        """The pieces of documents in block `index`, in order; their lengths add up to T, or with `bos` to T - 1 or T."""
+        position, end = index * self.text_tokens, (index + 1) * self.text_tokens
         pieces: list[NDArray[np.int32]] = []
         while position < end:
             epoch, offset = divmod(position, self.epoch_tokens)
@@ -72,8 +78,11 @@ class PackedStream:
             at = int(np.searchsorted(starts, offset, side="right")) - 1
             document = self.documents[order[at]]
             piece = document[offset - starts[at] :][: end - position]
-            pieces.append(piece)
             position += len(piece)
+            # A lone EOS stays alone: after BOS it would teach that documents are empty.
+            if self.bos is not None and offset > starts[at] and len(piece) > 1:
+                piece = np.concatenate((np.array([self.bos], piece.dtype), piece))
+            pieces.append(piece)
         return pieces
 
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

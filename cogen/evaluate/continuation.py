@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cogen.data.pack import IGNORE, Batch
+from cogen.base import leading_ids
+from cogen.data.pack import IGNORE, PLAIN, Batch
 from cogen.errors import DataError
 from cogen.train.likelihood import BATCH_TOKENS, token_nats
 
@@ -34,15 +35,15 @@ class Continuation:
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> Continuation:
     """Encode context and text together and split after the tokens of the context, as lm-evaluation-harness does.
 
-    Spaces at the end of the context belong to the text. Special tokens are only those that the tokenizer adds itself
-    (some add a BOS). Unlike for bits per byte, no EOS is put in front.
+    Spaces at the end of the context belong to the text. The only special tokens are those that the tokenizer itself
+    puts in front (some a BOS). Unlike for bits per byte, no EOS is put there in their place.
 
     Raises:
         DataError: the text adds no token to the context.
     """
-    stripped = context.rstrip()
-    before = _encode(tokenizer, stripped)
-    tokens = _encode(tokenizer, context + text)[len(before) :]
+    first, stripped = leading_ids(tokenizer), context.rstrip()
+    before = [*first, *tokenizer(stripped, **PLAIN)["input_ids"]]
+    tokens = [*first, *tokenizer(context + text, **PLAIN)["input_ids"]][len(before) :]
     if not before or not tokens:
         raise DataError(
             "cannot score",
@@ -51,11 +52,6 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> 
             fix="Change the wording of the probe.",
         )
     return Continuation(tuple(before), tuple(tokens))
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
-    return ids
 
 
 def log_likelihoods(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cogen.base import leading_ids
 from cogen.errors import ConfigError
 from cogen.train.attention import use_stock_attention
 from cogen.train.step import autocast
@@ -18,6 +19,7 @@ from cogen.train.step import autocast
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from cogen.base import Base
 
@@ -100,7 +102,7 @@ def stream(
 
 
 def _encode(base: Base, prompt: str, max_new_tokens: int, temperature: float) -> list[int]:
-    ids: list[int] = base.tokenizer(prompt, verbose=False)["input_ids"]
+    ids = prompt_ids(base.tokenizer, prompt)
     if max_new_tokens < 1 or not temperature >= 0.0 or not ids:
         got = f"{max_new_tokens} tokens at temperature {temperature:g} after {len(ids)} tokens"
         expected = "1 new token or more, a temperature >= 0 and a prompt of 1 token or more"
@@ -108,6 +110,16 @@ def _encode(base: Base, prompt: str, max_new_tokens: int, temperature: float) ->
             "cannot generate text", expected=expected, got=got, fix="Change the value that is out of bounds."
         )
     return ids
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Token ids of a text to be continued: after BOS, if the tokenizer adds one, and with no EOS behind.
+
+    The prompt of a chat template already begins with BOS where its model wants one. It is not doubled.
+    """
+    ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+    first = leading_ids(tokenizer)
+    return ids if ids[: len(first)] == first else [*first, *ids]
 
 
 def _replies(

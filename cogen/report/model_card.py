@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+from cogen.base_fetch import KNOWN_BASES, Packaged
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
 from cogen.report.headline import forgetting, headline, verdict
@@ -18,8 +19,6 @@ from cogen.report.units import count, decimals, percent
 
 S = TypeVar("S", ProbeScore, QuestionScore, TaskScore)
 MODEL_CARD = "MODEL_CARD.md"
-# The origin of the packaged base, whose weights come from a 4-bit file; the card says so.
-HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 SETTINGS = (
     ("federation", ("num_rounds", "method", "server_learning_rate", "weighting")),
     ("train", ("tokens_per_round", "sequence_length", "learning_rate", "rank", "seed")),
@@ -63,8 +62,9 @@ def _head(record: RunRecord) -> str:
         )
         for d, v in scores.items()
     ]
+    known = KNOWN_BASES.get(_base(record))
     data = ModelCardData(
-        base_model=HUB_NAMES.get(_base(record), _base(record)) or None,
+        base_model=known.repo_id if known else _base(record) or None,
         library_name="peft",
         license="unknown",
         tags=["cogen", "lora", "continual-pretraining", "federated-learning", "merge"],
@@ -92,10 +92,17 @@ def _use(record: RunRecord) -> str:
     base = _base(record)
     text = f'from cogen import load_base\nfrom peft import PeftModel\n\nbase = load_base("{base}")\n'
     code = f'```python\n{text}model = PeftModel.from_pretrained(base.model, "merged")\n```'
-    packaged = (
-        f" `{base}` has the weights of `{HUB_NAMES[base]}`, taken from a 4-bit file." if base in HUB_NAMES else ""
-    )
-    return f'{code}\n\nReplace "merged" with the folder of this card.{packaged}'
+    return f'{code}\n\nReplace "merged" with the folder of this card.{_origin(base)}'
+
+
+def _origin(base: str) -> str:
+    """Where the weights of a known base come from; a packaged one has them from a 4-bit file."""
+    known = KNOWN_BASES.get(base)
+    if known is None:
+        return ""
+    if isinstance(known, Packaged):
+        return f" `{base}` has the weights of `{known.repo_id}`, taken from a 4-bit file."
+    return f" `{base}` is `{known.repo_id}` at revision `{known.revision}`."
 
 
 def _scores(record: RunRecord) -> dict[str, float]:

@@ -7,9 +7,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cogen.base import leading_id
 from cogen.config import Data, Train
 from cogen.data import Document, PackedStream, Prepared
 from cogen.data.account import Account
@@ -32,6 +34,7 @@ class Mixture:
         replay, annealing: the corpora of the settings of these names.
         heldout_frac: share of documents held out in every corpus, also those of `replay` and `annealing`.
         validation_frac: share of documents of `corpora` reserved for early stopping.
+        bos: the BOS with which documents begin, if the tokenizer adds one.
     """
 
     corpora: Mapping[str, Prepared]
@@ -39,6 +42,7 @@ class Mixture:
     annealing: Prepared | None
     heldout_frac: float
     validation_frac: float = 0.0
+    bos: int | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -83,7 +87,7 @@ def read_mixture(
         None if path is None else prepare_corpus(base, path, data, heldout_frac, progress=progress)
         for path in (settings.replay, settings.annealing)
     )
-    return Mixture(made, replay, annealing, heldout_frac, validation_frac)
+    return Mixture(made, replay, annealing, heldout_frac, validation_frac, leading_id(base.tokenizer))
 
 
 def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
@@ -92,18 +96,15 @@ def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
     Args:
         total_blocks: blocks of all rounds, at whose end the annealing phase is.
     """
-    streams = [_packed(corpus, settings) for corpus in mixture.corpora.values()]
+    pack = partial(PackedStream, sequence_length=settings.sequence_length, seed=settings.seed, bos=mixture.bos)
+    streams = [pack(corpus.train) for corpus in mixture.corpora.values()]
     stream: Stream = streams[0] if len(streams) == 1 else InterleavedStream(streams)
     if mixture.replay is not None:
-        stream = MixedStream(stream, _packed(mixture.replay, settings), settings.replay_frac)
+        stream = MixedStream(stream, pack(mixture.replay.train), settings.replay_frac)
     if mixture.annealing is not None:
         first = total_blocks - math.ceil(settings.annealing_frac * total_blocks - 1e-9)
-        stream = MixedStream(stream, _packed(mixture.annealing, settings), settings.annealing_mix, first)
+        stream = MixedStream(stream, pack(mixture.annealing.train), settings.annealing_mix, first)
     return stream
-
-
-def _packed(corpus: Prepared, settings: Train) -> PackedStream:
-    return PackedStream(corpus.train, settings.sequence_length, settings.seed)
 
 
 def state_key(base: Base, mixture: Mixture, settings: Train) -> str:

@@ -22,6 +22,8 @@ from cogen.config import Data
 from cogen.data import Document, PackedStream, heldout_windows, tokenize
 from cogen.data.pack import IGNORE, train_batch
 from cogen.data.prepare import prepare
+from cogen.evaluate.continuation import Continuation, encode_pair
+from cogen.evaluate.generate import prompt_ids
 from cogen.evaluate.score import score_windows
 from cogen.train.range_test import _predicted
 
@@ -67,6 +69,26 @@ def test_what_the_tokenizer_puts_in_front_is_seen(
     assert base.start_id == (base.eos_id if found is None else found)
     same = describe_base(str(folder)).fingerprint.tokenizer == tiny.info.fingerprint.tokenizer
     assert same == (found is None), "texts of other tokens are not those of this base"
+
+
+@pytest.mark.parametrize(
+    ("template", "first"),
+    [
+        ("BOS:0 $A:0", [BOS]),
+        ("BOS:0 $A:0 <eos>:0", [BOS]),
+        ("$A:0 <eos>:0", []),
+        ("BOS:0 BOS:0 $A:0", [BOS, BOS]),
+    ],
+)
+def test_a_prompt_begins_as_the_tokenizer_says_and_does_not_end(
+    tiny: Base, tiny_folder: Path, tmp_path: Path, template: str, first: list[int]
+) -> None:
+    """In generation, and in the scores of choices. Red: the tokenizer's EOS behind the prompt, and in the context."""
+    marked(folder := Path(shutil.copytree(tiny_folder, tmp_path / "base")), template)
+    tokenizer = load_base(str(folder), device="cpu", precision="float32").tokenizer
+    context, choice = (tiny.tokenizer(text)["input_ids"] for text in ("The feeder", " tripped"))
+    assert prompt_ids(tokenizer, "The feeder") == [*first, *context]
+    assert encode_pair(tokenizer, "The feeder", " tripped") == Continuation((*first, *context), tuple(choice))
 
 
 def test_nothing_changes_for_a_tokenizer_without(tiny: Base) -> None:
