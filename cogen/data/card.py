@@ -114,6 +114,8 @@ class DataCard(Record):
         train, heldout: the two sides after cleaning; `heldout` includes validation documents.
         num_words: words after cleaning, like all numbers below.
         dropped: documents and bytes by reason, such as `exact duplicate` or `quality: stop words`.
+        scripts: documents by the script whose words the quality rules measured, kept and dropped ones.
+        num_boilerplate_bytes: UTF-8 bytes of the boilerplate lines removed.
         num_leaked: training documents that nearly repeat a held-out one; they are dropped unless data.leakage is off.
         personal_data: values found by kind; they are redacted only if data.redact is on.
         sha256: of the prepared content.
@@ -149,7 +151,9 @@ class DataCard(Record):
     dropped: Mapping[str, Amount] = {}
     num_control_characters: int = 0
     num_boilerplate_lines: int = 0
+    num_boilerplate_bytes: int = 0
     languages: Mapping[str, int] = {}
+    scripts: Mapping[str, int] = {}
     personal_data: Mapping[str, int] = {}
     num_leaked: int = 0
     special_per_document: int = 1

@@ -27,6 +27,7 @@ from cogen.data.clean import (
     personal_data,
     quality_fault,
     redact,
+    script_of,
     signature,
     strip_boilerplate,
 )
@@ -51,6 +52,8 @@ class Cleaned:
     Args:
         fault: why it is dropped; empty where it is kept. Only a kept one has tokens and a signature.
         num_read_bytes: UTF-8 bytes before cleaning.
+        script: by whose words the quality rules measured it; empty where they did not.
+        num_boilerplate_bytes: UTF-8 bytes of the lines removed and of white space at their side.
         exact: a hash, equal for texts that differ in white space only.
         minhash: its signature, where near-duplicates are looked for.
         tokens: token ids `(n,)` with EOS, and BOS where the tokenizer adds one.
@@ -64,6 +67,8 @@ class Cleaned:
     num_words: int = 0
     num_control_characters: int = 0
     num_boilerplate_lines: int = 0
+    num_boilerplate_bytes: int = 0
+    script: str = ""
     language: str = ""
     personal: Counter[str] = field(default_factory=Counter)
     minhash: NDArray[np.uint8] | None = None
@@ -144,13 +149,16 @@ def _clean(document: Document, job: _Job) -> Cleaned:
     settings, text = job.settings, document.text
     num_read_bytes = len(text.encode())
     text, num_control = normalise(text) if settings.unicode else (text, 0)
+    num_normal = len(text.encode())
     text, num_lines = strip_boilerplate(text, job.repeated) if settings.boilerplate else (join_pages(text), 0)
+    num_boilerplate_bytes = num_normal - len(text.encode()) if num_lines else 0
     if not text.strip():
         return Cleaned(document, num_read_bytes, "nothing left after cleaning")
     exact = exact_key(text)
+    script = script_of(text)[0] if settings.quality else ""
     fault = quality_fault(text) if settings.quality else None
     if fault is not None:
-        return Cleaned(document, num_read_bytes, f"quality: {fault.rule}", exact)
+        return Cleaned(document, num_read_bytes, f"quality: {fault.rule}", exact, script=script)
     minhash = signature(text) if settings.near_duplicates or settings.leakage else None
     language = detect_language(text)
     text, personal = redact(text) if settings.redact else (text, personal_data(text))
@@ -162,6 +170,8 @@ def _clean(document: Document, job: _Job) -> Cleaned:
         num_words=count_words(text),
         num_control_characters=num_control,
         num_boilerplate_lines=num_lines,
+        num_boilerplate_bytes=num_boilerplate_bytes,
+        script=script,
         language=language,
         personal=personal,
         minhash=minhash,

@@ -64,13 +64,16 @@ class DropCounts:
         self.num_bytes = {True: 0, False: 0}
         self.num_tokens = {True: 0, False: 0}
         self.lengths: list[int] = []
+        self.num_boilerplate_bytes = 0
         self.languages: Counter[str] = Counter()
+        self.scripts: Counter[str] = Counter()
         self.personal: Counter[str] = Counter()
 
     def drop(self, cleaned: Cleaned, reason: str) -> None:
         """Count a document that is dropped."""
         size = Amount(1, cleaned.num_read_bytes)
         self.read += size
+        self._measured(cleaned)
         self.dropped[reason] = self.dropped.get(reason, Amount(0, 0)) + size
 
     def keep(self, cleaned: Cleaned, is_reserved: bool) -> None:
@@ -80,8 +83,15 @@ class DropCounts:
         self.num_words += cleaned.num_words
         self.num_control_characters += cleaned.num_control_characters
         self.num_boilerplate_lines += cleaned.num_boilerplate_lines
+        self.num_boilerplate_bytes += cleaned.num_boilerplate_bytes
         self.num_bytes[is_reserved] += cleaned.num_bytes
         self.num_tokens[is_reserved] += len(cleaned.tokens)
         self.lengths.append(len(cleaned.tokens))
         self.languages[cleaned.language] += 1
         self.personal += cleaned.personal
+        self._measured(cleaned)
+
+    def _measured(self, cleaned: Cleaned) -> None:
+        """Count by whose words the quality rules measured the document."""
+        if cleaned.script:
+            self.scripts[cleaned.script] += 1

@@ -8,6 +8,8 @@ from functools import partial
 from cogen.console import table
 from cogen.data.account import Account
 from cogen.data.card import PERCENTILES, Amount, DataCard
+from cogen.data.clean import writing_of
+from cogen.data.clean.scripts import ALPHABET
 from cogen.report import units
 from cogen.report.charts import NARROW, WIDE, Chart
 from cogen.report.columns import column_chart, share_chart
@@ -94,8 +96,25 @@ def findings(card: DataCard) -> list[str]:
         what = "dropped" if card.settings.get("leakage") else "kept, so held-out scores will look too good"
         repeat = "repeats" if card.num_leaked == 1 else "repeat"
         found.append(f"Leakage: {_documents(card.num_leaked)} nearly {repeat} a held-out document ({what}).")
+    found += _measured_by_script(card)
     if card.tokens_per_word > MANY_TOKENS_PER_WORD * card.general_tokens_per_word:
         found.append("Tokens: the tokenizer breaks these words into many pieces, so that a token holds less text.")
+    return found
+
+
+def _measured_by_script(card: DataCard) -> list[str]:
+    """Where the quality rules were not the ones for alphabets."""
+    counted = [(f"{units.count(n)} in {script}", writing_of(script)) for script, n in card.scripts.items()]
+    others = ", ".join(text for text, writing in counted if writing.has_spaces and writing is not ALPHABET)
+    unspaced = ", ".join(text for text, writing in counted if not writing.has_spaces)
+    found = []
+    if others:
+        found.append(f"Quality rules: documents held to the words and lines of their script: {others}.")
+    if unspaced:
+        off = "no rules on word length, n-grams, ends and lengths of lines"
+        found.append(
+            f"Quality rules: documents measured by letter, for want of spaces between words ({off}): {unspaced}."
+        )
     return found
 
 

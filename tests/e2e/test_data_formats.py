@@ -315,6 +315,8 @@ def test_every_number_of_the_card(cogen: Cogen, corpus: tuple[Path, list[Known]]
         "dropped": expected.dropped(),
         "num_control_characters": 3,
         "num_boilerplate_lines": 10,
+        "num_boilerplate_bytes": 5 * len("City Hospital Ward ManualPage 1 of 5") + 6,  # 14 line and page ends become 8
+        "scripts": {"Latin": len(known)},
         "languages": dict(Counter(k.language for k in expected.kept).most_common()),
         "personal_data": {"email": 2},
         "num_leaked": 1,

@@ -15,7 +15,7 @@ from cogen.data.clean import (
     split_words,
     strip_boilerplate,
 )
-from cogen.data.clean.words import is_unspaced
+from cogen.data.clean.scripts import script_of
 from tests.conftest import DOMAINS, SEEDS
 
 GERMAN = "Die Frequenz im Verbundnetz sinkt, wenn ein großes Kraftwerk ausfällt, und die Regler öffnen die Ventile."
@@ -39,8 +39,8 @@ def test_characters(text: str, clean: str, num_removed: int) -> None:
 
 def test_words_of_spaced_and_unspaced_scripts() -> None:
     assert split_words("3.5 kV, l'eau: 电网abc") == ["3", "5", "kV", "l", "eau", "电", "网", "abc"]
-    assert is_unspaced("电网的频率下降 (50 Hz)") and not is_unspaced("The sign 电 means electricity")
-    assert not is_unspaced("")
+    assert not script_of("电网的频率下降 (50 Hz)")[1].has_spaces
+    assert script_of("The sign 电 means electricity")[0] == "Latin" and script_of("")[1].has_spaces
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def counted(texts: list[str]) -> frozenset[int]:
     return counter.repeated()
 
 
-def notes(count: int, first: str = "Copyright 20{:02} St Mary Hospital Trust", last: str = "") -> list[str]:
+def notes(count: int, first: str = "Copyright 2024 St Mary Hospital Trust", last: str = "") -> list[str]:
     return [f"{first.format(n)}\n\nNote {chr(97 + n)} says so.\n\n{last}" for n in range(count)]
 
 

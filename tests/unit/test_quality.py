@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import string
@@ -54,11 +55,12 @@ ENGLISH_WITHOUT = (
 )
 FAILING = {
     "number of words": "the relay opens",
-    "mean word length": "the of " + " ".join("ab" for _ in range(30)),
+    "mean word length": "the of " + " ".join("a" for _ in range(30)),
     "symbols per word": "the of # # " + " ".join(words(12)),
     "bullet lines": lines(12, of="- "),
     "ellipsis lines": lines(2, end="…", num_words=12),
     "words with a letter": prose(40) + " 1" + " 123 456 789 1011 2.5" * 2,
+    "letters among letters and numbers": "\n".join(f"电压 {n} {n + 220} {n * 7} {n + 50}" for n in range(40)),
     "stop words": ENGLISH_WITHOUT,
     "duplicate lines": lines(12) + "\nthe of it here." * 8,
     "duplicate paragraphs": "\n\n".join(["Note of the day."] * 6 + [lines(60)]),
@@ -73,6 +75,7 @@ FAILING = {
     "repeated 8-grams": repeating(8, 19),  # 0.127 of 0.12
     "repeated 9-grams": repeating(9, 15),  # 0.113 of 0.11
     "repeated 10-grams": repeating(10, 13),  # 0.108 of 0.1
+    "repeated runs of ten letters": "调速器会打开阀门，增加出力，直到频率重新稳定。" * 12,
     "ended lines": "\n".join(f"The {' '.join(words(6, n))} of" for n in range(12)),
     "short lines": lines(12, num_words=2),
 }
@@ -92,6 +95,28 @@ def test_each_rule_drops_its_text(rule: str) -> None:
 @pytest.mark.parametrize("text", [topped(2, 20), topped(3, 11), topped(4, 7), repeating(5, 30), repeating(10, 10)])
 def test_less_repetition_passes(text: str) -> None:
     assert quality_fault(text) is None
+
+
+def junk() -> dict[str, str]:
+    rng = random.Random(1)
+    letters = string.ascii_lowercase
+    return {
+        "base64": base64.b64encode(rng.randbytes(3000)).decode(),
+        "base64 in lines": base64.encodebytes(rng.randbytes(3000)).decode(),
+        "pairs of hexadecimal digits": rng.randbytes(300).hex(" "),
+        "checksums": "\n".join(rng.randbytes(16).hex() for _ in range(60)),
+        "addresses": "\n".join(f"https://example.org/{''.join(rng.choices(letters, k=30))}" for _ in range(40)),
+        "random words": " ".join("".join(rng.choices(letters, k=rng.randint(1, 12))) for _ in range(200)),
+        "single letters": " ".join(rng.choices(letters, k=300)),
+        "a table of numbers": "\n".join(" ".join(f"{rng.random():.4f}" for _ in range(8)) for _ in range(40)),
+        "a menu": "\n".join(words(60)),
+        "joined words": " ".join("".join(words(8, n)) for n in range(20)),
+    }
+
+
+@pytest.mark.parametrize(("name", "text"), junk().items(), ids=junk())
+def test_junk_is_dropped(name: str, text: str) -> None:
+    assert quality_fault(text) is not None, name
 
 
 def test_gibberish_has_no_stop_words() -> None:

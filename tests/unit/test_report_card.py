@@ -50,6 +50,17 @@ def test_findings_say_what_was_done() -> None:
     assert "many pieces" in pieces
 
 
+def test_findings_say_which_scripts_have_rules_of_their_own() -> None:
+    card = CARD.model_copy(
+        update={"personal_data": {}, "scripts": {"Latin": 7, "Thai": 2, "Hangul": 3, "Han": 1, "Cyrillic": 4}}
+    )
+    syllables, letters = findings(card)
+    assert syllables.endswith("of their script: 3 in Hangul.")
+    assert letters.startswith("Quality rules: documents measured by letter") and letters.endswith(
+        ": 2 in Thai, 1 in Han."
+    )
+
+
 def test_the_page_stands_alone_and_escapes() -> None:
     page = card_page(
         CARD.model_copy(

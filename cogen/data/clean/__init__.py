@@ -5,6 +5,7 @@ from cogen.data.clean.duplicates import DuplicateIndex, exact_key, leaked, signa
 from cogen.data.clean.language import detect_language
 from cogen.data.clean.personal import personal_data, redact
 from cogen.data.clean.quality import Fault, quality_fault
+from cogen.data.clean.scripts import script_of, writing_of
 from cogen.data.clean.words import normalise, split_words
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "personal_data",
     "quality_fault",
     "redact",
+    "script_of",
     "signature",
     "split_words",
     "strip_boilerplate",
+    "writing_of",
 ]

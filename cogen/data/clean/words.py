@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
+
+from cogen.data.clean.scripts import UNSPACED
 
 # Zero-width joiners stay: Persian, Hindi and emoji need them. Form feeds stay: they separate pages.
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u200b\u2060\ufeff\ufffe\uffff]")
 _LINE_END = re.compile("\r\n|\r|\x85|\u2028|\u2029")
-# Scripts without spaces between words: Thai to Myanmar, Khmer, kana, Han.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
-_UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
-UNSPACED_FRAC = 0.3
 
 
 def normalise(text: str) -> tuple[str, int]:
@@ -30,15 +28,21 @@ def normalise(text: str) -> tuple[str, int]:
 
 
 def split_words(text: str) -> list[str]:
-    """Runs of letters and digits; in scripts without spaces each character is one.
+    """Runs of letters and digits with their marks; in scripts without spaces each letter is one.
+
+    A vowel sign, an accent or a zero-width joiner never divides a word. Tibetan syllables are words.
 
     >>> split_words("Grid-wide: 50 Hz, 電力")
     ['Grid', 'wide', '50', 'Hz', '電', '力']
+    >>> len(split_words("मलयालम की हिन्दी"))
+    3
     """
-    return _WORD.findall(text)
+    return _word().findall(text)
 
 
-def is_unspaced(text: str) -> bool:
-    """Whether the text, by its first 2000 characters, is mostly in a script without spaces between words."""
-    start = text[:2000]
-    return len(_UNSPACED_CHARACTER.findall(start)) > UNSPACED_FRAC * max(1, len("".join(start.split())))
+@cache
+def _word() -> re.Pattern[str]:
+    marks = "".join(c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.category(c).startswith("M"))
+    spaced = rf"[^\W{UNSPACED}]"
+    # A mark that follows no letter begins no word.
+    return re.compile(rf"(?=\w)[{UNSPACED}][{marks}]*|{spaced}(?:{spaced}|[{marks}\u200c\u200d])*")
