@@ -65,6 +65,20 @@ class BaseInfo:
                 )
 
 
+def doubt(adapter: Adapter, where: str, *bases: str) -> str | None:
+    """A line to show if `adapter` has no fingerprint and names a base that is none of `bases`; None if there is no doubt.
+
+    PEFT does not compare the names, and one base has many: a hub id, a folder, a copy of it. So it is not refused.
+    """
+    named = adapter.base_name.rstrip("/")
+    if adapter.fingerprint is not None or not named or Path(named).name in {Path(base).name for base in bases}:
+        return None
+    return (
+        f"{where}: its base_model_name_or_path is {named!r}, not {bases[0]!r}; "
+        "the shapes are equal, but without a cogen.json nothing shows that the weights are"
+    )
+
+
 @dataclass(frozen=True)
 class Base:
     """A base model in memory, in eval mode, with frozen weights in their compute dtype."""

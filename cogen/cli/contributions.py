@@ -21,6 +21,7 @@ from cogen.cli.options import (
     ValidationFrac,
     Without,
     named_paths,
+    say_doubts,
 )
 from cogen.console import TRIALS, Bar, print_json, table
 
@@ -130,6 +131,7 @@ def run_contributions(
     shares_of(rule, weights, len(adapters))  # refuses bad weights before the base is loaded
     documents = read_validation(data, heldout_frac, validation_frac)
     bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
+    say_doubts(bench.base, adapters)
     with Bar("contributions", TRIALS, most_merges(len(adapters), num_permutations)) as bar:
         alone, found = measure_contributions(
             bench, rule, weights, num_permutations, seed, lambda merge: bar.advance(note=merge)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, SequenceLength, named_paths
+from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, SequenceLength, named_paths, say_doubts
 from cogen.console import BYTES, TOKENS, Bar, print_json, safe
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Ite
     base = load_base(base_name)
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
+    say_doubts(base, adapters)
     return _score(base, adapters, _windows(base, adapters, folders, text), items)
 
 

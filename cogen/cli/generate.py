@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.options import named_paths
+from cogen.cli.options import named_paths, say_doubts
 from cogen.console import print_json, safe_reply
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def with_model(base: Base, model_set: ModelSet, name: str) -> Iterator[None]:
         yield
         return
     base.info.require(adapter, name)
+    say_doubts(base, {name: adapter})
     with attached(base.model, adapter.factors):
         yield
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogen.console import safe
 from cogen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cogen.adapter import Adapter
+    from cogen.base import Base
 
 DEFAULT_BASE = "smollm2-135m"
 FEDERATION = Path("federation")
@@ -46,3 +52,12 @@ def named_paths(items: Iterable[str], option: str) -> dict[str, str]:
             raise ConfigError("cannot use option", expected="NAME=PATH, each name once", got=got, where=option, fix=fix)
         found[name] = path
     return found
+
+
+def say_doubts(base: Base, adapters: Mapping[str, Adapter]) -> None:
+    """Name on stderr each adapter that may have been made for another base."""
+    from cogen.base import doubt
+
+    for name, adapter in adapters.items():
+        if line := doubt(adapter, name, base.info.name, str(base.info.folder)):
+            print(f"warning: {safe(line)}", file=sys.stderr)

@@ -23,6 +23,7 @@ from cogen.cli.options import (
     ValidationFrac,
     Without,
     named_paths,
+    say_doubts,
 )
 from cogen.console import TRIALS, Bar, print_json, table
 
@@ -130,6 +131,7 @@ def run_search(
     check_search(proposals, names, budget)
     documents = read_validation(_columns(data, general), heldout_frac, validation_frac)
     bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
+    say_doubts(bench.base, adapters)
     with Bar("searching", TRIALS, budget) as bar:
         result = search_merge(bench, proposals, budget, constraints, lambda merge: bar.advance(note=merge))
     if result.warning:
