@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -137,9 +138,11 @@ def header_of(path: Path) -> dict[str, TensorLocation]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt"):
-            pass
         with open(path, "rb") as file:
+            # The library takes no path that is not UTF-8.
+            is_text = os.fsencode(path).decode("utf-8", "ignore").encode() == os.fsencode(path)
+            with safe_open(path if is_text else f"/dev/fd/{file.fileno()}", framework="pt"):
+                pass
             length = int.from_bytes(file.read(8), "little")
             entries = json.loads(file.read(length))
     except (SafetensorError, OSError, ValueError) as error:

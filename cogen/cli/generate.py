@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogen.cli.options import named_paths, say_doubts
-from cogen.console import print_json, safe_reply
+from cogen.console import print_json, safe_reply, typed_text
 
 if TYPE_CHECKING:
     from cogen.base import Base
@@ -89,8 +89,8 @@ def _texts(prompts: Sequence[str]) -> list[str]:
     from cogen.errors import ConfigError
 
     if list(prompts) != ["-"]:
-        return list(prompts)
-    texts = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        return [typed_text(prompt, "a prompt") for prompt in prompts]
+    texts = [typed_text(line.rstrip("\n"), "stdin") for line in sys.stdin if line.strip()]
     if not texts:
         fix = "Pipe text into it."
         raise ConfigError("cannot generate text", expected="a prompt a line", got="nothing", where="stdin", fix=fix)

@@ -9,17 +9,35 @@ versions that have neither fault this changes nothing.
 from __future__ import annotations
 
 import inspect
-from typing import get_type_hints
+import os
+import sys
+from contextlib import suppress
+from typing import Any, get_type_hints
 
 import click
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
+from cogen.console import is_reader_gone
+
+READER_GONE = 141  # 128 + SIGPIPE
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Command(TyperCommand):
-    """A command whose help page is plain text."""
+    """A command whose help page is plain text; it ends quietly where its output is read no further."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and write out what it printed; exit 141, as a shell has it, where stdout's reader is gone."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not is_reader_gone():
+                raise
+            drop_output()
+            raise click.exceptions.Exit(READER_GONE) from None
+        return result
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_options(self, ctx, formatter)
@@ -31,6 +49,12 @@ class Group(TyperGroup):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+def drop_output() -> None:
+    """Let what is still to be written to stdout vanish, so that the end of the process does not fail at it."""
+    with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.console import MODULES, Bar, print_json, safe
+from cogen.console import MODULES, Bar, print_json, safe, typed_text
 from cogen.errors import ConfigError, RunError, WeightError
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def num_modules(adapters: Iterable[Adapter]) -> int:
 def _adapter(text: str) -> AdapterTable:
     from cogen.recipe import AdapterTable
 
+    text = typed_text(text, "an adapter's folder")  # a recipe keeps it, in UTF-8
     name, equals, path = text.partition("=")
     if not equals or Path(text).is_dir():
         return AdapterTable(path=text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,16 +70,20 @@ def search(
         require_new_adapter(out, overwrite)
     require_no_overrides(recipe, "search")
     opened = open_all(recipe)
-    rule, weights, result = run_search(
+
+    def write(result: SearchResult) -> None:
+        if out is not None:
+            files = {"search.json": result.file().to_json().encode()}
+            found = _found(recipe, result.chosen.rule, result.chosen.weights)
+            write_merge(found, opened, out, files, as_json)
+        elif as_json:
+            print_json(result.file().model_dump())
+
+    run_search(
         opened.by_name(), base, named_paths(data, "--data"), general, budget=budget, heldout_frac=heldout_frac,
         validation_frac=validation_frac, max_tokens=max_tokens, sequence_length=sequence_length,
-        methods=methods.split(",") if methods else None, rank=recipe.rank, energy=recipe.energy, as_json=as_json,
+        methods=methods.split(",") if methods else None, rank=recipe.rank, energy=recipe.energy, as_json=as_json, write=write,
     )  # fmt: skip
-    if out is not None:
-        files = {"search.json": result.file().to_json().encode()}
-        write_merge(_found(recipe, rule, weights), opened, out, files, as_json)
-    elif as_json:
-        print_json(result.file().model_dump())
 
 
 def _found(recipe: Recipe, rule: Rule, weights: Sequence[float]) -> Recipe:
@@ -108,6 +112,7 @@ def run_search(
     energy: float | None = None,
     constraints: Constraints | None = None,
     as_json: bool = False,
+    write: Callable[[SearchResult], None] | None = None,
 ) -> tuple[Rule, tuple[float, ...], SearchResult]:
     """Find method, scale and weights on validation text, with one base in memory for all merges.
 
@@ -117,6 +122,7 @@ def run_search(
         heldout_frac: that of training and evaluation, whose held-out documents are not read.
         methods: as `propose` reads them; None for all. rank, energy: the cut of the final merge.
         as_json: print nothing on stdout, where the caller prints the one object.
+        write: called with the result before the table is printed, which can fail where stdout is closed.
     Returns: the chosen rule and weights, and the whole search.
     Raises:
         MergeError: fewer than two adapters, an unknown method, too small a budget.
@@ -136,6 +142,8 @@ def run_search(
         result = search_merge(bench, proposals, budget, constraints, lambda merge: bar.advance(note=merge))
     if result.warning:
         print(f"warning: {result.warning}", file=sys.stderr)
+    if write is not None:
+        write(result)
     if not as_json:
         print(search_table(result))
     return result.chosen.rule, result.chosen.weights, result
