@@ -109,6 +109,8 @@ class Session:
         elif line.strip():
             try:
                 self._answer(line)
+            except ConfigError as error:
+                print(error, file=sys.stderr)  # such as a context that is full; /new and /tokens mend it
             except KeyboardInterrupt:
                 print("\n(stopped)", file=sys.stderr)
         return True

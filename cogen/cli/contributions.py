@@ -11,6 +11,7 @@ import typer
 from cogen.cli.merge import Calibrate, Density, Energy, Method, Rank, RuleSeed, Scale, Space, Weights
 from cogen.cli.options import (
     DEFAULT_BASE,
+    MOST_TRIALS,
     Adapters,
     AsJson,
     BaseName,
@@ -20,6 +21,7 @@ from cogen.cli.options import (
     ValidationData,
     ValidationFrac,
     Without,
+    in_bounds,
     named_paths,
     say_doubts,
 )
@@ -37,7 +39,9 @@ def contributions(
     data: ValidationData = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder for contributions.json.")] = None,
     base: BaseName = DEFAULT_BASE,
-    permutations: Annotated[int, typer.Option(help="Orders drawn for Shapley values.")] = 8,
+    permutations: Annotated[
+        int, typer.Option(help="Orders drawn for Shapley values.", callback=in_bounds(1, MOST_TRIALS))
+    ] = 8,
     weights: Weights = "",
     method: Method = None,
     scale: Scale = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.options import named_paths, say_doubts
+from cogen.cli.options import LARGEST_SEED, in_bounds, named_paths, say_doubts
 from cogen.console import print_json, safe_reply, typed_text
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 ModelFolders = Annotated[list[str], typer.Option("--adapter", help="NAME=FOLDER of one more model.")]
 ModelBase = Annotated[str | None, typer.Option("--base", help="Base model, where the folders do not name it.")]
 ReplyTokens = Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")]
-SamplingSeed = Annotated[int, typer.Option("--seed", help="Random seed of sampling.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.", callback=in_bounds(0, 1e6))]
+SamplingSeed = Annotated[
+    int, typer.Option("--seed", help="Random seed of sampling.", callback=in_bounds(0, LARGEST_SEED))
+]
 
 
 def generate(

@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
 from cogen.console import is_reader_gone
+from cogen.errors import ConfigError
 
 READER_GONE = 141  # 128 + SIGPIPE
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -26,6 +27,19 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 class Command(TyperCommand):
     """A command whose help page is plain text; it ends quietly where its output is read no further."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As Click does it; a value that an option cannot take is one line, as every other mistake is."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter:
+            raise
+        except click.BadParameter as error:
+            where = error.param.opts[0] if error.param is not None else ""
+            fix = f"See {ctx.command_path} --help."
+            got, _, wanted = error.message.rstrip(".").partition(" is not ")  # such as: 0 is not in the range x>=1.
+            expected = wanted.replace("in the range", "a number") or "a value that it can take"
+            raise ConfigError("cannot use option", expected=expected, got=got, where=where, fix=fix) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and write out what it printed; exit 141, as a shell has it, where stdout's reader is gone."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,34 @@ if TYPE_CHECKING:
     from cogen.adapter import Adapter
     from cogen.base import Base
 
+LARGEST_SEED = 2**63 - 1
+MOST_TRIALS = 100_000
+
+
+def in_bounds(
+    low: float, high: float = math.inf, *, above: bool = False
+) -> Callable[[typer.Context, typer.CallbackParam, float | None], float | None]:
+    """A check of a number's option, `low` <= number <= `high`, made before the command starts any work.
+
+    Args:
+        above: `low` itself is out of bounds.
+
+    Raises:
+        ConfigError: out of bounds, or no number (nan).
+    """
+
+    def check(context: typer.Context, parameter: typer.CallbackParam, value: float | None) -> float | None:
+        if value is None or context.resilient_parsing or (low <= value <= high and not (above and value == low)):
+            return value
+        limits = f"above {low:g} and up to {high:g}" if above else f"from {low:g} to {high:g}"
+        expected = f"{low:g} or more" if high == math.inf else f"a number {limits}"
+        fix = f"See {context.command_path} --help."
+        where = parameter.opts[0]
+        raise ConfigError("cannot use option", expected=expected, got=f"{value:g}", where=where, fix=fix)
+
+    return check
+
+
 DEFAULT_BASE = "smollm2-135m"
 FEDERATION = Path("federation")
 
@@ -25,13 +54,15 @@ Adapters = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BaseName = Annotated[str, typer.Option("--base", help="Base model: folder or id.")]
 Federation = Annotated[Path, typer.Option("--folder", help="The federation's folder.")]
-HeldoutFrac = Annotated[float, typer.Option(help="Share of documents held out.")]
-MaxTokens = Annotated[int, typer.Option(help="Tokens scored of each corpus.")]
+HeldoutFrac = Annotated[float, typer.Option(help="Share of documents held out.", callback=in_bounds(0, 1))]
+MaxTokens = Annotated[int, typer.Option(help="Tokens scored of each corpus.", callback=in_bounds(1))]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-SequenceLength = Annotated[int, typer.Option(help="Window length in tokens.")]
+SequenceLength = Annotated[int, typer.Option(help="Window length in tokens.", callback=in_bounds(1))]
 Settings = Annotated[list[str], typer.Option("--set", help="TABLE.KEY=VALUE, such as train.rank=8.")]
 ValidationData = Annotated[list[str], typer.Option("--data", help="[NAME=]PATH of a domain's corpus.")]
-ValidationFrac = Annotated[float, typer.Option(help="Share of documents to score on.")]
+ValidationFrac = Annotated[
+    float, typer.Option(help="Share of documents to score on.", callback=in_bounds(0, 1, above=True))
+]
 Without = Annotated[list[str], typer.Option("--without", help="Leave this adapter out.")]
 
 

@@ -12,6 +12,7 @@ import typer
 from cogen.cli.merge import Energy, Rank
 from cogen.cli.options import (
     DEFAULT_BASE,
+    MOST_TRIALS,
     Adapters,
     AsJson,
     BaseName,
@@ -22,6 +23,7 @@ from cogen.cli.options import (
     ValidationData,
     ValidationFrac,
     Without,
+    in_bounds,
     named_paths,
     say_doubts,
 )
@@ -41,7 +43,7 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Folder for the best merge; none by default.")] = None,
     general: Annotated[str | None, typer.Option(help="General text that a merge must not make much worse.")] = None,
     base: BaseName = DEFAULT_BASE,
-    budget: Annotated[int, typer.Option(help="Merges to score at most.")] = 24,
+    budget: Annotated[int, typer.Option(help="Merges to score at most.", callback=in_bounds(1, MOST_TRIALS))] = 24,
     methods: Annotated[str, typer.Option("--try", help="Methods, as in mean,ties:0.5,mean+pico.")] = "",
     rank: Rank = None,
     energy: Energy = None,
