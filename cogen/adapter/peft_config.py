@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter.factors import Factors, layout_of
-from cogen.adapter.peft_fields import DEFAULT_ALPHA, DEFAULT_RANK, is_left_out, unusable_setting
+from cogen.adapter.peft_fields import DEFAULT_ALPHA, DEFAULT_RANK, unadapted_by, unusable_setting
 from cogen.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def require_target(name: str, is_embedding: bool, config: Mapping[str, Any], fol
     """Refuse a module whose tensors PEFT would ignore, since the config gives it no LoRA; names the setting."""
     shown = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
     try:
-        by = is_left_out(name, is_embedding, config)
+        by = unadapted_by(name, is_embedding, config)
     except (TypeError, re.error):
         found = ", ".join(f"{key} = {config[key]!r}" for key in shown if config.get(key))
         raise malformed(folder, f"names or a pattern in {CONFIG_NAME}", found) from None

@@ -39,7 +39,7 @@ HEADS = ("lm_head", "embed_out")
 def unusable_setting(config: Mapping[str, Any]) -> tuple[str, str] | None:
     """The first setting that an adapter of the form scaling * B @ A cannot have: what is expected, what it is.
 
-    Returns: None if there is none. `target_modules` and the like are checked with the tensors (`is_left_out`), ranks
+    Returns: None if there is none. `target_modules` and the like are checked with the tensors (`unadapted_by`), ranks
         and alphas in `scaling_of`.
     """
     if config.get("peft_type") != "LORA":
@@ -60,7 +60,7 @@ def unusable_setting(config: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def is_left_out(name: str, is_embedding: bool, config: Mapping[str, Any]) -> str | None:
+def unadapted_by(name: str, is_embedding: bool, config: Mapping[str, Any]) -> str | None:
     """The setting by which PEFT gives the module `name` no LoRA, so that it would ignore its tensors; None if it does.
 
     Raises:

@@ -25,6 +25,20 @@ READER_GONE = 141  # 128 + SIGPIPE
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class BadValue(click.BadParameter):
+    """A value that an option cannot take, shown in the form of `CogenError`."""
+
+    def show(self, file: Any = None) -> None:
+        got, _, wanted = self.message.rstrip(".").partition(" is not ")  # such as: 0 is not in the range x>=1.
+        expected = wanted.replace("in the range", "a number") or "a value that it can take"
+        where = self.param.opts[0] if self.param is not None else ""
+        fix = "See cogen --help." if self.ctx is None else f"See {self.ctx.command_path} --help."
+        print(
+            f"error: {ConfigError('cannot use option', expected=expected, got=got, where=where, fix=fix)}",
+            file=sys.stderr,
+        )
+
+
 class Command(TyperCommand):
     """A command whose help page is plain text; it ends quietly where its output is read no further."""
 
@@ -35,11 +49,7 @@ class Command(TyperCommand):
         except click.MissingParameter:
             raise
         except click.BadParameter as error:
-            where = error.param.opts[0] if error.param is not None else ""
-            fix = f"See {ctx.command_path} --help."
-            got, _, wanted = error.message.rstrip(".").partition(" is not ")  # such as: 0 is not in the range x>=1.
-            expected = wanted.replace("in the range", "a number") or "a value that it can take"
-            raise ConfigError("cannot use option", expected=expected, got=got, where=where, fix=fix) from None
+            raise BadValue(error.message, ctx, error.param) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and write out what it printed; exit 141, as a shell has it, where stdout's reader is gone."""

@@ -37,11 +37,9 @@ def make(
     general: Annotated[str, typer.Option(help="General text, to tell terms apart.")],
     out: Annotated[Path, typer.Option(help="File to write, one probe a line.")],
     base: BaseName = DEFAULT_BASE,
-    heldout_frac: Annotated[
-        float, typer.Option(help="As in training; 1 reads everything.", callback=in_bounds(0, 1, above=True))
-    ] = 0.05,
-    num: Annotated[int, typer.Option(help="Probes to make at most.", callback=in_bounds(1))] = 200,
-    max_terms: Annotated[int, typer.Option(help="Most typical terms to ask for.", callback=in_bounds(1))] = 400,
+    heldout_frac: Annotated[float, typer.Option(help="As in training; 1 reads everything.")] = 0.05,
+    num: Annotated[int, typer.Option(help="Probes to make at most.")] = 200,
+    max_terms: Annotated[int, typer.Option(help="Most typical terms to ask for.")] = 400,
     seed: Annotated[
         int, typer.Option(help="The same seed gives the same probes.", callback=in_bounds(0, LARGEST_SEED))
     ] = 0,
@@ -60,6 +58,7 @@ def make(
     from cogen.evaluate.cloze import make_probes, probes_jsonl
     from cogen.files import write_file
 
+    _require_usable(num, max_terms, heldout_frac)
     if out.exists() and not overwrite:
         fix = "Name another with --out, or replace it with --overwrite."
         raise RunError("cannot write probes", expected="a new file", got="an existing one", where=str(out), fix=fix)
@@ -74,6 +73,19 @@ def make(
     for probe in probes[:3]:
         print(f"{probe.context} [{' | '.join(probe.choices)}]")
     print(f"\n{len(probes)} probes from {len(documents)} documents: {out}")
+
+
+def _require_usable(num: int, max_terms: int, heldout_frac: float) -> None:
+    """Raise ConfigError for counts below 1, or a held-out share that is not in (0, 1]."""
+    from cogen.errors import ConfigError
+
+    if min(num, max_terms) < 1 or not 0.0 < heldout_frac <= 1.0:
+        raise ConfigError(
+            "cannot make probes",
+            expected="1 probe and 1 term or more, and a held-out share above 0 and up to 1",
+            got=f"{num}, {max_terms} and {heldout_frac:g}",
+            fix="Change --num, --max-terms or --heldout-frac.",
+        )
 
 
 def _documents(path: str, base_name: str, heldout_frac: float) -> Sequence[Document]:

@@ -112,11 +112,11 @@ def _combine_module(
     plan = plans[name]
     pairs = [(a, w) for a, w in zip(adapters, plan.weights, strict=True) if w and name in a.factors]
     parts = [_part(a, name, plan.rule.method == "regmean") for a, _ in pairs]
-    from torch.linalg import LinAlgError
+    from torch import linalg
 
     try:
         made = combine(parts, [w for _, w in pairs], plan.rule, _module_seed(plan.rule.seed, name))
-    except (LinAlgError, OverflowError):
+    except (linalg.LinAlgError, OverflowError):  # type: ignore[attr-defined]
         raise _too_large(name) from None
     if overflows(made.factors.a, made.factors.b, made.factors.scaling) or not math.isfinite(made.energy):
         raise _too_large(name)

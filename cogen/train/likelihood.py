@@ -44,8 +44,6 @@ def token_nats(base: Base, batch: Batch) -> Tensor:
 
     from cogen.train.loss import chunked_nll, head_weight
 
-    longest = max(batch.lengths, default=0)
-    base.info.require_context(longest, "text to score", "Lower the sequence length, or shorten the text.")
     use_segment_attention(base.model)
     weight = head_weight(base.model)
     with torch.no_grad():

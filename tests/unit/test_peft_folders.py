@@ -60,7 +60,7 @@ def write(folder: Path, config: dict[str, Any], content: dict[str, Tensor]) -> P
 
 
 def pefts(llama: Any, folder: Path) -> dict[str, Tensor]:
-    """delta_W by module in float64, as PEFT loads the folder; modules whose update is 0 are left out."""
+    """delta_W by module in float64, as PEFT loads the folder; modules whose update is 0 are dropped."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(copy.deepcopy(llama), str(folder))
@@ -202,7 +202,7 @@ def test_a_missing_key_without_a_default_is_named(tmp_path: Path, key: str) -> N
     assert key in refused(write(tmp_path / "a", without(PLAIN, key), tensors({Q0: 4})))
 
 
-def test_all_linear_leaves_out_head_and_table_as_in_peft(llama: Any, tmp_path: Path) -> None:
+def test_all_linear_has_neither_head_nor_table_as_in_peft(llama: Any, tmp_path: Path) -> None:
     for name in (HEAD, TABLE):
         folder = write(tmp_path / "a", {**PLAIN, "target_modules": "all-linear"}, tensors({name: 4}))
         assert pefts(llama, folder) == {}
