@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cogen.adapter import Adapter, Fingerprint, layout_of
+from cogen.adapter.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from cogen.base_fetch import base_folder, cache_folder, quiet_transformers
 from cogen.distributed import process_rank
-from cogen.errors import BaseModelError, FingerprintMismatch, RunError
+from cogen.errors import BaseModelError, ConfigError, FingerprintMismatch, RunError
 from cogen.records import Record
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class BaseInfo:
     embeddings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     max_tokens: int | None = None
 
+    def require_context(self, num_tokens: int, where: str, fix: str) -> None:
+        """Raise ConfigError if `num_tokens` in one piece are more than the base has positions for."""
+        if self.max_tokens is not None and num_tokens > self.max_tokens:
+            expected = f"at most {self.max_tokens} tokens, the context of base {self.name}"
+            raise ConfigError("text too long", expected=expected, got=str(num_tokens), where=where, fix=fix)
+
     def require(self, adapter: Adapter, where: str) -> None:
         """Raise FingerprintMismatch unless `adapter` fits this base.
 
@@ -63,6 +70,20 @@ class BaseInfo:
                     where=where,
                     fix="Use adapters that were trained from this base model.",
                 )
+
+
+def doubt(adapter: Adapter, where: str, *bases: str) -> str | None:
+    """A line to show if `adapter` has no fingerprint and names a base that is none of `bases`; None if there is no doubt.
+
+    PEFT does not compare the names, and one base has many: a hub id, a folder, a copy of it. So it is not refused.
+    """
+    named = adapter.base_name.rstrip("/")
+    if adapter.fingerprint is not None or not named or Path(named).name in {Path(base).name for base in bases}:
+        return None
+    return (
+        f"{where}: its base_model_name_or_path is {named!r}, not {bases[0]!r}; "
+        "the shapes are equal, but without a cogen.json nothing shows that the weights are"
+    )
 
 
 @dataclass(frozen=True)
@@ -168,6 +189,7 @@ def describe_base(name: str) -> BaseInfo:
         BaseModelError: not found, cannot be fetched, or cannot be trained here.
     """
     folder = base_folder(name)
+    _require_no_adapter(name, folder)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise _unusable(name, "safetensors weights", "none" if folder.is_dir() else "no folder", folder)
@@ -180,7 +202,7 @@ def describe_base(name: str) -> BaseInfo:
         modules, embeddings, max_tokens = _layers(name, folder)
         fingerprint = Fingerprint(
             weights=_weights_digest(name, weights),
-            tokenizer=_tokenizer_digest(name, folder),
+            tokenizer=_tokenizer_digest(name, folder, min((n for _, n in embeddings.values()), default=None)),
             modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
         )
         known = _Cached(fingerprint=fingerprint, modules=modules, embeddings=embeddings, max_tokens=max_tokens)
@@ -193,7 +215,7 @@ class _Cached(Record):
 
     file_name = "a base's fingerprint"
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     fingerprint: Fingerprint
     modules: Mapping[str, tuple[int, int]]
     embeddings: Mapping[str, tuple[int, int]]
@@ -258,7 +280,39 @@ def _weights_digest(name: str, files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _tokenizer_digest(name: str, folder: Path) -> str:
+def _require_no_adapter(name: str, folder: Path) -> None:
+    """Refuse a folder with an adapter's files: transformers would load the adapter too, as if it were the base."""
+    for file in (CONFIG_NAME, WEIGHTS_NAME, "adapter_model.bin"):
+        if (folder / file).is_file():
+            raise BaseModelError(
+                f"cannot use base model {name!r}",
+                expected="a base model without an adapter",
+                got=f"an adapter's {file} in its folder",
+                where=str(folder),
+                fix="Move the adapter's files to a folder of their own, and name it with --adapter.",
+            )
+
+
+def _require_rows(name: str, tokenizer: PreTrainedTokenizerBase, num_rows: int, folder: Path) -> None:
+    """Refuse a tokenizer with tokens that have no row in the embedding.
+
+    Special tokens but EOS and BOS may lack one: a text never holds them (see `cogen.data.pack`).
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    needed = {tokenizer.eos_token_id, leading_id(tokenizer)}
+    missing = {i: t for t, i in tokenizer.get_vocab().items() if i >= num_rows and (i not in special or i in needed)}
+    if missing:
+        shown = ", ".join(f"{missing[i]!a} = {i}" for i in sorted(missing)[:3])
+        raise BaseModelError(
+            f"cannot use base model {name!r}",
+            expected=f"token ids below {num_rows}, the rows of its embedding",
+            got=f"{len(missing)} at {num_rows} or above: {shown}{', ...' if len(missing) > 3 else ''}",
+            where=str(folder),
+            fix="Resize the embedding to the tokenizer (resize_token_embeddings), or use the tokenizer it came with.",
+        )
+
+
+def _tokenizer_digest(name: str, folder: Path, num_rows: int | None) -> str:
     """sha256 over the behaviour of a tokenizer: vocabulary, EOS, the ids of a fixed text, and the BOS that it adds."""
     from transformers import AutoTokenizer
 
@@ -269,6 +323,8 @@ def _tokenizer_digest(name: str, folder: Path) -> str:
         raise _unusable(name, "a tokenizer", str(error).splitlines()[0], folder) from None
     if tokenizer.eos_token_id is None or not tokenizer.is_fast:
         raise _unusable(name, "a fast tokenizer with an EOS token", "one without", folder)
+    if num_rows is not None:
+        _require_rows(name, tokenizer, num_rows, folder)
     ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
     known = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id, ids]
     if (bos := leading_id(tokenizer)) is not None:

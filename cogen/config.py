@@ -18,7 +18,7 @@ from cogen.records import Table, apply_overrides, read_toml, validated
 DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 CpuKernels = Literal["auto", "int8", "fused", "off"]
 

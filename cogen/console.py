@@ -5,13 +5,19 @@ Results go to stdout and progress to stderr. Where stderr is no terminal, a bar 
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import os
 import re
+import select
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from cogen.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -22,6 +28,54 @@ MAX_CHARACTERS = 1000
 ANSI = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)|\x1b[ -/]*[0-~]"
 )
+
+
+def open_streams() -> None:
+    """Make stdout and stderr take any text, and stdin give any: what their encoding lacks is written as an escape, such as \\u017b.
+
+    Otherwise a name that a terminal cannot show would end a command whose work is done. A stream that is closed from
+    the start becomes one that drops what it gets.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # see typed_text
+
+
+def leave_ascii() -> None:
+    """Start this process again in Python's UTF-8 mode where file names and arguments are taken for ASCII.
+
+    That is so in the C locale with PYTHONUTF8=0. No name with another letter could be opened or kept as text there.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+
+
+def typed_text(text: str, where: str) -> str:
+    """Text from the command line or stdin, where bytes that had no meaning came as surrogates: read as UTF-8.
+
+    Raises:
+        ConfigError: it is not UTF-8 either.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        got, fix = ascii(text[:MAX_CHARACTERS]), "Write it in UTF-8."
+        raise ConfigError("cannot read text", expected="text in UTF-8", got=got, where=where, fix=fix) from None
+
+
+def is_reader_gone() -> bool:
+    """Whether the pipe that stdout writes to has been closed at its other end, as by `head`."""
+    try:
+        poll = select.poll()
+        poll.register(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1, 0)
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll on Windows; a stdout that is no file
+        return False
 
 
 def safe(text: object, max_characters: int = MAX_CHARACTERS) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter.factors import Factors, layout_of
+from cogen.adapter.peft_fields import DEFAULT_ALPHA, DEFAULT_RANK, unadapted_by, unusable_setting
 from cogen.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
-REBASING = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that also change the base's weights
-MORE_THAN_A_PRODUCT = ("use_dora", "modules_to_save", "alora_invocation_tokens", "trainable_token_indices")
 
 
 def lora_config(factors: Mapping[str, Factors], base_name: str) -> LoraConfig:
@@ -80,45 +79,51 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config: Any = json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise malformed(folder, "a JSON object", f"unreadable {CONFIG_NAME}: {error}") from None
     if not isinstance(config, dict):
         raise malformed(folder, "a JSON object", f"{type(config).__name__} in {CONFIG_NAME}")
-    _refuse_variants(config, folder)
+    if (found := unusable_setting(config)) is not None:
+        raise malformed(folder, found[0], found[1])
     return config
 
 
-def _refuse_variants(config: Mapping[str, Any], folder: Path) -> None:
-    """Refuse everything but plain LoRA, since only that has delta_W = scaling * B @ A."""
-    if str(config.get("peft_type", "LORA")).upper() != "LORA":
-        raise malformed(folder, "a LoRA adapter", f"peft_type {config['peft_type']!r}")
-    for key in MORE_THAN_A_PRODUCT:
-        if config.get(key):
-            raise malformed(folder, "plain LoRA", f"{key} = {config[key]!r}")
-    if config.get("bias", "none") != "none":
-        raise malformed(folder, "plain LoRA", f"bias = {config['bias']!r}")
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(REBASING):
-        raise malformed(folder, "an adapter of the base as it is", f"init_lora_weights = {start!r}")
+def require_target(name: str, is_embedding: bool, config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a module whose tensors PEFT would ignore, since the config gives it no LoRA; names the setting."""
+    shown = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+    try:
+        by = unadapted_by(name, is_embedding, config)
+    except (TypeError, re.error):
+        found = ", ".join(f"{key} = {config[key]!r}" for key in shown if config.get(key))
+        raise malformed(folder, f"names or a pattern in {CONFIG_NAME}", found) from None
+    if by is not None:
+        got = f"{by} = {config[by]!r}" if by in config else f"no {by}"
+        raise malformed(folder, f"settings that adapt {name}, which has tensors", got)
 
 
 def scaling_of(name: str, rank: int, config: Mapping[str, Any], folder: Path) -> float:
-    """alpha / r, or alpha / sqrt(r) with rsLoRA, by PEFT's patterns; `rank` is the rank of the tensors."""
+    """alpha / r, or alpha / sqrt(r) with rsLoRA, by PEFT's patterns and defaults; `rank` is the rank of the tensors."""
     try:
-        wanted = int(_by_pattern(name, config.get("rank_pattern"), config.get("r", rank)))
-        alpha = float(_by_pattern(name, config.get("alpha_pattern"), config.get("lora_alpha", rank)))
-    except (TypeError, ValueError, AttributeError, re.error):
-        found = ", ".join(f"{k} = {config.get(k)!r}" for k in ("r", "lora_alpha", "rank_pattern", "alpha_pattern"))
+        wanted = _by_pattern(name, config.get("rank_pattern"), config.get("r", DEFAULT_RANK))
+        alpha = _by_pattern(name, config.get("alpha_pattern"), config.get("lora_alpha", DEFAULT_ALPHA))
+        if type(wanted) is not int or type(alpha) not in (int, float):
+            raise TypeError
+        alpha = float(alpha)
+    except (TypeError, AttributeError, OverflowError, re.error):
+        found = ", ".join(f"{k} = {config.get(k)!r:.200}" for k in ("r", "lora_alpha", "rank_pattern", "alpha_pattern"))
         raise malformed(folder, f"numbers in {CONFIG_NAME}", found) from None
     if wanted != rank or not math.isfinite(alpha):
-        raise malformed(folder, f"rank {wanted} and a finite alpha in {name}", f"rank {rank}, alpha {alpha}")
-    return alpha / (math.sqrt(wanted) if config.get("use_rslora") else wanted)
+        keys = ", ".join(k for k in ("r", "rank_pattern", "lora_alpha", "alpha_pattern") if config.get(k) is not None)
+        missing = "" if "r" in config else f"; r is missing, for which PEFT takes {DEFAULT_RANK}"
+        got = f"rank {rank} of the tensors, alpha {alpha} (by {keys or 'no key'}{missing})"
+        raise malformed(folder, f"rank {wanted} and a finite alpha in {name}", got)
+    return float(alpha / (math.sqrt(wanted) if config.get("use_rslora") else wanted))
 
 
 def _by_pattern(name: str, patterns: Mapping[str, Any] | None, default: Any) -> Any:
     """PEFT's rule: the first pattern that matches the end of the name, else the default."""
     matching = (v for pattern, v in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", name))
-    return next(matching, default)
+    return next(matching, (patterns or {}).get(name, default))
 
 
 def malformed(folder: Path, expected: str, got: str) -> AdapterError:

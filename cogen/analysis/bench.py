@@ -110,6 +110,7 @@ def make_bench(
         expected = "tokens to score and a window of 1 token or more"
         raise ConfigError("cannot score merges", expected=expected, got=got, fix="Raise them.")
     base = load_base(base_name)
+    base.info.require_context(sequence_length, "sequence length", "Lower --sequence-length.")
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
     windows = {n: heldout_windows(d, base.tokenizer, sequence_length, max_tokens) for n, d in documents.items()}

@@ -29,7 +29,7 @@ from cogen.cli.serve import serve
 from cogen.cli.simulate import simulate
 from cogen.cli.train import train
 from cogen.cli.watch import watch
-from cogen.console import safe
+from cogen.console import leave_ascii, open_streams, safe
 from cogen.distributed import process_rank
 from cogen.errors import CogenError, ConfigError
 
@@ -74,7 +74,9 @@ def common(
 
 
 def main() -> None:
-    """Run a command: exit 0, 2 for the user's mistake in one line, 1 for a bug, 130 for Ctrl-C."""
+    """Run a command: exit 0, 2 for the user's mistake in one line, 1 for a bug, 130 for Ctrl-C, 141 for `| head`."""
+    leave_ascii()
+    open_streams()
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     try:

@@ -13,7 +13,7 @@ import typer
 
 from cogen.cli.generate import ModelBase, ModelFolders, ReplyTokens, SamplingSeed, Temperature, with_model
 from cogen.cli.options import named_paths
-from cogen.console import safe, safe_reply
+from cogen.console import safe, safe_reply, typed_text
 
 if TYPE_CHECKING:
     from cogen.base import Base
@@ -62,7 +62,7 @@ def chat(
     with session:
         print(f"{model_set.base} · {', '.join(map(safe, model_set.names))} · /help", file=sys.stderr)
         for line in _lines():
-            if not session.take(line):
+            if not session.take(typed_text(line, "stdin")):
                 return
 
 
@@ -109,6 +109,8 @@ class Session:
         elif line.strip():
             try:
                 self._answer(line)
+            except ConfigError as error:
+                print(error, file=sys.stderr)  # such as a context that is full; /new and /tokens mend it
             except KeyboardInterrupt:
                 print("\n(stopped)", file=sys.stderr)
         return True

@@ -11,6 +11,7 @@ import typer
 from cogen.cli.merge import Calibrate, Density, Energy, Method, Rank, RuleSeed, Scale, Space, Weights
 from cogen.cli.options import (
     DEFAULT_BASE,
+    MOST_TRIALS,
     Adapters,
     AsJson,
     BaseName,
@@ -20,7 +21,9 @@ from cogen.cli.options import (
     ValidationData,
     ValidationFrac,
     Without,
+    in_bounds,
     named_paths,
+    say_doubts,
 )
 from cogen.console import TRIALS, Bar, print_json, table
 
@@ -36,7 +39,9 @@ def contributions(
     data: ValidationData = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder for contributions.json.")] = None,
     base: BaseName = DEFAULT_BASE,
-    permutations: Annotated[int, typer.Option(help="Orders drawn for Shapley values.")] = 8,
+    permutations: Annotated[
+        int, typer.Option(help="Orders drawn for Shapley values.", callback=in_bounds(1, MOST_TRIALS))
+    ] = 8,
     weights: Weights = "",
     method: Method = None,
     scale: Scale = None,
@@ -130,6 +135,7 @@ def run_contributions(
     shares_of(rule, weights, len(adapters))  # refuses bad weights before the base is loaded
     documents = read_validation(data, heldout_frac, validation_frac)
     bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
+    say_doubts(bench.base, adapters)
     with Bar("contributions", TRIALS, most_merges(len(adapters), num_permutations)) as bar:
         alone, found = measure_contributions(
             bench, rule, weights, num_permutations, seed, lambda merge: bar.advance(note=merge)

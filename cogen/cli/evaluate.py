@@ -18,7 +18,9 @@ from cogen.cli.options import (
     BaseName,
     MaxLossFrac,
     SequenceLength,
+    in_bounds,
     named_paths,
+    say_doubts,
 )
 from cogen.console import BYTES, TOKENS, Bar, print_json, safe
 
@@ -63,10 +65,16 @@ def evaluate(
     questions: Annotated[list[str], typer.Option(help="NAME=FILE of questions.")] = [],  # noqa: B006
     tasks: Annotated[str, typer.Option(help="Names in lm-evaluation-harness, as in a,b.")] = "",
     task_folder: Annotated[Path | None, typer.Option(help="Folder of your own tasks in YAML.")] = None,
-    task_limit: Annotated[int | None, typer.Option(help="Items of each task; all by default.")] = None,
+    task_limit: Annotated[
+        int | None, typer.Option(help="Items of each task; all by default.", callback=in_bounds(1))
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-    heldout_frac: Annotated[float | None, typer.Option(help="Force a held-out share; 1 is all.")] = None,
-    max_heldout_tokens: Annotated[int, typer.Option(help="Tokens scored of each corpus.")] = 8192,
+    heldout_frac: Annotated[
+        float | None, typer.Option(help="Force a held-out share; 1 is all.", callback=in_bounds(0, 1, above=True))
+    ] = None,
+    max_heldout_tokens: Annotated[
+        int, typer.Option(help="Tokens scored of each corpus.", callback=in_bounds(1))
+    ] = 8192,
     sequence_length: SequenceLength = 512,
     accept_loss: AcceptLoss = False,
     max_loss_frac: MaxLossFrac = MAX_LOSS_FRAC,
@@ -112,6 +120,9 @@ def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Ite
     base = load_base(base_name)
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
+    if text.paths:
+        base.info.require_context(text.sequence_length, "--sequence-length", "Lower --sequence-length.")
+    say_doubts(base, adapters)
     return _score(base, adapters, _windows(base, adapters, folders, text), items)
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.options import named_paths
-from cogen.console import print_json, safe_reply
+from cogen.cli.options import LARGEST_SEED, in_bounds, named_paths, say_doubts
+from cogen.console import print_json, safe_reply, typed_text
 
 if TYPE_CHECKING:
     from cogen.base import Base
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 ModelFolders = Annotated[list[str], typer.Option("--adapter", help="NAME=FOLDER of one more model.")]
 ModelBase = Annotated[str | None, typer.Option("--base", help="Base model, where the folders do not name it.")]
 ReplyTokens = Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")]
-SamplingSeed = Annotated[int, typer.Option("--seed", help="Random seed of sampling.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.", callback=in_bounds(0, 1e6))]
+SamplingSeed = Annotated[
+    int, typer.Option("--seed", help="Random seed of sampling.", callback=in_bounds(0, LARGEST_SEED))
+]
 
 
 def generate(
@@ -80,6 +82,7 @@ def with_model(base: Base, model_set: ModelSet, name: str) -> Iterator[None]:
         yield
         return
     base.info.require(adapter, name)
+    say_doubts(base, {name: adapter})
     with attached(base.model, adapter.factors):
         yield
 
@@ -88,8 +91,8 @@ def _texts(prompts: Sequence[str]) -> list[str]:
     from cogen.errors import ConfigError
 
     if list(prompts) != ["-"]:
-        return list(prompts)
-    texts = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        return [typed_text(prompt, "a prompt") for prompt in prompts]
+    texts = [typed_text(line.rstrip("\n"), "stdin") for line in sys.stdin if line.strip()]
     if not texts:
         fix = "Pipe text into it."
         raise ConfigError("cannot generate text", expected="a prompt a line", got="nothing", where="stdin", fix=fix)

@@ -9,17 +9,59 @@ versions that have neither fault this changes nothing.
 from __future__ import annotations
 
 import inspect
-from typing import get_type_hints
+import os
+import sys
+from contextlib import suppress
+from typing import Any, get_type_hints
 
 import click
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
+from cogen.console import is_reader_gone
+from cogen.errors import ConfigError
+
+READER_GONE = 141  # 128 + SIGPIPE
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class BadValue(click.BadParameter):
+    """A value that an option cannot take, shown in the form of `CogenError`."""
+
+    def show(self, file: Any = None) -> None:
+        got, _, wanted = self.message.rstrip(".").partition(" is not ")  # such as: 0 is not in the range x>=1.
+        expected = wanted.replace("in the range", "a number") or "a value that it can take"
+        where = self.param.opts[0] if self.param is not None else ""
+        fix = "See cogen --help." if self.ctx is None else f"See {self.ctx.command_path} --help."
+        print(
+            f"error: {ConfigError('cannot use option', expected=expected, got=got, where=where, fix=fix)}",
+            file=sys.stderr,
+        )
+
+
 class Command(TyperCommand):
-    """A command whose help page is plain text."""
+    """A command whose help page is plain text; it ends quietly where its output is read no further."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As Click does it; a value that an option cannot take is one line, as every other mistake is."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter:
+            raise
+        except click.BadParameter as error:
+            raise BadValue(error.message, ctx, error.param) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and write out what it printed; exit 141, as a shell has it, where stdout's reader is gone."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not is_reader_gone():
+                raise
+            drop_output()
+            raise click.exceptions.Exit(READER_GONE) from None
+        return result
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_options(self, ctx, formatter)
@@ -31,6 +73,12 @@ class Group(TyperGroup):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+def drop_output() -> None:
+    """Let what is still to be written to stdout vanish, so that the end of the process does not fail at it."""
+    with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:

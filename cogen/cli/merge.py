@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogen.cli.options import Adapters, AsJson, Overwrite, Without
+from cogen.cli.options import LARGEST_SEED, Adapters, AsJson, Overwrite, Without, in_bounds
 
 METHODS = "mean, task_arithmetic, stack, ties, dare, tsv_m, regmean or iso_c. [default: tsv_m]"
 Weights = Annotated[str, typer.Option("--weights", help="As in 2,1,1, one per adapter; equal by default.")]
@@ -18,7 +18,9 @@ Energy = Annotated[float | None, typer.Option("--energy", help="Share of sigma^2
 Density = Annotated[float | None, typer.Option("--density", help="Share that ties and dare keep. [default: 1]")]
 Space = Annotated[str | None, typer.Option("--space", help="Of ties and dare: core or knots. [default: core]")]
 Calibrate = Annotated[str | None, typer.Option("--calibrate", help="pico: lower over-shared directions first.")]
-RuleSeed = Annotated[int | None, typer.Option("--seed", help="Random seed of dare. [default: 0]")]
+RuleSeed = Annotated[
+    int | None, typer.Option("--seed", help="Random seed of dare. [default: 0]", callback=in_bounds(0, LARGEST_SEED))
+]
 
 
 def merge(

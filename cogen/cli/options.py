@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cogen.console import safe
 from cogen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cogen.adapter import Adapter
+    from cogen.base import Base
+
+LARGEST_SEED = 2**63 - 1
+MOST_TRIALS = 100_000
+
+
+def in_bounds(
+    low: float, high: float = math.inf, *, above: bool = False
+) -> Callable[[typer.Context, typer.CallbackParam, float | None], float | None]:
+    """A check of a number's option, `low` <= number <= `high`, made before the command starts any work.
+
+    Args:
+        above: `low` itself is out of bounds.
+
+    Raises:
+        ConfigError: out of bounds, or no number (nan).
+    """
+
+    def check(context: typer.Context, parameter: typer.CallbackParam, value: float | None) -> float | None:
+        if value is None or context.resilient_parsing or (low <= value <= high and not (above and value == low)):
+            return value
+        limits = f"above {low:g} and up to {high:g}" if above else f"from {low:g} to {high:g}"
+        expected = f"{low:g} or more" if high == math.inf else f"a number {limits}"
+        fix = f"See {context.command_path} --help."
+        where = parameter.opts[0]
+        raise ConfigError("cannot use option", expected=expected, got=f"{value:g}", where=where, fix=fix)
+
+    return check
+
 
 DEFAULT_BASE = "smollm2-135m"
 MAX_LOSS_FRAC = 0.2  # data.max_loss_frac
@@ -22,14 +57,16 @@ AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Go on however m
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BaseName = Annotated[str, typer.Option("--base", help="Base model: folder or id.")]
 Federation = Annotated[Path, typer.Option("--folder", help="The federation's folder.")]
-HeldoutFrac = Annotated[float, typer.Option(help="Share of documents held out.")]
-MaxLossFrac = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of a corpus that may be lost.")]
-MaxTokens = Annotated[int, typer.Option(help="Tokens scored of each corpus.")]
+HeldoutFrac = Annotated[float, typer.Option(help="Share of documents held out.", callback=in_bounds(0, 1))]
+MaxLossFrac = Annotated[float, typer.Option(help="Share of a corpus that may be lost.", callback=in_bounds(0, 1))]
+MaxTokens = Annotated[int, typer.Option(help="Tokens scored of each corpus.", callback=in_bounds(1))]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-SequenceLength = Annotated[int, typer.Option(help="Window length in tokens.")]
+SequenceLength = Annotated[int, typer.Option(help="Window length in tokens.", callback=in_bounds(1))]
 Settings = Annotated[list[str], typer.Option("--set", help="TABLE.KEY=VALUE, such as train.rank=8.")]
 ValidationData = Annotated[list[str], typer.Option("--data", help="[NAME=]PATH of a domain's corpus.")]
-ValidationFrac = Annotated[float, typer.Option(help="Share of documents to score on.")]
+ValidationFrac = Annotated[
+    float, typer.Option(help="Share of documents to score on.", callback=in_bounds(0, 1, above=True))
+]
 Without = Annotated[list[str], typer.Option("--without", help="Leave this adapter out.")]
 
 
@@ -50,3 +87,12 @@ def named_paths(items: Iterable[str], option: str) -> dict[str, str]:
             raise ConfigError("cannot use option", expected="NAME=PATH, each name once", got=got, where=option, fix=fix)
         found[name] = path
     return found
+
+
+def say_doubts(base: Base, adapters: Mapping[str, Adapter]) -> None:
+    """Name on stderr each adapter that may have been made for another base."""
+    from cogen.base import doubt
+
+    for name, adapter in adapters.items():
+        if line := doubt(adapter, name, base.info.name, str(base.info.folder)):
+            print(f"warning: {safe(line)}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogen.cli.help import CONTEXT, Command, Group
-from cogen.cli.options import DEFAULT_BASE, AsJson, BaseName, Overwrite
+from cogen.cli.options import DEFAULT_BASE, LARGEST_SEED, AsJson, BaseName, Overwrite, in_bounds
 from cogen.console import BYTES, Bar, print_json
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def make(
     heldout_frac: Annotated[float, typer.Option(help="As in training; 1 reads everything.")] = 0.05,
     num: Annotated[int, typer.Option(help="Probes to make at most.")] = 200,
     max_terms: Annotated[int, typer.Option(help="Most typical terms to ask for.")] = 400,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same probes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same probes.", callback=in_bounds(0, LARGEST_SEED))
+    ] = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +84,7 @@ def _require_usable(num: int, max_terms: int, heldout_frac: float) -> None:
             "cannot make probes",
             expected="1 probe and 1 term or more, and a held-out share above 0 and up to 1",
             got=f"{num}, {max_terms} and {heldout_frac:g}",
-            fix="Change the option.",
+            fix="Change --num, --max-terms or --heldout-frac.",
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.console import MODULES, Bar, print_json
+from cogen.console import MODULES, Bar, print_json, safe, typed_text
 from cogen.errors import ConfigError, RunError, WeightError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def write_merge(recipe: Recipe, opened: Opened, out: Path, files: Mapping[str, b
     from cogen.merge_folder import merge_recipe, save_checked, signed
     from cogen.recipe import RECIPE_NAME
 
+    _say_doubts(opened)
     with Bar("merging", MODULES, num_modules(opened.adapters)) as bar:
         merged = merge_recipe(recipe, opened, progress=lambda _: bar.advance())
     text = signed(recipe, opened).placed_in(out).to_toml()
@@ -83,6 +85,16 @@ def write_merge(recipe: Recipe, opened: Opened, out: Path, files: Mapping[str, b
         print(f"{out}: {count} adapters, rank {rank}, energy cut off {cut:.2%}, read back to {check.error:.1e}")
 
 
+def _say_doubts(opened: Opened) -> None:
+    """Name on stderr each adapter that names another base than one with a fingerprint does."""
+    from cogen.base import doubt
+
+    known = next((a.base_name for a in opened.adapters if a.fingerprint is not None), "")
+    for name, adapter in opened.by_name().items() if known else ():
+        if line := doubt(adapter, name, known):
+            print(f"warning: {safe(line)}", file=sys.stderr)
+
+
 def num_modules(adapters: Iterable[Adapter]) -> int:
     """How many modules any of the adapters has."""
     return len(set().union(*(a.factors for a in adapters)))
@@ -91,6 +103,7 @@ def num_modules(adapters: Iterable[Adapter]) -> int:
 def _adapter(text: str) -> AdapterTable:
     from cogen.recipe import AdapterTable
 
+    text = typed_text(text, "an adapter's folder")  # a recipe keeps it, in UTF-8
     name, equals, path = text.partition("=")
     if not equals or Path(text).is_dir():
         return AdapterTable(path=text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import typer
 from cogen.cli.merge import Energy, Rank
 from cogen.cli.options import (
     DEFAULT_BASE,
+    MOST_TRIALS,
     Adapters,
     AsJson,
     BaseName,
@@ -22,7 +23,9 @@ from cogen.cli.options import (
     ValidationData,
     ValidationFrac,
     Without,
+    in_bounds,
     named_paths,
+    say_doubts,
 )
 from cogen.console import TRIALS, Bar, print_json, table
 
@@ -40,7 +43,7 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Folder for the best merge; none by default.")] = None,
     general: Annotated[str | None, typer.Option(help="General text that a merge must not make much worse.")] = None,
     base: BaseName = DEFAULT_BASE,
-    budget: Annotated[int, typer.Option(help="Merges to score at most.")] = 24,
+    budget: Annotated[int, typer.Option(help="Merges to score at most.", callback=in_bounds(1, MOST_TRIALS))] = 24,
     methods: Annotated[str, typer.Option("--try", help="Methods, as in mean,ties:0.5,mean+pico.")] = "",
     rank: Rank = None,
     energy: Energy = None,
@@ -69,16 +72,20 @@ def search(
         require_new_adapter(out, overwrite)
     require_no_overrides(recipe, "search")
     opened = open_all(recipe)
-    rule, weights, result = run_search(
+
+    def write(result: SearchResult) -> None:
+        if out is not None:
+            files = {"search.json": result.file().to_json().encode()}
+            found = _found(recipe, result.chosen.rule, result.chosen.weights)
+            write_merge(found, opened, out, files, as_json)
+        elif as_json:
+            print_json(result.file().model_dump())
+
+    run_search(
         opened.by_name(), base, named_paths(data, "--data"), general, budget=budget, heldout_frac=heldout_frac,
         validation_frac=validation_frac, max_tokens=max_tokens, sequence_length=sequence_length,
-        methods=methods.split(",") if methods else None, rank=recipe.rank, energy=recipe.energy, as_json=as_json,
+        methods=methods.split(",") if methods else None, rank=recipe.rank, energy=recipe.energy, as_json=as_json, write=write,
     )  # fmt: skip
-    if out is not None:
-        files = {"search.json": result.file().to_json().encode()}
-        write_merge(_found(recipe, rule, weights), opened, out, files, as_json)
-    elif as_json:
-        print_json(result.file().model_dump())
 
 
 def _found(recipe: Recipe, rule: Rule, weights: Sequence[float]) -> Recipe:
@@ -107,6 +114,7 @@ def run_search(
     energy: float | None = None,
     constraints: Constraints | None = None,
     as_json: bool = False,
+    write: Callable[[SearchResult], None] | None = None,
 ) -> tuple[Rule, tuple[float, ...], SearchResult]:
     """Find method, scale and weights on validation text, with one base in memory for all merges.
 
@@ -116,6 +124,7 @@ def run_search(
         heldout_frac: that of training and evaluation, whose held-out documents are not read.
         methods: as `propose` reads them; None for all. rank, energy: the cut of the final merge.
         as_json: print nothing on stdout, where the caller prints the one object.
+        write: called with the result before the table is printed, which can fail where stdout is closed.
     Returns: the chosen rule and weights, and the whole search.
     Raises:
         MergeError: fewer than two adapters, an unknown method, too small a budget.
@@ -130,10 +139,13 @@ def run_search(
     check_search(proposals, names, budget)
     documents = read_validation(_columns(data, general), heldout_frac, validation_frac)
     bench = make_bench(base_name, adapters, documents, max_tokens, sequence_length)
+    say_doubts(bench.base, adapters)
     with Bar("searching", TRIALS, budget) as bar:
         result = search_merge(bench, proposals, budget, constraints, lambda merge: bar.advance(note=merge))
     if result.warning:
         print(f"warning: {result.warning}", file=sys.stderr)
+    if write is not None:
+        write(result)
     if not as_json:
         print(search_table(result))
     return result.chosen.rule, result.chosen.weights, result

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cogen.cli.options import in_bounds
+
 RUNS = Path("runs")
 
 
@@ -16,7 +18,9 @@ def watch(
         Path | None, typer.Argument(help="Run folder, also of a run yet to start; the newest by default.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port; by default 8420 or a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; by default 8420 or a free one.", callback=in_bounds(0, 65535))
+    ] = None,
 ) -> None:
     """Show a run in the browser while it goes on.
 

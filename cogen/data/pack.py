@@ -22,6 +22,7 @@ import numpy as np
 from cogen.base import leading_id
 from cogen.data.document import Document
 from cogen.data.store import TokenStore
+from cogen.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,7 +193,14 @@ def heldout_windows(
 
     The first windows of all documents come before any second window, so that a small budget still covers as many
     documents as possible.
+
+    Raises:
+        ConfigError: a window or a budget of no token.
     """
+    if min(sequence_length, max_tokens) < 1:
+        got = f"{sequence_length} and {max_tokens}"
+        expected = "a window and a budget of 1 token or more"
+        raise ConfigError("cannot score text", expected=expected, got=got, fix="Raise them.")
     by_document = [_windows(d.text, tokenizer, sequence_length) for d in documents]
     chosen: list[Window] = []
     left = max_tokens

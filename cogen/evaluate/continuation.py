@@ -63,7 +63,11 @@ def log_likelihoods(
 
     Args:
         progress: called after each batch with the number of tokens read.
+    Raises:
+        ConfigError: a pair is longer than the context of the base.
     """
+    longest = max((pair.num_tokens for pair in pairs), default=0)
+    base.info.require_context(longest, "a probe's context and choice", "Shorten the probe.")
     found = [0.0] * len(pairs)
     for some in _batches(pairs):
         batch = _batch([pairs[i] for i in some])

@@ -7,6 +7,7 @@ between bases, and samples from the global seed. Legend: B prompts of a batch, V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,7 +55,8 @@ def generate(
         progress: called after each batch with its number of prompts.
     Returns: one reply for each prompt, in order.
     Raises:
-        ConfigError: a temperature below 0, `max_new_tokens` below 1, or a prompt without tokens.
+        ConfigError: a temperature below 0, `max_new_tokens` below 1, a prompt without tokens, or more tokens than the
+            context of the base has.
 
     >>> generate(base, ["A transformer steps"], max_new_tokens=8)[0].text  # doctest: +SKIP
     """
@@ -103,12 +105,19 @@ def stream(
 
 def _encode(base: Base, prompt: str, max_new_tokens: int, temperature: float) -> list[int]:
     ids = prompt_ids(base.tokenizer, prompt)
-    if max_new_tokens < 1 or not temperature >= 0.0 or not ids:
+    if max_new_tokens < 1 or not 0.0 <= temperature < math.inf or not ids:
         got = f"{max_new_tokens} tokens at temperature {temperature:g} after {len(ids)} tokens"
-        expected = "1 new token or more, a temperature >= 0 and a prompt of 1 token or more"
+        expected = "1 new token or more, a finite temperature >= 0 and a prompt of 1 token or more"
         raise ConfigError(
             "cannot generate text", expected=expected, got=got, fix="Change the value that is out of bounds."
         )
+    fix = "Shorten the prompt, or the longest reply."
+    base.info.require_context(len(ids) + max_new_tokens - 1, "prompt and reply", fix)  # the last token is not read
+    if (num_rows := min((n for _, n in base.info.embeddings.values()), default=None)) and max(ids) >= num_rows:
+        token = base.tokenizer.convert_ids_to_tokens(max(ids))
+        got = f"{token!r} = {max(ids)}"
+        expected = f"tokens below {num_rows}, the rows of the embedding of base {base.info.name}"
+        raise ConfigError("cannot generate text", expected=expected, got=got, where="a prompt", fix="Take it out.")
     return ids
 
 

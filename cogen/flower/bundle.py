@@ -82,7 +82,8 @@ def build_app(root: Path) -> bytes:
             cwd=scratch,
             env=flower_environment(Path(scratch) / "home"),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         built = list(Path(scratch).glob("*.fab"))

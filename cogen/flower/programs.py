@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LOG_BYTES = 5_000_000
+# Names of domains and files go into logs and files, whatever the encoding of the terminal that started us.
+UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, STABLE_SECONDS = 1.0, 60.0, 60.0
 
 
@@ -31,7 +33,7 @@ def start_supervised(
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
-            env=dict(environment),
+            env={**environment, **UTF8},
             pass_fds=[] if inherit is None else [inherit],
             start_new_session=True,
         )

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from cogen.errors import FederationError
 from cogen.files import write_file
 from cogen.flower.prefork import stubs_of
-from cogen.flower.programs import start_supervised, stop_supervised
+from cogen.flower.programs import UTF8, start_supervised, stop_supervised
 
 CONNECTION = "cogen"
 READY_SECONDS = 60.0
@@ -39,6 +39,7 @@ def flower_environment(home: Path) -> dict[str, str]:
     """The environment of every Flower program: no telemetry, no installation at run time, a private FLWR_HOME."""
     return {
         **os.environ,
+        **UTF8,
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

@@ -87,7 +87,8 @@ class SuperLinkClient:
                 [str(stub if stub.exists() else plain), *args, "--format", "json"],
                 env=flower_environment(self.home),
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 check=False,
                 timeout=TIMEOUT_SECONDS,
             )

@@ -10,8 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Adapter, Factors
+from cogen.adapter.factors import overflows
 from cogen.adapter.grams import gram_digest
 from cogen.adapter.trained_on import inherited
+from cogen.errors import MergeError
 from cogen.merge.checksum import checksum
 from cogen.merge.factored import normalise_weights
 from cogen.merge.plan import MergePlan, Override, check_grams, names_for, plan_modules, shared_fingerprint
@@ -75,7 +77,8 @@ def merge_adapters(
         progress: called with each module's name once it is done.
     Raises:
         FingerprintMismatch: base, tokenizer, modules or shapes differ.
-        MergeError: no adapters, or an unknown or unusable setting (WeightError, RankError).
+        MergeError: no adapters, an unknown or unusable setting (WeightError, RankError), or a result that float32
+            cannot hold.
 
     >>> merge_adapters([Adapter.load("a"), Adapter.load("b")]).adapter.save("ab")  # doctest: +SKIP
     """
@@ -109,8 +112,22 @@ def _combine_module(
     plan = plans[name]
     pairs = [(a, w) for a, w in zip(adapters, plan.weights, strict=True) if w and name in a.factors]
     parts = [_part(a, name, plan.rule.method == "regmean") for a, _ in pairs]
-    made = combine(parts, [w for _, w in pairs], plan.rule, _module_seed(plan.rule.seed, name))
+    from torch import linalg
+
+    try:
+        made = combine(parts, [w for _, w in pairs], plan.rule, _module_seed(plan.rule.seed, name))
+    except (linalg.LinAlgError, OverflowError):  # type: ignore[attr-defined]
+        raise _too_large(name) from None
+    if overflows(made.factors.a, made.factors.b, made.factors.scaling) or not math.isfinite(made.energy):
+        raise _too_large(name)
     return made.factors, made.energy_cut_frac, made.energy, checksum(made.whole, name)
+
+
+def _too_large(module: str) -> MergeError:
+    """The error for a merge that leaves the range of float32."""
+    fix = "Lower the weights or the scale; cogen diagnose names an adapter whose numbers are far from the others'."
+    expected = "an update of at most 3.4e38, the largest number in float32"
+    return MergeError("cannot merge", expected=expected, got="more", where=module, fix=fix)
 
 
 def _part(adapter: Adapter, module: str, with_gram: bool) -> Factors:

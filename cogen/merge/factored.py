@@ -216,13 +216,13 @@ def checked_weights(weights: Sequence[float], count: int) -> list[float]:
     """The weights, unchanged.
 
     Raises:
-        WeightError: not `count` weights, one is not finite, or all are 0.
+        WeightError: not `count` weights, one or their sum is not finite, or all are 0.
     """
     if len(weights) != count:
         raise _bad_weights(f"{count} weights", str(len(weights)))
     shown = ", ".join(f"{w:g}" for w in weights)
-    if not all(map(math.isfinite, weights)) or not math.isfinite(math.fsum(weights)):
-        raise _bad_weights("finite weights", shown)
+    if not math.isfinite(sum(map(abs, weights))):
+        raise _bad_weights("finite weights with a finite sum", shown)
     if not any(weights):
         raise _bad_weights("a weight other than 0, their sum above 0", shown)
     return [float(w) for w in weights]

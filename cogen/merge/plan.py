@@ -105,6 +105,7 @@ def shared_fingerprint(adapters: Sequence[Adapter], names: Sequence[str]) -> Fin
     _check_shapes(adapters, names)
     if len(signed) == len(adapters):
         return signed[0][1]
+    _check_base_names(adapters, names)
     for i, adapter in enumerate(adapters):
         if differing := sorted(set(adapter.factors) ^ set(adapters[0].factors)):
             raise FingerprintMismatch(
@@ -115,6 +116,23 @@ def shared_fingerprint(adapters: Sequence[Adapter], names: Sequence[str]) -> Fin
                 fix="Without a cogen.json the modules must be the same; use adapters from one base and one config.",
             )
     return None
+
+
+def _check_base_names(adapters: Sequence[Adapter], names: Sequence[str]) -> None:
+    """Raise FingerprintMismatch if two adapters without a fingerprint name different bases; None fits any.
+
+    The name in an adapter with a fingerprint is often an alias or a folder of one machine, so it is not compared.
+    """
+    named = [(i, a.base_name.rstrip("/")) for i, a in enumerate(adapters) if a.base_name and a.fingerprint is None]
+    for i, base in named[1:]:
+        if base != named[0][1]:
+            raise FingerprintMismatch(
+                "adapter mismatch",
+                expected=f"base_model_name_or_path = {named[0][1]!r}, as in {_whose(names, named[0][0])}",
+                got=repr(base),
+                where=_whose(names, i),
+                fix="Use adapters of one base; where both are names of one, write the same name in adapter_config.json.",
+            )
 
 
 def _check_shapes(adapters: Sequence[Adapter], names: Sequence[str]) -> None:
