@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cogen.errors import ConfigError
-from cogen.train.attention import use_stock_attention
-from cogen.train.step import autocast
+from cogen.train.isolation import use_stock_attention
+from cogen.train.passes import autocast
 
 if TYPE_CHECKING:
     import torch

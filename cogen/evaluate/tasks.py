@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.errors import ConfigError, DataError
 from cogen.evaluate.scores import TaskScore
-from cogen.train.attention import use_stock_attention
-from cogen.train.step import autocast
+from cogen.train.isolation import use_stock_attention
+from cogen.train.passes import autocast
 
 if TYPE_CHECKING:
     from cogen.base import Base

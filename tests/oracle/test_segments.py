@@ -21,7 +21,8 @@ from cogen.adapter import Factors
 from cogen.base import Base
 from cogen.data.pack import IGNORE, Batch
 from cogen.errors import BaseModelError
-from cogen.train.attention import segment_attention, use_segment_attention
+from cogen.train.attention import segment_attention
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached
 from cogen.train.loss import chunked_loss, head_weight
 from cogen.train.step import hidden_states
