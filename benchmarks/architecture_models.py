@@ -241,21 +241,21 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def called_modules(model: Any, text: Any) -> dict[str, tuple[int, int]]:
-    """The linear layers that a forward calls, name to `(d_out, d_in)`, without the head."""
-    from transformers.pytorch_utils import Conv1D
+    """The layers that cogen adapts and that a forward calls, name to `(d_out, d_in)`."""
+    from cogen.base import adaptable, linear_layers
 
-    called: dict[str, tuple[int, int]] = {}
-    head = model.get_output_embeddings()
-    hooks = []
-    for name, layer in model.named_modules():
-        if isinstance(layer, (torch.nn.Linear, Conv1D)) and layer is not head:
-            shape = (layer.nf, layer.nx) if isinstance(layer, Conv1D) else (layer.out_features, layer.in_features)
-            hooks.append(layer.register_forward_hook(lambda _m, _i, _o, n=name, s=shape: called.update({n: s})))
+    layers = linear_layers(model)
+    with torch.device("meta"):
+        layers = adaptable(type(model)(copy.deepcopy(model.config)), layers)
+    called: set[str] = set()
+    hooks = [
+        model.get_submodule(name).register_forward_hook(lambda _m, _i, _o, n=name: called.add(n)) for name in layers
+    ]
     with torch.no_grad():
         model(input_ids=torch.from_numpy(text)[None], use_cache=False)
     for hook in hooks:
         hook.remove()
-    return called
+    return {name: shape for name, shape in layers.items() if name in called}
 
 
 def random_factors(shape: tuple[int, int], generator: torch.Generator) -> Any:
@@ -272,28 +272,24 @@ def stock_results(stock: Any, texts: Sequence[Any], factors: Mapping[str, Any]) 
     """Logits, mean loss and gradients of the factors, each document alone in transformers with W + scaling B A."""
     from transformers.pytorch_utils import Conv1D
 
-    weights, layers = dict(stock.named_parameters()), dict(stock.named_modules())
+    weights, layers = dict(stock.named_parameters(remove_duplicate=False)), dict(stock.named_modules())
     leaves = {n: (f.a.clone().requires_grad_(), f.b.clone().requires_grad_()) for n, f in factors.items()}
     changed = {}
     for name, (a, b) in leaves.items():
         delta = SCALING * b @ a
-        changed[f"{name}.weight"] = weights[f"{name}.weight"] + (
-            delta.T if isinstance(layers[name], Conv1D) else delta
-        )
+        changed[f"{name}.weight"] = weights[f"{name}.weight"] + (delta.T if isinstance(layers[name], Conv1D) else delta)
     total, found = torch.zeros(()), {}
     for i, text in enumerate(texts):
         ids = torch.from_numpy(text)
         given = {"input_ids": ids[None], "use_cache": False}
-        logits = found[f"logits {i}"] = functional_call(stock, changed, kwargs=given).logits[0]
+        logits = found[f"logits {i}"] = functional_call(stock, changed, (), given, tie_weights=False).logits[0]
         total = total + cross_entropy(logits[:-1], ids[1:], reduction="sum") if len(ids) > 1 else total
     loss = found["loss"] = total / sum(len(t) - 1 for t in texts)
     loss.backward()
     return {k: v.detach() for k, v in found.items()} | _grads(leaves)
 
 
-def own_results(
-    model: Any, texts: Sequence[Any], factors: Mapping[str, Any], kernels: str
-) -> dict[str, torch.Tensor]:
+def own_results(model: Any, texts: Sequence[Any], factors: Mapping[str, Any], kernels: str) -> dict[str, torch.Tensor]:
     """The same from cogen's own path: one batch of all documents, PEFT's layers, the loss in chunks."""
     from cogen.data.pack import IGNORE, Batch
     from cogen.train.fast.training import fast_training
@@ -316,7 +312,13 @@ def own_results(
 
 def _grads(pairs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """All gradients in one, since those of a single module may be zero up to rounding."""
-    return {
-        f"grad {side}": torch.cat([(torch.zeros_like(p[i]) if p[i].grad is None else p[i].grad).flatten() for p in pairs.values()])
-        for i, side in enumerate("AB")
-    } if pairs else {}
+    return (
+        {
+            f"grad {side}": torch.cat(
+                [(torch.zeros_like(p[i]) if p[i].grad is None else p[i].grad).flatten() for p in pairs.values()]
+            )
+            for i, side in enumerate("AB")
+        }
+        if pairs
+        else {}
+    )

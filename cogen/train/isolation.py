@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -101,11 +102,11 @@ def _examined(model: PreTrainedModel) -> Isolation:
     documents = _tiny_documents(model)
     with torch.enable_grad(), autocast(model), quiet_transformers():
         try:
-            alone = [_Trace.of(model, lambda t=t: alone_pass(model, t), (len(t),)) for t in documents]
+            alone = [_Trace.of(model, partial(alone_pass, model, t), (len(t),)) for t in documents]
             _require_causal(model, documents, alone)
         except BaseModelError:
             raise
-        except Exception as error:  # whatever an unknown architecture raises for plain text
+        except Exception as error:  # noqa: BLE001 - whatever an unknown architecture raises for plain text
             raise _refused(model, f"{type(error).__name__}: {_first_line(error)}") from None
         try:
             reason = _why_not_packed(model, documents, alone)
@@ -123,19 +124,19 @@ def _why_not_packed(model: PreTrainedModel, documents: Sequence[Tensor], alone: 
     row, other = torch.cat(list(documents)), torch.cat([documents[0].roll(1), *documents[1:]])
     try:
         with watched_segments(model):
-            packed = _Trace.of(model, lambda: packed_pass(model, row, LENGTHS), LENGTHS)
+            packed = _Trace.of(model, partial(packed_pass, model, row, LENGTHS), LENGTHS)
             with torch.no_grad():
                 changed = packed_pass(model, other, LENGTHS).float()
     except Unpacked as found:
         return str(found)
-    except Exception as error:  # as above
+    except Exception as error:  # noqa: BLE001 - as above
         return f"{type(error).__name__} where documents share a row"
     if packed.crosses:
         return "a state passes from one document to the next"
     if _differs(changed[LENGTHS[0] :], packed.hidden[LENGTHS[0] :], model):
         return "a document changes the next one"
     wanted = torch.cat([trace.hidden for trace in alone])
-    if any(_differs(a, b, model) for a, b in zip(packed.hidden.split(LENGTHS), wanted.split(LENGTHS), strict=True)):
+    if any(_differs(a, b, model) for a, b in zip(_pieces(packed.hidden), _pieces(wanted), strict=True)):
         return "documents in one row differ from documents alone"
     grads = torch.stack([trace.grads for trace in alone]).sum(0)
     return "gradients of documents in one row differ" if _differs(packed.grads, grads, model) else ""
@@ -149,7 +150,7 @@ def _require_causal(model: PreTrainedModel, documents: Sequence[Tensor], alone: 
 
     weight = head_weight(model)
     first, half = documents[0], len(documents[0]) // 2
-    ahead = _Trace.of(model, lambda: alone_pass(model, first), (half, len(first) - half))
+    ahead = _Trace.of(model, partial(alone_pass, model, first), (half, len(first) - half))
     if ahead.crosses_back:
         raise _refused(model, "tokens that see later tokens")
     with torch.no_grad():
@@ -185,11 +186,11 @@ class _Trace:
             hidden = run().float()
         if hidden.shape[0] != sum(lengths):
             raise _refused(model, f"{hidden.shape[0]} hidden states for {sum(lengths)} tokens")
-        parts = [(h * _directions(h)).sum() for h in hidden.split(list(lengths))]
+        parts = [(h * _directions(h)).sum() for h in _pieces(hidden, lengths)]
         crosses = crosses_back = False
         for i, part in enumerate(parts if len(parts) > 1 else ()):
             (grad,) = torch.autograd.grad(part, inputs[:1], retain_graph=True)
-            for j, other in enumerate(grad.reshape(sum(lengths), -1).split(list(lengths))):
+            for j, other in enumerate(_pieces(grad.reshape(sum(lengths), -1), lengths)):
                 seen = i != j and bool(other.any())
                 crosses, crosses_back = crosses or seen, crosses_back or (seen and j > i)
         grads = torch.autograd.grad(torch.stack(parts).sum(), probes, allow_unused=True)
@@ -208,10 +209,14 @@ def _probes(model: PreTrainedModel) -> Iterator[tuple[list[Tensor], list[Tensor]
     hooks = []
 
     def add_to(layer: nn.Module) -> None:
-        width = layer.nf if isinstance(layer, Conv1D) else layer.out_features
+        width: Any = layer.nf if isinstance(layer, Conv1D) else layer.out_features
         probe = torch.zeros(int(width), device=model.device, requires_grad=True)
         probes.append(probe)
-        hooks.append(layer.register_forward_hook(lambda _m, _i, out: out + probe.to(out.dtype)))
+        hooks.append(
+            layer.register_forward_hook(
+                lambda _m, _i, out: out + probe.to(out.dtype) if isinstance(out, torch.Tensor) else out
+            )
+        )
 
     def embed(_m: Any, _i: Any, out: Tensor) -> Tensor:
         inputs.append(torch.zeros_like(out, requires_grad=True))
@@ -227,6 +232,10 @@ def _probes(model: PreTrainedModel) -> Iterator[tuple[list[Tensor], list[Tensor]
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _pieces(rows: Tensor, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, ...]:
+    return rows.split(list(lengths))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _directions(hidden: Tensor) -> Tensor:
@@ -245,7 +254,7 @@ def _tiny_documents(model: PreTrainedModel) -> list[Tensor]:
     size = model.get_input_embeddings().num_embeddings
     plain = [i for i in range(size // 3, size) if i not in marks][: sum(LENGTHS)] or [0]
     row = torch.tensor([plain[i % len(plain)] for i in range(sum(LENGTHS))], device=model.device)
-    documents = list(row.split(list(LENGTHS)))
+    documents = list(_pieces(row))
     if isinstance(end := getattr(config, "eos_token_id", None), int) and 0 <= end < size:
         for document in documents[:-1]:
             document[-1] = end

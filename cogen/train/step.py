@@ -48,7 +48,7 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     tokens = torch.from_numpy(batch.tokens).to(model.device)
     if found.is_packed and found.packs(batch.lengths):
         return packed_pass(model, tokens, batch.lengths)
-    documents = tokens.split(list(batch.lengths))
+    documents = torch.split(tokens, list(batch.lengths))
     if found.is_packed:
         return torch.cat([packed_pass(model, document, (len(document),)) for document in documents])
     return torch.cat([alone_pass(model, document) for document in documents])

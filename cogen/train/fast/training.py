@@ -33,7 +33,7 @@ def can_be_fast(model: PreTrainedModel, kernels: str) -> bool:
     return kernels != "off" and model.device.type == "cpu" and model.dtype in (torch.float32, torch.bfloat16)
 
 
-def is_plain(model: PreTrainedModel) -> bool:
+def shares_rows(model: PreTrainedModel) -> bool:
     """Whether the documents of every batch share a row, as the fast attention needs it.
 
     Angles that grow with the longest segment are kept in the model, which threads share.
@@ -50,7 +50,7 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
         kernels: "auto", "int8", "fused" or "off", see `train.cpu_kernels`.
     Yields: None if the model is unchanged: with "off", not on the CPU, or in bfloat16 with unknown layers.
     """
-    if not can_be_fast(model, kernels) or not is_plain(model):
+    if not can_be_fast(model, kernels) or not shares_rows(model):
         yield None
         return
     from cogen.train.fast.frozen import is_int8_fast
@@ -182,7 +182,8 @@ def _attention(
 ) -> tuple[Tensor, None]:
     from cogen.train.fast.attention import block_attention
 
-    if sliding_window is not None and sliding_window < max(segment_lengths):
+    is_narrow = sliding_window is not None and sliding_window < max(segment_lengths)
+    if is_narrow or value.shape[-1] != query.shape[-1]:
         return segment_attention(
             module,
             query,

@@ -1,0 +1,97 @@
+"""Write docs/architectures.md: every causal architecture of transformers, tried as a tiny random model.
+
+Usage: python benchmarks/architectures.py [--out docs/architectures.md] [KIND ...]
+
+An architecture is tried in a process of its own for at most a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+STATES = {
+    "packed": "Documents share a row; results and gradients are those of each document alone.",
+    "one at a time": "Each document runs alone, in the attention of transformers: the same results, slower.",
+    "refused": "One line names the reason before anything is trained or scored.",
+    "not built": "No small model of it could be made here; a real one is checked at its first use like all others.",
+    "wrong": "A fault of CO-GEN.",
+}
+SECONDS = 60
+
+
+def main() -> None:
+    """Try all architectures or those named, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("kinds", nargs="*")
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(_try_here(args.kinds[0])))
+        return
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    rows = [_try_apart(kind) for kind in args.kinds or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)]
+    text = page(rows)
+    if args.out is None:
+        print(text)
+    else:
+        args.out.write_text(text)
+
+
+def page(rows: list[tuple[str, str, str]]) -> str:
+    """The page from `(kind, state, reason)` of each architecture."""
+    import transformers
+
+    counts = Counter(state for _, state, _ in rows)
+    lines = ["# Architectures", "", "Whether documents that share a row stay apart is tried at the first use of a base"]
+    lines[-1] += ", on its own modules with tiny documents, forward and backward. This page tries it for"
+    lines[-1] += " tiny random models of every causal architecture of transformers, and compares logits, loss and the"
+    lines[-1] += " gradients of LoRA factors with transformers, each document alone, in float32."
+    lines += ["", f"Made by `python benchmarks/architectures.py --out docs/architectures.md` on {date.today()} with"]
+    lines[-1] += f" transformers {transformers.__version__}: " + ", ".join(f"{n} {s}" for s, n in counts.most_common())
+    lines[-1] += "."
+    for state, meaning in STATES.items():
+        some = [(kind, reason) for kind, found, reason in rows if found == state]
+        if some:
+            lines += ["", f"## {state.capitalize()} ({len(some)})", "", meaning, ""]
+            lines += [", ".join(f"`{k}`" for k, _ in some)] if state == "packed" else _table(some)
+    return "\n".join(lines) + "\n"
+
+
+def _table(some: list[tuple[str, str]]) -> list[str]:
+    rows = [f"| `{kind}` | {reason.replace('|', '/')} |" for kind, reason in some]
+    return ["| architecture | reason |", "|---|---|", *rows]
+
+
+def _try_here(kind: str) -> tuple[str, str, str]:
+    import transformers
+    from architecture_models import try_architecture
+
+    transformers.logging.set_verbosity_error()
+    found = try_architecture(kind)
+    return kind, found.state, found.reason.removeprefix("expected a causal language model that reads each text alone, ")
+
+
+def _try_apart(kind: str) -> tuple[str, str, str]:
+    own = [sys.executable, "-W", "ignore", __file__, "--one", kind]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(own, capture_output=True, text=True, timeout=SECONDS, env=environment, check=True)
+    except subprocess.TimeoutExpired:
+        return kind, "not built", f"no result within {SECONDS} s"
+    except subprocess.CalledProcessError as error:
+        return kind, "wrong", error.stderr.strip().splitlines()[-1]
+    kind, state, reason = json.loads(done.stdout.splitlines()[-1])
+    return kind, state, reason
+
+
+if __name__ == "__main__":
+    main()
