@@ -8,10 +8,7 @@ An architecture is tried in a process of its own for at most a minute.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
+import multiprocessing
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -30,14 +27,12 @@ def main() -> None:
     """Try all architectures or those named, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("kinds", nargs="*")
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(_try_here(args.kinds[0])))
-        return
+    import torch
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    torch.set_num_threads(1)  # a forked process has no threads of torch
     rows = [_try_apart(kind) for kind in args.kinds or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)]
     text = page(rows)
     if args.out is None:
@@ -81,16 +76,19 @@ def _try_here(kind: str) -> tuple[str, str, str]:
 
 
 def _try_apart(kind: str) -> tuple[str, str, str]:
-    own = [sys.executable, "-W", "ignore", __file__, "--one", kind]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """Try it in a forked process, which cannot take longer than a minute or end this one."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: there.send(_try_here(kind)))
+    process.start()
+    there.close()
     try:
-        done = subprocess.run(own, capture_output=True, text=True, timeout=SECONDS, env=environment, check=True)
-    except subprocess.TimeoutExpired:
-        return kind, "not built", f"no result within {SECONDS} s"
-    except subprocess.CalledProcessError as error:
-        return kind, "wrong", error.stderr.strip().splitlines()[-1]
-    kind, state, reason = json.loads(done.stdout.splitlines()[-1])
-    return kind, state, reason
+        return here.recv() if here.poll(SECONDS) else (kind, "not built", f"no result within {SECONDS} s")
+    except EOFError:
+        return kind, "wrong", "its process ended"
+    finally:
+        process.kill()
+        process.join()
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ def _examined(model: PreTrainedModel) -> Isolation:
     documents = _tiny_documents(model)
     with torch.enable_grad(), autocast(model), quiet_transformers():
         try:
-            alone = [_Trace.of(model, partial(alone_pass, model, t), (len(t),)) for t in documents]
-            _require_causal(model, documents, alone)
+            alone = [_Trace.of(model, partial(alone_pass, model, t), _halves(len(t))) for t in documents]
+            _require_causal(model, documents[0], alone)
         except BaseModelError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an unknown architecture raises for plain text
@@ -131,7 +131,7 @@ def _why_not_packed(model: PreTrainedModel, documents: Sequence[Tensor], alone: 
         return str(found)
     except Exception as error:  # noqa: BLE001 - as above
         return f"{type(error).__name__} where documents share a row"
-    if packed.crosses:
+    if packed.crosses or packed.crosses_back:
         return "a state passes from one document to the next"
     if _differs(changed[LENGTHS[0] :], packed.hidden[LENGTHS[0] :], model):
         return "a document changes the next one"
@@ -142,23 +142,23 @@ def _why_not_packed(model: PreTrainedModel, documents: Sequence[Tensor], alone: 
     return "gradients of documents in one row differ" if _differs(packed.grads, grads, model) else ""
 
 
-def _require_causal(model: PreTrainedModel, documents: Sequence[Tensor], alone: Sequence[_Trace]) -> None:
-    """Raise BaseModelError unless tokens see earlier tokens only, calls do not depend on each other, and the head is a product."""
+def _require_causal(model: PreTrainedModel, first: Tensor, alone: Sequence[_Trace]) -> None:
+    """Raise BaseModelError unless tokens see earlier ones only, calls are independent, and the head is one product."""
     import torch
 
     from cogen.train.loss import head_weight
 
     weight = head_weight(model)
-    first, half = documents[0], len(documents[0]) // 2
-    ahead = _Trace.of(model, partial(alone_pass, model, first), (half, len(first) - half))
-    if ahead.crosses_back:
+    if any(trace.crosses_back for trace in alone):
         raise _refused(model, "tokens that see later tokens")
+    again: list[Tensor] = []
+    hook = model.get_decoder().register_forward_hook(lambda _m, _i, out: again.append(out.last_hidden_state[0]))
     with torch.no_grad():
-        again = alone_pass(model, first)
         logits = model(input_ids=first[None], use_cache=False).logits[0]
-    if _differs(again, alone[0].hidden, model):
+    hook.remove()
+    if _differs(again[0], alone[0].hidden, model):
         raise _refused(model, "results that depend on earlier calls")
-    if logits.shape[-1] != len(weight) or _differs(again.to(weight.dtype) @ weight.T, logits, model):
+    if logits.shape[-1] != len(weight) or _differs(again[0].to(weight.dtype) @ weight.T, logits, model):
         raise _refused(model, "logits that are not the product of hidden states and head")
 
 
@@ -169,8 +169,8 @@ class _Trace:
     Args:
         hidden: `(N, d)`, float32.
         grads: of a fixed random projection of `hidden`, in the output of each linear layer summed over tokens, `(D,)`.
-        crosses: whether a document's hidden states depend on another document, by gradient.
-        crosses_back: whether they depend on a later document.
+        crosses: whether hidden states depend on an earlier part of the row, by gradient.
+        crosses_back: whether they depend on a later part.
     """
 
     hidden: Tensor
@@ -186,16 +186,19 @@ class _Trace:
             hidden = run().float()
         if hidden.shape[0] != sum(lengths):
             raise _refused(model, f"{hidden.shape[0]} hidden states for {sum(lengths)} tokens")
-        parts = [(h * _directions(h)).sum() for h in _pieces(hidden, lengths)]
         crosses = crosses_back = False
-        for i, part in enumerate(parts if len(parts) > 1 else ()):
-            (grad,) = torch.autograd.grad(part, inputs[:1], retain_graph=True)
-            for j, other in enumerate(_pieces(grad.reshape(sum(lengths), -1), lengths)):
-                seen = i != j and bool(other.any())
-                crosses, crosses_back = crosses or seen, crosses_back or (seen and j > i)
-        grads = torch.autograd.grad(torch.stack(parts).sum(), probes, allow_unused=True)
-        flat = [torch.zeros_like(p) if g is None else g for g, p in zip(grads, probes, strict=True)]
-        return cls(hidden.detach(), torch.cat([g.float().flatten() for g in flat]), crosses, crosses_back)
+        total = torch.zeros((), device=hidden.device)
+        for i, part in enumerate(_pieces(hidden * _directions(hidden), lengths)):
+            loss, more = part.sum(), i + 1 < len(lengths)
+            found = torch.autograd.grad(loss, [*inputs[:1], *probes], retain_graph=more, allow_unused=True)
+            first, *grads = (
+                torch.zeros_like(p) if g is None else g for g, p in zip(found, [*inputs[:1], *probes], strict=True)
+            )
+            total = total + torch.cat([g.float().flatten() for g in grads])
+            seen = [bool(x.any()) for x in _pieces(first.reshape(sum(lengths), -1), lengths)]
+            crosses = crosses or any(seen[:i])
+            crosses_back = crosses_back or any(seen[i + 1 :])
+        return cls(hidden.detach(), total, crosses, crosses_back)
 
 
 @contextmanager
@@ -238,11 +241,17 @@ def _pieces(rows: Tensor, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, ...
     return rows.split(list(lengths))  # type: ignore[no-untyped-call, no-any-return]
 
 
+def _halves(length: int) -> tuple[int, ...]:
+    return (length // 2, length - length // 2) if length > 1 else (length,)
+
+
 def _directions(hidden: Tensor) -> Tensor:
-    """Fixed random numbers of the shape of `hidden`."""
+    """Fixed random numbers for `hidden (N, d)` of all documents or of one; each document has its own in both."""
     import torch
 
-    return torch.randn(hidden.shape, generator=torch.Generator().manual_seed(len(hidden))).to(hidden.device)
+    lengths = LENGTHS if len(hidden) == sum(LENGTHS) else (len(hidden),)
+    drawn = [torch.randn(n, hidden.shape[1], generator=torch.Generator().manual_seed(n)) for n in lengths]
+    return torch.cat(drawn).to(hidden.device)
 
 
 def _tiny_documents(model: PreTrainedModel) -> list[Tensor]:
