@@ -210,7 +210,7 @@ def try_architecture(kind: str, **more: Any) -> Outcome:
     except Exception as error:  # noqa: BLE001 - whatever a config raises
         return Outcome(kind, "not built", f"{type(error).__name__}: {' '.join(str(error).split())[:90]}")
     if sum(p.numel() for p in model.parameters()) > MAX_PARAMETERS:
-        return Outcome(kind, "not built", "parts beside the text model are large")
+        return Outcome(kind, "not built", "parts other than the text model are large")
     try:
         found = isolation_of(model)
     except BaseModelError as error:

@@ -33,6 +33,7 @@ def main() -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     torch.set_num_threads(1)  # a forked process has no threads of torch
+    _try_here("llama")  # imports and compiles once for all processes
     rows = [_try_apart(kind) for kind in args.kinds or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)]
     text = page(rows)
     if args.out is None:

@@ -280,7 +280,7 @@ def _is_product(layer: torch.nn.Linear) -> bool:
 def adaptable(model: PreTrainedModel, layers: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """The layers that PEFT wraps when it is asked for all of them; `model` must be a copy on the meta device.
 
-    PEFT refuses `out_proj` beside Mamba layers, which read its weight without calling it. In architectures whose
+    PEFT refuses the `out_proj` of Mamba layers, which read its weight without calling it. In architectures whose
     experts transformers 5 fuses, it takes the names of shared experts for those of the fused ones.
     """
     from peft import LoraConfig, LoraModel

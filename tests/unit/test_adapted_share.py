@@ -38,7 +38,7 @@ def olmoe(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 
 def test_share_by_hand(olmoe: Path, tiny_folder: Path) -> None:
-    """Red: the router or the experts left out of the whole."""
+    """Red: the router or the experts not counted in the whole."""
     info = describe_base(str(olmoe))
     assert sum(o * i for o, i in info.modules.values()) == ATTENTION
     assert info.num_parameters == ATTENTION + EXPERTS + ROUTERS + NORMS
@@ -72,7 +72,7 @@ def test_training_says_the_share_before_it_starts(cogen: Cogen, olmoe: Path, tin
 
 @pytest.mark.parametrize("kind", ["qwen3_next", "deepseek_v3", "mamba2", "llama4_text", "olmoe", "gpt2"])
 def test_every_layer_that_is_named_can_be_adapted(kind: str) -> None:
-    """PEFT takes shared experts for fused ones, and refuses `out_proj` beside Mamba. Red: all linear layers named."""
+    """PEFT takes shared experts for fused ones, and refuses the `out_proj` of Mamba. Red: all linear layers named."""
     model = small_model(kind)
     with torch.device("meta"):
         names = adaptable(type(model)(model.config), linear_layers(model))
