@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -38,6 +40,9 @@ class BaseInfo:
         modules: linear layers that LoRA may adapt, name to `(d_out, d_in)`, without the head.
         embeddings: the input embeddings, name to `(d_out, d_in)`; d_in is the size of the vocabulary.
         max_tokens: length of the context (`max_position_embeddings`); None if the architecture has no limit.
+        num_parameters: all parameters but embeddings and head.
+        fused: tensors that hold the weights of several layers, such as all experts, and that LoRA does not adapt; name
+            with `*` for the number of the layer, to number of weights.
     """
 
     name: str
@@ -46,6 +51,8 @@ class BaseInfo:
     modules: Mapping[str, tuple[int, int]]
     embeddings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     max_tokens: int | None = None
+    num_parameters: int = 0
+    fused: Mapping[str, int] = field(default_factory=dict)
 
     def require_context(self, num_tokens: int, where: str, fix: str) -> None:
         """Raise ConfigError if `num_tokens` in one piece are more than the base has positions for."""
@@ -199,15 +206,16 @@ def describe_base(name: str) -> BaseInfo:
     cached = cache_folder() / "fingerprints" / f"{key}.json"
     known = _read_cached(cached)
     if known is None:
-        modules, embeddings, max_tokens = _layers(name, folder)
+        found = _layers(name, folder)
         fingerprint = Fingerprint(
             weights=_weights_digest(name, weights),
-            tokenizer=_tokenizer_digest(name, folder, min((n for _, n in embeddings.values()), default=None)),
-            modules=hashlib.sha256(json.dumps(sorted(modules.items())).encode()).hexdigest(),
+            tokenizer=_tokenizer_digest(name, folder, min((n for _, n in found.embeddings.values()), default=None)),
+            modules=hashlib.sha256(json.dumps(sorted(found.modules.items())).encode()).hexdigest(),
         )
-        known = _Cached(fingerprint=fingerprint, modules=modules, embeddings=embeddings, max_tokens=max_tokens)
+        known = _Cached(fingerprint=fingerprint, **vars(found))
         known.write(cached)
-    return BaseInfo(name, folder, known.fingerprint, known.modules, known.embeddings, known.max_tokens)
+    layers = (known.modules, known.embeddings, known.max_tokens, known.num_parameters, known.fused)
+    return BaseInfo(name, folder, known.fingerprint, *layers)
 
 
 class _Cached(Record):
@@ -220,6 +228,8 @@ class _Cached(Record):
     modules: Mapping[str, tuple[int, int]]
     embeddings: Mapping[str, tuple[int, int]]
     max_tokens: int | None
+    num_parameters: int
+    fused: Mapping[str, int]
 
 
 def _read_cached(path: Path) -> _Cached | None:
@@ -230,14 +240,21 @@ def _read_cached(path: Path) -> _Cached | None:
         return None
 
 
-def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], int | None]:
-    """Linear layers without the head and input embeddings, each `(d_out, d_in)` by name; tokens of the context.
+@dataclass(frozen=True)
+class _Layers:
+    """What a base's config says of its layers; the fields are those of `BaseInfo`."""
 
-    Reads the config only, not the weights.
-    """
+    modules: dict[str, tuple[int, int]]
+    embeddings: dict[str, tuple[int, int]]
+    max_tokens: int | None
+    num_parameters: int
+    fused: dict[str, int]
+
+
+def _layers(name: str, folder: Path) -> _Layers:
+    """The layers of a base; reads the config only, not the weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.pytorch_utils import Conv1D
 
     try:
         with quiet_transformers(), torch.device("meta"):
@@ -246,16 +263,66 @@ def _layers(name: str, folder: Path) -> tuple[dict[str, tuple[int, int]], dict[s
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(name, "a causal language model", str(error).splitlines()[0], folder) from None
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    tables = {p: m for p, m in model.named_modules() if isinstance(m, torch.nn.Embedding)}
+    sizes = {p: (m.embedding_dim, m.num_embeddings) for p, m in tables.items() if m is table}
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    apart = {id(p) for m in (*tables.values(), head) if m is not None for p in m.parameters()}
+    inner = {name: p.numel() for name, p in model.named_parameters() if id(p) not in apart}
+    fused: dict[str, int] = {}
+    for name, p in model.named_parameters():
+        if p.dim() > 2 and name in inner and not name.endswith(".weight"):  # convolutions call theirs "weight"
+            kind = re.sub(r"\.\d+\.", ".*.", name)
+            fused[kind] = fused.get(kind, 0) + p.numel()
+    return _Layers(adaptable(model, linear_layers(model)), sizes, context, sum(inner.values()), fused)
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
+    """The linear layers of a model but its head, name to `(d_out, d_in)`; a router that returns more than a product is none."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
     found: dict[str, tuple[int, int]] = {}
-    tables: dict[str, tuple[int, int]] = {}
     for path, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            found[path] = (module.out_features, module.in_features)
-        elif isinstance(module, Conv1D):
+        if isinstance(module, Conv1D):
             found[path] = (module.nf, module.nx)
-        elif module is table and isinstance(module, torch.nn.Embedding):
-            tables[path] = (module.embedding_dim, module.num_embeddings)
-    return found, tables, getattr(config.get_text_config(), "max_position_embeddings", None)
+        elif isinstance(module, torch.nn.Linear) and module is not head and _is_product(module):
+            found[path] = (module.out_features, module.in_features)
+    return found
+
+
+def _is_product(layer: torch.nn.Linear) -> bool:
+    """Whether a class derived from Linear still returns one output for each input."""
+    import torch
+
+    if type(layer).forward is torch.nn.Linear.forward:
+        return True
+    row = torch.zeros(1, layer.in_features, device=layer.weight.device, dtype=layer.weight.dtype)
+    try:
+        with torch.no_grad():
+            out = layer(row)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return isinstance(out, torch.Tensor) and out.shape == (1, layer.out_features)
+
+
+def adaptable(model: PreTrainedModel, layers: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The layers that PEFT wraps when it is asked for all of them; `model` must be a copy on the meta device.
+
+    PEFT refuses the `out_proj` of Mamba layers, which read its weight without calling it. In architectures whose
+    experts transformers 5 fuses, it takes the names of shared experts for those of the fused ones.
+    """
+    from peft import LoraConfig, LoraModel
+
+    for names in (list(layers), [name for name in layers if name.rpartition(".")[2] != "out_proj"]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                LoraModel(model, LoraConfig(r=1, target_modules=names, init_lora_weights=False), "probe")
+            except ValueError:
+                continue
+        return {name: layers[name] for name in names if hasattr(model.get_submodule(name), "lora_A")}
+    return {}
 
 
 def _weights_digest(name: str, files: list[Path]) -> str:

@@ -193,9 +193,11 @@ def _training(request: AskedWork, name: str, data: str | None, say: Any) -> Prop
 
 def _round(request: AskedWork, base: Base, prepared: Prepared, say: Any) -> Proposal:
     from cogen.cli.data import cost_at, measured_cost
-    from cogen.node.doctor import check_corpus, check_round, free_memory_bytes, propose
+    from cogen.node.doctor import check_adapted, check_corpus, check_round, free_memory_bytes, propose
+    from cogen.train.cost import training_cost
 
     settings, deadline = request.settings, request.deadline_seconds
+    say(check_adapted(training_cost(base, settings)))
     cost = measured_cost(base, prepared, settings)
     free = free_memory_bytes(base.model.device.type)
     for check in (check_corpus(prepared.num_train_tokens, settings), *check_round(cost, deadline, free)):

@@ -47,8 +47,11 @@ class Narrator(Bars):
     def _on_round_costs(self, event: dict[str, Any]) -> None:
         from cogen.train.cost import TrainingCost
 
-        for domain, cost in event["domains"].items():
-            self.say(f"{domain} · a round takes {TrainingCost(**cost)}")
+        costs = {domain: TrainingCost(**cost) for domain, cost in event["domains"].items()}
+        for domain, cost in costs.items():
+            self.say(f"{domain} · a round takes {cost}")
+        for warning in dict.fromkeys(cost.warning for cost in costs.values() if cost.warning):
+            self.say(warning)
 
     def _on_round_started(self, event: dict[str, Any]) -> None:
         self.round, self.losses, self.steps = event["round"], {}, 0

@@ -148,6 +148,8 @@ class TrainingBars(ExitStack):
     def start(self, cost: TrainingCost) -> None:
         self.close()
         print(f"{self.title}: {cost}", file=sys.stderr)
+        if cost.warning:
+            print(f"{self.title}: {cost.warning}", file=sys.stderr)
         self.bar = self.enter_context(Bar(self.title, TOKENS, self.num_tokens))
 
     def step(self, step: Step) -> None:

@@ -8,19 +8,19 @@ between bases, and samples from the global seed. Legend: B prompts of a batch, V
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cogen.base import leading_ids
 from cogen.errors import ConfigError
-from cogen.train.attention import use_stock_attention
-from cogen.train.step import autocast
+from cogen.train.isolation import isolation_of, use_stock_attention
+from cogen.train.passes import autocast
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cogen.base import Base
 
@@ -63,8 +63,9 @@ def generate(
     encoded = [_encode(base, prompt, max_new_tokens, temperature) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
     found: dict[int, Generated] = {}
-    for first in range(0, len(order), BATCH_PROMPTS):
-        some = order[first : first + BATCH_PROMPTS]
+    at_once = BATCH_PROMPTS if isolation_of(base.model).is_packed else 1  # other layers would read the padding
+    for first in range(0, len(order), at_once):
+        some = order[first : first + at_once]
         replies = _replies(
             base, [encoded[i] for i in some], max_new_tokens, temperature, [(seed, i) for i in some], stop
         )
@@ -175,17 +176,34 @@ def _steps(
 ) -> Iterator[tuple[list[int], list[float]]]:
     """Yield the next token of every prompt and its ln p, `(B,)` each. The caller checks for EOS."""
     import torch
-    from transformers import DynamicCache
 
     use_stock_attention(base.model)
-    device = base.model.device
-    width = max(len(p) for p in prompts)
+    generators = [torch.Generator().manual_seed(_mixed(*seed)) for seed in seeds]
+    if isolation_of(base.model).is_packed:
+        following = _padded(base, prompts)
+    else:
+        (prompt,) = prompts
+        following = _alone(base.model, torch.tensor(prompt, device=base.model.device))
+    logits = next(following)
+    for number in range(max_new_tokens):
+        logprobs = torch.log_softmax(logits.float(), dim=1)
+        chosen = _choose(logprobs, temperature, generators)
+        yield chosen.tolist(), logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
+        if number + 1 < max_new_tokens:
+            logits = following.send(chosen)
+
+
+def _padded(base: Base, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Tensor, None]:
+    """Yield the logits `(B, V)` after all prompts, padded on the left; is sent the next tokens `(B,)`."""
+    import torch
+    from transformers import DynamicCache
+
+    width, device = max(len(p) for p in prompts), base.model.device
     tokens = torch.tensor([[base.eos_id] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    generators = [torch.Generator().manual_seed(_mixed(*seed)) for seed in seeds]
     cache = DynamicCache(config=base.model.config)
-    for _ in range(max_new_tokens):
+    while True:
         with torch.no_grad(), autocast(base.model):
             out = base.model(
                 input_ids=tokens,
@@ -195,12 +213,22 @@ def _steps(
                 use_cache=True,
                 logits_to_keep=1,
             )
-        logprobs = torch.log_softmax(out.logits[:, -1].float(), dim=1)
-        chosen = _choose(logprobs, temperature, generators)
-        yield chosen.tolist(), logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
-        tokens = chosen[:, None]
+        tokens = (yield out.logits[:, -1])[:, None]
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
         positions = positions[:, -1:] + 1
+
+
+def _alone(model: PreTrainedModel, tokens: Tensor) -> Generator[Tensor, Tensor, None]:
+    """The same for one prompt `(n,)` in any architecture: all tokens are read again for each new one.
+
+    Caches of states differ between architectures, and some are wrong without a word.
+    """
+    import torch
+
+    while True:
+        with torch.no_grad(), autocast(model):
+            out = model(input_ids=tokens[None], use_cache=False)
+        tokens = torch.cat([tokens, (yield out.logits[:, -1])])
 
 
 def _choose(logprobs: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.errors import ConfigError, DataError
 from cogen.evaluate.scores import TaskScore
-from cogen.train.attention import use_stock_attention
-from cogen.train.step import autocast
+from cogen.train.isolation import isolation_of, use_stock_attention
+from cogen.train.passes import autocast
 
 if TYPE_CHECKING:
     from cogen.base import Base
@@ -80,8 +80,9 @@ def score_tasks(base: Base, tasks: Tasks, model: str) -> tuple[TaskScore, ...]:
         from lm_eval.models.huggingface import HFLM
 
         use_stock_attention(base.model)
+        at_once = BATCH_REQUESTS if isolation_of(base.model).is_packed else 1  # other layers would read the padding
         # A copy, because the harness adds a padding token to the tokenizer.
-        wrapped = HFLM(base.model, tokenizer=copy.deepcopy(base.tokenizer), batch_size=BATCH_REQUESTS)
+        wrapped = HFLM(base.model, tokenizer=copy.deepcopy(base.tokenizer), batch_size=at_once)
         here = contextlib.chdir(tasks.folder) if tasks.folder is not None else contextlib.nullcontext()
         try:
             with here, autocast(base.model):
@@ -90,7 +91,7 @@ def score_tasks(base: Base, tasks: Tasks, model: str) -> tuple[TaskScore, ...]:
                     tasks=list(tasks.names),
                     task_manager=tasks.manager,
                     limit=tasks.limit,
-                    batch_size=BATCH_REQUESTS,
+                    batch_size=at_once,
                     bootstrap_iters=0,
                     log_samples=False,
                 )

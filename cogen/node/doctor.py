@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from cogen.config import Train
 from cogen.data.card import CorpusCost
+from cogen.train.cost import TrainingCost
 
 State = Literal["ok", "warning", "problem"]
 
@@ -108,6 +109,12 @@ def check_versions(found: Mapping[str, str]) -> Check:
     missing = [name for name in ("torch", "flwr", "cogen-ai") if found.get(name) == "unknown"]
     fix = f"Install {', '.join(missing)}." if missing else ""
     return Check("versions", "warning" if missing else "ok", text, fix)
+
+
+def check_adapted(cost: TrainingCost) -> Check:
+    """The share of the base's weights that a round trains an adapter for."""
+    text = f"{100 * (cost.adapted_frac or 0.0):.3g}% of the weights, in {cost.num_modules} layers"
+    return Check("adapted", "warning" if cost.warning else "ok", text, cost.warning.removeprefix("warning: "))
 
 
 def check_corpus(num_train_tokens: int, settings: Train) -> Check:

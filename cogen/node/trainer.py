@@ -20,8 +20,8 @@ from cogen.evaluate.score import score_windows
 from cogen.merge.factored import leading
 from cogen.protocol.settings import WorkSettings
 from cogen.runs import append_line
-from cogen.train.attention import use_segment_attention
 from cogen.train.fast.training import fast_training
+from cogen.train.isolation import use_segment_attention
 from cogen.train.loop import RoundResult, Step, train_round
 from cogen.train.lora import attached, init_factors
 from cogen.train.mixture import make_stream, read_mixture, state_key

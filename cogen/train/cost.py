@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,17 @@ NUM_MOMENTS = 2
 HALF_BYTES, FULL_BYTES, FAST_BYTES = 3.3, 8.6, {2: 4.0, 4: 6.5}
 ROUNDED_BYTES = 2  # for each weight of fast layers: 8 bits for the forward and 8 for the backward pass
 RUNTIME_BYTES = 600_000_000
+LITTLE = 0.9  # of the weights; a smaller share of adapted ones is worth a warning
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Figures of one domain's training; memory is an estimate, and an adapter's file has a few kilobytes of names on top."""
+    """Figures of one domain's training; memory is an estimate, and an adapter's file has a few kilobytes of names on top.
+
+    Args:
+        adapted_frac: share of the base's parameters, apart from embeddings and head, that are in adapted layers.
+        warning: what stays as it is, where that is much.
+    """
 
     num_parameters: int
     num_modules: int
@@ -43,10 +49,13 @@ class TrainingCost:
     peak_memory_bytes: int
     num_steps: int
     num_tokens: int
+    adapted_frac: float | None = None
+    warning: str = ""
 
     def __str__(self) -> str:
+        share = "" if self.adapted_frac is None else f" with {100 * self.adapted_frac:.3g}% of the weights"
         return (
-            f"{self.num_parameters / 1e6:.3g}M trainable parameters in {self.num_modules} modules"
+            f"{self.num_parameters / 1e6:.3g}M trainable parameters in {self.num_modules} modules{share}"
             f" · adapter {self.adapter_bytes / 1e6:.3g} MB · optimiser {self.optimizer_bytes / 1e6:.3g} MB"
             f" · memory about {self.peak_memory_bytes / 1e9:.1f} GB"
             f" · {self.num_steps} steps · {self.num_tokens} tokens"
@@ -119,8 +128,29 @@ def training_cost(base: Base, settings: Train) -> TrainingCost:
     """The cost of a round of `cogen train` with a base in memory."""
     size = sum(p.numel() * p.element_size() for p in base.model.parameters())
     held = MemoryUse.of(size, base.model.dtype, blocks_at_once(base, settings))
-    layouts = start_layouts(base.info.modules, settings, base.info.embeddings)
-    return cost_of(layouts, base.info.modules, held, plan_round(settings, 1, 1), settings)
+    return _told(base.info, held, settings)
+
+
+def _told(info: BaseInfo, held: MemoryUse, settings: Train) -> TrainingCost:
+    """The cost, and the share of the weights that is adapted."""
+    layouts = start_layouts(info.modules, settings, info.embeddings)
+    cost = cost_of(layouts, info.modules, held, plan_round(settings, 1, 1), settings)
+    share = adapted_frac(info, layouts)
+    warning = _little(info, share) if settings.target_modules is None and share < LITTLE else ""
+    return replace(cost, adapted_frac=share, warning=warning)
+
+
+def adapted_frac(info: BaseInfo, names: Iterable[str]) -> float:
+    """The share of the base's parameters, apart from embeddings and head, that are weights of these layers."""
+    adapted = sum(d_out * d_in for d_out, d_in in (info.modules[n] for n in names if n in info.modules))
+    return adapted / max(info.num_parameters, adapted, 1)
+
+
+def _little(info: BaseInfo, share: float) -> str:
+    """One sentence that names the fused tensors and their share."""
+    fused = sum(info.fused.values()) / max(info.num_parameters, 1)
+    rest = f"{', '.join(info.fused)} hold {100 * fused:.3g}%" if info.fused else "the others are in no linear layer"
+    return f"warning: LoRA adapts only {100 * share:.3g}% of the weights of {info.name}; {rest}, and stay as they are"
 
 
 def round_cost(info: BaseInfo, config: RunConfig, domain: Domain, num_threads: int) -> TrainingCost:
@@ -139,7 +169,7 @@ def round_cost(info: BaseInfo, config: RunConfig, domain: Domain, num_threads: i
     held = MemoryUse.of(
         num_weights(info) * like.dtype.itemsize, like.dtype, live_blocks(settings, num_threads, is_fast)
     )
-    return cost_of(start_layouts(info.modules, settings), info.modules, held, plan_round(settings, 1, 1), settings)
+    return _told(info, held, settings)
 
 
 def num_weights(info: BaseInfo) -> int:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Factors, Gram
 from cogen.data.pack import Stream, train_batch
-from cogen.train.attention import use_segment_attention
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached, module_seed
-from cogen.train.step import autocast, hidden_states
+from cogen.train.passes import autocast
+from cogen.train.step import hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor

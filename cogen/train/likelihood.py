@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cogen.data.pack import Batch, Window, window_batch
-from cogen.train.attention import use_segment_attention
-from cogen.train.step import autocast, hidden_states
+from cogen.train.isolation import use_segment_attention
+from cogen.train.passes import autocast
+from cogen.train.step import hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,9 +12,9 @@ from cogen.adapter import Factors
 from cogen.config import Train
 from cogen.data.pack import Stream, step_batches
 from cogen.errors import TrainingError
-from cogen.train.attention import use_segment_attention
 from cogen.train.distributed import join_process_group
 from cogen.train.fast.training import fast_training
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached, read_back, tables
 from cogen.train.memory import gradient_checkpointing
 from cogen.train.schedule import RoundPlan, learning_rate

@@ -14,7 +14,7 @@ from cogen.data import heldout_windows
 from cogen.data.account import OnAccount, tell_losses
 from cogen.data.spool import Progress
 from cogen.errors import ConfigError
-from cogen.train.cost import TrainingCost, training_cost
+from cogen.train.cost import TrainingCost, adapted_frac, training_cost
 from cogen.train.distributed import join_process_group
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
@@ -100,6 +100,7 @@ def train_adapter(
         validate=_validator(base, mixture, settings) if settings.early_stop_patience else None,
     )
     manifest = _manifest(domain, mixture, settings, data or Data(), result)
+    manifest["adapted_frac"] = adapted_frac(base.info, result.factors)
     num_gram_blocks = min(-(-gram_tokens // settings.sequence_length), plan.num_blocks) if group.is_main else 0
     grams = None
     if num_gram_blocks > 0:

@@ -11,6 +11,8 @@ from cogen.config import Train
 from cogen.data.pack import Batch
 from cogen.train.distributed import ALONE, ProcessGroup
 from cogen.train.fast.training import FastTraining
+from cogen.train.isolation import isolation_of
+from cogen.train.passes import alone_pass, autocast, packed_pass
 from cogen.train.state import TrainState
 
 if TYPE_CHECKING:
@@ -35,27 +37,21 @@ def make_accelerator() -> Any:
     return Accelerator(mixed_precision="no", device_placement=False)
 
 
-def autocast(model: PreTrainedModel) -> Any:
-    """Multiply in bfloat16 with float32 factors if the base is bfloat16; change nothing for other bases."""
-    import torch
-
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
-
-
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states `(N, d)`; each segment attends to itself only, with positions from 0."""
+    """Last hidden states `(N, d)`; no document depends on another one, whatever the architecture.
+
+    Documents share a row if that changes nothing for this model, else each is run alone; see `isolation`.
+    """
     import torch
 
-    device = model.device
-    positions = torch.cat([torch.arange(n, device=device) for n in batch.lengths])
-    out = model.get_decoder()(
-        input_ids=torch.from_numpy(batch.tokens).to(device)[None],
-        position_ids=positions[None],
-        use_cache=False,
-        segment_lengths=batch.lengths,
-    )
-    hidden: Tensor = out.last_hidden_state[0]
-    return hidden
+    found = isolation_of(model)
+    tokens = torch.from_numpy(batch.tokens).to(model.device)
+    if found.is_packed and found.packs(batch.lengths):
+        return packed_pass(model, tokens, batch.lengths)
+    documents = torch.split(tokens, list(batch.lengths))
+    if found.is_packed:
+        return torch.cat([packed_pass(model, document, (len(document),)) for document in documents])
+    return torch.cat([alone_pass(model, document) for document in documents])
 
 
 @dataclass(frozen=True)

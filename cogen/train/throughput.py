@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cogen.config import Train
 from cogen.data.pack import PackedStream
-from cogen.train.fast.training import can_be_fast
+from cogen.train.fast.training import can_be_fast, shares_rows
 from cogen.train.loop import train_round
 from cogen.train.schedule import plan_round
 from cogen.train.start import start_factors
@@ -49,7 +49,8 @@ def blocks_at_once(base: Base, settings: Train) -> tuple[int, bool]:
     """
     import torch
 
-    return live_blocks(settings, torch.get_num_threads(), can_be_fast(base.model, settings.cpu_kernels))
+    is_fast = can_be_fast(base.model, settings.cpu_kernels) and shares_rows(base.model)
+    return live_blocks(settings, torch.get_num_threads(), is_fast)
 
 
 def live_blocks(settings: Train, num_threads: int, is_fast: bool) -> tuple[int, bool]:

@@ -29,15 +29,21 @@ def fits_kernel(dtype: torch.dtype, head_size: int) -> bool:
 
 
 def varlen_attention(
-    query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: tuple[int, ...],
+    scaling: float | None,
+    sliding_window: int | None = None,
 ) -> Tensor:
     """Causal attention inside each segment; `query (1, H, N, D)` to `(1, N, H, D)`, fewer heads for keys allowed."""
     from torch.nn.attention.varlen import varlen_attn
 
     edges, longest = _edges(lengths, query.device), max(lengths)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    causal = (-1, 0)  # all tokens before, none after
-    out = varlen_attn(q, k, v, edges, edges, longest, longest, scale=scaling, window_size=causal, enable_gqa=True)
+    before = -1 if sliding_window is None else sliding_window - 1  # -1 is all tokens before
+    window = (before, 0)
+    out = varlen_attn(q, k, v, edges, edges, longest, longest, scale=scaling, window_size=window, enable_gqa=True)
     assert not isinstance(out, tuple)
     return out[None]
 

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cogen.config import Train
 from cogen.data import PackedStream
 from cogen.data.pack import train_batch
-from cogen.train.attention import use_segment_attention
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached, init_factors
 from cogen.train.loss import head_weight
 from cogen.train.step import hidden_states

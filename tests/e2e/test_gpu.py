@@ -17,11 +17,13 @@ from cogen.config import Train
 from cogen.data import heldout_windows, read_corpus, split_documents
 from cogen.data.pack import IGNORE, PackedStream, tokenize, train_batch
 from cogen.evaluate.score import score_windows
-from cogen.train.attention import segment_attention, use_segment_attention
+from cogen.train.attention import segment_attention
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached, init_factors
 from cogen.train.loss import chunked_loss, fused_loss, head_loss, head_weight, nll_and_gradient
+from cogen.train.passes import autocast
 from cogen.train.single import train_adapter
-from cogen.train.step import autocast, hidden_states
+from cogen.train.step import hidden_states
 from cogen.train.varlen import is_for_one_kernel
 from tests.two_processes import CASES, launch, train
 

@@ -15,15 +15,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from cogen.adapter import Factors
 from cogen.data.pack import IGNORE, Batch
-from cogen.train.attention import use_segment_attention
 from cogen.train.fast import frozen, head, kernels
 from cogen.train.fast.attention import BLOCK, block_attention
 from cogen.train.fast.frozen import NARROW, OUTLIERS, Frozen, round_rows
 from cogen.train.fast.kernels import array
 from cogen.train.fast.training import fast_training
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached, init_factors
 from cogen.train.loss import chunked_loss, head_weight, nll_and_gradient
-from cogen.train.step import autocast, hidden_states
+from cogen.train.passes import autocast
+from cogen.train.step import hidden_states
 
 LENGTHS = ((40, 3, 1, 20), (64,), (33, 31))
 

@@ -30,8 +30,8 @@ from cogen.evaluate.generate import generate, prompt_ids, stream
 from cogen.evaluate.probes import Probe, probe_pairs
 from cogen.evaluate.questions import few_shot_prompt
 from cogen.evaluate.score import score_windows
-from cogen.train.attention import use_segment_attention
 from cogen.train.corpus import score_documents
+from cogen.train.isolation import use_segment_attention
 from cogen.train.loop import train_round
 from cogen.train.lora import attached
 from cogen.train.loss import head_weight

@@ -20,8 +20,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Mist
 from cogen.adapter import Factors
 from cogen.base import Base
 from cogen.data.pack import IGNORE, Batch
-from cogen.errors import BaseModelError
-from cogen.train.attention import segment_attention, use_segment_attention
+from cogen.train.attention import segment_attention
+from cogen.train.fast.training import fast_training
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached
 from cogen.train.loss import chunked_loss, head_weight
 from cogen.train.step import hidden_states
@@ -150,25 +151,36 @@ def test_gradients_are_those_of_the_documents_summed(tiny: Base, stock: Any, len
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_window_shorter_than_a_segment_is_refused() -> None:
-    q = torch.randn(1, 2, 8, 4)
-    module = torch.nn.Identity()
-    with pytest.raises(BaseModelError, match=r"within the sliding window of 4 tokens, got 5 tokens") as refused:
-        segment_attention(module, q, q, q, None, segment_lengths=(3, 5), sliding_window=4)
-    assert "\n" not in str(refused.value)
-    wide, _ = segment_attention(module, q, q, q, None, segment_lengths=(4, 4), sliding_window=4)
-    none, _ = segment_attention(module, q, q, q, None, segment_lengths=(4, 4))
-    assert torch.equal(wide, none)
+@pytest.mark.parametrize("lengths", [(8, 8), (3, 13), (1, 6, 9)], ids=str)
+def test_a_window_holds_in_every_segment(lengths: tuple[int, ...]) -> None:
+    """A token attends to `sliding_window` tokens, its own among them. Red: a window of one token more."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 16, 4) for heads in (4, 2, 2))
+    found, _ = segment_attention(torch.nn.Identity(), q, k, v, None, segment_lengths=lengths, sliding_window=5)
+    start = 0
+    for length in lengths:
+        for i in range(start, start + length):
+            seen = slice(max(start, i - 4), i + 1)
+            for head in range(4):
+                scores = k[0, head // 2, seen] @ q[0, head, i] / 2.0
+                expected = torch.softmax(scores, 0) @ v[0, head // 2, seen]
+                torch.testing.assert_close(found[0, i, head], expected, rtol=1e-5, atol=1e-6)
+        start += length
 
 
-def test_a_model_with_a_window_trains_up_to_it() -> None:
+@pytest.mark.parametrize("kernels", ["off", "fused"])
+def test_a_model_with_a_window_trains_beyond_it(kernels: str) -> None:
+    """Red: `sliding_window` ignored, by either attention."""
     torch.manual_seed(0)
     sizes: Any = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
     heads: Any = {"num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 6}
     model: Any = MistralForCausalLM(MistralConfig(**sizes, **heads, attn_implementation="eager")).eval()
-    texts = documents((6, 5), vocabulary=64)
+    texts = documents((9, 5, 14), vocabulary=64)
     expected = [alone(model, t) for t in texts]
-    for packed, single in zip(segments_of(model, texts), expected, strict=True):
+    factors = {"model.layers.0.self_attn.q_proj": Factors(torch.zeros(1, 16), torch.zeros(16, 1), 1.0)}
+    with attached(model, factors), fast_training(model, kernels), torch.no_grad():
+        if kernels == "off":
+            use_segment_attention(model)
+        found = hidden_states(model, pack(texts)).split([len(t) for t in texts])
+    for packed, single in zip(found, expected, strict=True):
         torch.testing.assert_close(packed, single, rtol=1e-5, atol=2e-5)
-    with pytest.raises(BaseModelError, match="sliding window of 6"):
-        segments_of(model, documents((7, 2), vocabulary=64))

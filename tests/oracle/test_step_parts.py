@@ -15,7 +15,7 @@ from cogen.base import Base
 from cogen.config import Train
 from cogen.data.pack import IGNORE, Batch
 from cogen.errors import BaseModelError
-from cogen.train.attention import use_segment_attention
+from cogen.train.isolation import use_segment_attention
 from cogen.train.lora import attached
 from cogen.train.memory import gradient_checkpointing
 from cogen.train.step import Stepper, make_accelerator

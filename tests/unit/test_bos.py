@@ -143,7 +143,7 @@ def test_windows_are_predicted_from_it_and_do_not_count_it(with_bos: Base, tiny:
 
 @torch.no_grad()
 def nats_after(base: Base, start: int, ids: list[int]) -> float:
-    from cogen.train.attention import use_stock_attention
+    from cogen.train.isolation import use_stock_attention
 
     use_stock_attention(base.model)
     logits = base.model(input_ids=torch.tensor([[start, *ids[:-1]]])).logits[0].double()

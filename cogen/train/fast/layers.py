@@ -58,7 +58,7 @@ class FastLayers:
         for layer, form in self._forms:
             vars(layer)["forward"] = form
         if self._rotary is not None:
-            setattr(self._rotary[0], ROTARY, _rotate_both)
+            setattr(self._rotary[0], ROTARY, _whole_heads_by_kernel(self._rotary[1]))
 
     def take(self) -> None:
         """Restore the model's layers."""
@@ -201,13 +201,23 @@ def _is_same(layer: nn.Module, forward: Forward, width: int, dtype: torch.dtype)
     return bool((found - wanted).norm() <= ROUNDING[dtype] * wanted.norm())
 
 
-def _rotate_both(
-    query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
-) -> tuple[Tensor, Tensor]:
+def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Rotary positions on `(1, H, N, D)` of one row of tokens."""
     angles = cos[0].float(), sin[0].float()
     rotated = [rotate(x[0].transpose(0, 1), *angles).transpose(0, 1)[None] for x in (query, key)]
     return rotated[0], rotated[1]
+
+
+def _whole_heads_by_kernel(theirs: Forward) -> Forward:
+    """`_rotate_both` where it is meant for, and the model's own function for heads that are rotated in part."""
+
+    def forward(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
+        is_known = not args and not kwargs and query.dim() == 4 and cos.shape == (1, query.shape[2], query.shape[3])
+        if is_known and len(query) == 1 and key.shape[2:] == query.shape[2:]:
+            return _rotate_both(query, key, cos, sin)
+        return theirs(query, key, cos, sin, *args, **kwargs)
+
+    return forward
 
 
 def _rotary_of(model: PreTrainedModel) -> tuple[Any, Forward] | None:

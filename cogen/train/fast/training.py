@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 
 from cogen.parallel import Workers
 from cogen.train.attention import NAME as SEGMENTS
-from cogen.train.attention import require_window
+from cogen.train.attention import segment_attention
+from cogen.train.isolation import isolation_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,15 @@ def can_be_fast(model: PreTrainedModel, kernels: str) -> bool:
     return kernels != "off" and model.device.type == "cpu" and model.dtype in (torch.float32, torch.bfloat16)
 
 
+def shares_rows(model: PreTrainedModel) -> bool:
+    """Whether the documents of every batch share a row, as the fast attention needs it.
+
+    Angles that grow with the longest segment are kept in the model, which threads share.
+    """
+    found = isolation_of(model)
+    return found.is_packed and found.longest is None
+
+
 @contextmanager
 def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining | None]:
     """Use fast layers and attention while the block runs; LoRA must be attached.
@@ -40,7 +50,7 @@ def fast_training(model: PreTrainedModel, kernels: str) -> Iterator[FastTraining
         kernels: "auto", "int8", "fused" or "off", see `train.cpu_kernels`.
     Yields: None if the model is unchanged: with "off", not on the CPU, or in bfloat16 with unknown layers.
     """
-    if not can_be_fast(model, kernels):
+    if not can_be_fast(model, kernels) or not shares_rows(model):
         yield None
         return
     from cogen.train.fast.frozen import is_int8_fast
@@ -172,6 +182,17 @@ def _attention(
 ) -> tuple[Tensor, None]:
     from cogen.train.fast.attention import block_attention
 
-    require_window(sliding_window, segment_lengths)
+    is_narrow = sliding_window is not None and sliding_window < max(segment_lengths)
+    if is_narrow or value.shape[-1] != query.shape[-1]:
+        return segment_attention(
+            module,
+            query,
+            key,
+            value,
+            None,
+            segment_lengths=segment_lengths,
+            scaling=scaling,
+            sliding_window=sliding_window,
+        )
     scaling = scaling if scaling is not None else query.shape[-1] ** -0.5
     return block_attention(query[0], key[0], value[0], segment_lengths, scaling, kept_as)[None], None
