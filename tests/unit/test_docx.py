@@ -142,6 +142,7 @@ SEEN: dict[str, tuple[str, str]] = {
     "deletion": (p(r("a"), f"<w:del>{r('x')}<w:r><w:delText>y</w:delText></w:r></w:del>", r("b")), "ab"),
     "moved away": (p(r("a"), f"<w:moveFrom>{r('x')}</w:moveFrom>", r("b")), "ab"),
     "deleted paragraph end": (p(r("one "), properties="<w:rPr><w:del/></w:rPr>") + p(r("two")), "one two"),
+    "large first letter": (p(r("T"), properties='<w:framePr w:dropCap="drop"/>') + p(r("he end")), "The end"),
     "deleted row": (table(row(cell(p(r("x"))), properties="<w:del/>"), row(cell(p(r("one"))))), "one"),
     "smart tags": (p(f"<w:smartTag><w:smartTag>{r('one')}</w:smartTag></w:smartTag>"), "one"),
     "custom XML": ("<w:customXml>" + p("<w:customXml>", r("one"), "</w:customXml>") + "</w:customXml>", "one"),
@@ -286,6 +287,8 @@ def test_notes_follow_the_paragraph_that_refers_to_them(tmp_path: Path) -> None:
     )
     text, notes = read(tmp_path, package(body, {"footnotes": foot, "endnotes": end}))
     assert text == "one[1] two[2]\n[1] a note\n[2] the end\nof it\nthree[1]" and notes == []
+    body = table(row(cell(p(r("a"), mark.format("footnote"))), cell(p(r("b")))), row(cell(p(r("c")))))
+    assert read(tmp_path, package(body, {"footnotes": foot}))[0] == "a[1]\tb\n[1] a note\nc"
 
 
 def test_numbers_of_lists_are_read(tmp_path: Path) -> None:

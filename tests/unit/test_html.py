@@ -180,6 +180,7 @@ def test_a_declaration_that_is_wrong_is_not_believed(tmp_path: Path) -> None:
     assert found == "\n".join([GERMAN] * 3) and note.startswith("read as windows-1252, a guess: it declares utf-8")
     found, (note,) = read(tmp_path, page([RUSSIAN] * 9, "<meta charset=utf-8>").encode() + b"<p>\xff\xfe")
     assert found == "\n".join([RUSSIAN] * 9 + ["\ufffd\ufffd"]) and note.endswith("2 bytes of it could not be read")
+    assert read(tmp_path, page(["ascii"], "<meta charset=latin1>")) == ("ascii", [])
     found, (note,) = read(tmp_path, page([GERMAN], "<meta charset=latin1>"))
     assert "its bytes would be UTF-8 too" in note
     assert (
@@ -233,6 +234,11 @@ SEEN = {
         '<span class="katex"><math><mi>x</mi></math><span class="katex-html" aria-hidden="true">x</span></span>',
         "x",
     ),
+    "formula as a picture": (
+        '<span class="mwe-math-mathml-inline" style="display: none;"><math><mi>x</mi></math></span><img src=x alt=x>',
+        "x",
+    ),
+    "formula drawn": ('<span class="MathJax"><nobr>x</nobr></span><script type="math/tex">x</script>', "x"),
     "drawing": ("<svg><title>x</title><text>one</text><text>two</text></svg>", "one\ntwo"),
     "after the end": ("one</body></html>two", "onetwo"),
     "broken": ("<b>a<i>b</b>c</i></div><td>d", "abc\nd"),

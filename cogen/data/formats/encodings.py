@@ -177,7 +177,7 @@ def _by_declaration(content: bytes, name: str) -> Decoded | None:
 
 
 def _evidence(content: bytes, name: str) -> str:
-    if name == "UTF-8":
+    if name == "UTF-8" or (content.isascii() and b"\x1b" not in content and name != "HZ"):
         return ""
     note = f"read as {name}, as it declares"
     return note if content.isascii() or not _is_utf8(content) else f"{note}; its bytes would be UTF-8 too"

@@ -64,16 +64,17 @@ class Layout:
         if line.strip():
             frame.lines.append(f"{frame.label} {line.lstrip()}" if frame.label else line)
             frame.label = ""
-        frame.lines += frame.after
-        frame.line, frame.after = [], []
+        frame.line = []
+        self._add_apart(frame)
 
     def open_apart(self) -> None:
         """Begin text that stands apart from the paragraph that is open, such as a text box or a footnote."""
         self._frames.append(_Frame())
 
-    def close_apart(self) -> None:
+    def close_apart(self, is_note: bool = False) -> None:
+        """End it. A note follows the paragraph or row of the page itself, so that rows stay whole."""
         lines = self._close_frame()
-        self._frames[-1].after += lines
+        self._frames[0 if is_note else -1].after += lines
 
     def open_row(self) -> None:
         self.end_line()
@@ -99,11 +100,17 @@ class Layout:
             frame.lines += [line] if line.strip() else []
         else:
             frame.lines += [line for cell in cells for line in cell]
+        self._add_apart(frame)
 
     def text(self) -> str:
         """All lines so far."""
         self.end_line()
         return "\n".join(self._frames[0].lines)
+
+    def _add_apart(self, frame: _Frame) -> None:
+        if not frame.rows:
+            frame.lines += frame.after
+            frame.after = []
 
     def _close_frame(self) -> list[str]:
         self.end_line()

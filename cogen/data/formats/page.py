@@ -27,6 +27,8 @@ _LISTS = {"ul", "ol", "dl", "div", "p", "header", "menu", "dir", "center"}
 _PHRASES = {"a", "b", "i", "em", "strong", "span", "small", "u", "font", "cite"}
 _NO_VALUE = {"hidden", "password", "file", "image", "color", "range", "reset", "submit", "button"}
 _TWICE = "formulas that are there twice"
+# What KaTeX and MathJax draw, next to the formula itself.
+_DRAWN_FORMULAS = {"katex-html", "MathJax", "MathJax_Preview", "MathJax_Display", "MathJax_SVG"}
 _FIELDS = {"button", "input", "label", "output", "select"}  # apart from the text around them, if not by a space
 _HIDDEN = re.compile(r"(^|;)\s*(display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\n\r\f]+")
@@ -173,11 +175,14 @@ class Page:
 
     def _why_unread(self, element: Any, name: str) -> str:
         """Why the reader of the page does not see this, or why it is no part of its text; empty if it is."""
-        if "katex-html" in (element.get("class") or ""):
+        classes = (element.get("class") or "").split()
+        if name in ("span", "div") and not _DRAWN_FORMULAS.isdisjoint(classes):
             return _TWICE
         if name in _INSTEAD:
             return "text for browsers that lack something"
         if self._everything:
+            return ""
+        if any("mathml" in c.lower() for c in classes):  # hidden only because a picture of the formula is shown
             return ""
         is_closed = name == "dialog" and element.get("open") is None
         if is_closed or element.get("hidden") is not None or _HIDDEN.search(element.get("style") or ""):

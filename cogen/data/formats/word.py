@@ -18,7 +18,7 @@ from cogen.data.formats.word_marks import (
     V,
     closed_fields,
     form_field,
-    is_mark_deleted,
+    is_continued,
     is_merged,
     is_row_unseen,
     not_chosen,
@@ -128,7 +128,7 @@ class Story:
 
     def _end(self, element: Any) -> None:
         tag = element.tag
-        if tag in _PARAGRAPHS and not is_mark_deleted(element):
+        if tag in _PARAGRAPHS and not is_continued(element):
             self.layout.end_line()
         elif tag == f"{W}tc":
             self.layout.close_cell()
@@ -212,7 +212,7 @@ class Story:
             self.layout.open_apart()
             self._add(f"{mark} " if mark else "")
             self.read(note)
-            self.layout.close_apart()
+            self.layout.close_apart(is_note=True)
 
     def _inserted(self, element: Any) -> None:
         text = self.inserted(value(element, "id"))

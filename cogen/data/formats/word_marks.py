@@ -57,10 +57,13 @@ def is_row_unseen(row: Any) -> bool:
     return properties.find(f"{W}del") is not None or is_on(properties.find(f"{W}hidden"))
 
 
-def is_mark_deleted(paragraph: Any) -> bool:
-    """Whether the end of the paragraph was deleted, so that the next one continues it."""
+def is_continued(paragraph: Any) -> bool:
+    """Whether the next paragraph continues the line: this one's end was deleted, or it is a large first letter."""
     marks = paragraph.find(f"{W}pPr/{W}rPr")
-    return marks is not None and any(marks.find(f"{W}{name}") is not None for name in ("del", "moveFrom"))
+    if marks is not None and any(marks.find(f"{W}{name}") is not None for name in ("del", "moveFrom")):
+        return True
+    frame = paragraph.find(f"{W}pPr/{W}framePr")
+    return frame is not None and value(frame, "dropCap") in ("drop", "margin")
 
 
 def form_field(mark: Any) -> str:
