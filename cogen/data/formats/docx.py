@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from cogen.data import document
-from cogen.data.document import Item, SourceLocation, bad_data, too_long
+from cogen.data.document import Item, SourceLocation, bad_data
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
+from cogen.data.formats.zipped import require_small
 
 
 def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
@@ -18,7 +17,7 @@ def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
         import docx
         from docx.table import Table
     with seekable(file) as whole:
-        _require_small(whole, place)
+        require_small(whole, place)
         try:
             opened = docx.Document(whole)
             parts = []
@@ -31,15 +30,3 @@ def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
             raise bad_data(place.path, "a Word document", got, "Save it again, or as .txt.") from error
     if found := place.whole("\n".join(parts), title):
         yield found
-
-
-def _require_small(file: BinaryIO, place: SourceLocation) -> None:
-    """Check the sizes in the archive before the library loads it: a few kilobytes may unpack to gigabytes."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(part.file_size for part in archive.infolist() if part.filename.endswith(".xml"))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise bad_data(place.path, "a Word document", str(error), "Save it again, or as .txt.") from None
-    if size > document.MAX_DOCUMENT_BYTES:
-        raise too_long(place.path)
-    file.seek(0)

@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from cogen.data import document
-from cogen.data.document import Item, Skipped, bad_data
+from cogen.data.document import Document, Item, Skipped, bad_data
 from cogen.data.formats import bytes_of, read_file, sized, split_suffix
-from cogen.data.formats.compressed import num_bytes, opened
+from cogen.data.formats.compressed import FREE_BYTES, MAX_RATIO, MIB, UNPACK_IT, num_bytes, opened
 from cogen.data.formats.messages import Unpacker, item_of, packed
-from cogen.data.formats.worker import MIB, OUT_OF_MEMORY
+from cogen.data.formats.worker import OUT_OF_MEMORY
 from cogen.errors import DataError
 
 ISOLATED = (".html", ".htm", ".pdf", ".docx", ".parquet")
@@ -81,16 +81,20 @@ class ReaderProcess:
         if split_suffix(path.name)[1] not in ISOLATED:
             yield from read_file(path, name)
             return
-        size, taken, is_whole = 0, 0, False
+        size, taken, num_characters, is_whole = 0, 0, 0, False
         try:
             with opened(path, "") as file:  # whether it may be read is decided here
                 size = num_bytes(file)
             for item in self._ask(path, name, size):
                 found = sized(item, max(0, size - taken))
+                num_characters += len(item.text) if isinstance(item, Document) else 0
+                if num_characters > FREE_BYTES and num_characters > MAX_RATIO * size:
+                    raise _too_much_text(path, num_characters)
                 taken += bytes_of(found)
                 yield found
             is_whole = True
         except DataError as error:
+            self._end()
             is_whole = True
             yield Skipped.of(error, max(0, size - taken))
         finally:
@@ -206,6 +210,12 @@ def _memory_mib(limit: int) -> int:
     import psutil
 
     return min(limit, int(psutil.virtual_memory().total) // MIB // 2)
+
+
+def _too_much_text(path: Path, num_characters: int) -> DataError:
+    """The error for a small file that holds one text many times over."""
+    got = f"{num_characters / MIB:,.0f} million so far"
+    return bad_data(path, f"a file with at most {MAX_RATIO} characters of text for each of its bytes", got, UNPACK_IT)
 
 
 def _error(path: Path, status: int | str, request: dict[str, Any]) -> DataError:

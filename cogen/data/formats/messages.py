@@ -61,4 +61,5 @@ def item_of(values: list[Any]) -> Item:
     kind, *fields = values
     if _KINDS[kind] is Skipped and fields[-1]:
         fields[-1] = DataError(**fields[-1])
-    return _KINDS[kind](*fields)
+    item: Item = _KINDS[kind](*fields)
+    return item

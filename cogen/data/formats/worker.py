@@ -18,12 +18,12 @@ from typing import Any, BinaryIO
 from cogen.data import document
 from cogen.data.document import Item, Note, Skipped, bad_data
 from cogen.data.formats import read_file
+from cogen.data.formats.compressed import MIB
 from cogen.data.formats.messages import Unpacker, item_values, packed
 
 OUT_OF_MEMORY = 77  # exit status
 BATCH_BYTES = 1 << 18  # of text in one message
 BATCH_SECONDS = 0.05  # that an item waits for others
-MIB = 2**20
 
 
 def main() -> None:
