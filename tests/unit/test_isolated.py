@@ -269,3 +269,9 @@ def test_items_arrive_before_the_file_ends(tmp_path: Path, process: ReaderProces
 def test_what_only_says_that_a_reader_gets_on_does_not_travel(tmp_path: Path, process: ReaderProcess) -> None:
     found = read(process, put(tmp_path, "work 0", "say one"))
     assert [i for i in found if isinstance(i, Note) and not i.num_bytes] == []
+
+
+def test_the_process_starts_without_what_training_needs() -> None:
+    code = "import sys, cogen.data.formats.worker; print([m for m in ('torch', 'transformers', 'flwr') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

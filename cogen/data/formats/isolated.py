@@ -89,12 +89,12 @@ class ReaderProcess:
                 found = sized(item, max(0, size - taken))
                 num_characters += len(item.text) if isinstance(item, Document) else 0
                 if num_characters > FREE_BYTES and num_characters > MAX_RATIO * size:
+                    self._end()
                     raise _too_much_text(path, num_characters)
                 taken += bytes_of(found)
                 yield found
             is_whole = True
         except DataError as error:
-            self._end()
             is_whole = True
             yield Skipped.of(error, max(0, size - taken))
         finally:

@@ -22,6 +22,7 @@ from cogen.data.formats.compressed import MIB
 from cogen.data.formats.messages import Unpacker, item_values, packed
 
 OUT_OF_MEMORY = 77  # exit status
+FULL = 0.85  # of the memory that a reader may take: errors are then of memory, whatever they say
 BATCH_BYTES = 1 << 18  # of text in one message
 BATCH_SECONDS = 0.05  # that an item waits for others
 
@@ -34,12 +35,13 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints is no message
-    limited = False
-    unpacker = Unpacker()
+    first_mib, unpacker = 0, Unpacker()
     while piece := os.read(0, 1 << 16):
         for request in unpacker.add(piece):
-            if not limited:
-                limited = limit_memory(request["memory_mib"])
+            if not first_mib:
+                first_mib = peak_mib()
+                limit_memory(request["memory_mib"])
+            request["full_mib"] = first_mib + FULL * request["memory_mib"]
             try:
                 _answer(request, out)
             except MemoryError:
@@ -48,13 +50,21 @@ def main() -> None:
                 os._exit(0)
 
 
-def limit_memory(mib: int) -> bool:
-    """Let this process take `mib` MiB more than now, where the system can hold it to that; always True."""
+def limit_memory(mib: int) -> None:
+    """Let this process take `mib` MiB more than now, where the system can hold it to that."""
     with suppress(ValueError, OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         limit = pages * resource.getpagesize() + mib * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    return True
+
+
+def peak_mib() -> int:
+    """The most memory that this process had so far; 1 where the system does not say."""
+    with suppress(ValueError, OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+    return 1
 
 
 def _answer(request: dict[str, Any], out: BinaryIO) -> None:
@@ -80,7 +90,7 @@ def _items(request: dict[str, Any]) -> Iterator[Item]:
     path = Path(request["path"])
     try:
         for item in read_file(path, request["name"]):
-            if isinstance(item, Skipped) and _is_of_memory(item.error):
+            if isinstance(item, Skipped) and _is_of_memory(item.error, request["full_mib"]):
                 raise MemoryError
             yield item
     except MemoryError:
@@ -90,8 +100,10 @@ def _items(request: dict[str, Any]) -> Iterator[Item]:
         yield Skipped.of(bad_data(path, "a file that its reader can read", got, "Save it again, or remove it."), -1)
 
 
-def _is_of_memory(error: BaseException | None) -> bool:
-    """Whether an error came of one of memory, which a reader took for one of its file."""
+def _is_of_memory(error: BaseException | None, full_mib: float) -> bool:
+    """Whether an error came of one of memory, which a reader or its library took for one of its file."""
+    if error is not None and peak_mib() > full_mib:
+        return True
     while error is not None and not isinstance(error, MemoryError):
         error = error.__cause__ or error.__context__
     return error is not None
