@@ -58,7 +58,7 @@ PACKERS = {".gz": gzip.compress, ".zst": zstd}
 @pytest.mark.parametrize("packing", sorted(PACKERS))
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".html", ".pdf", ".docx", ".parquet"])
 @pytest.mark.parametrize("num_frames", [1, 30])
-def test_a_file_that_unpacks_to_far_more_is_left_out(
+def test_a_file_that_unpacks_to_far_more_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, packing: str, num_frames: int
 ) -> None:
     """Zeros, in one frame or many. Red: no look at the ratio; one that counts a frame alone."""
@@ -163,7 +163,7 @@ def with_entities(encoding: str) -> bytes:
 def test_an_archive_that_lies_or_grows_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], bytes], got: str
 ) -> None:
-    """Red: the directory believed; one of the checks left out."""
+    """Red: the directory believed; without one of the checks."""
     from cogen.data import document
 
     monkeypatch.setattr(zipped, "MAX_ENTRIES", 200)

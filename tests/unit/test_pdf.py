@@ -62,6 +62,12 @@ def test_a_file_of_scans_alone_has_a_reason_for_all_its_bytes(tmp_path: Path) ->
     assert found.reasons == {"pages 1-3": "expected text, got 3 of 3 pages without text: they look scanned"}
 
 
+def test_scans_and_blank_pages_alone(tmp_path: Path) -> None:
+    """All bytes have a reason, though there is no document. Red: those of blank pages forgotten."""
+    found = Read(tmp_path, book(SCAN, b"", SCAN))
+    assert found.reasons == {"pages 1, 3": "expected text, got 2 of 3 pages without text: they look scanned"}
+
+
 STRIPS = b" ".join(b"q 595 0 0 100 0 %d cm /Im Do Q" % (100 * n) for n in range(8))
 INLINE = b"q 500 0 0 700 50 50 cm BI /W 2 /H 2 /BPC 8 /CS /G ID abcd EI Q"
 TURNED = b"q 0 700 -500 0 550 50 cm /Im Do Q"
@@ -200,7 +206,7 @@ def font_symbolic(made: Pdf) -> int:
     ids=["identity", "japan", "private", "lost", "glyph names", "cid names", "numbers", "drawn", "symbolic"],
 )
 def test_a_font_without_a_character_map_is_named(tmp_path: Path, font, wide: bool) -> None:  # type: ignore[no-untyped-def]
-    """Red: one kind of font left out of `has_character_map`."""
+    """Red: one kind of font missing in `has_character_map`."""
     made = Pdf()
     made.page(shown(*L))
     numbered = "".join(chr(33 + "The pump of".find(c) % 40) for c in "".join(L))
@@ -304,7 +310,7 @@ def test_a_filled_form_is_read(tmp_path: Path) -> None:
     assert found.notes == ["1 comments: not read"]
 
 
-def test_what_is_beside_the_pages_is_noted(tmp_path: Path) -> None:
+def test_what_is_around_the_pages_is_noted(tmp_path: Path) -> None:
     made = Pdf()
     made.page(shown(*L))
     attached = b"<< /Kids [<< /Names [(a) 3 0 R (b) 3 0 R] >> << /Names [(c) 3 0 R] >>] >>"
@@ -418,7 +424,7 @@ def test_a_page_that_breaks_off_is_noted(tmp_path: Path) -> None:
     assert found.pages[0] == L and (found.notes or found.reasons)
 
 
-def test_a_page_that_unpacks_to_gigabytes_is_left_out(tmp_path: Path) -> None:
+def test_a_page_that_unpacks_to_gigabytes_is_skipped(tmp_path: Path) -> None:
     """A stream of 200 MB of blanks, packed twice, in a file of a few kB. Red: no limit of the library's."""
     packed = zlib.compress(zlib.compress(b" " * 200_000_000))
     made = Pdf()

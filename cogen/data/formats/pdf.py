@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Item, Note, Skipped, SourceLocation, bad_data, too_long
+from cogen.data.document import REST, Item, Note, Skipped, SourceLocation, bad_data, too_long
 from cogen.data.formats.compressed import num_bytes, seekable
 from cogen.data.formats.extra import needs
 from cogen.data.formats.pdf_form import Typed
@@ -44,11 +44,10 @@ def read_pdf(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
         for note in _notes(reader, pages, typed):
             yield Note(place.path, note)
         text = PAGE_BREAK.join(page.text for page in pages if page.keeps_text)
-        if found := place.whole(text, _title(reader)):
-            yield found
-        elif not any(page.fault for page in pages):
-            got = f"{num_pages} pages without a text layer"
-            raise bad_data(place.path, "text", got, RECOGNISE)
+        found = place.whole(text, _title(reader))
+        if found is None and not any(page.fault for page in pages):
+            raise bad_data(place.path, "text", f"{num_pages} pages without a text layer", RECOGNISE)
+        yield found or Note(place.path, "", REST)  # blank pages
 
 
 @contextmanager
