@@ -201,7 +201,7 @@ def test_it_works_in_processes_that_may_have_no_children(tmp_path: Path, method:
 
 
 def test_a_forked_copy_leaves_the_process_alone(tmp_path: Path, process: ReaderProcess) -> None:
-    """Red: `_end` without a look at the owner."""
+    """Red: `os.kill` by its id."""
     pid = put(tmp_path, "pid")
     before = texts(read(process, pid))
     child = multiprocessing.get_context("fork").Process(target=process.__exit__, args=(None, None, None))

@@ -65,7 +65,7 @@ class ReaderProcess:
     def __init__(self, limits: Limits = Limits(), worker: str = WORKER) -> None:
         self._limits, self._worker = limits, worker
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner, self._first_rss = 0, 0
+        self._first_rss = 0
         self._unpacker = Unpacker()
 
     def __enter__(self) -> ReaderProcess:
@@ -128,7 +128,7 @@ class ReaderProcess:
         raise _error(path, status, request)
 
     def _is_alive(self) -> bool:
-        return self._process is not None and self._owner == os.getpid() and self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the process with the same modules as this one, wherever they were found, or blocked."""
@@ -138,7 +138,7 @@ class ReaderProcess:
             f"import sys; sys.path[:] = {json.dumps(sys.path)}; sys.modules.update(dict.fromkeys({json.dumps(blocked)}));"
             f"from {self._worker} import main; main()"
         )
-        self._unpacker, self._first_rss, self._owner = Unpacker(), 0, os.getpid()
+        self._unpacker, self._first_rss = Unpacker(), 0
         self._process = subprocess.Popen(
             [sys.executable, "-X", f"utf8={sys.flags.utf8_mode}", "-c", program],
             stdin=subprocess.PIPE,
@@ -189,9 +189,9 @@ class ReaderProcess:
             return None
 
     def _end(self) -> None:
-        """End the process, if there is one; a forked copy of this object leaves it alone."""
+        """End the process, if there is one; to a forked copy of this object it is nobody's child, and stays."""
         process, self._process = self._process, None
-        if process is None or self._owner != os.getpid():
+        if process is None:
             return
         process.kill()
         process.wait()
