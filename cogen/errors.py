@@ -40,6 +40,7 @@ class CogenError(Exception):
 
     def __init__(self, what: str, *, expected: str, got: str, where: str = "", fix: str) -> None:
         self.where = where
+        self.parts = {"what": what, "expected": expected, "got": got, "where": where, "fix": fix}
         self.reason = " ".join(f"expected {expected}, got {got}".split())
         place = f" ({where})" if where else ""
         line = f"{what}: expected {expected}, got {got}{place}. {fix}"

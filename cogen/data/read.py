@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cogen.data.document import Document, Item, Note, Skipped, bad_data, printable, text_id
-from cogen.data.formats import SUFFIXES, bytes_of, read_file
+from cogen.data.formats import SUFFIXES, bytes_of
+from cogen.data.formats.isolated import ReaderProcess
 from cogen.data.walk import Found, corpus_root, walk
 from cogen.errors import DataError
 
@@ -127,12 +128,13 @@ def iter_corpus(path: str | Path, strict: bool = False) -> Iterator[Item]:
         DataError: no such path; with `strict`, a part that cannot be read.
     """
     ids = _DistinctIds()
-    for found in walk(corpus_root(path)):
-        ids.next_file(found.name if isinstance(found, Found) else "")
-        for item in read_file(found.path, found.name) if isinstance(found, Found) else (found,):
-            if strict and isinstance(item, Skipped) and item.error is not None:
-                raise item.error
-            yield ids.made_distinct(item) if isinstance(item, Document) else item
+    with ReaderProcess() as process:
+        for found in walk(corpus_root(path)):
+            ids.next_file(found.name if isinstance(found, Found) else "")
+            for item in process.read(found.path, found.name) if isinstance(found, Found) else (found,):
+                if strict and isinstance(item, Skipped) and item.error is not None:
+                    raise item.error
+                yield ids.made_distinct(item) if isinstance(item, Document) else item
 
 
 def no_documents(path: str | Path, reading: Reading) -> DataError:

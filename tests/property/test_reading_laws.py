@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 from cogen.data import Document
 from cogen.data.document import Item, Note, Skipped
 from cogen.data.formats import COMPRESSED_SUFFIXES, READERS, bytes_of, read_file
+from cogen.data.formats.isolated import Limits, ReaderProcess
+from tests.pdfs import SCAN, book, shown
+from tests.unit.test_formats import PAGE, docx, parquet
 
 # Lines that a reader of lines may meet: blank ones, good ones, bad ones, characters of every width, a bad encoding.
 LINES = st.lists(
@@ -74,3 +78,43 @@ def test_any_bytes_are_a_document_or_a_reason(
     assert found and all(isinstance(item, (Document, Skipped, Note)) for item in found)
     if not packing:
         require_accounted(found, len(content))
+
+
+SAMPLES = {
+    ".pdf": book(shown("The pump was stopped.", "It is dry."), SCAN, shown("Then it was started again.")),
+    ".docx": docx("A title"),
+    ".parquet": parquet({"text": ["one", "two"], "id": [1, 2]}),
+    ".html": PAGE.encode(),
+}
+# Bytes in place of others, at a share of the file; what is cut off at its end.
+DAMAGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=6)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ReaderProcess]:
+    with ReaderProcess(Limits(step_seconds=30)) as process:
+        yield process
+
+
+@settings(max_examples=100, deadline=None)
+@given(damages=DAMAGES, kept=st.one_of(st.just(1.0), st.floats(0, 1)))
+@pytest.mark.parametrize("suffix", sorted(SAMPLES))
+def test_damaged_files_are_documents_or_reasons(
+    tmp_path_factory: pytest.TempPathFactory,
+    process: ReaderProcess,
+    suffix: str,
+    damages: list[tuple[float, bytes]],
+    kept: float,
+) -> None:
+    """Also from another process, which no file may end or confuse."""
+    content = bytearray(SAMPLES[suffix])
+    for share, others in damages:
+        at = int(share * len(content))
+        content[at : at + len(others)] = others
+    content = content[: round(kept * len(content))]
+    path = tmp_path_factory.mktemp("a") / f"a{suffix}"
+    path.write_bytes(content)
+    found = list(process.read(path, path.name))
+    assert found
+    require_accounted(found, len(content))
+    assert not [i for i in found if isinstance(i, Skipped) and "reader that" in i.reason]

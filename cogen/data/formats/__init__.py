@@ -72,7 +72,7 @@ def read_file(path: Path, name: str) -> Iterator[Item]:
             size = num_bytes(file)
             for item in READERS[suffix](file, place):
                 size = max(size, num_bytes(file))
-                found = _sized(item, size - taken)
+                found = sized(item, size - taken)
                 taken += bytes_of(found)
                 is_empty &= isinstance(found, Note) and not found.text
                 yield found
@@ -103,7 +103,7 @@ def bytes_of(item: Item) -> int:
     return item.num_file_bytes if isinstance(item, Document) else item.num_bytes
 
 
-def _sized(item: Item, rest: int) -> Item:
+def sized(item: Item, rest: int) -> Item:
     """`item` with its bytes in numbers."""
     if bytes_of(item) != REST:
         return item

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 16
 PACKED_BYTES = 2048  # read at a time: one byte may unpack to 32 KiB
+MIB = 2**20
+# Text packs to a tenth, seldom to a hundredth of its bytes. What unpacks to more than MAX_RATIO times its own, and to
+# more than FREE_BYTES, was made to fill a memory or a disk.
+MAX_RATIO = 200
+FREE_BYTES = 64 * MIB
+MAX_WINDOW_BYTES = 128 * MIB  # of memory that a Zstandard frame may ask for; as its own command allows
+MAX_COPY_BYTES = 1024 * MIB  # of an unpacked file on the disk, for formats that are not read from front to back
+MIN_FREE_DISK = 0.1  # of the disk's space; a copy may not take the last of it
+UNPACK_IT = "If it is right, unpack it yourself."
 
 
 def _gzip(file: BinaryIO) -> BinaryIO:
@@ -31,7 +40,8 @@ def _gzip(file: BinaryIO) -> BinaryIO:
 def _zstandard(file: BinaryIO) -> BinaryIO:
     with needs("zstandard", ".zst"):
         import zstandard
-    return io.BufferedReader(cast(io.RawIOBase, _Frames(file, zstandard.ZstdDecompressor().decompressobj)))
+    unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+    return io.BufferedReader(cast(io.RawIOBase, _Frames(file, unpacker.decompressobj)))
 
 
 OPENERS: Mapping[str, Callable[[BinaryIO], BinaryIO]] = {".gz": _gzip, ".zst": _zstandard}
@@ -64,10 +74,14 @@ class _Frames(io.RawIOBase):
 
 
 class Counted(io.RawIOBase):
-    """A stream that counts the bytes that were read of it."""
+    """A packed file as it is unpacked: counts the bytes that were read of it, and ends one that grows too much.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.num_read = file, 0
+    Args:
+        packed: the file; its position says how much of it was unpacked so far.
+    """
+
+    def __init__(self, file: BinaryIO, packed: BinaryIO, path: Path) -> None:
+        self._file, self._packed, self.path, self.num_read = file, packed, path, 0
 
     def readable(self) -> bool:
         return True
@@ -77,6 +91,9 @@ class Counted(io.RawIOBase):
         content = self._file.read(len(view))
         self.num_read += len(content)
         view[: len(content)] = content
+        if self.num_read > FREE_BYTES and self.num_read > MAX_RATIO * (num_packed := self._packed.tell()):
+            got = f"{self.num_read / MIB:,.0f} MiB from the first {num_packed / MIB:.2f} MiB"
+            raise bad_data(self.path, f"a file that unpacks to at most {MAX_RATIO} times its size", got, UNPACK_IT)
         return len(content)
 
 
@@ -92,7 +109,7 @@ def opened(path: Path, compression: str) -> Iterator[BinaryIO]:
             if not compression:
                 yield file
             else:
-                yield io.BufferedReader(Counted(OPENERS[compression](file)))
+                yield io.BufferedReader(Counted(OPENERS[compression](file), file, path))
     except (EOFError, zlib.error) as error:
         raise _broken(path, compression, error) from None
     except OSError as error:
@@ -110,11 +127,32 @@ def seekable(file: BinaryIO) -> Iterator[BinaryIO]:
     """`file` itself, or a temporary copy if it cannot seek."""
     if not isinstance(file, io.BufferedReader) or not file.seekable():
         with tempfile.TemporaryFile(prefix="cogen-") as copy:
-            shutil.copyfileobj(file, copy)
+            _copy(file, cast(BinaryIO, copy))
             copy.seek(0)
             yield cast(BinaryIO, copy)
     else:
         yield file
+
+
+def _copy(file: BinaryIO, copy: BinaryIO) -> None:
+    """Copy a packed file to the disk.
+
+    Raises:
+        DataError: it is larger than MAX_COPY_BYTES, or than the disk has room for.
+    """
+    raw = getattr(file, "raw", None)
+    path = raw.path if isinstance(raw, Counted) else Path("a stream")
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    room = disk.free - int(MIN_FREE_DISK * disk.total)
+    size = 0
+    while content := file.read(CHUNK_BYTES):
+        size += len(content)
+        if size > MAX_COPY_BYTES:
+            raise bad_data(path, f"at most {MAX_COPY_BYTES // MIB:,} MiB when unpacked", "more", UNPACK_IT)
+        if size > room:
+            got = f"room for {max(0, room) // MIB:,} MiB in {tempfile.gettempdir()}"
+            raise bad_data(path, "room on the disk to unpack it", got, "Set TMPDIR to a folder on a larger disk.")
+        copy.write(content)
 
 
 def num_bytes(file: BinaryIO) -> int:

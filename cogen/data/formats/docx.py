@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Item, Note, SourceLocation, bad_data, too_long
+from cogen.data.document import Item, Note, SourceLocation, bad_data
 from cogen.data.formats.compressed import seekable
 from cogen.data.formats.extra import needs
 from cogen.data.formats.html import page_text
 from cogen.data.formats.layout import unread_names
 from cogen.data.formats.word import Story
 from cogen.data.formats.word_styles import Numbering, Styles, W, value
+from cogen.data.formats.zipped import require_small
 from cogen.errors import DataError
 
 _DEFAULT_MAIN_PART = "word/document.xml"
@@ -36,7 +37,8 @@ def read_docx(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
     with needs("lxml", ".docx"):
         import lxml.etree  # noqa: F401
     with seekable(file) as whole:
-        _require_small(whole, place)
+        _require_new(whole, place)
+        require_small(whole, place)
         try:
             package = _Package(whole)
             text, unread, title = _read(package)
@@ -200,18 +202,10 @@ def _transitional(match: re.Match[bytes]) -> bytes:
     return b"http://schemas.openxmlformats.org/" + match[1] + b"/2006/"
 
 
-def _require_small(file: BinaryIO, place: SourceLocation) -> None:
-    """Check the sizes in the archive before the library loads it: a few kilobytes may unpack to gigabytes."""
+def _require_new(file: BinaryIO, place: SourceLocation) -> None:
+    """Raise DataError for the older form of Word, in which documents with a password are too."""
     old = file.read(len(_OLD_WORD)) == _OLD_WORD
     file.seek(0)
     if old:
         got = "one with a password, or in the form of Word 97 (.doc)"
         raise bad_data(place.path, "a Word document that opens", got, "Save it as .docx without a password.")
-    try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(part.file_size for part in archive.infolist() if part.filename.endswith(".xml"))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise bad_data(place.path, "a Word document", str(error), _SAVE_AGAIN) from None
-    if size > document.MAX_DOCUMENT_BYTES:
-        raise too_long(place.path)
-    file.seek(0)
