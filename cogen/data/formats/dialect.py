@@ -147,7 +147,7 @@ class Sniffer:
                 continue
             counts = [len(self._names(i, delimiter)) for i in self._heads if i >= first]
             width, num = Counter(counts).most_common(1)[0]
-            if width > 1 and num >= 0.9 * (len(counts) - 1):
+            if width > 1 and counts[0] in (1, width) and num >= 0.9 * (len(counts) - 1):
                 header = next(i for i in self._heads if i >= first and len(self._names(i, delimiter)) == width)
                 found.append((header, delimiter))
             elif counts[0] > 1 and self._dialect_score(first, delimiter)[1] >= 0.8:

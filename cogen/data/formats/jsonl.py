@@ -60,10 +60,10 @@ class _Objects:
         where, is_first = self._place.line(line.number), self._is_first
         self._is_first = False
         try:
-            values = json.loads(line.text, object_pairs_hook=_object)
+            values = json.loads(line.text.rstrip("\r\n"), object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             self._require_one_line(line, following, is_first, error)
-            got = f"{error.msg} at character {error.pos + 1}"
+            got = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
             if error.msg == "Extra data":
                 got = f"more after it, from character {error.pos + 1} on"
             return Skipped.of(bad_data(where, "one JSON object a line", got, MEND_LINE), line.num_bytes)

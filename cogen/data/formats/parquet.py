@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from cogen.data import document
-from cogen.data.document import Item, Note, Skipped, SourceLocation, bad_data, document_of, too_long
-from cogen.data.formats.columns import choose_columns, cropped, listed, plain_name
+from cogen.data.document import REST, Item, Note, Skipped, SourceLocation, bad_data, document_of, too_long
+from cogen.data.formats.columns import choose_columns, listed, plain_name
 from cogen.data.formats.compressed import num_bytes, seekable
 from cogen.data.formats.extra import needs
 
@@ -95,7 +95,7 @@ def _notes(table: Any, columns: dict[str, int], path: str) -> Iterator[Note]:
         ]
         yield Note(path, "columns not read: " + listed(shown))
     if not table.metadata.num_rows:
-        yield Note(path, "no rows")
+        yield Note(path, "no rows", REST)
 
 
 def _sizes(metadata: Any) -> dict[str, int]:
@@ -112,10 +112,7 @@ def _sizes(metadata: Any) -> dict[str, int]:
 
 def _item(columns: dict[str, Sequence[Any]], row: int, where: str, file_name: str, num_bytes: int) -> Item:
     """Convert one row to Python; a text that is too long is refused before, since Arrow knows its size."""
-    text = columns["text"][row]
-    while hasattr(text, "dictionary"):
-        text = text.value
-    buffer = text.as_buffer() if text.is_valid and hasattr(text, "as_buffer") else None
+    buffer = _buffer(columns["text"][row])
     if buffer is None or not buffer.size:
         got = "nothing" if buffer is None else "an empty string"
         return Skipped.of(bad_data(where, "a text", got, "Fill it, or remove the row."), num_bytes)
@@ -130,10 +127,19 @@ def _item(columns: dict[str, Sequence[Any]], row: int, where: str, file_name: st
     return document_of(values, where, file_name, num_bytes)
 
 
+def _buffer(scalar: Any) -> Any:
+    """The bytes of a string, as Arrow holds them; None for anything else, and for nothing."""
+    while hasattr(scalar, "dictionary") and scalar.is_valid:
+        scalar = scalar.value
+    return scalar.as_buffer() if scalar.is_valid and hasattr(scalar, "as_buffer") else None
+
+
 def _value(scalar: Any) -> Any:
-    """An id, title or source; one that Python has no value for as Arrow writes it."""
+    """An id, title or source; None for one that Python has no value for, such as a time in nanoseconds."""
+    buffer = _buffer(scalar)
+    if buffer is not None:
+        return buffer.to_pybytes().decode(errors="backslashreplace")
     try:
-        value = scalar.as_py()
+        return scalar.as_py()
     except (ValueError, ArithmeticError, LookupError, ImportError):
-        return cropped(str(scalar))
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+        return None

@@ -80,11 +80,13 @@ class Profile:
         shapes = [self._shapes.get(i, set()) for i in range(self.width)]
         if not any(shapes):
             shapes = [{shape_of(cell)} for cell in self._row(record.cells) or []] or shapes
-        inside = [line for line in record.lines[1:] if self._is_row(splitter, line.text, shapes)]
+        # The first line of a row ends in its text if that is last; the last line begins with its text if that is first.
+        lines = record.lines[1:] if self.text == self.width - 1 else record.lines[:-1]
+        inside = [line for line in lines if self._is_row(splitter, line.text, shapes)]
         others = [shapes[i] - {""} for i in self._shapes if i < len(shapes)]
         if any(kinds and all(map(is_strong, kinds)) for kinds in others):
             return inside[0].number if inside else None
-        is_all = len(inside) == len(record.lines) - 1
+        is_all = len(inside) == len(lines)
         if is_all and (self.has_loose_quotes or (self.width > 1 and len(inside) > 1)):
             return inside[0].number
         return None

@@ -201,7 +201,7 @@ class _Table:
         """The cells by column, or fewer if the last ones are missing; None where it is not certain which is the text."""
         cells, end = record.cells, len(record.cells)
         is_text_quoted = self._text in record.quoted
-        num_droppable = end if is_text_quoted or not self._is_last else self._num_unnamed
+        num_droppable = end if is_text_quoted else self._num_unnamed
         while end > self._width and num_droppable and not cells[end - 1].strip():
             end, num_droppable = end - 1, num_droppable - 1
         if end == self._width:
@@ -231,11 +231,10 @@ class _Table:
         if self._is_last:
             text = self._splitter.plain(record.source(self._text, end))
             return [*record.cells[: self._text], text]
+        if self._text > 0:
+            return None
         others = record.cells[num_more + 1 : end]
-        is_sure = all(
-            is_strong(shape_of(cell)) or (shape_of(cell) == shape_of("a") and self._profile.fits(i, cell))
-            for i, cell in enumerate(others, 1)
-        )
-        if self._text == 0 and is_sure:
+        is_sure = is_strong(shape_of(others[0])) or self._profile.fits(1, others[0])
+        if is_sure and not any(" " in cell and not is_strong(shape_of(cell)) for cell in others):
             return [self._splitter.plain(record.source(0, num_more + 1)), *others]
         return None
