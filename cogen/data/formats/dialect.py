@@ -66,12 +66,12 @@ class Sniffer:
     """The layout of a table, from its first lines.
 
     Args:
-        delimiters: those that may be between cells.
-        quote: false where quotes are plain characters.
+        is_tsv: between tabs, quotes are plain characters.
+        is_all: the file has no more lines.
     """
 
-    def __init__(self, lines: Sequence[TextLine], place: SourceLocation, is_tsv: bool) -> None:
-        self._lines, self._place = lines, place
+    def __init__(self, lines: Sequence[TextLine], place: SourceLocation, is_tsv: bool, is_all: bool) -> None:
+        self._lines, self._place, self._is_all = lines, place, is_all
         self._texts = [line.text.strip("\r\n\ufeff") for line in lines]
         filled = [i for i, text in enumerate(self._texts) if text.strip()]
         given = _SEP.fullmatch(self._texts[filled[0]].strip(" ")) if filled else None
@@ -92,7 +92,7 @@ class Sniffer:
             raise bad_data(self._place.path, "a header that names the columns", "an empty table", "Remove it.")
         header, delimiter, is_known = self._header()
         dialect, sample = self._dialect(header, delimiter)
-        self._require_one_delimiter(header, delimiter)
+        self._require_one_delimiter(header, delimiter, sample)
         return Layout(header, dialect, sample, is_known)
 
     def _names(self, index: int, delimiter: str) -> list[str]:
@@ -164,11 +164,9 @@ class Sniffer:
         if not self._quote:
             return plain, best.records
         below = self._texts[header + 1 :]
-        if any('\\"' in text for text in below):
-            escaped = replace(plain, is_escaped=True)
-            trial = self._trial(header, escaped, width)
-            if not trial.is_broken and trial.num_loose < best.num_loose and trial.score >= best.score:
-                return escaped, trial.records
+        escaped = self._escaped(header, plain, best, width)
+        if escaped is not None:
+            return escaped
         single = replace(plain, quote="'")
         if "'" in "".join(below) and not any(record.quoted for record in best.records):
             width = len(Splitter(single, self._place).cells(head))
@@ -177,6 +175,27 @@ class Sniffer:
             if not trial.is_broken and not trial.num_loose and (is_quoted or trial.score > best.score):
                 return single, trial.records
         return plain, best.records
+
+    def _escaped(self, header: int, plain: Dialect, best: _Trial, width: int) -> tuple[Dialect, list[Record]] | None:
+        """The dialect with a backslash before quotes, if rows fit better with it.
+
+        A backslash before a quote that ends a cell may be a character, so that alone decides nothing.
+        """
+        dialect = replace(plain, is_escaped=True)
+        trial = self._trial(header, dialect, width)
+        cells = [record.source(i, i + 1) for record in trial.records for i in record.quoted]
+        is_used = any('\\"' in cell for cell in cells)
+        if trial.is_broken or trial.score < best.score or not is_used:
+            return None
+        if best.is_broken or trial.score > best.score:
+            return dialect, trial.records
+        if trial.num_loose >= best.num_loose:
+            return None
+        inside = re.compile(rf'\\"[^\r\n{re.escape(plain.delimiter)}]')
+        if not any(map(inside.search, cells)):
+            got = "backslashes before quotes that may end a cell or not"
+            raise bad_data(self._place.path, "quotes in quoted cells doubled", got, "Double them, or write .jsonl.")
+        return dialect, trial.records
 
     def _trial(self, header: int, dialect: Dialect, width: int) -> _Trial:
         splitter, lines = Splitter(dialect, self._place), self._lines[header + 1 :]
@@ -187,27 +206,28 @@ class Sniffer:
             try:
                 if line.text.strip():
                     records.append(splitter.record(line, lambda: next(below, None)))
-            except DataError:  # these are not all lines, and a cell may go on below the last of them
-                is_broken = next(below, None) is not None or line.number < lines[len(lines) // 2].number
+            except DataError:  # if these are not all lines, a cell may go on below the last of them
+                is_inside = next(below, None) is not None or line.number < lines[len(lines) // 2].number
+                is_broken = self._is_all or is_inside
                 break
         sizes = [len(record.cells) for record in records]
         loose = sum(record.has_loose_quote for record in records)
         return _Trial(records, sizes.count(width), sum(size >= width for size in sizes), loose, is_broken)
 
-    def _require_one_delimiter(self, header: int, delimiter: str) -> None:
+    def _require_one_delimiter(self, header: int, delimiter: str, sample: Sequence[Record]) -> None:
         """Refuse rows that have another delimiter than the header: most have too few cells, or it always comes first."""
-        rows = [text for text in self._texts[header + 1 :] if text.strip() and text[0] not in "\"'"]
-        width = len(self._names(header, delimiter))
-        if width < 2 or not rows or delimiter in SPACES:
+        names = self._names(header, delimiter)
+        rows = [record.text for record in sample if len(record.lines) == 1 and not record.quoted]
+        if len(names) < 2 or not rows or delimiter in SPACES:
             return
-        num_short = sum(text.count(delimiter) < width - 1 for text in rows)
-        for other in {",", ";", "\t", "|"} - {delimiter}:
-            num_fitting = sum(text.count(other) >= width - 1 for text in rows)
-            num_first = sum(0 < text.find(other) < text.find(delimiter) for text in rows if delimiter in text)
-            is_first = delimiter == "," and num_short + num_first >= 0.9 * len(rows) and num_first > 0
-            if other in self._texts[header] or num_fitting < 0.9 * len(rows):
+        enough = 0.9 * len(sample)
+        num_short = sum(text.count(delimiter) < len(names) - 1 for text in rows)
+        for other in sorted({",", ";", "\t", "|"} - {delimiter, *self._texts[header]}):
+            if sum(text.count(other) >= len(names) - 1 for text in rows) < enough:
                 continue
-            if num_short > 0.5 * len(rows) or (is_first and "text" not in self._names(header, delimiter)[:1]):
+            num_first = sum(0 < text.find(other) < text.find(delimiter) for text in rows if delimiter in text)
+            is_first = delimiter == "," and num_first > 0 and num_short + num_first >= enough and names[0] != "text"
+            if is_first or num_short > 0.5 * len(sample):
                 expected = f"{delimiter_name(delimiter)} between cells, as in the header"
                 got = f"{delimiter_name(other)}, as in {cropped(rows[0])}"
                 raise bad_data(self._place.path, expected, got, "Write the header as the rows are written.")

@@ -67,12 +67,17 @@ class LineQueue:
 
     def __init__(self, lines: Iterator[TextLine]) -> None:
         self._lines, self._ahead = lines, deque[TextLine]()
+        self.is_all_ahead = False
 
     def ahead(self, num_lines: int, num_chars: int) -> list[TextLine]:
-        """Up to `num_lines` lines, which stay in the queue, up to the first error or until there are `num_chars`."""
+        """Up to `num_lines` lines, which stay in the queue, up to the first error or until there are `num_chars`.
+
+        After it, `is_all_ahead` says whether these are all.
+        """
         while len(self._ahead) < num_lines and num_chars > sum(len(line.text) for line in self._ahead):
             line = next(self._lines, None)
             if line is None:
+                self.is_all_ahead = True
                 break
             self._ahead.append(line)
             if line.error is not None:

@@ -83,6 +83,11 @@ class Profile:
         # The first line of a row ends in its text if that is last; the last line begins with its text if that is first.
         lines = record.lines[1:] if self.text == self.width - 1 else record.lines[:-1]
         inside = [line for line in lines if self._is_row(splitter, line.text, shapes)]
+        # A quote at the start of a cell opens one, even if a line end or a delimiter happens to follow.
+        last = without_end(record.lines[-1].text)
+        row = self._row([last[start:end].strip() for start, end in splitter.spans(last)])
+        if self.text > 0 and row and record.lines[-1] in inside and row[self.text].startswith(splitter.dialect.quote):
+            return record.lines[-1].number
         others = [shapes[i] - {""} for i in self._shapes if i < len(shapes)]
         if any(kinds and all(map(is_strong, kinds)) for kinds in others):
             return inside[0].number if inside else None

@@ -78,9 +78,9 @@ class Splitter:
         self._delimiter = re.compile(SPACES.get(dialect.delimiter, re.escape(dialect.delimiter)) or "(?!)")
         self._spaces = re.compile("" if dialect.delimiter in SPACES else " *")
         quote, delimiter = re.escape(dialect.quote or "\0"), re.escape(dialect.delimiter or "\0")
-        escape = r"\\." if dialect.is_escaped else "(?!)"
-        plain = rf"[^{quote}\\]*" if dialect.is_escaped else f"[^{quote}]*"
-        self._closing = re.compile(f"{plain}(?:(?:{quote}{quote}|{escape}){plain})*{quote}(?!{quote})", re.DOTALL)
+        plain, inner = (rf"[^{quote}\\]*", r"\\.") if dialect.is_escaped else (f"[^{quote}]*", quote * 2)
+        after = "" if dialect.is_escaped else f"(?!{quote})"
+        self._closing = re.compile(f"{plain}(?:{inner}{plain})*{quote}{after}", re.DOTALL)
         self._escaped_cell = re.compile(rf"[^{delimiter}\\]*(?:\\(?:.|$)[^{delimiter}\\]*)*", re.DOTALL)
         self._escaped = re.compile(rf"\\([{quote}{delimiter}\\])")
 
@@ -118,6 +118,11 @@ class Splitter:
     def unescaped(self, cell: str) -> str:
         """A cell without its escapes."""
         return self._escaped.sub(r"\1", cell) if self.dialect.is_escaped else cell
+
+    def content(self, cell: str) -> str:
+        """What stands between the quotes of a cell, without doubled quotes or escapes."""
+        quote = self.dialect.quote
+        return self.unescaped(cell) if self.dialect.is_escaped else cell.replace(quote * 2, quote)
 
     def end_of_plain(self, text: str, start: int) -> int:
         """Where the cell ends that begins at `start` and is not quoted."""
@@ -186,9 +191,8 @@ class _Scan:
             if self._lines[-1] is not begun:
                 raise self._open_quote(f"a quote within it, in line {self._lines[-1].number}", begun)
             return None
-        content = self._text[first + 1 : close - 1].replace(self._quote * 2, self._quote)
         self._quoted.add(len(self._cells))
-        self._cells.append(self._splitter.unescaped(content))
+        self._cells.append(self._splitter.content(self._text[first + 1 : close - 1]))
         return end
 
     def _closed_later(self) -> int:

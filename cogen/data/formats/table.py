@@ -48,7 +48,7 @@ def _read(file: BinaryIO, place: SourceLocation, is_tsv: bool) -> Iterator[Item]
         raise line.error
     if any("\0" in found.text for found in sample[:2]):
         raise bad_data(place.path, "text", "zero bytes", "If it is UTF-16, convert it to UTF-8; otherwise remove it.")
-    layout = Sniffer(sample, place, is_tsv).layout()
+    layout = Sniffer(sample, place, is_tsv, lines.is_all_ahead).layout()
     for found in sample[: layout.header]:
         lines.take()
         text = f"not read: the line {cropped(found.text)} above the header" if found.text.strip() else ""
@@ -101,7 +101,7 @@ class _Table:
         while len(self._names) > 1 and not self._names[-1].strip():
             self._names.pop()
             num_unnamed += 1
-        is_ended = [len(r.cells) > len(self._names) and not r.cells[-1].strip() for r in sample]
+        is_ended = [len(r.cells) > len(self._names) and not r.cells[-1] for r in sample]
         return num_unnamed or int(len(sample) > 1 and all(is_ended))
 
     def _chosen(self, layout: Layout) -> dict[str, int]:
@@ -190,6 +190,9 @@ class _Table:
     def _require_no_rows_inside(self, record: Record) -> None:
         if len(record.lines) == 1:
             return
+        if record.has_loose_quote:
+            got = f"a quote within a cell, in line {record.lines[-1].number}"
+            raise open_quote(self._place.line(record.lines[0].number), got)
         following = self._lines.peek()
         inside = self._profile.swallowed(record, self._splitter, following.text if following else "")
         if inside is not None:
@@ -207,6 +210,8 @@ class _Table:
         if end == self._width:
             self._profile.add(record, cells[:end])
             return cells[:end]
+        if len(record.lines) > 1:
+            return None
         if end < self._width:
             return self._short(cells)
         if end == self._width + self._num_unnamed and (is_text_quoted or not self._is_last):
