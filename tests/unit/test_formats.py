@@ -255,7 +255,7 @@ def test_a_row_without_end_is_skipped(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [(Path(file).name, reason) for file, reason in corpus.skipped] == [
         ("a.parquet, row 2", why),
         ("a.parquet, row 3", why),
-        ("b.csv, line 5", why),
+        ("b.csv, line 2", why),
     ]
 
 
@@ -266,6 +266,8 @@ def test_rows_of_parquet_become_pythons_one_at_a_time(tmp_path: Path, monkeypatc
     monkeypatch.setattr("cogen.data.formats.parquet.document_of", lambda values, *_: asked.append(len(values["text"])))
     put(tmp_path, "a.parquet", parquet({"text": ["x" * n for n in (400, 501, 300)], "n": [1, 2, 3]}))
     rows = READERS[".parquet"]((tmp_path / "a.parquet").open("rb"), document.SourceLocation("a", "a", "a"))
+    note = next(rows)
+    assert isinstance(note, document.Note) and "columns not read: 'n' (int64" in note.text
     next(rows)
     assert asked == [400]
     assert [isinstance(row, document.Skipped) for row in rows] == [True, False] and asked == [400, 300]
@@ -279,14 +281,16 @@ def test_columns_of_other_types_are_told_apart(tmp_path: Path) -> None:
     put(tmp_path, "b.parquet", parquet({"text": [1, 2]}))
     corpus = read_corpus(tmp_path)
     assert [d.text for d in corpus] == ["one", "two", "one"]
-    assert [file.rpartition(", ")[2] for file, _ in corpus.skipped] == ["row 4", "row 1", "row 2"]
+    assert [file.rpartition(", ")[2] for file, _ in corpus.skipped] == ["row 4", str(tmp_path / "b.parquet")]
+    why = "expected a column `text` of strings, got `text` of int64; columns: 'text' of int64"
+    assert reason(corpus, "b.parquet") == why
 
 
 def test_a_quote_that_never_ends_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "MAX_DOCUMENT_BYTES", 500)
     put(tmp_path, "a.csv", "id,text\n1,one\n" + '2,"open\n' + "x,y\n" * 400)
     corpus = read_corpus(tmp_path)
-    assert [d.text for d in corpus] == ["one"] and "field larger than field limit" in corpus.skipped[0][1]
+    assert [d.text for d in corpus] == ["one"] and "got more than 500 characters" in corpus.skipped[0][1]
 
 
 def test_a_field_above_the_librarys_own_limit_is_read(tmp_path: Path) -> None:

@@ -147,12 +147,15 @@ def test_a_line_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "got"),
     [
-        ('{"id": "x", "title": "T"}', "got keys ['id', 'title']"),
-        ('{"text": "  "}', "got keys ['text']"),
-        ('{"text": 5}', "got keys ['text']"),
-        ('["a", "b"]', "got list"),
-        ('"a"', "got str"),
-        ("null", "got NoneType"),
+        (
+            '{"id": "x", "title": "T"}',
+            "got an object with keys id (string of 1 character), title (string of 1 character)",
+        ),
+        ('{"text": "  "}', "keys text (string of spaces)"),
+        ('{"text": 5}', "keys text (number)"),
+        ('["a", "b"]', "got list of 2"),
+        ('"a"', "got string of 1 character"),
+        ("null", "got null"),
         ('{"text": "a"', "expected one JSON object a line"),
         ('{"text": "a \\ud800 b"}', "half a surrogate pair"),
         ('{"id": "\\udc00", "text": "a"}', "half a surrogate pair"),
