@@ -297,3 +297,10 @@ def test_thousands_of_columns(tmp_path: Path) -> None:
     names = ["id", *(f"c{i}" for i in range(3000)), "text"]
     found = items(tmp_path, ",".join(names) + "\n" + ("1," + "5," * 3000 + "one, two\n") * 3)
     assert texts(found) == ["one, two"] * 3 and "and 2988 more" in notes(found)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_header_in_another_encoding_ends_the_table(tmp_path: Path, name: str) -> None:
+    """Red: the lines below it seen first, and its bytes taken for theirs."""
+    found = items(tmp_path, b"id\ttext\tcaf\xe9\n1\tone\tx\n2\ttwo\ty\n", name)
+    assert texts(found) == [] and "expected UTF-8" in skipped(found)[0][1]

@@ -74,14 +74,14 @@ class LineQueue:
 
         After it, `is_all_ahead` says whether these are all.
         """
-        while len(self._ahead) < num_lines and num_chars > sum(len(line.text) for line in self._ahead):
+        num_left = num_chars - sum(len(line.text) for line in self._ahead)
+        while len(self._ahead) < num_lines and num_left > 0 and not (self._ahead and self._ahead[-1].error):
             line = next(self._lines, None)
             if line is None:
                 self.is_all_ahead = True
                 break
             self._ahead.append(line)
-            if line.error is not None:
-                break
+            num_left -= len(line.text)
         return [line for line in self._ahead if line.error is None]
 
     def peek(self) -> TextLine | None:
