@@ -194,7 +194,7 @@ class _Trace:
             first, *grads = (
                 torch.zeros_like(p) if g is None else g for g, p in zip(found, [*inputs[:1], *probes], strict=True)
             )
-            total = total + torch.cat([g.float().flatten() for g in grads])
+            total = total + torch.cat([g.float().flatten() for g in (*grads, first.sum()[None] * 0)])
             seen = [bool(x.any()) for x in _pieces(first.reshape(sum(lengths), -1), lengths)]
             crosses = crosses or any(seen[:i])
             crosses_back = crosses_back or any(seen[i + 1 :])

@@ -277,7 +277,7 @@ def test_blocks_shorter_than_a_character_still_add_up(tiny: Base, text: str, blo
 
 
 @law
-@given(texts=st.lists(TEXT, min_size=1, max_size=6), budget=st.integers(0, 200))
+@given(texts=st.lists(TEXT, min_size=1, max_size=6), budget=st.integers(1, 200))
 def test_a_budget_is_met_to_within_one_window_firsts_first(tiny: Base, texts: list[str], budget: int) -> None:
     block = 8
     documents = [of(str(n), t) for n, t in enumerate(texts)]

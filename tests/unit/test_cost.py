@@ -129,7 +129,7 @@ def test_training_says_it_before_it_starts(cogen: Cogen, tiny_folder: Path, tiny
     given = ("--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "grid", "--tokens", 64, "--out", "grid")
     code, _, err = cogen("train", *given, *options)
     assert code == 0, err
-    said = next(line for line in err.splitlines() if line.startswith("grid: "))
+    _, said, *_ = (line for line in err.splitlines() if line.startswith("grid: "))  # after what was read
     settings = Train(tokens_per_round=64, sequence_length=32, rank=3, target_modules=("q_proj",))
     likely = load_base(str(tiny_folder))
     assert said == f"grid: {training_cost(likely, settings)}" and " · memory about 0.6 GB · 1 steps · 64 tok" in said

@@ -229,6 +229,7 @@ def test_it_dies_with_its_parent(tmp_path: Path, end: signal.Signals, last: str)
     """Also without a chance to say so, and in the middle of a file. Nothing but the parent's own error is printed."""
     path = put(tmp_path, "pid")
     body = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in background jobs
         "p = ReaderProcess(Limits(step_seconds=3, seconds_per_mib=0), 'tests.bad_readers').__enter__()\n"
         "print(list(p.read(Path(sys.argv[1]), 'a'))[0].text, flush=True)\n"
         "import time; r = p.read(Path(sys.argv[2]), 'b'); next(r); time.sleep(60)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from cogen.data.document import MEND_LINE, Document, Item, Note, Skipped, SourceLocation, bad_data, document_of
@@ -27,7 +27,7 @@ def read_jsonl(file: BinaryIO, place: SourceLocation) -> Iterator[Item]:
         elif not line.text.strip():
             yield Note(place.path, "", line.num_bytes)
         else:
-            yield reader.item(line, lines.peek())
+            yield reader.item(line, lines.peek)
     yield from reader.notes()
 
 
@@ -56,13 +56,13 @@ class _Objects:
         self._unread: dict[str, tuple[str, int]] = {}
         self._num_chars, self._named = 0, ""
 
-    def item(self, line: TextLine, following: TextLine | None) -> Item:
+    def item(self, line: TextLine, peek: Callable[[], TextLine | None]) -> Item:
         where, is_first = self._place.line(line.number), self._is_first
         self._is_first = False
         try:
             values = json.loads(line.text.rstrip("\r\n"), object_pairs_hook=_object)
         except json.JSONDecodeError as error:
-            self._require_one_line(line, following, is_first, error)
+            self._require_one_line(line, peek(), is_first, error)
             got = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
             if error.msg == "Extra data":
                 got = f"more after it, from character {error.pos + 1} on"
