@@ -86,6 +86,9 @@ class Copying(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(table * sure, requires_grad=False)
 
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden @ self.weight.T
+
 
 def test_a_model_that_copies(tiny: Base) -> None:
     """One-hot embeddings, no layers: ln p is known in closed form, and only repeated tokens are likely."""
