@@ -245,8 +245,11 @@ class Federation(Table):
     """Whether clients keep their Adam moments from round to round, or reset them."""
     max_update_norm: Annotated[float, Field(gt=0.0)] = 1000.0
     """A reply is rejected if the Frobenius norm of its client update, over all modules, is above this."""
-    robust: Literal["none", "clip", "median", "krum"] = "none"
-    """Protection against bad client updates: clipped norms, geometric median, or Multi-Krum."""
+    max_norm_ratio: Annotated[float, Field(gt=1.0)] = 10.0
+    """A client update is dropped if its norm is above so many times the median of the round; in rounds of three or more."""
+    robust: Literal["auto", "none", "clip", "median", "krum"] = "auto"
+    """Protection against bad client updates: clipped norms, geometric median, or Multi-Krum; auto is clip in a real
+    federation of three or more domains, else none."""
     robust_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """For clip: the largest norm of a client update, as a multiple of the round's median norm."""
     num_byzantine: Annotated[int, Field(ge=0)] = 1
@@ -373,6 +376,12 @@ class RunConfig(Table):
     def min_valid_clients(self) -> int:
         """Valid replies that a round needs."""
         return self.federation.min_valid_clients or max(len(self.domains) // 2 + 1, self._krum_needs)
+
+    def deployed(self) -> RunConfig:
+        """The config of a real federation: `robust = "auto"` becomes clip where there are three or more domains."""
+        if self.federation.robust != "auto" or len(self.domains) < 3:
+            return self
+        return self.model_copy(update={"federation": self.federation.model_copy(update={"robust": "clip"})})
 
     @property
     def server_rank(self) -> int:

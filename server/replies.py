@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,14 @@ import numpy as np
 import torch
 
 from cogen.adapter import Factors, Fingerprint
+from cogen.console import safe
 from cogen.errors import ReplyError
-from cogen.merge.factored import leading, stack
+from cogen.merge.factored import balanced, cancellation, leading, stack
 from cogen.protocol.factors import reply_shapes
 from cogen.protocol.messages import Figures, TrainReply
 
+MAX_CANCELLATION = 1e4  # float32 then keeps three digits of a sum; factors from training have less than 10
+MAX_SHOWN = 300  # characters of what a client sent, in a reason
 DROPPED = "The client is dropped from this round."
 
 
@@ -23,6 +26,7 @@ class ClientUpdate:
     """One client's valid reply.
 
     Args:
+        norm: Frobenius norm of the update over all modules.
         start: the global factors that it trained from; None for those of the round that it enters.
         rounds_late: 0, or for a straggler the rounds since it was asked.
     """
@@ -31,6 +35,7 @@ class ClientUpdate:
     factors: dict[str, Factors]
     figures: Figures
     bytes_up: int
+    norm: float = 0.0
     start: Mapping[str, Factors] | None = None
     rounds_late: int = 0
 
@@ -64,8 +69,9 @@ class Expected:
 def check_reply(reply: TrainReply, expected: Expected) -> ClientUpdate:
     """The client update of a reply.
 
-    Checks, in this order: domain, fingerprint, names, dtype, shapes and rank, finite values, tokens, norm of the update.
-    Types and bounds of the figures were checked when the message was read.
+    Checks, in this order: domain, fingerprint, names, dtype, shapes and rank, finite values, tokens, cancellation, norm of
+    the update. Types and bounds of the figures were checked when the message was read. The factors of the result are
+    balanced, so that it does not matter in which factors a client sent its update.
 
     Raises:
         ReplyError: says what was expected and what came.
@@ -82,8 +88,27 @@ def check_reply(reply: TrainReply, expected: Expected) -> ClientUpdate:
         name: Factors(torch.from_numpy(arrays[f"{name}.a"]), torch.from_numpy(arrays[f"{name}.b"]), f.scaling)
         for name, f in expected.current.items()
     }
-    _check_norm(factors, expected)
-    return ClientUpdate(expected.domain, factors, reply.figures, sum(a.nbytes for a in arrays.values()))
+    _check_cancellation(factors, expected)
+    norm = _checked_norm(factors, expected)
+    factors = {name: balanced(f) for name, f in factors.items()}
+    return ClientUpdate(expected.domain, factors, reply.figures, sum(a.nbytes for a in arrays.values()), norm)
+
+
+def norm_outliers(updates: Sequence[ClientUpdate], max_ratio: float) -> dict[str, ReplyError]:
+    """The domains whose client update has a norm above `max_ratio` times the lower median of all, with the reason.
+
+    Of fewer than three updates none is an outlier: nobody can say which one is the odd one.
+    """
+    if len(updates) < 3:
+        return {}
+    middle = sorted(u.norm for u in updates)[(len(updates) - 1) // 2]
+    expected = f"a client update of norm up to {max_ratio:g} times the round's median, {middle:.4g}"
+
+    def error(update: ClientUpdate) -> ReplyError:
+        got, where = f"{update.norm:.4g}", f"domain {update.domain!r}"
+        return ReplyError("reply refused", expected=expected, got=got, where=where, fix=DROPPED)
+
+    return {update.domain: error(update) for update in updates if update.norm > max_ratio * middle}
 
 
 def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
@@ -104,7 +129,14 @@ def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
             raise _refuse(f"finite {name}", "NaN or infinity", expected)
 
 
-def _check_norm(factors: Mapping[str, Factors], expected: Expected) -> None:
+def _check_cancellation(factors: Mapping[str, Factors], expected: Expected) -> None:
+    """Refuse factors whose directions all but cancel: a sum with them would be made of their rounding errors."""
+    for name, f in factors.items():
+        if (found := cancellation(f)) > MAX_CANCELLATION:
+            raise _refuse(f"directions of {name} up to {MAX_CANCELLATION:g} times their sum", f"{found:.3g}", expected)
+
+
+def _checked_norm(factors: Mapping[str, Factors], expected: Expected) -> float:
     """Frobenius norm of the client update over all modules, from Gram matrices of the factors alone."""
     total = 0.0
     for name, f in factors.items():
@@ -115,7 +147,10 @@ def _check_norm(factors: Mapping[str, Factors], expected: Expected) -> None:
     if total**0.5 > expected.max_update_norm:
         bound = f"a client update of norm up to {expected.max_update_norm:g}"
         raise _refuse(bound, f"{total**0.5:.4g}", expected)
+    return float(total**0.5)
 
 
 def _refuse(expected: str, got: str, asked: Expected) -> ReplyError:
-    return ReplyError("reply refused", expected=expected, got=got, where=f"domain {asked.domain!r}", fix=DROPPED)
+    return ReplyError(
+        "reply refused", expected=expected, got=safe(got, MAX_SHOWN), where=f"domain {asked.domain!r}", fix=DROPPED
+    )

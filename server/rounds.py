@@ -24,7 +24,7 @@ from server.aggregate import Aggregated, aggregate, first_global
 from server.checkpoint import forget_rounds, save_final, save_round, save_start
 from server.client_registry import ClientRegistry, Members
 from server.collection import Collection
-from server.replies import ClientUpdate
+from server.replies import ClientUpdate, norm_outliers
 from server.requests import OpenRequest, choose, draw, no_reply, sample_size
 from server.scoring import score_everywhere
 from server.state import load_states
@@ -48,7 +48,8 @@ class Coordinator:
 
     def __init__(self, grid: Grid, run: RunFolder, members: Members | None = None) -> None:
         self.run = run
-        self.config = load_config(run.config)
+        config = load_config(run.config)
+        self.config = config if members is None else config.deployed()
         self.base = describe_base(self.config.base.name)
         self.domains = [d.name for d in self.config.domains]
         self.transport = Transport(grid, lambda reason: run.append_event("reply_rejected", reason=reason))
@@ -90,7 +91,7 @@ class Coordinator:
         current = Adapter.load(self.run.round(number - 1) / "global").factors
         collection = self._collection(number, current)
         num_asked = self._ask(collection)
-        updates = collection.collect()
+        updates = self._without_outliers(number, collection.collect())
         for update in updates:
             self.failures.pop(update.domain, None)
         waits = self.config.federation.stragglers == "next"
@@ -102,6 +103,13 @@ class Coordinator:
         save_round(self.run, self.base, number, updates, result, is_only=is_only)
         self._forget_rounds(number)
         self._report_round(number, updates, result, num_bytes(current) * num_asked, time.monotonic() - began)
+
+    def _without_outliers(self, number: int, updates: Sequence[ClientUpdate]) -> list[ClientUpdate]:
+        """The client updates whose norm is not far above the round's median; each of the others is dropped."""
+        errors = norm_outliers(updates, self.config.federation.max_norm_ratio)
+        for domain, error in errors.items():
+            self._drop(number, error, domain, fails=True)
+        return [update for update in updates if update.domain not in errors]
 
     def _forget_rounds(self, last: int) -> None:
         """Remove what the config does not keep of the rounds up to `last`."""

@@ -121,7 +121,7 @@ def read_answer(message: Message) -> Answer:
     try:
         reply = unpack_reply(from_records(message.content.config_records))
     except (MessageError, ValueError, TypeError) as error:
-        return Answer(None, f"reply refused: {error}")
+        return Answer(None, f"reply refused: {safe(error, REASON_CHARACTERS)}")
     return Answer(None, "an error") if isinstance(reply, FailureReply) else Answer(reply)
 
 

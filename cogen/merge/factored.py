@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_TINY = 2.0**-1022  # the least normal number of float64
 NULL_LEVEL = 2.0**-17.25  # what counts as 0 relative to 1: eps^(3/4) of float32, 6e-6; learned directions lie far above
 
 
@@ -160,6 +161,40 @@ def leading(f: Factors, rank: int) -> tuple[Factors, Factors | None]:
     if rank >= f.rank:
         return head, None
     return head, Factors(a=f.a[rank:].clone(), b=f.b[:, rank:].clone(), scaling=f.scaling)
+
+
+def balanced(f: Factors) -> Factors:
+    """The same delta with row j of A and column j of B of about the same norm: within a factor of 2.
+
+    Rows are scaled by powers of two, so that the delta is the same to the last bit, unless values leave the range of
+    float32. Whatever factors a client chose for its update, (A c, B / c) for any c above 0, sums of several updates then
+    have the rounding errors of small numbers alone.
+
+    Args:
+        f: finite factors; where one side of a direction is zero, the direction stays as it is.
+    """
+    import torch
+
+    a, b = f.a.double(), f.b.double()
+    norms_a, norms_b = a.norm(dim=1), b.norm(dim=0)
+    both = (norms_a > 0) & (norms_b > 0)
+    half = ((norms_b.clamp_min(_TINY).log2() - norms_a.clamp_min(_TINY).log2()) / 2).round().where(both, 0.0)
+    scale = torch.exp2(half)
+    return Factors((a * scale[:, None]).to(f.a.dtype), (b / scale).to(f.b.dtype), f.scaling)
+
+
+def cancellation(f: Factors) -> float:
+    """sum_j |b_j| |a_j| over |B A|: how much larger the directions are than their sum; 1 or more, inf for a zero sum.
+
+    It does not depend on the scale of single directions. Factors of rank r from training have up to about sqrt(r) of it.
+    Rounding errors of a sum with other updates grow in proportion to it.
+    """
+    a, b = f.a.double(), f.b.double()
+    parts = float((a.norm(dim=1) * b.norm(dim=0)).sum())
+    if parts == 0.0:
+        return 1.0
+    whole = math.sqrt(max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0))
+    return parts / whole if whole > 0 else math.inf
 
 
 def revive(f: Factors, rank: int, generator: torch.Generator) -> Factors:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, cast, get_args
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cogen.adapter import Fingerprint
 from cogen.errors import MessageError
@@ -23,12 +23,20 @@ from cogen.protocol.settings import WorkSettings
 from cogen.protocol.wire import Frame
 from cogen.records import Table
 
+
+def _no_dust(value: float) -> float:
+    """0 for a value that no model can have: its inverse is not finite."""
+    return value if value > 1e-12 else 0.0
+
+
 SHOWN_CHARACTERS = 80  # of a value that is refused
 RunName = Annotated[str, Field(max_length=4096)]
 RoundNumber = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
-Count = Annotated[int, Field(strict=True, gt=0)]
-Limit = Annotated[int, Field(strict=True, ge=0)]
-Finite = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+# Figures are added, drawn and printed: they have the bounds of what can be measured, and no more digits than a number has.
+Count = Annotated[int, Field(strict=True, gt=0, le=2**53)]
+Limit = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+Seconds = Annotated[float, Field(strict=True, ge=0.0, le=1e8, allow_inf_nan=False)]
+BitsPerByte = Annotated[float, Field(strict=True, ge=0.0, le=1e4, allow_inf_nan=False), AfterValidator(_no_dust)]
 
 
 class Message(Table):
@@ -77,10 +85,10 @@ class Figures(Table):
 
     num_tokens: Count
     """Tokens trained; the weight of the client update."""
-    seconds: Finite = 0.0
-    bits_per_byte_before: Finite | None = None
+    seconds: Seconds = 0.0
+    bits_per_byte_before: BitsPerByte | None = None
     """On held-out text, before the round; None where the domain keeps it or scores none."""
-    bits_per_byte_after: Finite | None = None
+    bits_per_byte_after: BitsPerByte | None = None
 
 
 class TrainReply(Message):
@@ -106,7 +114,7 @@ class EvaluateRequest(Message):
 class Score(Table):
     """How well one model predicts a domain's held-out text."""
 
-    bits_per_byte: Finite
+    bits_per_byte: BitsPerByte
     num_bytes: Count
     num_tokens: Count
 

@@ -304,10 +304,9 @@ def test_a_node_that_flower_gave_up_is_asked_again_when_it_is_back(
 
 @pytest.mark.parametrize("factor", [30.0, -30.0])
 def test_a_bad_client_moves_a_clipped_round_by_no_more_than_its_bound(deploy: Deploy, factor: float) -> None:
-    """Below max_update_norm, so that only the clip can stop it. Red: robust is not read by the server."""
-    run, _ = deploy(
-        "federation.num_rounds=1", "federation.robust=clip", "federation.server_rank=12", faults={1: times(factor)}
-    )
+    """Below all other bounds, so that only the clip, the default, can stop it. Red: `deployed` is not called."""
+    limits = ("federation.max_norm_ratio=1000", "federation.server_rank=12")
+    run, _ = deploy("federation.num_rounds=1", *limits, faults={1: times(factor)})
     (done,) = events(run, "round_finished")
     norms = done["norms"]
     assert norms["grid"] > 5 * max(norms["clinical"], norms["materials"])
@@ -316,6 +315,14 @@ def test_a_bad_client_moves_a_clipped_round_by_no_more_than_its_bound(deploy: De
     moved = sum(norm(stack([glob[1][m], glob[0][m]], [1.0, -1.0])) ** 2 for m in glob[0]) ** 0.5
     assert 0 < moved <= median * (1 + 1e-4)
     assert done["weights"]["grid"] * norms["grid"] <= median / 3 * (1 + 1e-6)
+
+
+def test_an_update_far_above_the_rounds_median_is_dropped(deploy: Deploy) -> None:
+    """Red: no look at the norms once the replies are there."""
+    run, _ = deploy("federation.num_rounds=1", faults={1: times(30.0)})
+    assert parents(run, 1).keys() == {"clinical", "materials"}
+    (out,) = events(run, "client_dropped")
+    assert out["domain"] == "grid" and "times the round's median" in out["reason"]
 
 
 def test_an_update_that_worsens_public_text_is_dropped(deploy: Deploy) -> None:
