@@ -50,7 +50,7 @@ def join(
     home.make()
     with deploy.sole(home) as handle:
         with Bar("data", BYTES) as bar:
-            prepared = deploy.prepare_data(member, bar.update_part)
+            prepared = deploy.prepare_data(member, deploy.own_settings(home), bar.update_part)
         _tell_account(member, prepared, max_loss_frac)
         text = f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}"
         print(text, file=sys.stderr)
@@ -102,12 +102,12 @@ def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str |
 
 def _show_preview(member: Membership, home: NodeHome, max_loss_frac: float) -> None:
     from cogen.base import describe_base
-    from cogen.deploy.join import prepare_data
+    from cogen.deploy.join import own_settings, prepare_data
     from cogen.node.policy import read_policy
     from cogen.node.view import preview_text
 
     with Bar("data", BYTES) as bar:
-        prepared = prepare_data(member, bar.update_part)
+        prepared = prepare_data(member, own_settings(home), bar.update_part)
     _tell_account(member, prepared, max_loss_frac)
     policy = read_policy(home.policy) if home.policy.is_file() else None
     print(preview_text(member, describe_base(member.base), prepared.num_train_tokens, policy))

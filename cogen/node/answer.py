@@ -40,20 +40,23 @@ class Refusal(Exception):
     """The one line that a domain sends instead of a reply."""
 
 
-def answer(kind: str, records: Records, node_config: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
+def answer(
+    kind: str, records: Records, node_config: Mapping[str, Any], seconds: float | None = None
+) -> dict[str, dict[str, bytes]]:
     """The records of the reply to one message.
 
     Args:
         kind: Flower's message type.
         records: the records of the request.
         node_config: the node's own settings.
+        seconds: how long the coordinator waits for the reply; a joined domain works no longer on it.
     Raises:
         Refusal: a joined domain refuses, or fails; the reason may be sent. A simulated domain raises what went wrong.
     """
     if "socket" not in node_config:
         request = unpack_request(from_records(records))
         return to_records(pack(_simulated(request, int(node_config["partition-id"]))))
-    return _joined(kind, records, NodeHome(Path(str(node_config["socket"])).parent))
+    return _joined(kind, records, NodeHome(Path(str(node_config["socket"])).parent), seconds)
 
 
 @lru_cache(maxsize=1)
@@ -75,13 +78,13 @@ def _simulated(request: Request, number: int) -> Message:
     return Node(site).answer(request)
 
 
-def _joined(kind: str, records: Records, home: NodeHome) -> dict[str, dict[str, bytes]]:
+def _joined(kind: str, records: Records, home: NodeHome, seconds: float | None) -> dict[str, dict[str, bytes]]:
     """The reply of a domain that has joined; its receipt is on the disk before this returns."""
     receipt = _Receipt(home.receipts, kind)
     try:
         request = unpack_request(from_records(records))
         receipt.run, receipt.round = request.run, getattr(request, "round", 0)
-        frame = pack(_ask(request, home))
+        frame = pack(_ask(request, home, seconds))
         content = to_records(frame)
         receipt.write(_sent(frame, content))
     except Exception as error:
@@ -90,12 +93,12 @@ def _joined(kind: str, records: Records, home: NodeHome) -> dict[str, dict[str, 
     return content
 
 
-def _ask(request: Request, home: NodeHome) -> Reply:
+def _ask(request: Request, home: NodeHome, seconds: float | None) -> Reply:
     """The trainer process answers, but for a suspension, which needs none."""
     if isinstance(request, SuspendRequest):
         member = home.read_member()
         return Node(Site(domain=member.domain, data=member.data, base=member.base), home).answer(request)
-    return ask(home.socket, request)
+    return ask(home.socket, request, seconds=seconds)
 
 
 class _Receipt:

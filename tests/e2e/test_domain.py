@@ -33,7 +33,7 @@ from cogen.protocol.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
 from tests.conftest import SEEDS
 from tests.in_process_grid import InProcessGrid
-from tests.member import RUN, ask, grid_of, make_home, request, service, some_factors, start_service
+from tests.member import RUN, TINY_ROUNDS, ask, grid_of, make_home, request, service, some_factors, start_service
 from tests.message_content import content_of, frame_of, header_of
 from tests.receipts import assert_is_receipt
 
@@ -122,7 +122,8 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
         assert {k: dict(r) for k, r in reply.content.items()} == to_records(frame_of(reply))  # not a byte besides
         assert_nothing_private(all_text(reply), home)
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
-    assert set(header_of(said)) == {"kind", "domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
+    told = {"max_rank", "max_tokens_per_round", "evaluates", "shares_expert", "max_shared_experts"}
+    assert set(header_of(said)) == {"kind", "domain", "version", *told}
     assert_nothing_private(home.receipts.read_text(), home)
 
 
@@ -164,10 +165,9 @@ def test_a_failure_leaves_as_one_line_without_the_machine(
     [
         ("train = false", (), "expected no train"),
         ("max_rank = 3", (), "a rank up to 3, got 4"),
-        ("max_tokens_per_round = 511", (), "up to 511 tokens a round, got 512"),
-        ("max_bytes_up_per_run = 1000", (), "up to 1000 bytes of a run"),
+        ("max_tokens_per_round = 511", (), "tokens a round up to 511, got 512"),
+        ("max_bytes_up_per_day = 1000", (), "up to 1000 bytes a day"),
         ('bases = ["another"]', (), "one of the bases another, got tiny"),
-        ("", ("train.replay=/etc/hostname",), "a public hf:// corpus"),
         ("nonsense", (), "training failed at the domain (ConfigError)"),
     ],
 )
@@ -180,16 +180,15 @@ def test_the_policy_is_the_domains(
 ) -> None:
     home, grid = lasting
     before, run = len(receipts(home)), hashlib.sha256(reason.encode()).hexdigest()[:32]
-    home.policy.write_text(policy)
+    home.policy.write_text(TINY_ROUNDS + policy)
     reply = train(grid, config_file, 1, *overrides, run=run)
     assert reason in reply.error.reason
     (line,) = receipts(home)[before:]
     assert (line["error"], line["arrays"]) == (reply.error.reason, [])
     assert_nothing_private(reply.error.reason, home)
     assert home.read_member().base not in reply.error.reason
-    home.policy.write_text("max_rank = 4\nmax_tokens_per_round = 512\nmax_bytes_up_per_run = 100_000\n")
-    if not overrides:
-        assert not train(grid, config_file, run=run).has_error()  # read anew, and at the limit it is allowed
+    home.policy.write_text(TINY_ROUNDS + "max_rank = 4\nmax_tokens_per_round = 512\nmax_bytes_up_per_day = 1_000_000\n")
+    assert not train(grid, config_file, run=run).has_error()  # read anew, and at the limit it is allowed
 
 
 def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
@@ -197,7 +196,7 @@ def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
 ) -> None:
     whole = train(grid, config_file)
     assert "bits_per_byte_after" in header_of(whole)["figures"]
-    home.policy.write_text("max_rank = 6\nmax_tokens_per_round = 700\nevaluation_leaves = false\n")
+    home.policy.write_text(TINY_ROUNDS + "max_rank = 6\nmax_tokens_per_round = 700\nevaluation_leaves = false\n")
     about = header_of(ask(grid, HelloRequest(run=RUN)))
     assert (about["max_rank"], about["max_tokens_per_round"], about["evaluates"]) == (6, 700, False)
     stripped = train(grid, config_file)
