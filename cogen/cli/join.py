@@ -142,6 +142,10 @@ class JoinNarrator:
             failed = f"{event['num_failures']} rounds in a row without a valid reply"
             self._line(f"round {event['round']} · suspended after {failed} · it trains again when the run is resumed")
             return
+        if event["action"] == "unusual":
+            for line in event["lines"]:
+                self._line(f"round {event['round']} · beyond the ordinary: the coordinator {line}")
+            return
         self.first = (0.0, 0)
         what = "training" if event["action"] == "train" else "scoring models"
         self._line(f"round {event['round']} · {what}")

@@ -18,8 +18,10 @@ from cogen.errors import CogenError
 from cogen.node.ask import ask
 from cogen.node.home import NodeHome
 from cogen.node.node import Node, Site
+from cogen.node.policy import refused
 from cogen.node.receipt import SentMessage, record
 from cogen.node.resident import ResidentTrainer
+from cogen.node.unusual import unusual_settings, warning
 from cogen.protocol.messages import (
     EvaluateRequest,
     Message,
@@ -31,7 +33,7 @@ from cogen.protocol.messages import (
     unpack_request,
 )
 from cogen.protocol.wire import Frame, from_records, to_records
-from cogen.runs import RunFolder
+from cogen.runs import RunFolder, append_line
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -82,7 +84,11 @@ def _joined(kind: str, records: Records, home: NodeHome, seconds: float | None) 
     """The reply of a domain that has joined; its receipt is on the disk before this returns."""
     receipt = _Receipt(home.receipts, kind)
     try:
-        request = unpack_request(from_records(records))
+        asked = from_records(records)
+        if lines := unusual_settings(asked.header):
+            append_line(home.work, warning("", 0, lines))
+            raise refused("requests that leave this domain's text to it", lines[0].removeprefix("asks for "))
+        request = unpack_request(asked)
         receipt.run, receipt.round = request.run, getattr(request, "round", 0)
         frame = pack(_ask(request, home, seconds))
         content = to_records(frame)

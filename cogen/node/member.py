@@ -20,6 +20,7 @@ from cogen.node.round_bounds import allow_round
 from cogen.node.score_book import ScoreBook, rounded
 from cogen.node.stopping import Check, stop_after
 from cogen.node.trainer import Trainer, model_digest
+from cogen.node.unusual import unusual_round, unusual_scoring, warning
 from cogen.node.usage import Usage
 from cogen.protocol.factors import reply_shapes, to_factors
 from cogen.protocol.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest, WorkRequest
@@ -46,13 +47,15 @@ class _MemberWork:
         self.node, self.home = node, home
         self.policy = read_policy(home.policy)
         self.folder = home.run(request.run)
-        allow(self.policy, request.kind, home.read_member().base_name)
+        self.request, self.member = request, home.read_member()
+        allow(self.policy, request.kind, self.member.base_name)
         self.usage = Usage(home.usage, home.receipts)
         self.known = KnownModels(self.folder / "models.jsonl")
         self.key, self.replies = request_key(request), self.folder / "replies"
 
     def train(self, request: TrainRequest, check: Check) -> TrainReply:
         """Train a round, or give the reply again that this request had before."""
+        self._warn(unusual_round(request, self.member, self.policy))
         allow_round(self.policy, request)
         self._allow_bytes(_reply_bytes(request))
         reply = load_reply(self.replies, self.key, TrainReply) or self._train(request, check)
@@ -92,6 +95,7 @@ class _MemberWork:
             else:
                 models[name] = self._own(name, request)
         digests = {name: model_digest(factors) for name, factors in models.items()}
+        self._warn(unusual_scoring(digests, self.known, self.usage, self.policy))
         book = ScoreBook(self.policy, self.usage, trainer.base.precision, "scoring")
         book.require([BASE_DIGEST, *digests.values()], trainer.data.heldout)
         for name, digest in digests.items():
@@ -122,6 +126,11 @@ class _MemberWork:
         limit, total = self.policy.max_bytes_up_per_day, self.usage.bytes_sent() + num_bytes
         if limit and total > limit:
             raise refused(f"up to {limit} bytes a day", f"{total} with this reply")
+
+    def _warn(self, lines: list[str]) -> None:
+        """Note for `cogen join` and `cogen receipts` what is unusual in the request, before it is answered."""
+        if lines:
+            append_line(self.home.work, warning(self.request.run, self.request.round, lines))
 
     def _tell(self, request: WorkRequest) -> None:
         """Note for `cogen join` that the work begins."""

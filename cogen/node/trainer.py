@@ -222,7 +222,7 @@ class Trainer:
             values = {**vars(step), "num_tokens": plan.first_block * data.stream.sequence_length + step.num_tokens}
             append_line(node / "train.jsonl", values)
 
-        part = node / f"part-{number:04d}-{_digest(start, rest)}.safetensors"
+        part = node / f"part-{number:04d}-{_digest(start, rest, data.key)}.safetensors"
         state = TrainState.load(part, data.key) if part.is_file() else self._state_before(number, data.key)
         result = train_round(
             self.base,
@@ -285,9 +285,9 @@ def model_digest(train: Mapping[str, Factors], rest: Mapping[str, Factors] | Non
     return factor_digest(train) if not rest else f"{factor_digest(train)} {factor_digest(rest)}"
 
 
-def _digest(start: Mapping[str, Factors], rest: Mapping[str, Factors] | None) -> str:
-    """Of the factors that a round starts from; a state of another start must not be continued."""
-    return hashlib.sha256(f"{factor_digest(start)} {factor_digest(rest or {})}".encode()).hexdigest()[:16]
+def _digest(start: Mapping[str, Factors], rest: Mapping[str, Factors] | None, key: str) -> str:
+    """Of what a round starts from and how; a state of another start or of other settings must not be continued."""
+    return hashlib.sha256(f"{factor_digest(start)} {factor_digest(rest or {})} {key}".encode()).hexdigest()[:16]
 
 
 def _states(node: Path, last_round: int) -> list[Path]:

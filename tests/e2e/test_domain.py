@@ -36,6 +36,7 @@ from tests.in_process_grid import InProcessGrid
 from tests.member import RUN, TINY_ROUNDS, ask, grid_of, make_home, request, service, some_factors, start_service
 from tests.message_content import content_of, frame_of, header_of
 from tests.receipts import assert_is_receipt
+from tests.waiting import wait_until
 
 CORPUS_NAME = "ward-seven-notes"
 
@@ -204,6 +205,48 @@ def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
     assert equal(factors_of(whole), factors_of(stripped))
     scored = score(grid, config_file)
     assert "numbers of evaluation" in scored.error.reason
+
+
+def test_another_split_is_refused_in_words_and_said_to_the_administrator(
+    home: NodeHome, grid: InProcessGrid, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an attacker of the protocol asks, in fields that a request does not have. Red: only the type of an error."""
+    frame = pack(request(config_file))
+    header = {**frame.header, "settings": {**frame.header["settings"], "heldout": {"heldout_frac": 0.5}}}
+    message = Message(content_of(Frame(header)), dst_node_id=100, message_type="train")
+    watcher, narrator = HomeWatcher(home), JoinNarrator(home.read_member())
+    (reply,) = grid.pull_messages(grid.push_messages([message]))
+    assert "another held-out part or other windows, which is this domain's own choice" in reply.error.reason
+    for event in watcher.new():
+        narrator.on_event(event)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "beyond the ordinary: the coordinator asks for another held-out part" in first
+    assert "refused" in second
+
+
+def test_work_stops_at_the_next_step_when_nobody_waits_for_it(
+    home: NodeHome, grid: InProcessGrid, config_file: Path
+) -> None:
+    """A round of hours whose asker has gone leaves the trainer to the next one. Red: work that goes on unasked."""
+    long = request(config_file, 1, ("train.tokens_per_round=10000000",))
+    ask(grid, HelloRequest(run=RUN))
+    with connect_to(home.socket) as connection:
+        send(connection, pack(long.with_arrays(to_arrays(some_factors(config_file)))))
+        log = home.run(RUN) / "train.jsonl"
+        assert wait_until(lambda: len(read_lines(log)) > 2, 120.0)
+    assert not train(grid, config_file, run="another").has_error()
+    assert "AskerGone" in (home.logs / "trainer.log").read_text()
+    assert list(home.run(RUN).glob("part-*.safetensors"))  # asked again, it goes on from there
+
+
+def test_a_request_has_so_many_seconds_as_the_policy_says(
+    home: NodeHome, grid: InProcessGrid, config_file: Path
+) -> None:
+    home.policy.write_text(TINY_ROUNDS + "max_seconds = 1.0\n")
+    reply = train(grid, config_file, 1, "train.tokens_per_round=10000000")
+    assert "work of up to 1 s, got a request that takes longer" in reply.error.reason
+    home.policy.write_text(TINY_ROUNDS)
+    assert not train(grid, config_file).has_error()
 
 
 @pytest.mark.parametrize("run", ["../elsewhere", "/tmp/x", "", "a" * 65])
