@@ -12,6 +12,7 @@ from cogen.adapter import Adapter, Factors
 from cogen.config import RunConfig
 from cogen.errors import FederationError, ReplyError
 from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, Cell, Evaluation, NotMeasured
+from cogen.node.policy import REFUSED
 from cogen.protocol.messages import EvaluateReply
 from cogen.runs import RunFolder
 from server.client_registry import Client, ClientRegistry
@@ -25,10 +26,10 @@ NOT_SCORED = "the domain scores no more experts of others"
 def score_everywhere(
     run: RunFolder, config: RunConfig, transport: Transport, registry: ClientRegistry, final: Adapter
 ) -> None:
-    """Write `evaluation.json` with the scores of all domains that may send theirs.
+    """Write `evaluation.json` with the scores of all domains whose policies let them leave, if there are any.
 
     Raises:
-        FederationError: domains may send scores, and none did.
+        FederationError: scores might have come, and none did.
     """
     _Scoring(run, config, registry).score(transport, final)
 
@@ -42,6 +43,7 @@ class _Scoring:
         self.found: dict[tuple[str, str], Cell] = {}
         self.missing: dict[tuple[str, str], str] = {}
         self.rows: list[str] = []
+        self.num_failed = 0
 
     def score(self, transport: Transport, final: Adapter) -> None:
         experts = [d for d in self.domains if self.run.expert(d).is_dir()]
@@ -49,12 +51,13 @@ class _Scoring:
         models[COMBINED] = final.factors
         self.rows = [BASE, *models]
         clients = self._willing()
-        if not clients and self.registry.clients:
-            self.run.append_event("evaluated", num_cells=0)
-            return
+        self.num_failed += not self.registry.clients
         chosen = {node: self._chosen(client, experts) for node, client in clients.items()}
         self._collect(transport, clients, models, chosen)
         cells = tuple(self.found[m, d] for m in self.rows for d in self.domains if (m, d) in self.found)
+        if not cells and self.num_failed == 0:
+            self.run.append_event("evaluated", num_cells=0)
+            return
         if not cells:
             raise _no_scores(self.run)
         pairs = [(m, d) for m in self.rows for d in self.domains if (m, d) in self.missing]
@@ -82,7 +85,9 @@ class _Scoring:
             try:
                 self.found |= {(c.model, domain): c for c in _cells(answer, [BASE, *chosen[node]], domain)}
             except ReplyError as error:
+                self.num_failed += REFUSED not in error.reason
                 self._drop(domain, error.reason)
+        self.num_failed += len(silent)
         for domain in sorted(silent):
             self._drop(domain, "no scores in time")
 

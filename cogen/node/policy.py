@@ -18,6 +18,7 @@ from cogen.node.home import write_private
 from cogen.records import Table, read_toml, validated
 
 Limit = Annotated[int, Field(ge=0)]
+REFUSED = "refused by the domain's policy"
 Bound = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 TEMPLATE = """\
@@ -189,7 +190,7 @@ def within(policy: Policy, settings: Train) -> Train:
 def refused(expected: str, got: str) -> PolicyError:
     """The error for what the policy forbids."""
     fix = "The domain's administrator decides; ask for less, or leave this domain out."
-    return PolicyError("refused by the domain's policy", expected=expected, got=got, fix=fix)
+    return PolicyError(REFUSED, expected=expected, got=got, fix=fix)
 
 
 def _within(now: time, hours: str) -> bool:
