@@ -28,6 +28,7 @@ from cogen.config import Domain, RunConfig, load_config
 from cogen.errors import CogenError
 from cogen.files import write_file
 from cogen.merge import compress, leading, revive, stack
+from cogen.node.domain_settings import settings_of_run
 from cogen.node.trainer import Trainer
 from cogen.protocol.messages import Figures
 from cogen.protocol.settings import work_settings
@@ -98,14 +99,15 @@ def run(name: str, folder: Path, data: Mapping[str, str], args: argparse.Namespa
         energy, beyond = energy_beyond(now, min(config.rank_of(d) for d in config.domains))
         rounds.append({"energy": energy, "beyond": beyond, "seconds": time.monotonic() - began})
         say(f"{name}, round {number}: energy {energy:.4g}, beyond the lowest rank {beyond:.2%}")
-    cells = {d: {c.model: c.bits_per_byte for c in trainers[d].evaluate({"combined": now})} for d in data}
+    cells = {d: {m: c.bits_per_byte for m, c in trainers[d].evaluate({"combined": now}).items()} for d in data}
     say(f"{name}: " + ", ".join(f"{d} {c['base']:.4f} -> {c['combined']:.4f}" for d, c in cells.items()))
     return {"rounds": rounds, "bits_per_byte": cells}
 
 
 def _trainer(config: RunConfig, domain: Domain, run: RunFolder) -> Trainer:
     folder = run.node(domain.name)
-    return Trainer(work_settings(config, domain), domain.name, str(domain.data), config.base.name, folder)
+    asked, own = work_settings(config, domain), settings_of_run(config)
+    return Trainer(asked, own, domain.name, str(domain.data), config.base.name, folder)
 
 
 def _reply(trainer: Trainer, variant: str, domain: str, number: int, now: Globals, rank: int) -> ClientUpdate:

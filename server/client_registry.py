@@ -21,6 +21,8 @@ class Client:
 
     Args:
         evaluates: whether scores on its held-out text may be sent.
+        shares_expert: whether its own adapter may be sent to other domains.
+        max_shared_experts: how many adapters of other domains it scores.
     """
 
     node: int
@@ -29,6 +31,8 @@ class Client:
     tokens_per_round: int
     evaluates: bool = True
     version: str = ""
+    shares_expert: bool = False
+    max_shared_experts: int = 0
 
     @property
     def asked(self) -> Domain:
@@ -46,6 +50,7 @@ class ClientRegistry:
         missing: why a domain is not among the clients, where the reason is known.
         silent: domains whose node is connected but did not answer in the last update.
         suspended: domains that are not asked any more.
+        sharing: domains whose own adapter may be sent to others, by their last hello.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class ClientRegistry:
         self.missing: dict[str, str] = {}
         self.silent: set[str] = set()
         self.suspended: set[str] = set()
+        self.sharing: set[str] = set()
         self.run, self.config = run, config
         self.run_name = run.read_id() if members else str(run.path)
         self._transport, self._members, self._hello_seconds = transport, members, hello_seconds
@@ -139,6 +145,7 @@ class ClientRegistry:
             self._strangers.add(node)
             return
         self.clients[name] = client_of(self.config, known[name], node, answer.reply)
+        (self.sharing.add if answer.reply.shares_expert else self.sharing.discard)(name)
 
     def _set_missing(self, node: int, domain: str, reason: str) -> None:
         if domain:
@@ -186,4 +193,5 @@ def client_of(config: RunConfig, domain: Domain, node: int, hello: HelloReply) -
             where=f"domain {domain.name!r}",
             fix="It is not asked.",
         )
-    return Client(node, domain, rank, tokens, hello.evaluates, hello.version)
+    sharing = (hello.shares_expert, hello.max_shared_experts)
+    return Client(node, domain, rank, tokens, hello.evaluates, hello.version, *sharing)

@@ -9,10 +9,12 @@ import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cogen.adapter import Factors, Fingerprint
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
+from cogen.evaluate.matrix import EXPERT_PREFIX
 from cogen.protocol.factors import to_arrays
 from cogen.protocol.messages import EvaluateRequest, TrainReply, TrainRequest
 from cogen.protocol.settings import work_settings
@@ -47,17 +49,32 @@ def train_requests(
 
 
 def evaluate_requests(
-    config: RunConfig, clients: Mapping[int, Client], run_name: str, models: Mapping[str, Mapping[str, Factors]]
+    config: RunConfig,
+    clients: Mapping[int, Client],
+    run_name: str,
+    models: Mapping[str, Mapping[str, Factors]],
+    rows: Mapping[int, Sequence[str]],
 ) -> dict[int, EvaluateRequest]:
-    """The request to score `models` for each node."""
-    arrays = {key: a for name, factors in models.items() for key, a in to_arrays(factors, f"{name}/").items()}
-    number = config.federation.num_rounds
-    return {
-        node: EvaluateRequest(
-            run=run_name, round=number, settings=work_settings(config, client.asked), models=tuple(models)
-        ).with_arrays(arrays)
-        for node, client in clients.items()
-    }
+    """The request to score for each node.
+
+    A domain that does not share its own adapter gets no copy of it: it is only named. Nodes that get the same models share
+    the arrays.
+
+    Args:
+        models: their factors by name.
+        rows: node to the names of the models that it scores.
+    """
+    made: dict[tuple[str, ...], dict[str, Any]] = {}
+    requests = {}
+    for node, client in clients.items():
+        own = "" if client.shares_expert else EXPERT_PREFIX + client.domain.name
+        sent = tuple(name for name in rows[node] if name != own)
+        if sent not in made:
+            made[sent] = {k: a for name in sent for k, a in to_arrays(models[name], f"{name}/").items()}
+        settings, number = work_settings(config, client.asked), config.federation.num_rounds
+        request = EvaluateRequest(run=run_name, round=number, settings=settings, models=tuple(rows[node]))
+        requests[node] = request.with_arrays(made[sent])
+    return requests
 
 
 def update_from(

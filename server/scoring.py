@@ -1,76 +1,131 @@
-"""The matrix: every domain scores the base, the experts and the combined model on its own held-out text."""
+"""The matrix: every domain scores the base, its own expert, experts that are shared, and the combined model.
+
+An expert stays with its domain unless that domain's policy shares it: whoever has it can ask it for its training text. What
+was not measured is written down with the reason.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cogen.adapter import Adapter
+from cogen.adapter import Adapter, Factors
 from cogen.config import RunConfig
 from cogen.errors import FederationError, ReplyError
-from cogen.evaluate.matrix import Cell, Evaluation
+from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, Cell, Evaluation, NotMeasured
+from cogen.node.policy import REFUSED
 from cogen.protocol.messages import EvaluateReply
 from cogen.runs import RunFolder
 from server.client_registry import Client, ClientRegistry
 from server.requests import evaluate_requests, no_reply
 from server.transport import Answer, Transport
 
+NOT_SHARED = "not shared by its domain"
+NOT_SCORED = "the domain scores no more experts of others"
+
 
 def score_everywhere(
     run: RunFolder, config: RunConfig, transport: Transport, registry: ClientRegistry, final: Adapter
 ) -> None:
-    """Write `evaluation.json` with the scores of all domains that may send theirs.
+    """Write `evaluation.json` with the scores of all domains whose policies let them leave, if there are any.
 
     Raises:
-        FederationError: domains may send scores, and none did.
+        FederationError: scores might have come, and none did.
     """
-    domains = [d.name for d in config.domains]
-    models = {f"expert:{d}": Adapter.load(run.expert(d)).factors for d in domains if run.expert(d).is_dir()}
-    models["combined"] = final.factors
-    clients = _willing(run, domains, registry)
-    if not clients and registry.clients:
-        run.append_event("evaluated", num_cells=0)
-        return
-    requests = evaluate_requests(config, clients, registry.run_name, models)
-    seconds = config.federation.round_deadline_seconds
-    waiting = transport.send(requests, seconds)
-    nodes, rows, found = dict(waiting), ["base", *models], dict[tuple[str, str], Cell]()
-    silent = {client.domain.name for client in clients.values()}
-    for message, answer in transport.answers(waiting, seconds):
-        domain = clients[nodes[message]].domain.name
-        silent.discard(domain)
-        try:
-            found |= {(cell.model, domain): cell for cell in _cells(answer, rows, domain)}
-        except ReplyError as error:
-            _drop(run, domain, error.reason)
-    for domain in sorted(silent):
-        _drop(run, domain, "no scores in time")
-    cells = tuple(found[m, d] for m in rows for d in domains if (m, d) in found)
-    if not cells:
-        raise FederationError(
-            "cannot score",
-            expected="scores from at least one domain",
-            got="none",
-            where=str(run.events_path),
-            fix="The reasons are there; mend them and run again with --resume.",
-        )
-    Evaluation(cells=cells).write(run.evaluation)
-    run.append_event("evaluated", num_cells=len(cells))
+    _Scoring(run, config, registry).score(transport, final)
 
 
-def _willing(run: RunFolder, domains: Sequence[str], registry: ClientRegistry) -> dict[int, Client]:
-    """The clients to ask, by node; the reason of every other domain is in the events."""
-    willing = {}
-    for domain in domains:
-        client = registry.clients.get(domain)
-        if client is None:
-            _drop(run, domain, registry.why_missing(domain))
-        elif domain in registry.suspended:
-            _drop(run, domain, "it was suspended")
-        elif not client.evaluates:
-            _drop(run, domain, "its policy keeps held-out scores at the domain")
-        else:
-            willing[client.node] = client
-    return willing
+class _Scoring:
+    """The scores that have come, and why others have not, by model and domain."""
+
+    def __init__(self, run: RunFolder, config: RunConfig, registry: ClientRegistry) -> None:
+        self.run, self.config, self.registry = run, config, registry
+        self.domains = [d.name for d in config.domains]
+        self.found: dict[tuple[str, str], Cell] = {}
+        self.missing: dict[tuple[str, str], str] = {}
+        self.rows: list[str] = []
+        self.num_failed = 0
+
+    def score(self, transport: Transport, final: Adapter) -> None:
+        experts = [d for d in self.domains if self.run.expert(d).is_dir()]
+        models = {f"{EXPERT_PREFIX}{d}": Adapter.load(self.run.expert(d)).factors for d in experts}
+        models[COMBINED] = final.factors
+        self.rows = [BASE, *models]
+        clients = self._willing()
+        self.num_failed += not self.registry.clients
+        chosen = {node: self._chosen(client, experts) for node, client in clients.items()}
+        self._collect(transport, clients, models, chosen)
+        cells = tuple(self.found[m, d] for m in self.rows for d in self.domains if (m, d) in self.found)
+        if not cells and self.num_failed == 0:
+            self.run.append_event("evaluated", num_cells=0)
+            return
+        if not cells:
+            raise _no_scores(self.run)
+        pairs = [(m, d) for m in self.rows for d in self.domains if (m, d) in self.missing]
+        missing = tuple(NotMeasured(m, d, self.missing[m, d]) for m, d in pairs)
+        Evaluation(cells=cells, not_measured=missing).write(self.run.evaluation)
+        self.run.append_event("evaluated", num_cells=len(cells))
+
+    def _collect(
+        self,
+        transport: Transport,
+        clients: Mapping[int, Client],
+        models: Mapping[str, Mapping[str, Factors]],
+        chosen: Mapping[int, Sequence[str]],
+    ) -> None:
+        """Ask all clients and keep the scores that come in time."""
+        requests = evaluate_requests(self.config, clients, self.registry.run_name, models, chosen)
+        seconds = self.config.federation.round_deadline_seconds
+        waiting = transport.send(requests, seconds)
+        nodes = dict(waiting)
+        silent = {client.domain.name for client in clients.values()}
+        for message, answer in transport.answers(waiting, seconds):
+            node = nodes[message]
+            domain = clients[node].domain.name
+            silent.discard(domain)
+            try:
+                self.found |= {(c.model, domain): c for c in _cells(answer, [BASE, *chosen[node]], domain)}
+            except ReplyError as error:
+                self.num_failed += REFUSED not in error.reason
+                self._drop(domain, error.reason)
+        self.num_failed += len(silent)
+        for domain in sorted(silent):
+            self._drop(domain, "no scores in time")
+
+    def _willing(self) -> dict[int, Client]:
+        """The clients to ask, by node; the reason of every other domain is in the events."""
+        willing = {}
+        for domain in self.domains:
+            client = self.registry.clients.get(domain)
+            if client is None:
+                self._drop(domain, self.registry.why_missing(domain))
+            elif domain in self.registry.suspended:
+                self._drop(domain, "it was suspended")
+            elif not client.evaluates:
+                self._drop(domain, "its policy keeps held-out scores at the domain")
+            else:
+                willing[client.node] = client
+        return willing
+
+    def _chosen(self, client: Client, experts: Sequence[str]) -> list[str]:
+        """The models that a domain scores besides the base: its own expert, those that are shared, the combined one."""
+        chosen, num_others = [], 0
+        for expert in experts:
+            cell = (EXPERT_PREFIX + expert, client.domain.name)
+            if expert == client.domain.name:
+                chosen.append(cell[0])
+            elif expert not in self.registry.sharing:
+                self.missing[cell] = NOT_SHARED
+            elif num_others >= client.max_shared_experts:
+                self.missing[cell] = NOT_SCORED
+            else:
+                num_others += 1
+                chosen.append(cell[0])
+        return [*chosen, COMBINED]
+
+    def _drop(self, domain: str, reason: str) -> None:
+        """Write down why a domain has no scores."""
+        self.run.append_event("client_dropped", round=0, domain=domain, reason=f"scores: {reason}")
+        self.missing |= {(row, domain): reason for row in self.rows}
 
 
 def _cells(answer: Answer, rows: Sequence[str], domain: str) -> list[Cell]:
@@ -84,5 +139,11 @@ def _cells(answer: Answer, rows: Sequence[str], domain: str) -> list[Cell]:
     return [Cell(model, domain, s.bits_per_byte, s.num_bytes, s.num_tokens) for model, s in scored.items()]
 
 
-def _drop(run: RunFolder, domain: str, reason: str) -> None:
-    run.append_event("client_dropped", round=0, domain=domain, reason=f"scores: {reason}")
+def _no_scores(run: RunFolder) -> FederationError:
+    return FederationError(
+        "cannot score",
+        expected="scores from at least one domain",
+        got="none",
+        where=str(run.events_path),
+        fix="The reasons are there; mend them and run again with --resume.",
+    )

@@ -56,6 +56,7 @@ class DeployedGrid(InProcessGrid):
         self.connected = set(range(num_nodes))
         self.extra: list[Message] = []
         self.requests: list[tuple[int, str, dict[str, Any]]] = []
+        self.arrays: list[tuple[int, str, list[str]]] = []
 
     def get_node_ids(self) -> Iterable[int]:
         return [FIRST_NODE + i for i in sorted(self.connected)]
@@ -68,6 +69,7 @@ class DeployedGrid(InProcessGrid):
         node, kind = message.metadata.dst_node_id - FIRST_NODE, message.metadata.message_type
         asked = frame_of(message)
         self.requests.append((node, kind, dict(asked.header)))
+        self.arrays.append((node, kind, list(asked.arrays)))
         if kind == "train" and self.before is not None:
             self.before(self, message)
         rewrite(message, Frame({**asked.header, "run": str(self.of_run.path)}, asked.arrays))

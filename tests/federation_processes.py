@@ -15,8 +15,10 @@ from typing import Protocol
 import psutil
 
 from cogen.flower.superlink import free_port
+from cogen.node.home import NodeHome
 from cogen.runs import RunFolder
 from tests.conftest import SEEDS
+from tests.member import AS_CONFIGURED, TINY_ROUNDS
 from tests.waiting import wait_until
 
 DOMAINS = ("clinical", "grid", "materials")
@@ -109,8 +111,11 @@ class FederationProcesses:
 
     def join(self, domain: str) -> None:
         """Invite a domain and start its `cogen join`."""
-        folder = self.place / domain
+        folder, home = self.place / domain, NodeHome(self.home(domain))
         folder.mkdir(exist_ok=True)
+        home.make()
+        home.policy.write_text(TINY_ROUNDS)
+        home.settings.write_text(AS_CONFIGURED)
         (folder / "its.invite").write_text(self.output("invite", domain))
         data = ("--data", SEEDS / f"{domain}.jsonl", "--base", self.base, "--folder", self.home(domain))
         self.members[domain] = self.start(folder, "join", "its.invite", *data)

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     pass
 
 RUN = "0123456789abcdef"
+TINY_ROUNDS = (
+    "min_tokens_per_round = 0\nmin_tokens_per_step = 0\nmin_documents = 0\nmin_steps = 0\nmax_learning_rate = 0\n"
+    "max_adapter_norm = 0\nmin_scored_tokens = 0\nmin_scored_documents = 0\nprivate_order = false\n"
+)
+"""A policy for the rounds of tests, seconds long, which protect no text; and with the order of a simulation."""
+AS_CONFIGURED = (
+    "[heldout]\nheldout_frac = 0.15\nmax_heldout_tokens = 512\nround_heldout_tokens = 128\nsequence_length = 64\n"
+)
+"""A `domain.toml` with what the tests' configs say."""
 
 
 def some_member() -> Membership:
@@ -34,9 +43,11 @@ def some_member() -> Membership:
 
 
 def make_home(folder: Path, base: Path, data: Path, domain: str = "grid") -> NodeHome:
-    """A folder as `cogen join` leaves it."""
+    """A folder as `cogen join` leaves it, with a policy for tiny rounds."""
     home = NodeHome(folder)
     home.make()
+    home.policy.write_text(TINY_ROUNDS)
+    home.settings.write_text(AS_CONFIGURED)
     fingerprint = vars(describe_base(str(base)).fingerprint)
     about = {
         "federation": "test",

@@ -39,6 +39,7 @@ def join(
 
     from cogen.deploy import join as deploy
     from cogen.deploy.invites import read_invite
+    from cogen.node.policy import read_policy
 
     max_loss_frac = 1.0 if accept_loss else max_loss_frac
     found = None if invite is None else read_invite(invite)
@@ -50,10 +51,10 @@ def join(
     home.make()
     with deploy.sole(home) as handle:
         with Bar("data", BYTES) as bar:
-            prepared = deploy.prepare_data(member, bar.update_part)
+            prepared = deploy.prepare_data(member, deploy.own_settings(home), bar.update_part)
         _tell_account(member, prepared, max_loss_frac)
         text = f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}"
-        print(text, file=sys.stderr)
+        print("\n".join([text, *deploy.shortfalls(read_policy(home.policy), prepared)]), file=sys.stderr)
         if found is None:
             home.write_member(member)
         else:
@@ -102,12 +103,12 @@ def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str |
 
 def _show_preview(member: Membership, home: NodeHome, max_loss_frac: float) -> None:
     from cogen.base import describe_base
-    from cogen.deploy.join import prepare_data
+    from cogen.deploy.join import own_settings, prepare_data
     from cogen.node.policy import read_policy
     from cogen.node.view import preview_text
 
     with Bar("data", BYTES) as bar:
-        prepared = prepare_data(member, bar.update_part)
+        prepared = prepare_data(member, own_settings(home), bar.update_part)
     _tell_account(member, prepared, max_loss_frac)
     policy = read_policy(home.policy) if home.policy.is_file() else None
     print(preview_text(member, describe_base(member.base), prepared.num_train_tokens, policy))
@@ -141,6 +142,10 @@ class JoinNarrator:
         if event["action"] == "suspend":
             failed = f"{event['num_failures']} rounds in a row without a valid reply"
             self._line(f"round {event['round']} · suspended after {failed} · it trains again when the run is resumed")
+            return
+        if event["action"] == "unusual":
+            for line in event["lines"]:
+                self._line(f"round {event['round']} · beyond the ordinary: the coordinator {line}")
             return
         self.first = (0.0, 0)
         what = "training" if event["action"] == "train" else "scoring models"

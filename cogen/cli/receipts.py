@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.console import print_json
+from cogen.console import print_json, safe
 
 if TYPE_CHECKING:
     from cogen.node.home import NodeHome
@@ -28,6 +28,8 @@ def receipts(
     """
     from cogen.node.home import NodeHome
     from cogen.node.receipt import read_receipts, receipt_table
+    from cogen.node.unusual import warnings_in
+    from cogen.runs import read_lines
 
     home = NodeHome(folder) if folder is not None else _found(domain)
     member = home.read_member()
@@ -40,6 +42,9 @@ def receipts(
     else:
         print(receipt_table(lines))
         print(f"\n{len(lines)} messages, {total} bytes of arrays · {home.receipts}")
+    if not as_json and (unusual := warnings_in(read_lines(home.work))):
+        print("\nasked beyond the ordinary, each noted before it was answered:")
+        print("\n".join(map(safe, unusual)))
 
 
 def _found(domain: str | None) -> NodeHome:

@@ -86,6 +86,22 @@ class PackedStream:
             pieces.append(piece)
         return pieces
 
+    def num_documents(self, first: int, num_blocks: int) -> int:
+        """How many different documents the blocks from `first` on have a piece of."""
+        position, end = first * self.text_tokens, (first + num_blocks) * self.text_tokens
+        if end - position >= 2 * self.epoch_tokens:  # a whole epoch is among them
+            return len(self.documents)
+        found: set[int] = set()
+        while position < end:
+            epoch, offset = divmod(position, self.epoch_tokens)
+            order, starts = self._order(epoch)
+            last = min(self.epoch_tokens, offset + end - position)
+            low = int(np.searchsorted(starts, offset, side="right")) - 1
+            high = int(np.searchsorted(starts, last, side="left"))
+            found.update(order[low:high].tolist())
+            position += last - offset
+        return len(found)
+
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if epoch not in self._orders:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.documents))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cogen.base import describe_base, load_tokenizer
-from cogen.config import Data, Evaluate
 from cogen.data.prepare import prepare
 from cogen.data.spool import Progress
 from cogen.data.store import Prepared
@@ -22,8 +21,9 @@ from cogen.errors import BaseModelError, FederationError, FingerprintMismatch, R
 from cogen.files import holding
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of, running
+from cogen.node.domain_settings import DomainSettings, read_domain_settings
 from cogen.node.home import Membership, NodeHome, write_private
-from cogen.node.policy import read_policy
+from cogen.node.policy import Policy, read_policy
 from cogen.node.view import HomeWatcher
 
 POLL_SECONDS = 0.2
@@ -134,12 +134,33 @@ def join(invite: Invite, member: Membership, home: NodeHome) -> None:
     write_private(home.enrolled, b"")
 
 
-def prepare_data(member: Membership, progress: Progress | None = None) -> Prepared:
-    """Prepare the corpus with the default `[data]` settings; a run with others prepares it again in its first round."""
+def own_settings(home: NodeHome) -> DomainSettings:
+    """What the domain decides about its text: its `domain.toml`, or the defaults before there is one."""
+    return read_domain_settings(home.settings) if home.settings.is_file() else DomainSettings()
+
+
+def prepare_data(member: Membership, own: DomainSettings, progress: Progress | None = None) -> Prepared:
+    """Prepare the corpus as rounds do, but for the perplexity filter, which needs the base's weights."""
     base = describe_base(member.base)
-    held = Evaluate().heldout_frac
+    data, held = own.data.model_copy(update={"perplexity_filter": False}), own.heldout.heldout_frac
     load, digest = partial(load_tokenizer, base), base.fingerprint.tokenizer
-    return prepare(member.data, load, Data(), held, tokenizer_hash=digest, base=base.name, progress=progress)
+    return prepare(member.data, load, data, held, tokenizer_hash=digest, base=base.name, progress=progress)
+
+
+def shortfalls(policy: Policy, prepared: Prepared) -> list[str]:
+    """In one line each, for what this corpus is too small under the domain's own policy."""
+    lines, held, few = [], prepared.card.heldout, policy.min_scored_documents
+    if held.num_tokens < policy.min_scored_tokens or held.num_documents < few:
+        lines.append(
+            f"no score will leave: held out are {held.num_tokens} tokens of {held.num_documents} documents, and"
+            f" policy.toml asks for {policy.min_scored_tokens} of {few}; raise heldout_frac in domain.toml"
+        )
+    if prepared.num_train_tokens < policy.min_tokens_per_round:
+        lines.append(
+            f"no round will be trained: {prepared.num_train_tokens} training tokens, and policy.toml asks for"
+            f" {policy.min_tokens_per_round}; add documents"
+        )
+    return lines
 
 
 def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, threads: int | None = None) -> None:
@@ -151,6 +172,7 @@ def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, thr
         FederationError: the key of this node is unknown to the coordinator or was revoked.
     """
     read_policy(home.policy)
+    read_domain_settings(home.settings)
     watcher, seen, refusals = HomeWatcher(home), 0, 0
 
     def say(text: str) -> None:

@@ -80,18 +80,17 @@ def check_settings(settings: RunConfig) -> None:
     """Refuse settings with which no domain could train, before anything is started.
 
     Raises:
-        ConfigError: the settings are for local training, or name text that only this machine has.
+        ConfigError: the settings are for local training, or name text to mix in, which is the domains' choice.
         BaseModelError: the base is not on this machine.
     """
     settings.require_rounds()
     for key in ("replay", "annealing"):
-        path = getattr(settings.train, key)
-        if path is not None and not path.startswith("hf://"):
+        if (path := getattr(settings.train, key)) is not None:
             raise ConfigError(
                 "cannot serve",
-                expected=f"train.{key} that every domain can read, such as hf://datasets/OWNER/NAME",
+                expected=f"no train.{key}: each domain chooses in its domain.toml what it mixes in",
                 got=path,
-                fix="Publish the text, or take the key out of the config.",
+                fix="Take the key out of the config.",
             )
     base = describe_base(settings.base.name)
     select_modules(base.modules, settings.train)

@@ -32,9 +32,19 @@ class Cell:
     num_tokens: Annotated[int, Field(gt=0)]
 
 
+@dataclass(frozen=True)
+class NotMeasured:
+    """Why one model has no score on one domain's held-out text, in a few words."""
+
+    model: Name
+    domain: Name
+    reason: Name
+
+
 class Evaluation(Record):
     """`evaluation.json`: rows are models, columns are domains, and cells may be missing.
 
+    `not_measured` says why cells of a federation are missing.
     `general` has one cell per model on text that no client trained on; it is part of no mean. `probes`, `questions`
     and `tasks` (of lm-evaluation-harness) are empty unless the user asked for them.
 
@@ -47,6 +57,7 @@ class Evaluation(Record):
 
     format: Literal[1] = 1
     cells: tuple[Cell, ...]
+    not_measured: tuple[NotMeasured, ...] = ()
     general: tuple[Cell, ...] = ()
     probes: tuple[ProbeScore, ...] = ()
     questions: tuple[QuestionScore, ...] = ()
@@ -75,6 +86,16 @@ class Evaluation(Record):
         found = [self.bits_per_byte(model, domain) for domain in self.domains]
         values = [value for value in found if value is not None]
         return sum(values) / len(values) if values and len(values) == len(found) else None
+
+    def gaps(self) -> list[str]:
+        """Why cells are missing, one sentence for each reason."""
+        by_reason: dict[tuple[str, str], list[str]] = {}
+        for gap in self.not_measured:
+            by_reason.setdefault((gap.reason, gap.domain), []).append(gap.model)
+        lines: dict[tuple[str, str], list[str]] = {}
+        for (reason, domain), models in by_reason.items():
+            lines.setdefault((reason, ", ".join(models)), []).append(domain)
+        return [f"{models} on {', '.join(domains)}: {reason}" for (reason, models), domains in lines.items()]
 
     def check(self) -> None:
         """Raise Inconsistent when a cell or a score is there twice."""
@@ -126,7 +147,7 @@ def format_table(evaluation: Evaluation) -> str:
 
     A row has a mean only if the model was scored on every domain. General text, if scored, is the last column. Two
     rows follow if they can be computed: the retained gain in percent, and combined - base (negative is better; on
-    general text it is the forgetting).
+    general text it is the forgetting). Below are the reasons why cells are missing.
     """
     header = ["bits per byte", *evaluation.domains, "mean", *([GENERAL] if evaluation.general else [])]
     columns = [[evaluation.bits_per_byte(m, d) for m in evaluation.models] for d in evaluation.domains]
@@ -135,7 +156,8 @@ def format_table(evaluation: Evaluation) -> str:
         columns.append([evaluation.general_bits_per_byte(m) for m in evaluation.models])
     written = [_mark_lowest(column) for column in columns]
     rows = [[m, *(column[i] for column in written)] for i, m in enumerate(evaluation.models)]
-    return table([header, *rows, *_summary_rows(evaluation)], marks="*") + "\n"
+    text = table([header, *rows, *_summary_rows(evaluation)], marks="*") + "\n"
+    return text + "".join(f"not measured: {line}\n" for line in evaluation.gaps())
 
 
 def _mark_lowest(column: Sequence[float | None]) -> list[str]:

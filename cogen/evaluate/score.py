@@ -109,9 +109,13 @@ def score_windows(
         DataError: there are no windows.
     """
     if not windows:
-        raise DataError(
-            "cannot score", expected="held-out text", got="none", where=domain, fix="Hold out more documents."
-        )
+        raise nothing_held_out(domain)
     nats = sum_nats(base, windows, progress)
     num_bytes = sum(w.num_bytes for w in windows)
     return Cell(model, domain, nats / math.log(2.0) / num_bytes, num_bytes, sum(len(w.tokens) for w in windows))
+
+
+def nothing_held_out(domain: str) -> DataError:
+    """The error for a domain without held-out text."""
+    fix = "Hold out more documents."
+    return DataError("cannot score", expected="held-out text", got="none", where=domain, fix=fix)

@@ -18,8 +18,10 @@ from cogen.errors import CogenError
 from cogen.node.ask import ask
 from cogen.node.home import NodeHome
 from cogen.node.node import Node, Site
+from cogen.node.policy import refused
 from cogen.node.receipt import SentMessage, record
 from cogen.node.resident import ResidentTrainer
+from cogen.node.unusual import unusual_settings, warning
 from cogen.protocol.messages import (
     EvaluateRequest,
     Message,
@@ -31,7 +33,7 @@ from cogen.protocol.messages import (
     unpack_request,
 )
 from cogen.protocol.wire import Frame, from_records, to_records
-from cogen.runs import RunFolder
+from cogen.runs import RunFolder, append_line
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -40,20 +42,23 @@ class Refusal(Exception):
     """The one line that a domain sends instead of a reply."""
 
 
-def answer(kind: str, records: Records, node_config: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
+def answer(
+    kind: str, records: Records, node_config: Mapping[str, Any], seconds: float | None = None
+) -> dict[str, dict[str, bytes]]:
     """The records of the reply to one message.
 
     Args:
         kind: Flower's message type.
         records: the records of the request.
         node_config: the node's own settings.
+        seconds: how long the coordinator waits for the reply; a joined domain works no longer on it.
     Raises:
         Refusal: a joined domain refuses, or fails; the reason may be sent. A simulated domain raises what went wrong.
     """
     if "socket" not in node_config:
         request = unpack_request(from_records(records))
         return to_records(pack(_simulated(request, int(node_config["partition-id"]))))
-    return _joined(kind, records, NodeHome(Path(str(node_config["socket"])).parent))
+    return _joined(kind, records, NodeHome(Path(str(node_config["socket"])).parent), seconds)
 
 
 @lru_cache(maxsize=1)
@@ -75,13 +80,17 @@ def _simulated(request: Request, number: int) -> Message:
     return Node(site).answer(request)
 
 
-def _joined(kind: str, records: Records, home: NodeHome) -> dict[str, dict[str, bytes]]:
+def _joined(kind: str, records: Records, home: NodeHome, seconds: float | None) -> dict[str, dict[str, bytes]]:
     """The reply of a domain that has joined; its receipt is on the disk before this returns."""
     receipt = _Receipt(home.receipts, kind)
     try:
-        request = unpack_request(from_records(records))
+        asked = from_records(records)
+        if lines := unusual_settings(asked.header):
+            append_line(home.work, warning("", 0, lines))
+            raise refused("requests that leave this domain's text to it", lines[0].removeprefix("asks for "))
+        request = unpack_request(asked)
         receipt.run, receipt.round = request.run, getattr(request, "round", 0)
-        frame = pack(_ask(request, home))
+        frame = pack(_ask(request, home, seconds))
         content = to_records(frame)
         receipt.write(_sent(frame, content))
     except Exception as error:
@@ -90,12 +99,12 @@ def _joined(kind: str, records: Records, home: NodeHome) -> dict[str, dict[str, 
     return content
 
 
-def _ask(request: Request, home: NodeHome) -> Reply:
+def _ask(request: Request, home: NodeHome, seconds: float | None) -> Reply:
     """The trainer process answers, but for a suspension, which needs none."""
     if isinstance(request, SuspendRequest):
         member = home.read_member()
         return Node(Site(domain=member.domain, data=member.data, base=member.base), home).answer(request)
-    return ask(home.socket, request)
+    return ask(home.socket, request, seconds=seconds)
 
 
 class _Receipt:

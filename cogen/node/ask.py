@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from pathlib import Path
@@ -14,12 +15,25 @@ from cogen.protocol.wire import receive, send
 RESTART_SECONDS = 120.0
 PAUSE_SECONDS = 0.2
 MAX_DEATHS = 3
+SHORT_SECONDS = 0.01
 
 
 class TrainerGone(FederationError):
     """The trainer process is not there, or dies over one request again and again."""
 
     is_shareable = True
+
+
+class TrainerLate(FederationError):
+    """The reply did not come while it was of use."""
+
+    is_shareable = True
+
+    @classmethod
+    def after(cls, seconds: float) -> TrainerLate:
+        """The error after so many seconds."""
+        fix = "The work stops; asked again, it goes on from the last saved state."
+        return cls("no reply in time", expected=f"a reply within {seconds:g} s", got="none", fix=fix)
 
 
 class TrainerFailure(FederationError):
@@ -36,6 +50,7 @@ def ask(
     request: Request,
     *,
     patience_seconds: float = RESTART_SECONDS,
+    seconds: float | None = None,
 ) -> Reply:
     """Send one request and wait for the reply; while the trainer restarts, wait and ask again.
 
@@ -43,16 +58,22 @@ def ask(
 
     Args:
         patience_seconds: for a trainer that does not listen.
+        seconds: how long the reply is of use; then the connection is closed, at which the trainer stops.
     Raises:
         TrainerFailure: the trainer refuses or failed.
+        TrainerLate: the time is over.
         TrainerGone: it does not listen for that long, or has died over this request three times.
     """
     frame = pack(request)
+    until = math.inf if seconds is None else time.monotonic() + seconds
     for _ in range(MAX_DEATHS):
         try:
             with _connected(socket_path, patience_seconds) as connection:
+                connection.settimeout(None if seconds is None else max(until - time.monotonic(), SHORT_SECONDS))
                 send(connection, frame)
                 answered = receive(connection)
+        except TimeoutError:
+            raise TrainerLate.after(seconds or 0.0) from None
         except (EOFError, OSError):
             continue
         reply = unpack_reply(answered)

@@ -4,9 +4,12 @@ member.toml          the federation, this domain, its corpus and base, the app t
 ca.pem               the only certificate authority that this node trusts
 key, key.pub         the node's key pair; the private key stays here
 policy.toml          what the domain allows, read again for every request
+domain.toml          cleaning, held-out part and mixed-in text, read again for every request
+order.key            secret from which the order of documents is drawn
+usage.jsonl          rounds and scorings by time, and every figure that was given, for the limits by day
 receipts.jsonl       everything that was sent, written before it is sent
 work.jsonl           requests that were started, and suspensions; `cogen join` shows them
-runs/<run id>/       optimiser states, replies, train.jsonl
+runs/<run id>/       optimiser states, replies, train.jsonl, models.jsonl
 trainer.sock         the socket of the trainer process
 logs/                output of the programs that `cogen join` runs
 """
@@ -70,6 +73,9 @@ class NodeHome:
         self.key = self.path / "key"
         self.public_key = self.path / "key.pub"
         self.policy = self.path / "policy.toml"
+        self.settings = self.path / "domain.toml"
+        self.order = self.path / "order.key"
+        self.usage = self.path / "usage.jsonl"
         self.receipts = self.path / "receipts.jsonl"
         self.work = self.path / "work.jsonl"
         self.enrolled = self.path / ".enrolled"

@@ -6,7 +6,6 @@ with a line that is safe to share: it names the rule and nothing about the machi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,13 +15,15 @@ from pydantic import Field, field_validator
 from cogen.config import Train
 from cogen.errors import PolicyError
 from cogen.node.home import write_private
-from cogen.protocol.settings import WorkSettings
 from cogen.records import Table, read_toml, validated
 
 Limit = Annotated[int, Field(ge=0)]
+REFUSED = "refused by the domain's policy"
+Bound = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 TEMPLATE = """\
-# What this domain allows. The file is read again for every request; 0 means no limit.
+# What this domain allows. The file is read again for every request; 0 means no limit. "A day" is the last 24 hours.
+# docs/threat-model.md gives the reasons for the defaults.
 
 # Kinds of work: train a round, score models on held-out text.
 train = true
@@ -31,13 +32,53 @@ evaluate = true
 # Whether held-out bits per byte may be sent: those before and after a round, and those of scored models.
 evaluation_leaves = true
 
+# Whether the adapter that this domain alone has trained may be sent to other domains, which score it. And how many such
+# adapters of others are scored here, for each run.
+share_expert = false
+max_shared_experts = 0
+
+# Most figures (bits per byte of one model) sent in a day; those of rounds take at most half. A figure that was sent before
+# is sent again and not counted. Each is rounded to four digits and tells at most 14 bits.
+max_scorings_per_day = 24
+
+# Least held-out tokens and documents of a figure; with less, none is sent.
+min_scored_tokens = 1024
+min_scored_documents = 3
+
 # Largest LoRA rank, and most tokens of a round. The coordinator is told both and asks for no more.
-max_rank = 0
+max_rank = 64
 max_tokens_per_round = 0
 
-# Most rounds of one run, and most bytes sent in it.
-max_rounds_per_run = 0
-max_bytes_up_per_run = 0
+# Least text of a round: tokens, different documents, tokens of an optimizer step, and steps. A step counts by its share in
+# the result: one with half of the learning rate counts half. And most tokens of a step, for this machine's memory.
+min_tokens_per_round = 4096
+min_documents = 3
+min_tokens_per_step = 256
+min_steps = 4
+max_tokens_per_step = 65536
+
+# Bounds of [train] keys: learning_rate, alpha / rank, weight_decay, max_grad_norm.
+max_learning_rate = 0.005
+min_scaling = 0.1
+max_scaling = 16.0
+max_weight_decay = 0.1
+min_grad_norm = 0.01
+
+# Patterns of the linear layers that may get an adapter, such as ["layers.*.mlp"]; [] allows all except the head.
+target_modules = []
+
+# Largest change that an adapter sent to this domain may make to a layer, as a share of the layer's own norm.
+max_adapter_norm = 0.5
+
+# Whether documents are trained in an order that only this domain knows. With false, train.seed gives it, as in a simulation.
+private_order = true
+
+# Most rounds begun in a day, and most bytes sent in it.
+max_rounds_per_day = 100
+max_bytes_up_per_day = 0
+
+# Most seconds of work on a request.
+max_seconds = 43200
 
 # When work may begin, in local time, such as "22:00-06:00"; "" means at any time.
 hours = ""
@@ -56,14 +97,52 @@ class Policy(Table):
     """Whether models are scored on the held-out part."""
     evaluation_leaves: bool = True
     """Whether held-out bits per byte may be sent."""
-    max_rank: Limit = 0
+    share_expert: bool = False
+    """Whether other domains may get this domain's own adapter, to score it."""
+    max_shared_experts: Limit = 0
+    """Most adapters of other domains that are scored here, for each run; 0 is none."""
+    max_scorings_per_day: Limit = 24
+    """Most figures that are sent in a day, those of rounds up to half of it."""
+    min_scored_tokens: Limit = 1024
+    """Least held-out tokens of a figure."""
+    min_scored_documents: Limit = 3
+    """Least held-out documents of a figure."""
+    max_rank: Limit = 64
     """Largest LoRA rank."""
     max_tokens_per_round: Limit = 0
     """Most tokens of a round, in whole blocks."""
-    max_rounds_per_run: Limit = 0
-    """Most rounds of a run that are answered; a repeated round counts once."""
-    max_bytes_up_per_run: Limit = 0
-    """Most bytes of arrays that are sent in a run."""
+    min_tokens_per_round: Limit = 4096
+    """Least tokens of a round, and of the training part that they come from."""
+    min_documents: Limit = 3
+    """Least documents that the tokens of a round come from."""
+    min_tokens_per_step: Limit = 256
+    """Least tokens of an optimizer step."""
+    min_steps: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 4.0
+    """Least optimizer steps of a round, each counted by its share in the result."""
+    max_tokens_per_step: Limit = 65_536
+    """Most tokens of an optimizer step."""
+    max_learning_rate: Bound = 0.005
+    """Largest `train.learning_rate`."""
+    min_scaling: Bound = 0.1
+    """Smallest factor before B @ A."""
+    max_scaling: Bound = 16.0
+    """Largest factor before B @ A."""
+    max_weight_decay: Bound = 0.1
+    """Largest `train.weight_decay`."""
+    min_grad_norm: Bound = 0.01
+    """Smallest `train.max_grad_norm`."""
+    target_modules: tuple[str, ...] = ()
+    """Patterns of the linear layers that may get an adapter; an empty list allows all except the head."""
+    max_adapter_norm: Bound = 0.5
+    """Largest Frobenius norm of scaling * B @ A of an adapter that is sent here, as a share of the layer's."""
+    private_order: bool = True
+    """Whether documents are trained in an order that only this domain knows."""
+    max_rounds_per_day: Limit = 100
+    """Most rounds that are begun in a day; a repeated request counts once."""
+    max_bytes_up_per_day: Limit = 0
+    """Most bytes of arrays that are sent in a day."""
+    max_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 43_200.0
+    """Most seconds of work on a request."""
     hours: str = ""
     """When work may begin, in local time: "22:00-06:00"; the first minute is included, the last is not."""
     bases: tuple[str, ...] = ()
@@ -75,14 +154,6 @@ class Policy(Table):
         if value:
             _span(value)
         return value
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What this domain has sent in one run: the rounds that it answered, and the bytes of arrays."""
-
-    rounds: frozenset[int]
-    num_bytes: int
 
 
 def read_policy(path: Path) -> Policy:
@@ -109,29 +180,6 @@ def allow(policy: Policy, kind: Literal["train", "evaluate"], base: str, now: da
         raise refused(f"work between {policy.hours}", "a request outside these hours")
 
 
-def allow_round(policy: Policy, settings: WorkSettings, round_number: int, num_bytes: int, sent: Sent) -> None:
-    """Raise PolicyError if a round asks for more than the policy allows.
-
-    Args:
-        num_bytes: of the arrays in the reply.
-        sent: what the run has had so far; a repeated round counts its bytes again, but not as another round.
-    """
-    train, rank = settings.train, settings.rank
-    if policy.max_rank and rank > policy.max_rank:
-        raise refused(f"a rank up to {policy.max_rank}", str(rank))
-    if policy.max_tokens_per_round and train.tokens_per_round > policy.max_tokens_per_round:
-        raise refused(f"up to {policy.max_tokens_per_round} tokens a round", str(train.tokens_per_round))
-    rounds = len(sent.rounds | {round_number})
-    if policy.max_rounds_per_run and rounds > policy.max_rounds_per_run:
-        raise refused(f"up to {policy.max_rounds_per_run} rounds of a run", f"one more than the {rounds - 1} answered")
-    total = sent.num_bytes + num_bytes
-    if policy.max_bytes_up_per_run and total > policy.max_bytes_up_per_run:
-        raise refused(f"up to {policy.max_bytes_up_per_run} bytes of a run", f"{total} with this reply")
-    for key in ("replay", "annealing"):
-        if (path := getattr(train, key)) is not None and not path.startswith("hf://"):
-            raise refused(f"train.{key} to be a public hf:// corpus", "a path of this machine's own")
-
-
 def within(policy: Policy, settings: Train) -> Train:
     """`settings` with the rank and tokens that the coordinator asks for once it knows the policy."""
     rank = min(settings.rank, policy.max_rank or settings.rank)
@@ -142,7 +190,7 @@ def within(policy: Policy, settings: Train) -> Train:
 def refused(expected: str, got: str) -> PolicyError:
     """The error for what the policy forbids."""
     fix = "The domain's administrator decides; ask for less, or leave this domain out."
-    return PolicyError("refused by the domain's policy", expected=expected, got=got, fix=fix)
+    return PolicyError(REFUSED, expected=expected, got=got, fix=fix)
 
 
 def _within(now: time, hours: str) -> bool:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.console import table
-from cogen.node.policy import Sent
 from cogen.runs import append_line, read_lines
 
 if TYPE_CHECKING:
@@ -132,13 +131,6 @@ def _of(name: str, array: NDArray[Any]) -> dict[str, Any]:
         "num_bytes": int(array.nbytes),
         "l2_norm": float(f"{norm:.{NORM_DIGITS}g}") if math.isfinite(norm) else str(norm),
     }
-
-
-def sent_in_run(path: Path, run: str) -> Sent:
-    """What was sent in `run` so far, by the receipts."""
-    lines = [line for line in read_lines(path) if line.get("run") == run]  # layouts have no run
-    rounds = frozenset(int(li["round"]) for li in lines if li["kind"] == "train" and "error" not in li)
-    return Sent(rounds, sum(int(line["num_bytes"]) for line in lines))
 
 
 def receipt_table(lines: Iterable[Mapping[str, Any]]) -> str:

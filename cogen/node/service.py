@@ -17,6 +17,7 @@ from cogen.node.channel import is_same_user, listen_at
 from cogen.node.home import NodeHome
 from cogen.node.node import Node, Site
 from cogen.node.policy import refused
+from cogen.node.stopping import Check, Turns, go_on, stop_when_gone
 from cogen.protocol.messages import FailureReply, HelloRequest, Message, pack, unpack_request
 from cogen.protocol.wire import Frame, receive, send
 from cogen.train.memory import tune_allocator
@@ -26,15 +27,19 @@ WORK = {"train": "training", "evaluate": "scoring"}
 
 
 class Service:
-    """One domain's trainer: at most one round or scoring at a time; a hello is answered meanwhile."""
+    """One domain's trainer: at most one round or scoring at a time, scorings first; a hello is answered meanwhile."""
 
     def __init__(self, home: NodeHome) -> None:
         member = home.read_member()
         self.node = Node(Site(domain=member.domain, data=member.data, base=member.base), home)
-        self._working = threading.Lock()
+        self._turns = Turns()
 
-    def answer(self, asked: Frame) -> Message:
-        """The reply to a request. An error that may be shared is sent as its line; every error is logged here."""
+    def answer(self, asked: Frame, check: Check = go_on) -> Message:
+        """The reply to a request. An error that may be shared is sent as its line; every error is logged here.
+
+        Args:
+            check: called at every step; what it raises stops the work.
+        """
         kind = str(asked.header.get("kind"))
         try:
             if kind not in KINDS:
@@ -42,8 +47,8 @@ class Service:
             request = unpack_request(asked)
             if isinstance(request, HelloRequest):
                 return self.node.answer(request)
-            with self._working:
-                return self.node.answer(request)
+            with self._turns.taken(is_small=kind == "evaluate", check=check):
+                return self.node.answer(request, check)
         except Exception as error:  # noqa: BLE001 - every failure must become a reply
             log_error()
             if isinstance(error, CogenError) and error.is_shareable:
@@ -55,7 +60,7 @@ class Service:
         """Load what the first round needs, before it comes."""
         from cogen.node.trainer import preload
 
-        with self._working:
+        with self._turns.taken(is_small=False):
             try:
                 preload(self.node.site.base)
             except Exception:  # noqa: BLE001 - the first request for work gets the reason
@@ -77,7 +82,7 @@ class Service:
                 if request.header.get("kind") == "stop":
                     send(connection, Frame({}))
                     os._exit(0)
-                send(connection, pack(self.answer(request)))
+                send(connection, pack(self.answer(request, stop_when_gone(connection))))
 
 
 def main() -> None:

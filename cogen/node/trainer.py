@@ -6,18 +6,26 @@ import hashlib
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cogen.adapter import Factors, factor_digest
+from cogen.adapter.factors import is_finite
 from cogen.base import Base, load_base
-from cogen.data import Window, heldout_windows
-from cogen.data.pack import Stream
+from cogen.config import Train
+from cogen.data import heldout_windows
+from cogen.data.pack import PackedStream, Stream
 from cogen.evaluate.matrix import Cell
-from cogen.evaluate.score import score_windows
-from cogen.merge.factored import leading
+from cogen.evaluate.score import nothing_held_out, score_windows
+from cogen.merge.factored import leading, norm
+from cogen.node.domain_settings import DomainSettings
+from cogen.node.known_models import BASE_DIGEST
+from cogen.node.policy import Policy, refused
+from cogen.node.score_book import HeldoutText, Scorer, score_always
+from cogen.node.stopping import Check, go_on
 from cogen.protocol.settings import WorkSettings
 from cogen.runs import append_line
 from cogen.train.fast.training import fast_training
@@ -35,7 +43,9 @@ class DomainData:
     """One domain's packed training part, its held-out windows, and the key of its saved states."""
 
     stream: Stream
-    windows: list[Window]
+    own: PackedStream
+    """The blocks of the domain's own corpus alone."""
+    heldout: HeldoutText
     key: str
 
 
@@ -59,19 +69,38 @@ class Trainer:
 
     Args:
         settings: of the domain's work in this run.
+        own: what the domain decides about its text.
         data: the corpus. base: the base model. folder: for optimiser states and training logs.
+        order_seed: of the order of documents; None is that of the run.
     """
 
-    def __init__(self, settings: WorkSettings, domain: str, data: str, base: str, folder: Path) -> None:
+    def __init__(
+        self,
+        settings: WorkSettings,
+        own: DomainSettings,
+        domain: str,
+        data: str,
+        base: str,
+        folder: Path,
+        order_seed: int | None = None,
+    ) -> None:
         settings.train.require_rounds()
-        self.settings, self.domain = settings, domain
-        self.corpus, self.base_name, self.folder = data, base, folder
+        self.settings, self.own, self.domain = settings, own, domain
+        self.corpus, self.base_name, self.folder, self.order_seed = data, base, folder, order_seed
+
+    @property
+    def text_settings(self) -> Train:
+        """The settings of the round, with the domain's own text to mix in and its own order of documents."""
+        order = {} if self.order_seed is None else {"seed": self.order_seed}
+        return self.settings.train.model_copy(update={**self.own.mix.model_dump(), **order})
 
     @property
     def base(self) -> Base:
         return _loaded(self.base_name, self.settings.precision)
 
-    def train(self, round_number: int, current: Mapping[str, Factors]) -> TrainedRound:
+    def train(
+        self, round_number: int, current: Mapping[str, Factors], scorer: Scorer = score_always, check: Check = go_on
+    ) -> TrainedRound:
         """Train round `round_number` from the global factors `current`.
 
         A domain with a lower rank trains the leading directions and holds the others frozen. A domain with a higher
@@ -79,54 +108,112 @@ class Trainer:
         """
         began = time.monotonic()
         start, rest = split_rank(current, self.settings.rank, self.settings.train.seed + round_number)
-        scored = self._round_windows()
-        before = self._score(start, rest, scored)
-        result = self._train_round(round_number, start, rest)
-        after = self._score(result.factors, rest, scored)
+        scored = self._round_text()
+        before = self._score(start, rest, scored, scorer, check)
+        result = self._train_round(round_number, start, rest, check)
+        after = self._score(result.factors, rest, scored, scorer, check)
         return TrainedRound(result.factors, result.num_tokens, before, after, time.monotonic() - began)
 
-    def evaluate(self, models: Mapping[str, Mapping[str, Factors]]) -> list[Cell]:
-        """Score the base and every model on the domain's held-out part."""
-        windows = self.data.windows
-        cells = [score_windows(self.base, windows, "base", self.domain)]
-        for name, factors in models.items():
-            with attached(self.base.model, factors):
-                cells.append(score_windows(self.base, windows, name, self.domain))
-        return cells
+    def evaluate(
+        self, models: Mapping[str, Mapping[str, Factors]], scorer: Scorer = score_always, check: Check = go_on
+    ) -> dict[str, Cell]:
+        """Score the base and every model on the domain's held-out part; a model without a figure is missing.
+
+        Raises:
+            DataError: nothing is held out.
+        """
+        if not self.data.heldout.windows:
+            raise nothing_held_out(self.domain)
+        found = {
+            name: self._cell(factors, None, self.data.heldout, scorer, check)
+            for name, factors in {"base": {}, **models}.items()
+        }
+        return {name: cell for name, cell in found.items() if cell is not None}
+
+    def require_text(self, policy: Policy, round_number: int) -> None:
+        """Refuse a round over too little text of the domain's own, whatever was asked for.
+
+        Raises:
+            PolicyError: the corpus or the round has too few tokens or documents.
+        """
+        plan = plan_round(self.settings.train, round_number, self.settings.num_rounds)
+        if self.data.own.epoch_tokens < policy.min_tokens_per_round:
+            raise refused(f"a corpus of at least {policy.min_tokens_per_round} training tokens", "fewer")
+        # Blocks of mixed-in text among those of the round only make its own blocks start earlier.
+        if self.data.own.num_documents(plan.first_block, plan.num_blocks) < policy.min_documents:
+            raise refused(f"a round over at least {policy.min_documents} documents", "fewer")
+
+    def require_small(self, factors: Mapping[str, Factors], max_norm: float) -> None:
+        """Refuse an adapter that changes a layer by more than a share `max_norm` of its norm; 0 is no limit.
+
+        Raises:
+            PolicyError: the change is larger, or not finite; or a layer is not that of the base.
+        """
+        for name, f in factors.items():
+            if self.base.info.modules.get(name) != f.shape:
+                raise refused("adapters of this base's layers", "another layer or another shape")
+            if not (is_finite(f.a) and is_finite(f.b)):
+                raise refused("an adapter of finite numbers", "another")
+            if max_norm and norm(f) > max_norm * _layer_norm(self.base_name, self.settings.precision, name):
+                raise refused(f"adapters that change a layer by up to {max_norm:g} of its norm", "a larger change")
 
     @cached_property
     def data(self) -> DomainData:
         """The corpus, read, cleaned and packed on first use."""
-        train, heldout, name = self.settings.train, self.settings.heldout, self.domain
-        mixture = read_mixture(self.base, {name: self.corpus}, train, heldout.heldout_frac, self.settings.data)
+        train, heldout, name = self.text_settings, self.own.heldout, self.domain
+        mixture = read_mixture(self.base, {name: self.corpus}, train, heldout.heldout_frac, self.own.data)
         total = plan_round(train, 1, self.settings.num_rounds).total_blocks
-        limits = (train.sequence_length, heldout.max_heldout_tokens)
+        window = min(heldout.sequence_length, self.base.info.max_tokens or heldout.sequence_length)
+        documents = mixture.corpora[name].heldout
+        windows = heldout_windows(documents, self.base.tokenizer, window, heldout.max_heldout_tokens)
+        own = PackedStream(mixture.corpora[name].train, train.sequence_length, train.seed, mixture.bos)
         return DomainData(
             stream=make_stream(mixture, train, total),
-            windows=heldout_windows(mixture.corpora[name].heldout, self.base.tokenizer, *limits),
+            own=own,
+            heldout=HeldoutText(windows, sum(bool(d.text) for d in documents)),
             key=state_key(self.base, mixture, train),
         )
 
-    def _round_windows(self) -> list[Window]:
+    def _round_text(self) -> HeldoutText:
         """The first of the held-out windows, up to `round_heldout_tokens`."""
-        left, chosen = self.settings.heldout.round_heldout_tokens, []
-        for window in self.data.windows:
+        left, chosen = self.own.heldout.round_heldout_tokens, []
+        for window in self.data.heldout.windows:
             if left <= 0:
                 break
             chosen.append(window)
             left -= len(window.tokens)
-        return chosen
+        return HeldoutText(chosen, self.data.heldout.num_documents)
 
     def _score(
-        self, train: Mapping[str, Factors], rest: Mapping[str, Factors] | None, windows: list[Window]
+        self,
+        train: Mapping[str, Factors],
+        rest: Mapping[str, Factors] | None,
+        heldout: HeldoutText,
+        scorer: Scorer,
+        check: Check,
     ) -> float | None:
-        if not windows:
-            return None
-        with attached(self.base.model, train, rest):
-            return score_windows(self.base, windows, "now", self.domain).bits_per_byte
+        cell = self._cell(train, rest, heldout, scorer, check)
+        return None if cell is None else cell.bits_per_byte
+
+    def _cell(
+        self,
+        train: Mapping[str, Factors],
+        rest: Mapping[str, Factors] | None,
+        heldout: HeldoutText,
+        scorer: Scorer,
+        check: Check,
+    ) -> Cell | None:
+        """Have a model scored: the base with the directions of `train` and `rest`."""
+
+        def work() -> Cell:
+            check()
+            with attached(self.base.model, train, rest) if train else nullcontext():
+                return score_windows(self.base, heldout.windows, "now", self.domain, lambda _: check())
+
+        return scorer(model_digest(train, rest), heldout, work)
 
     def _train_round(
-        self, number: int, start: Mapping[str, Factors], rest: Mapping[str, Factors] | None
+        self, number: int, start: Mapping[str, Factors], rest: Mapping[str, Factors] | None, check: Check
     ) -> RoundResult:
         node, data = self.folder, self.data
         plan = plan_round(self.settings.train, number, self.settings.num_rounds)
@@ -135,7 +222,7 @@ class Trainer:
             values = {**vars(step), "num_tokens": plan.first_block * data.stream.sequence_length + step.num_tokens}
             append_line(node / "train.jsonl", values)
 
-        part = node / f"part-{number:04d}-{_digest(start, rest)}.safetensors"
+        part = node / f"part-{number:04d}-{_digest(start, rest, data.key)}.safetensors"
         state = TrainState.load(part, data.key) if part.is_file() else self._state_before(number, data.key)
         result = train_round(
             self.base,
@@ -147,6 +234,7 @@ class Trainer:
             state=state,
             on_step=log,
             on_checkpoint=lambda s: s.save(part, data.key),
+            check=check,
         )
         about = {"round": number, "seconds": round(result.seconds, 4), "peak_memory_bytes": peak_memory_bytes()}
         append_line(node / "rounds.jsonl", about)
@@ -178,9 +266,28 @@ def _loaded(name: str, precision: str) -> Base:
     return load_base(name, precision=precision)
 
 
-def _digest(start: Mapping[str, Factors], rest: Mapping[str, Factors] | None) -> str:
-    """Of the factors that a round starts from; a state of another start must not be continued."""
-    return hashlib.sha256(f"{factor_digest(start)} {factor_digest(rest or {})}".encode()).hexdigest()[:16]
+@lru_cache(maxsize=4096)
+def _layer_norm(name: str, precision: str, module: str) -> float:
+    """Frobenius norm of a layer's weight; of a packed one, after unpacking."""
+    weight = _loaded(name, precision).model.get_submodule(module).weight
+    if (state := getattr(weight, "quant_state", None)) is not None:
+        from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-not-found]
+
+        return float(dequantize_4bit(weight.data, state).float().norm())
+    return float(weight.detach().float().norm())
+
+
+def model_digest(train: Mapping[str, Factors], rest: Mapping[str, Factors] | None = None) -> str:
+    """Of a model: that of its factors, and the same for every adapter that changes nothing."""
+    parts: Sequence[Mapping[str, Factors]] = (train, rest or {})
+    if not any(bool(f.b.any()) and bool(f.a.any()) for part in parts for f in part.values()):
+        return BASE_DIGEST
+    return factor_digest(train) if not rest else f"{factor_digest(train)} {factor_digest(rest)}"
+
+
+def _digest(start: Mapping[str, Factors], rest: Mapping[str, Factors] | None, key: str) -> str:
+    """Of what a round starts from and how; a state of another start or of other settings must not be continued."""
+    return hashlib.sha256(f"{factor_digest(start)} {factor_digest(rest or {})} {key}".encode()).hexdigest()[:16]
 
 
 def _states(node: Path, last_round: int) -> list[Path]:

@@ -68,6 +68,10 @@ class HelloReply(Message):
     max_tokens_per_round: Limit = 0
     evaluates: Annotated[bool, Field(strict=True)] = True
     """Whether scores on its held-out text may be sent."""
+    shares_expert: Annotated[bool, Field(strict=True)] = False
+    """Whether its own adapter may be sent to other domains."""
+    max_shared_experts: Limit = 0
+    """How many adapters of other domains it scores; here 0 is none."""
     version: Annotated[str, Field(max_length=40)] = ""
 
 
@@ -101,14 +105,17 @@ class TrainReply(Message):
 
 
 class EvaluateRequest(Message):
-    """Score the base and the models in `arrays` on held-out text."""
+    """Score the base and the models in `arrays` on held-out text.
+
+    A domain's own adapter may be named without its arrays: the domain has it.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     run: RunName
     round: RoundNumber
     settings: WorkSettings
     models: tuple[str, ...]
-    """Names of the models; each one's arrays are named `<model>/<module>.a` and `.b`."""
+    """Names of the models; each one's arrays are named `<model>/<module>.a` and `.b`, and `expert:<domain>` may have none."""
 
 
 class Score(Table):

@@ -124,6 +124,7 @@ def _measured(record: RunRecord) -> str:
     seeds = record.artifacts.seed_summary.seeds if record.artifacts.seed_summary else [0]
     spread = "" if len(seeds) > 1 else " One seed, so the spread is not known."
     text = f"{' '.join(map(_plain, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
+    text += "".join(f"\n\nNot measured: {_plain('; '.join(gaps))}." for gaps in [evaluation.gaps()] if gaps)
     return "\n\n".join([text, *_further_scores(evaluation)])
 
 

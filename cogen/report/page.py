@@ -126,7 +126,12 @@ def _scores(record: RunRecord, is_live: bool) -> Markup:
     shown = record.evaluation or scores_so_far(record)
     is_final = record.evaluation is not None
     return fragment(
-        "scores.html.j2", domains=shown.domains, heat=heat_rows(shown), heat_legend=legend(), is_final=is_final
+        "scores.html.j2",
+        domains=shown.domains,
+        heat=heat_rows(shown),
+        heat_legend=legend(),
+        is_final=is_final,
+        gaps=shown.gaps(),
     )
 
 

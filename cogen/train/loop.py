@@ -63,6 +63,7 @@ def train_round(
     on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
     validate: Callable[[], float] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> RoundResult:
     """Continue pretraining from `start` through the blocks and steps of `plan`.
 
@@ -77,6 +78,7 @@ def train_round(
         on_checkpoint: called with a state to save, every `settings.checkpoint_seconds`.
         validate: scores the current model, lower is better; called every `settings.early_stop_every` steps and at
             the end. Training ends after `settings.early_stop_patience` scores in a row without a better one.
+        check: called after each step; what it raises ends the round, after `on_checkpoint` has got its state.
     Returns: float32 factors on the CPU; the same input on the same CPU gives the same bits.
     Raises:
         TrainingError: the loss is not finite.
@@ -100,7 +102,7 @@ def train_round(
         optimizer = accelerator.prepare(make_optimizer(live, slow, settings, state))
         stepper = Stepper(base.model, settings, accelerator, optimizer, fast, group)
         run = _Round(stepper, live, {name: f.scaling for name, f in start.items()}, stream, plan, state, began)
-        run.train(on_step, on_checkpoint, validate)
+        run.train(on_step, on_checkpoint, validate, check)
         return run.result()
 
 
@@ -127,6 +129,7 @@ class _Round:
         on_step: Callable[[Step], None] | None,
         on_checkpoint: Callable[[TrainState], None] | None,
         validate: Callable[[], float] | None,
+        check: Callable[[], None] | None,
     ) -> None:
         """Do the remaining steps of the round; see `train_round`."""
         settings, num_steps = self.stepper.settings, self.plan.num_steps
@@ -139,6 +142,8 @@ class _Round:
             if on_checkpoint is not None and time.monotonic() - self.saved_at >= settings.checkpoint_seconds:
                 on_checkpoint(self.state())
                 self.saved_at = time.monotonic()
+            if check is not None:
+                self.stop_if(check, on_checkpoint)
 
     def step(self) -> tuple[float, float]:
         """Do the next step; its loss and learning rate."""
@@ -151,6 +156,15 @@ class _Round:
         self.sum_loss += loss
         self.num_done += 1
         return loss, rate
+
+    def stop_if(self, check: Callable[[], None], on_checkpoint: Callable[[TrainState], None] | None) -> None:
+        """Let `check` end the round, with a state from which it can go on."""
+        try:
+            check()
+        except BaseException:
+            if on_checkpoint is not None:
+                on_checkpoint(self.state())
+            raise
 
     def score(self, validate: Callable[[], float]) -> None:
         """Score the model, and keep its factors if they are the best so far."""

@@ -33,9 +33,10 @@ from cogen.protocol.wire import Frame, receive, send, to_records
 from cogen.runs import read_lines
 from tests.conftest import SEEDS
 from tests.in_process_grid import InProcessGrid
-from tests.member import RUN, ask, grid_of, make_home, request, service, some_factors, start_service
+from tests.member import RUN, TINY_ROUNDS, ask, grid_of, make_home, request, service, some_factors, start_service
 from tests.message_content import content_of, frame_of, header_of
 from tests.receipts import assert_is_receipt
+from tests.waiting import wait_until
 
 CORPUS_NAME = "ward-seven-notes"
 
@@ -122,7 +123,8 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
         assert {k: dict(r) for k, r in reply.content.items()} == to_records(frame_of(reply))  # not a byte besides
         assert_nothing_private(all_text(reply), home)
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
-    assert set(header_of(said)) == {"kind", "domain", "max_rank", "max_tokens_per_round", "evaluates", "version"}
+    told = {"max_rank", "max_tokens_per_round", "evaluates", "shares_expert", "max_shared_experts"}
+    assert set(header_of(said)) == {"kind", "domain", "version", *told}
     assert_nothing_private(home.receipts.read_text(), home)
 
 
@@ -164,10 +166,9 @@ def test_a_failure_leaves_as_one_line_without_the_machine(
     [
         ("train = false", (), "expected no train"),
         ("max_rank = 3", (), "a rank up to 3, got 4"),
-        ("max_tokens_per_round = 511", (), "up to 511 tokens a round, got 512"),
-        ("max_bytes_up_per_run = 1000", (), "up to 1000 bytes of a run"),
+        ("max_tokens_per_round = 511", (), "tokens a round up to 511, got 512"),
+        ("max_bytes_up_per_day = 1000", (), "up to 1000 bytes a day"),
         ('bases = ["another"]', (), "one of the bases another, got tiny"),
-        ("", ("train.replay=/etc/hostname",), "a public hf:// corpus"),
         ("nonsense", (), "training failed at the domain (ConfigError)"),
     ],
 )
@@ -180,16 +181,15 @@ def test_the_policy_is_the_domains(
 ) -> None:
     home, grid = lasting
     before, run = len(receipts(home)), hashlib.sha256(reason.encode()).hexdigest()[:32]
-    home.policy.write_text(policy)
+    home.policy.write_text(TINY_ROUNDS + policy)
     reply = train(grid, config_file, 1, *overrides, run=run)
     assert reason in reply.error.reason
     (line,) = receipts(home)[before:]
     assert (line["error"], line["arrays"]) == (reply.error.reason, [])
     assert_nothing_private(reply.error.reason, home)
     assert home.read_member().base not in reply.error.reason
-    home.policy.write_text("max_rank = 4\nmax_tokens_per_round = 512\nmax_bytes_up_per_run = 100_000\n")
-    if not overrides:
-        assert not train(grid, config_file, run=run).has_error()  # read anew, and at the limit it is allowed
+    home.policy.write_text(TINY_ROUNDS + "max_rank = 4\nmax_tokens_per_round = 512\nmax_bytes_up_per_day = 1_000_000\n")
+    assert not train(grid, config_file, run=run).has_error()  # read anew, and at the limit it is allowed
 
 
 def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
@@ -197,7 +197,7 @@ def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
 ) -> None:
     whole = train(grid, config_file)
     assert "bits_per_byte_after" in header_of(whole)["figures"]
-    home.policy.write_text("max_rank = 6\nmax_tokens_per_round = 700\nevaluation_leaves = false\n")
+    home.policy.write_text(TINY_ROUNDS + "max_rank = 6\nmax_tokens_per_round = 700\nevaluation_leaves = false\n")
     about = header_of(ask(grid, HelloRequest(run=RUN)))
     assert (about["max_rank"], about["max_tokens_per_round"], about["evaluates"]) == (6, 700, False)
     stripped = train(grid, config_file)
@@ -205,6 +205,48 @@ def test_limits_are_told_and_scores_stay_when_they_may_not_leave(
     assert equal(factors_of(whole), factors_of(stripped))
     scored = score(grid, config_file)
     assert "numbers of evaluation" in scored.error.reason
+
+
+def test_another_split_is_refused_in_words_and_said_to_the_administrator(
+    home: NodeHome, grid: InProcessGrid, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an attacker of the protocol asks, in fields that a request does not have. Red: only the type of an error."""
+    frame = pack(request(config_file))
+    header = {**frame.header, "settings": {**frame.header["settings"], "heldout": {"heldout_frac": 0.5}}}
+    message = Message(content_of(Frame(header)), dst_node_id=100, message_type="train")
+    watcher, narrator = HomeWatcher(home), JoinNarrator(home.read_member())
+    (reply,) = grid.pull_messages(grid.push_messages([message]))
+    assert "another held-out part or other windows, which is this domain's own choice" in reply.error.reason
+    for event in watcher.new():
+        narrator.on_event(event)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "beyond the ordinary: the coordinator asks for another held-out part" in first
+    assert "refused" in second
+
+
+def test_work_stops_at_the_next_step_when_nobody_waits_for_it(
+    home: NodeHome, grid: InProcessGrid, config_file: Path
+) -> None:
+    """A round of hours whose asker has gone leaves the trainer to the next one. Red: work that goes on unasked."""
+    long = request(config_file, 1, ("train.tokens_per_round=10000000",))
+    ask(grid, HelloRequest(run=RUN))
+    with connect_to(home.socket) as connection:
+        send(connection, pack(long.with_arrays(to_arrays(some_factors(config_file)))))
+        log = home.run(RUN) / "train.jsonl"
+        assert wait_until(lambda: len(read_lines(log)) > 2, 120.0)
+    assert not train(grid, config_file, run="another").has_error()
+    assert "AskerGone" in (home.logs / "trainer.log").read_text()
+    assert list(home.run(RUN).glob("part-*.safetensors"))  # asked again, it goes on from there
+
+
+def test_a_request_has_so_many_seconds_as_the_policy_says(
+    home: NodeHome, grid: InProcessGrid, config_file: Path
+) -> None:
+    home.policy.write_text(TINY_ROUNDS + "max_seconds = 1.0\n")
+    reply = train(grid, config_file, 1, "train.tokens_per_round=10000000")
+    assert "work of up to 1 s, got a request that takes longer" in reply.error.reason
+    home.policy.write_text(TINY_ROUNDS)
+    assert not train(grid, config_file).has_error()
 
 
 @pytest.mark.parametrize("run", ["../elsewhere", "/tmp/x", "", "a" * 65])

@@ -13,6 +13,7 @@ import pytest
 from cogen.base import describe_base
 from cogen.config import load_config
 from cogen.errors import FederationError
+from cogen.files import write_file
 from cogen.node.node import Site
 from cogen.node.prefork import can_fork, prefork_argv
 from cogen.node.resident import PREFORKED, ResidentTrainer
@@ -48,6 +49,7 @@ def train(trainer: ResidentTrainer, config_file: Path, folder: Path, tokens: int
     """The first domain's first round, in the run folder `folder`."""
     config = load_config(config_file, [f"train.tokens_per_round={tokens}"])
     domain = config.domains[0]
+    write_file(folder / "config.toml", config.to_toml().encode())
     current = first_global(describe_base(config.base.name), config)
     request = TrainRequest(run=str(folder), round=1, settings=work_settings(config, domain))
     site = Site(domain=domain.name, data=str(domain.data), base=config.base.name)

@@ -112,6 +112,33 @@ def test_each_domain_trains_what_its_own_policy_allows(deploy: Deploy, config_fi
     assert "materials" in page and "combined" in page
 
 
+def test_an_expert_stays_with_its_domain_unless_its_policy_shares_it(deploy: Deploy) -> None:
+    """Grid keeps its expert, clinical shares, materials scores no experts of others; each scores its own.
+
+    Red: the arrays of grid's expert in any request, its own included; an empty cell without a reason.
+    """
+    own, shares = {"shares_expert": False}, {"shares_expert": True}
+    limits = {0: shares, 1: own, 2: {**own, "max_shared_experts": 0}}
+    run, grid = deploy("federation.num_rounds=1", limits=limits)
+    cells = {(c["model"], c["domain"]) for c in json.loads(run.evaluation.read_text())["cells"]}
+    everywhere = {(model, domain) for model in ("base", "combined") for domain in DOMAINS}
+    assert cells == everywhere | {(f"expert:{d}", d) for d in DOMAINS} | {("expert:clinical", "grid")}
+    gaps = {(g["model"], g["domain"]): g["reason"] for g in json.loads(run.evaluation.read_text())["not_measured"]}
+    kept, full = "not shared by its domain", "the domain scores no more experts of others"
+    assert gaps == {
+        ("expert:clinical", "materials"): full,
+        ("expert:grid", "clinical"): kept,
+        ("expert:grid", "materials"): kept,
+        ("expert:materials", "clinical"): kept,
+        ("expert:materials", "grid"): kept,
+    }
+    sent = {node: {name.partition("/")[0] for name in names} for node, kind, names in grid.arrays if kind == "evaluate"}
+    assert sent == {0: {"expert:clinical", "combined"}, 1: {"expert:clinical", "combined"}, 2: {"combined"}}
+    shutil.rmtree(run.path / "nodes")
+    page = render(read_run(run.path))
+    assert "Not measured" in page and kept in page
+
+
 def test_a_limit_below_one_block_keeps_a_domain_out(deploy: Deploy) -> None:
     run, _ = deploy(
         "federation.num_rounds=1", "federation.connect_wait_seconds=0", limits={1: {"max_tokens_per_round": 63}}

@@ -227,7 +227,7 @@ def test_settings_that_no_domain_could_use_are_refused(cogen: Cogen, config_file
     address = ("--public-address", "127.0.0.1:9443", "--folder", tmp_path / "fed")
     text = config_file.read_text()
     config_file.write_text(text.replace("[train]", '[train]\nreplay = "general.jsonl"'))
-    refused(cogen("serve", config_file, *address), "train.replay that every domain can read")
+    refused(cogen("serve", config_file, *address), "no train.replay: each domain chooses")
     config_file.write_text(text)
     refused(cogen("serve", config_file, "--folder", tmp_path / "fed"), "--public-address")
     refused(cogen("serve", config_file, *address[:1], "https://x", *address[2:]), "HOST:PORT")

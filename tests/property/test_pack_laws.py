@@ -307,3 +307,20 @@ def test_a_window_is_predicted_from_eos_and_scored_whole(windows: list[list[int]
     assert batch.targets.tolist() == [t for w in windows for t in w]
     assert batch.lengths == tuple(len(w) for w in windows)
     assert batch.tokens.dtype == batch.targets.dtype == np.int64
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=7),
+    st.integers(2, 9),
+    st.integers(0, 9),
+    st.integers(1, 9),
+    st.booleans(),
+)
+def test_documents_of_blocks_are_those_whose_tokens_are_in_them(
+    lengths: list[int], sequence_length: int, first: int, num_blocks: int, with_bos: bool
+) -> None:
+    """Counted from the blocks themselves: every token of document i is i + 1."""
+    documents = [np.full(n, i + 1, dtype=np.int32) for i, n in enumerate(lengths)]
+    stream = PackedStream(documents, sequence_length, seed=0, bos=0 if with_bos else None)
+    seen = {int(t) for b in range(first, first + num_blocks) for piece in stream.segments(b) for t in piece} - {0}
+    assert stream.num_documents(first, num_blocks) == len(seen)

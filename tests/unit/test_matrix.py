@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cogen.errors import RunError
-from cogen.evaluate.matrix import Cell, Evaluation, format_table, retained_gain
+from cogen.evaluate.matrix import Cell, Evaluation, NotMeasured, format_table, retained_gain
 
 TABLE = """\
 bits per byte    clinical      grid      mean
@@ -153,3 +153,18 @@ def test_a_cell_that_is_there_twice_is_refused() -> None:
     text = Evaluation(cells=(cell("base", "grid", 1.0), cell("base", "grid", 0.9))).to_json()
     with pytest.raises(RunError, match="base on grid twice"):
         Evaluation.from_json(text, "there")
+
+
+def test_missing_cells_have_their_reasons_below_the_table() -> None:
+    gaps = (
+        NotMeasured("expert:a", "b", "not shared by its domain"),
+        NotMeasured("expert:a", "c", "not shared by its domain"),
+        NotMeasured("base", "d", "its node is not connected"),
+        NotMeasured("combined", "d", "its node is not connected"),
+    )
+    found = Evaluation(cells=(cell("base", "b", 1.0), cell("base", "c", 1.0)), not_measured=gaps)
+    assert format_table(found).splitlines()[-2:] == [
+        "not measured: expert:a on b, c: not shared by its domain",
+        "not measured: base, combined on d: its node is not connected",
+    ]
+    assert Evaluation.from_json(found.to_json(), "x") == found

@@ -51,7 +51,15 @@ def messages(config_file: Path) -> list[Message]:
         TrainRequest(run="r", round=1, settings=settings).with_arrays({"q.a": A}),
         EvaluateRequest(run="r", round=2, settings=settings, models=("combined",)).with_arrays({"combined/q.a": A}),
         SuspendRequest(run="r", round=3, num_failures=3),
-        HelloReply(domain="grid", max_rank=4, max_tokens_per_round=512, evaluates=False, version="1"),
+        HelloReply(
+            domain="grid",
+            max_rank=4,
+            max_tokens_per_round=512,
+            evaluates=False,
+            shares_expert=True,
+            max_shared_experts=2,
+            version="1",
+        ),
         TrainReply(domain="grid", fingerprint=Fingerprint("w", "t", "m"), figures=figures, arrays={"q.a": A}),
         EvaluateReply(domain="grid", scores={"base": score}),
         SuspendReply(domain="grid"),
@@ -109,19 +117,21 @@ def test_a_domain_gets_the_settings_of_its_work_and_no_others(config_file: Path)
     config = load_config(config_file, ["train.rank=6", "federation.num_rounds=3", "data.redact=true"])
     domain = config.domains[1].model_copy(update={"rank": 3, "tokens_per_round": 640})
     got = work_settings(config, domain)
-    assert (got.data, got.num_rounds, got.optimizer_across_rounds) == (config.data, 3, "keep")
+    assert set(type(got).model_fields) == {"precision", "rank", "train", "num_rounds", "optimizer_across_rounds"}
+    assert (got.num_rounds, got.optimizer_across_rounds) == (3, "keep")
     assert got.train == config.train.model_copy(update={"tokens_per_round": 640})
     assert (got.rank, got.train.rank, got.train.scaling) == (3, 6, config.train.scaling)
-    assert got.heldout.model_dump() == {key: getattr(config.evaluate, key) for key in type(got.heldout).model_fields}
     assert got.precision == config.base.precision
 
 
 def test_no_corpus_and_no_base_of_the_coordinator_is_named(config_file: Path) -> None:
-    """Red: the whole config in place of chosen tables."""
-    config = load_config(config_file)
+    """Nor text to mix in, how it is mixed, how it is cleaned and split. Red: the whole config in place of chosen tables."""
+    mixed = ["train.replay=hf://datasets/org/replayed", "train.annealing=/private/annealed", "train.replay_frac=0.987"]
+    config = load_config(config_file, [*mixed, "evaluate.heldout_frac=0.123", "data.redact=true"])
     text = str(pack(TrainRequest(run="r", round=1, settings=work_settings(config, config.domains[0]))).header)
     assert all(str(d.data) not in text and d.name not in text for d in config.domains)
     assert config.base.name not in text
+    assert not [word for word in ("replayed", "annealed", "0.987", "heldout", "0.123", "redact") if word in text]
 
 
 def test_factors_become_arrays_and_back_without_other_models() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogen.node.receipt import SentMessage, is_layout, read_receipts, receipt_table, record, sent_in_run
+from cogen.node.receipt import SentMessage, is_layout, read_receipts, receipt_table, record
 from cogen.runs import append_line, read_lines
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -75,7 +75,6 @@ def test_receipts_of_an_older_version_are_read_as_they_are(tmp_path: Path) -> No
     shape = {"shape": [2, 3], "dtype": "float32", "num_bytes": 24}
     assert second["arrays"][0] == {"name": "q.a", **shape, "sha256": "f0", "l2_norm": 1.0}
     assert [r["format"] for r in (first, second, third, fourth)] == [1, 1, 1, 2]
-    assert sent_in_run(path, "ab12").rounds == {1, 2, 3} and sent_in_run(path, "ab12").num_bytes == 72
 
 
 def test_a_receipt_outlives_its_layout(tmp_path: Path) -> None:
@@ -87,24 +86,6 @@ def test_a_receipt_outlives_its_layout(tmp_path: Path) -> None:
     assert (receipt["sha256"], receipt["num_bytes"]) == (whole["sha256"], 24)
     assert receipt["arrays"][0]["name"] == "(its layout is gone)" and receipt["arrays"][0]["l2_norm"] == 7.416
     assert receipt["values"] == {"about": {}, "figures": {"num_tokens": 64}}
-
-
-def test_rounds_and_bytes_of_a_run_are_counted_from_its_lines(tmp_path: Path) -> None:
-    """Red: counting another run's, an error as a round, or a round sent twice as two."""
-    path = tmp_path / "receipts.jsonl"
-    sent = SentMessage({"factors": {"q.a": A}})
-    for run, number, kind, reply in (
-        ("one", 1, "train", sent),
-        ("one", 1, "train", sent),
-        ("one", 2, "train", sent),
-        ("two", 9, "train", sent),
-        ("one", 3, "train", SentMessage(error="refused")),
-        ("one", 2, "evaluate", SentMessage(values={"base": {"bits_per_byte": 1.0}})),
-    ):
-        record(path, run, number, kind, reply)
-    assert sent_in_run(path, "one").rounds == {1, 2}
-    assert sent_in_run(path, "one").num_bytes == 72
-    assert sent_in_run(path, "none") == sent_in_run(tmp_path / "none", "one")
 
 
 def test_the_table_has_a_line_a_message(tmp_path: Path) -> None:

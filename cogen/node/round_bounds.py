@@ -1,0 +1,91 @@
+"""What a round may ask of a domain: bounds that keep its text from being read out of the reply.
+
+A reply is a sum of optimizer steps at low rank. Where it is a sum of few tokens, or where one step outweighs the others,
+the tokens can be computed from it. `docs/threat-model.md` has the argument; the bounds are keys of `policy.toml`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cogen.config import Train
+from cogen.merge.patterns import matching
+from cogen.node.policy import Policy, refused
+from cogen.protocol.messages import TrainRequest
+from cogen.train.schedule import RoundPlan, learning_rate, plan_round
+
+MOST_STEPS = 1_000_000
+
+
+def allow_round(policy: Policy, request: TrainRequest) -> None:
+    """Raise PolicyError if the settings of a round are beyond the policy."""
+    settings = request.settings
+    train = settings.train
+    for key in ("replay", "annealing"):
+        if getattr(train, key) is not None:
+            raise refused(f"no train.{key}: what is mixed in is this domain's own choice", "a corpus")
+    if not 1 <= request.round <= settings.num_rounds:
+        raise refused(f"a round from 1 to {settings.num_rounds}, as the settings say", str(request.round))
+    _allow_amounts(policy, train, settings.rank)
+    _allow_optimizer(policy, train)
+    plan = plan_round(train, request.round, settings.num_rounds)
+    _at_most("steps a round", MOST_STEPS, plan.num_steps)
+    if (steps := effective_steps(train, plan)) < policy.min_steps:
+        got = f"{plan.num_steps}, which by their learning rates count as {steps:.3g}"
+        raise refused(f"a round of at least {policy.min_steps:g} steps", got)
+    _allow_modules(policy, request.arrays)
+
+
+def _allow_amounts(policy: Policy, train: Train, rank: int) -> None:
+    """Rank, and tokens of a round and of a step."""
+    step = train.batch_size * train.sequence_length
+    _at_most("a rank", policy.max_rank or math.inf, rank)
+    _at_most("tokens a round", policy.max_tokens_per_round or math.inf, train.tokens_per_round)
+    _at_least("tokens a round", policy.min_tokens_per_round, train.tokens_per_round)
+    _at_most("tokens an optimizer step", policy.max_tokens_per_step or math.inf, step)
+    _at_least("tokens an optimizer step", policy.min_tokens_per_step, step)
+
+
+def _allow_optimizer(policy: Policy, train: Train) -> None:
+    _at_most("train.learning_rate", policy.max_learning_rate or math.inf, train.learning_rate)
+    _at_least("a scaling of B @ A", policy.min_scaling, train.scaling)
+    _at_most("a scaling of B @ A", policy.max_scaling or math.inf, train.scaling)
+    _at_most("train.weight_decay", policy.max_weight_decay or math.inf, train.weight_decay)
+    _at_least("train.max_grad_norm", policy.min_grad_norm, train.max_grad_norm)
+
+
+def _allow_modules(policy: Policy, arrays: Mapping[str, Any]) -> None:
+    """Only layers of the policy are trained; which ones a round trains is said by the names of its arrays."""
+    if not policy.target_modules:
+        return
+    asked = {name.rpartition(".")[0] for name in arrays}
+    allowed = {name for pattern in policy.target_modules for name in matching(pattern, asked)}
+    if asked - allowed:
+        got = f"{len(asked - allowed)} other layers"
+        raise refused(f"adapters of the layers {', '.join(policy.target_modules)}", got)
+
+
+def effective_steps(train: Train, plan: RoundPlan) -> float:
+    """The steps of a round, each counted by its weight in the result, relative to the largest.
+
+    Step t moves the factors by its learning rate, and every later step s shrinks that by 1 - lr_s * weight_decay. So its
+    weight is w_t = lr_t * prod_{s > t} (1 - lr_s * weight_decay), and the round has sum(w) / max(w) steps.
+    """
+    rates = [abs(learning_rate(train, plan.first_step + i, plan.total_steps)) for i in range(plan.num_steps)]
+    weights, kept = [], 1.0
+    for rate in reversed(rates):
+        weights.append(rate * kept)
+        kept *= max(0.0, 1.0 - rate * train.weight_decay)
+    return sum(weights) / largest if (largest := max(weights)) > 0 else 0.0
+
+
+def _at_most(what: str, limit: float, got: float) -> None:
+    if not got <= limit:
+        raise refused(f"{what} up to {limit:g}", f"{got:g}")
+
+
+def _at_least(what: str, limit: float, got: float) -> None:
+    if not got >= limit:
+        raise refused(f"{what} of at least {limit:g}", f"{got:g}")
