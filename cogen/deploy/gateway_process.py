@@ -10,6 +10,7 @@ import gzip
 import logging
 import os
 import shutil
+import socket
 import ssl
 import sys
 from logging.handlers import RotatingFileHandler
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.deploy.about import read_about, split_address
+from cogen.deploy.connections import listen
 from cogen.deploy.enrolment import Terms
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.gateway import Gateway
@@ -44,7 +46,10 @@ def terms_of(folder: FederationFolder) -> Terms:
 
 
 def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
-    """uvicorn with TLS 1.2 or later and with limits; headers that claim another peer address are ignored."""
+    """uvicorn with TLS 1.2 or later and with limits from the accepted connection on.
+
+    Headers that claim another peer address are ignored.
+    """
     import uvicorn
 
     def tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
@@ -55,9 +60,7 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
 
     config = uvicorn.Config(
         gateway,
-        host=host,
-        port=port,
-        http=timed_protocol(gateway.limits.header_seconds),
+        http=timed_protocol(gateway.limits.header_seconds, gateway.connections.established),
         ws="none",
         lifespan="on",
         loop="asyncio",  # uvloop buffers up to 8 MB of an answer before it waits
@@ -66,11 +69,13 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=gateway.limits.max_connections,
         timeout_graceful_shutdown=3,
     )
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets or [listen(gateway.connections, host, port)])
+
         def handle_exit(self, sig: int, frame: Any) -> None:
             gateway.stopping.set()  # answers the nodes that wait for work
             super().handle_exit(sig, frame)

@@ -40,20 +40,21 @@ class Refusal(Exception):
     """The one line that a domain sends instead of a reply."""
 
 
-def answer(kind: str, records: Records, node_config: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
+def answer(kind: str, records: Records, nonce: str, node_config: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
     """The records of the reply to one message.
 
     Args:
         kind: Flower's message type.
         records: the records of the request.
+        nonce: of the request, as hex digits; the reply begins with it.
         node_config: the node's own settings.
     Raises:
         Refusal: a joined domain refuses, or fails; the reason may be sent. A simulated domain raises what went wrong.
     """
     if "socket" not in node_config:
         request = unpack_request(from_records(records))
-        return to_records(pack(_simulated(request, int(node_config["partition-id"]))))
-    return _joined(kind, records, NodeHome(Path(str(node_config["socket"])).parent))
+        return to_records(pack(_simulated(request, int(node_config["partition-id"]))), bytes.fromhex(nonce))
+    return _joined(kind, records, nonce, NodeHome(Path(str(node_config["socket"])).parent))
 
 
 @lru_cache(maxsize=1)
@@ -75,14 +76,14 @@ def _simulated(request: Request, number: int) -> Message:
     return Node(site).answer(request)
 
 
-def _joined(kind: str, records: Records, home: NodeHome) -> dict[str, dict[str, bytes]]:
+def _joined(kind: str, records: Records, nonce: str, home: NodeHome) -> dict[str, dict[str, bytes]]:
     """The reply of a domain that has joined; its receipt is on the disk before this returns."""
     receipt = _Receipt(home.receipts, kind)
     try:
         request = unpack_request(from_records(records))
         receipt.run, receipt.round = request.run, getattr(request, "round", 0)
         frame = pack(_ask(request, home))
-        content = to_records(frame)
+        content = to_records(frame, bytes.fromhex(nonce))
         receipt.write(_sent(frame, content))
     except Exception as error:
         logging.getLogger(__name__).exception("failed")

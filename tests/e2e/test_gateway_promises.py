@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cogen.deploy.limits import Limits
+from tests.node_requests import pushed
 from tests.running_gateway import NodeKey, RunningGateway, running_gateway
-from tests.waiting import wait_until
 
 SECRET = "serum-lactate-7731"
 
@@ -29,6 +29,7 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
     caplog.set_level(logging.INFO)
     with running_gateway(tmp_path / "fed", Limits()) as door, door.client() as client:
         invite, mine, other = door.invite("grid"), NodeKey(), NodeKey()
+        mine.node_id = 1001
         refused = [
             door.enrol(invite, mine, domain="elsewhere").status_code,
             door.enrol(invite, mine, app_sha256="e" * 64).status_code,
@@ -37,7 +38,8 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
         assert (refused, door.enrol(invite, mine).status_code) == ([403, 403, 400], 200)
         assert door.enrol(invite, other).status_code == 403  # used
         for key, status in ((mine, 200), (other, 401)):
-            answer = client.post("/v1/fleet/push-object", content=SECRET.encode() * 100, headers=key.headers())
+            body = pushed(key, SECRET.encode() * 100).SerializeToString()
+            answer = client.post("/v1/fleet/push-object", content=body, headers=key.headers())
             assert answer.status_code == status
         signed = mine.headers()
     text = caplog.text
@@ -45,22 +47,3 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
     assert invite.token not in text and invite.check not in text
     assert SECRET not in text
     assert mine.line.split()[1] not in text and not [v for v in signed.values() if v in text]
-
-
-def test_no_more_are_served_at_once_than_the_limit(tmp_path: Path) -> None:
-    """Red: uvicorn without limit_concurrency, and the fifth is served as the first."""
-    with running_gateway(tmp_path / "fed", Limits(max_connections=4)) as door:
-        with ExitStack() as stack:
-            idle(stack, door)
-            with door.client() as client:
-                assert client.get("/health").status_code == 200
-            for _ in range(3):
-                idle(stack, door)
-            with door.client() as client:
-                assert client.get("/health").status_code == 503
-
-        def is_served() -> bool:
-            with door.client() as client:
-                return client.get("/health").status_code == 200
-
-        assert wait_until(is_served)
