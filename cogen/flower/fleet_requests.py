@@ -164,7 +164,7 @@ def _ids(tree: Any) -> Iterator[str]:
 
 
 def _check_reply(message: Any, sender: Sender, run_id: int) -> None:
-    """The sender's own reply to an instruction, with no content beside an error's reason."""
+    """The sender's own reply to an instruction, whose content are its objects or an error."""
     about = message.metadata
     _require(about.run_id == run_id > 0, "another run")
     _require(about.src_node_id == sender.node_id, "a message of another node")
@@ -173,7 +173,7 @@ def _check_reply(message: Any, sender: Sender, run_id: int) -> None:
     _require(GROUP_ID.fullmatch(about.group_id) is not None, "a reply without the nonce of its request")
     _require(about.message_type in FLOWER_TYPES.values(), "a message of an unknown type")
     _require(0.0 < about.ttl <= MAX_TTL_SECONDS and 0.0 < about.created_at <= MAX_CREATED_AT, "an impossible time")
-    _require(not message.content.ByteSize(), "content beside the objects")
+    _require(not message.content.ByteSize(), "content that is not in its objects")
     _require(len(message.error.reason.encode()) <= MAX_REASON_BYTES, "a reason that is too long")
 
 

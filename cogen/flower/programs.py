@@ -105,7 +105,7 @@ class RestartedProgram:
         now = time.monotonic()
         bound_log(self.log)
         if self.follows is not None:
-            self._follow(self.follows)
+            self._end_with(self.follows)
             if not self.follows.alive():
                 return
         if self.alive():
@@ -123,7 +123,7 @@ class RestartedProgram:
             self.start()
             self.say(f"{self.name} started again")
 
-    def _follow(self, owner: RestartedProgram) -> None:
+    def _end_with(self, owner: RestartedProgram) -> None:
         """End with the owner; started again without a pause when that one is there again."""
         if owner.num_deaths == self.num_followed:
             return

@@ -57,7 +57,7 @@ def client_at(port: int, folder: FederationFolder) -> FleetHttpClient:
     return FleetHttpClient.from_server_address(f"localhost:{port}", False, folder.ca.read_bytes(), [])
 
 
-def asking(port: int, folder: FederationFolder, name: str, request: Any) -> Any:
+def answer_to(port: int, folder: FederationFolder, name: str, request: Any) -> Any:
     """What the node's client gets to its request, with as many attempts as it takes."""
     invoker = getattr(fleet_http_connection, RETRY)()
     invoker.wait_function = lambda seconds: None
@@ -97,7 +97,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_node_asks_again_after_a_broken_answer(folder: FederationFolder, name: str) -> None:
     with breaking(folder, [BROKEN[name]] * 2, said(WORK.SerializeToString())) as (port, asked):
-        assert asking(port, folder, "PullMessages", fleet_pb2.PullMessagesRequest(node=NODE)) == WORK
+        assert answer_to(port, folder, "PullMessages", fleet_pb2.PullMessagesRequest(node=NODE)) == WORK
     assert asked[0] >= 3
 
 
@@ -127,7 +127,7 @@ def test_a_node_asks_again_after_an_answer_to_nothing(folder: FederationFolder, 
     """An empty body is a protobuf, too: node 0, a reply that counts as sent, a run without an app."""
     request, unfit, right = UNFIT[name]
     with breaking(folder, [said(unfit.SerializeToString())] * 2, said(right.SerializeToString())) as (port, asked):
-        assert asking(port, folder, name, request) == right
+        assert answer_to(port, folder, name, request) == right
     assert asked == [3]
 
 
@@ -136,17 +136,17 @@ def test_what_superlink_means_is_taken_as_before(folder: FederationFolder, capsy
     nothing = fleet_pb2.PullMessagesResponse()
     for right in (nothing, WORK):
         with breaking(folder, [], said(right.SerializeToString())) as (port, asked):
-            assert asking(port, folder, "PullMessages", fleet_pb2.PullMessagesRequest(node=NODE)) == right
+            assert answer_to(port, folder, "PullMessages", fleet_pb2.PullMessagesRequest(node=NODE)) == right
         assert asked == [1]
     for right in (message_pb2.PullObjectResponse(), message_pb2.PullObjectResponse(object_found=True)):
         with breaking(folder, [], said(right.SerializeToString())) as (port, asked):
             request = message_pb2.PullObjectRequest(node=NODE, object_id=ID)
-            assert asking(port, folder, "PullObject", request) == right
+            assert answer_to(port, folder, "PullObject", request) == right
         assert asked == [1]
     for status in ("400 x", "404 x", "412 x", "413 x"):
         error = pytest.raises(httpx.HTTPStatusError)
         with breaking(folder, [], said(b"{}", status, "application/json")) as (port, asked), error:
-            asking(port, folder, "GetRun", run_pb2.GetRunRequest(node=NODE, run_id=5))
+            answer_to(port, folder, "GetRun", run_pb2.GetRunRequest(node=NODE, run_id=5))
         assert asked == [1]
     error = pytest.raises(httpx.HTTPStatusError)
     with breaking(folder, [], said(b"", "401 x")) as (port, _), client_at(port, folder) as client, error:

@@ -322,7 +322,7 @@ def test_a_flower_with_other_settings_of_its_database_keeps_them(monkeypatch: py
 def test_a_reply_is_given_away_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red: Flower gives it away when it is announced, and the server app waits for a member that sends no objects.
 
-    One whose sender has given up is given away, too: its objects are missing then, and that is its answer.
+    One whose sender stopped sending is given away, too: its objects are missing then, and that is its answer.
     """
     asked: list[set[str]] = []
     monkeypatch.setattr(SqlLinkState, GET, lambda self, message_ids, run_id: asked.append(message_ids) or [])
