@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import resource
 import shutil
 import socket
 import ssl
@@ -31,6 +32,7 @@ from cogen.flower.superlink_client import SuperLinkClient
 if TYPE_CHECKING:
     import uvicorn
 
+OPEN_FILES = 8192
 LOG_BYTES, LOG_FILES = 100_000, 200  # a compressed log has a twelfth of the size
 
 
@@ -100,8 +102,17 @@ def _pack(source: str, packed: str) -> None:
         os.replace(source, packed)
 
 
+def raise_file_limit() -> None:
+    """Allow OPEN_FILES open files where the system lets a process; 1,024 are few for 50 members."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> int:
     """Serve until SIGTERM."""
+    raise_file_limit()
     apply_or_exit("gateway_header_seconds")
     place, bind, port = sys.argv[1:]
     folder = FederationFolder(place)

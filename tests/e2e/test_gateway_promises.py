@@ -1,27 +1,19 @@
-"""Promises of the threat model for the gateway: what its log does not contain, and how many clients it serves at once."""
+"""Promises of the threat model for the gateway: what its log does not contain, and how many files it may open."""
 
 from __future__ import annotations
 
 import logging
-import socket
-import ssl
-from contextlib import ExitStack
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cogen.deploy.limits import Limits
 from tests.node_requests import pushed
-from tests.running_gateway import NodeKey, RunningGateway, running_gateway
+from tests.running_gateway import NodeKey, running_gateway
 
 SECRET = "serum-lactate-7731"
-
-
-def idle(stack: ExitStack, door: RunningGateway) -> None:
-    """A connection that says nothing yet."""
-    trusted = ssl.create_default_context(cafile=str(door.folder.ca))
-    plain = stack.enter_context(socket.create_connection(("127.0.0.1", door.port), timeout=10.0))
-    stack.enter_context(trusted.wrap_socket(plain, server_hostname="127.0.0.1"))
 
 
 def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -47,3 +39,14 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
     assert invite.token not in text and invite.check not in text
     assert SECRET not in text
     assert mine.line.split()[1] not in text and not [v for v in signed.values() if v in text]
+
+
+LOW = "import resource; h = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (256, h));"
+RAISED = "from cogen.deploy.gateway_process import raise_file_limit as r; r(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+
+
+def test_the_gateway_may_open_more_files_than_a_shell_allows() -> None:
+    """Red: connections of many members that the limits allow and the system refuses."""
+    shown = subprocess.run([sys.executable, "-c", LOW + RAISED], capture_output=True, text=True, check=True)
+    soft, hard = (int(n) for n in shown.stdout.strip("()\n ").split(","))
+    assert soft == (8192 if hard < 0 else min(hard, 8192))
