@@ -138,11 +138,12 @@ def test_what_superlink_means_is_taken_as_before(folder: FederationFolder, capsy
         with breaking(folder, [], said(right.SerializeToString())) as (port, asked):
             assert answer_to(port, folder, "PullMessages", fleet_pb2.PullMessagesRequest(node=NODE)) == right
         assert asked == [1]
-    for right in (message_pb2.PullObjectResponse(), message_pb2.PullObjectResponse(object_found=True)):
+    on_its_way, gone = message_pb2.PullObjectResponse(object_found=True), message_pb2.PullObjectResponse()
+    for right, attempts in ((on_its_way, 1), (gone, 4)):
         with breaking(folder, [], said(right.SerializeToString())) as (port, asked):
             request = message_pb2.PullObjectRequest(node=NODE, object_id=ID)
             assert answer_to(port, folder, "PullObject", request) == right
-        assert asked == [1]
+        assert asked == [attempts]
     for status in ("400 x", "404 x", "412 x", "413 x"):
         error = pytest.raises(httpx.HTTPStatusError)
         with breaking(folder, [], said(b"{}", status, "application/json")) as (port, asked), error:
@@ -152,6 +153,31 @@ def test_what_superlink_means_is_taken_as_before(folder: FederationFolder, capsy
     with breaking(folder, [], said(b"", "401 x")) as (port, _), client_at(port, folder) as client, error:
         client.SendNodeHeartbeat(heartbeat_pb2.SendNodeHeartbeatRequest(node=NODE))
     assert REFUSED_KEY in capsys.readouterr().err  # `cogen join` looks for it
+
+
+STORED = message_pb2.PushObjectResponse(stored=True)
+THERE = heartbeat_pb2.SendNodeHeartbeatResponse(success=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "right"),
+    [
+        ("PullObject", message_pb2.PullObjectRequest(node=NODE, object_id=ID), OBJECT),
+        ("PushObject", message_pb2.PushObjectRequest(node=NODE, object_id=ID), STORED),
+        ("SendNodeHeartbeat", heartbeat_pb2.SendNodeHeartbeatRequest(node=NODE), THERE),
+    ],
+)
+def test_an_empty_answer_is_believed_at_the_fourth_time(
+    folder: FederationFolder, name: str, request_: Any, right: Any
+) -> None:
+    """It is what a corrupt coordinator says, and SuperLink of a node or an object that it does not know."""
+    with breaking(folder, [said(b"")] * 3, said(right.SerializeToString())) as (port, asked):
+        assert answer_to(port, folder, name, request_) == right
+        assert asked == [4]
+    with breaking(folder, [], said(b"")) as (port, asked):
+        assert answer_to(port, folder, name, request_) == type(right)()
+        assert answer_to(port, folder, name, request_) == type(right)()
+        assert asked == [8]
 
 
 @pytest.mark.parametrize("name", ["500 x", "a page", "random bytes", "half a compression", "no http"])

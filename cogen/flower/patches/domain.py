@@ -100,9 +100,16 @@ def only_fitting_answers(ask: Callable[..., Any]) -> Callable[..., Any]:
     import httpx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+    doubts: dict[tuple[str, str], int] = {}  # answers in a row that hold nothing, by kind and object
+
     def asked(self: Any, **request: Any) -> Any:
         try:
             answer = ask(self, **request)
+            key = type(answer).__name__, getattr(request["request"], "object_id", "")
+            doubts[key] = 0 if answer.ByteSize() else doubts.get(key, 0) + 1
+            if key[0] in DOUBTED and 0 < doubts[key] < NUM_BELIEVED:
+                raise httpx.RemoteProtocolError(f"{key[0]} holds nothing")
+            doubts.pop(key, None)
             fits = FITS.get(type(answer).__name__, lambda *_: True)(request["request"], answer)
         except (ValueError, DecodeError) as error:
             raise httpx.RemoteProtocolError(f"an answer that is no protobuf: {error}") from None
@@ -134,6 +141,11 @@ FITS: dict[str, Callable[[Any, Any], bool]] = {
         not answer.object_available or _has_hash(answer.object_content, asked.object_id)
     ),
 }
+
+
+# Empty answers that mean: node unknown, object unknown, object not wanted. After each the node ends or drops a message.
+DOUBTED = {"SendNodeHeartbeatResponse", "PullObjectResponse", "PushObjectResponse"}
+NUM_BELIEVED = 4
 
 
 def end_with_heartbeats(beat: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -228,7 +240,8 @@ DOMAIN_PATCHES = (
     ),
     Patch(
         "supernode_fitting_answers",
-        changes="A SuperNode retries after an answer that is no protobuf or does not fit its request.",
+        changes="A SuperNode retries after an answer that is no protobuf or does not fit its request, and thrice after an "
+        "empty one with which it would end or drop a message.",
         reason="Flower takes an empty body for an answer: the node gets the number 0, or takes its reply for sent.",
         versions=">=1.41,<1.43",
         places=(f"{PROTOBUF_CLIENT}._unary_unary",),
