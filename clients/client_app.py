@@ -25,7 +25,7 @@ def handle(message: Message, context: Context) -> Message:
     """The reply to one message of the coordinator."""
     kind, records = message.metadata.message_type, message.content.config_records
     try:
-        reply = answer(kind, records, context.node_config, message.metadata.ttl)
+        reply = answer(kind, records, message.metadata.group_id, context.node_config, message.metadata.ttl)
     except Refusal as refusal:
         return Message(Error(code=FAILED, reason=str(refusal)), reply_to=message)
     content = RecordDict({name: ConfigRecord(dict(record)) for name, record in reply.items()})

@@ -29,7 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     run = _open(context, folder)
     began = time.monotonic()
     try:
-        apply("grid_pull_soon")
+        apply("grid_pull_checked")
         Coordinator(grid, run, None if folder is None else lambda: _members(folder)).run_all()
     except Exception as error:
         reason = str(error) if isinstance(error, CogenError) else f"{type(error).__name__}: {error}"

@@ -1,5 +1,8 @@
 """Requests to nodes, and their replies until a deadline. A reply that answers no open request is rejected.
 
+Each message carries a nonce as Flower's group id. The node begins its reply with it, so no other node can know the id of
+an object of that reply. The content of a request begins with a nonce of its own, one for all nodes with equal requests.
+
 A reply is announced before its content has arrived. Flower's grid then sleeps one second before it looks again, then two;
 `cogen.flower.patches` shortens that.
 """
@@ -17,7 +20,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from cogen.console import safe
 from cogen.errors import MessageError
 from cogen.protocol.messages import FLOWER_TYPES, FailureReply, Reply, Request, pack, unpack_reply
-from cogen.protocol.wire import from_records, to_records
+from cogen.protocol.wire import from_records, new_nonce, nonce_of, to_records
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -60,6 +63,7 @@ class Transport:
 
     def __init__(self, grid: Grid, reject: Callable[[str], None]) -> None:
         self.grid, self._reject = grid, reject
+        self._nonces: dict[str, bytes] = {}  # of the open requests, by message id
 
     def send(self, requests: Mapping[int, Request], seconds: float) -> dict[str, int]:
         """Send each node its request; returns message ids and their nodes, without those that Flower did not take.
@@ -68,15 +72,18 @@ class Transport:
             seconds: how long replies will be waited for.
         """
         made: dict[tuple[str, int], RecordDict] = {}  # nodes with equal requests share one content
-        messages = []
+        messages, nonces = [], []
         for node, request in requests.items():
             frame = pack(request)
             key = json.dumps(frame.header, sort_keys=True), id(request.arrays)
             if key not in made:
-                made[key] = RecordDict({n: ConfigRecord(dict(r)) for n, r in to_records(frame).items()})
-            kind, ttl = FLOWER_TYPES[type(request)], seconds + KEEP_SECONDS
-            messages.append(Message(made[key], message_type=kind, dst_node_id=node, ttl=ttl))
+                records = to_records(frame, new_nonce())
+                made[key] = RecordDict({n: ConfigRecord(dict(r)) for n, r in records.items()})
+            kind, ttl, nonce = FLOWER_TYPES[type(request)], seconds + KEEP_SECONDS, new_nonce()
+            messages.append(Message(made[key], message_type=kind, dst_node_id=node, ttl=ttl, group_id=nonce.hex()))
+            nonces.append(nonce)
         ids = list(self.grid.push_messages(messages)) if messages else []
+        self._nonces |= {i: nonce for i, nonce in zip(ids, nonces, strict=False) if i}
         return {i: node for i, node in zip(ids, requests, strict=False) if i}  # no ids where the payload is too large
 
     def answers(
@@ -94,7 +101,7 @@ class Transport:
                 if self._is_rejected(number, message, waiting):
                     continue
                 del waiting[number]
-                yield number, read_answer(message)
+                yield number, read_answer(message, self._nonces.pop(number))
                 pause = POLL_SECONDS
             left = until - time.monotonic()
             if not waiting or left <= 0 or enough():
@@ -114,12 +121,20 @@ class Transport:
         return True
 
 
-def read_answer(message: Message) -> Answer:
-    """The reply in a message, or why there is none."""
+def read_answer(message: Message, nonce: bytes) -> Answer:
+    """The reply in a message, or why there is none.
+
+    Args:
+        nonce: of its request, with which the reply must begin.
+    """
     if message.has_error():
         return Answer(None, reason_of(message), message.error.code == GONE)
     try:
-        reply = unpack_reply(from_records(message.content.config_records))
+        records = message.content.config_records
+        frame = from_records(records)
+        if nonce_of(records) != nonce:
+            raise ValueError("expected the nonce of its request")
+        reply = unpack_reply(frame)
     except (MessageError, ValueError, TypeError) as error:
         return Answer(None, f"reply refused: {safe(error, REASON_CHARACTERS)}")
     return Answer(None, "an error") if isinstance(reply, FailureReply) else Answer(reply)

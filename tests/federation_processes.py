@@ -31,6 +31,7 @@ PATIENCE_SECONDS = 600.0
 COMMAND_WORDS = {  # kind of process: words that its command line contains
     "superlink": "cogen.flower.superlink_process",
     "gateway": "gateway_process",
+    "superexec": "cogen.flower.superexec_process",
     "server app": "flwr-serverapp",
     "supernode": "cogen.flower.supernode_process",
     "trainer": "cogen.node.service",

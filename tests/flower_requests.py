@@ -67,7 +67,8 @@ def reply_frame(message: Message) -> Frame:
     """The frame of a reply, which must contain nothing else."""
     assert not message.has_error(), message.error.reason
     frame = from_records(message.content.config_records)
-    assert {name: dict(record) for name, record in message.content.items()} == to_records(frame)
+    nonce = bytes.fromhex(message.metadata.group_id)
+    assert {name: dict(record) for name, record in message.content.items()} == to_records(frame, nonce)
     return frame
 
 

@@ -19,7 +19,7 @@ from cogen.node.home import Membership, NodeHome
 from cogen.protocol.messages import FLOWER_TYPES, Request, TrainRequest, pack
 from cogen.protocol.settings import work_settings
 from tests.in_process_grid import InProcessGrid
-from tests.message_content import content_of
+from tests.message_content import NONCE, content_of
 
 if TYPE_CHECKING:
     pass
@@ -85,7 +85,8 @@ def grid_of(home: NodeHome) -> InProcessGrid:
 
 def ask(grid: InProcessGrid, request: Request) -> Message:
     """The reply to one request."""
-    message = Message(content_of(pack(request)), dst_node_id=100, message_type=FLOWER_TYPES[type(request)])
+    kind = FLOWER_TYPES[type(request)]
+    message = Message(content_of(pack(request)), dst_node_id=100, message_type=kind, group_id=NONCE.hex())
     ids = grid.push_messages([message])
     (reply,) = grid.pull_messages(ids)
     return reply

@@ -6,12 +6,14 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from cogen.protocol.wire import Frame, from_records, to_records
+from cogen.protocol.wire import Frame, from_records, nonce_of, to_records
+
+NONCE = bytes(range(16))
 
 
-def content_of(frame: Frame) -> RecordDict:
+def content_of(frame: Frame, nonce: bytes = NONCE) -> RecordDict:
     """A frame as the content of a message."""
-    return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame).items()})
+    return RecordDict({name: ConfigRecord(dict(record)) for name, record in to_records(frame, nonce).items()})
 
 
 def frame_of(message: Message) -> Frame:
@@ -25,9 +27,10 @@ def header_of(message: Message) -> dict[str, Any]:
 
 
 def rewrite(message: Message, frame: Frame) -> Message:
-    """Replace the content of a message."""
+    """Replace the content of a message; its nonce stays."""
+    nonce = nonce_of(message.content.config_records)
     for name in list(message.content):
         del message.content[name]
-    for name, record in content_of(frame).items():
+    for name, record in content_of(frame, nonce).items():
         message.content[name] = record
     return message

@@ -1,18 +1,22 @@
-"""A proxy between nodes and gateway that ends TLS with the federation's own certificate and records the nodes' requests."""
+"""A proxy between nodes and gateway that ends TLS with the federation's own certificate and records the nodes' requests.
+
+It can also answer them itself, as a corrupt coordinator would.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cogen.deploy.folder import FederationFolder
-from tests.faulty_proxy import GATEWAY_SIDE, NODE_SIDE
+from tests.faulty_proxy import GATEWAY_SIDE, NODE_SIDE, RESET
 
 END = b"\r\n\r\n"
 
@@ -41,6 +45,10 @@ class RecordingProxy:
         self.folder = FederationFolder(folder)
         self.streams: list[bytearray] = []
         self.stop = threading.Event()
+        self.num_faults = 0
+        self._fault: Callable[[], bytes] | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._loop: asyncio.AbstractEventLoop
 
     def inside(self, name: str) -> list[str]:
         """No prefix: all participants are on one machine."""
@@ -61,9 +69,40 @@ class RecordingProxy:
             answer = client.request(said.method, address, headers=kept, content=said.body)
             return answer.status_code, answer.content
 
+    @contextmanager
+    def faulty(self, fault: Callable[[], bytes]) -> Iterator[None]:
+        """In the block every request gets `fault()` instead of the gateway's answer; no bytes are a reset."""
+
+        def cut() -> None:
+            for writer in self._open:
+                writer.close()
+
+        self._fault = fault
+        self._loop.call_soon_threadsafe(cut)
+        try:
+            yield
+        finally:
+            self._fault = None
+
+    async def _answer_wrong(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert self._fault is not None
+        with suppress(OSError):
+            if await reader.read(65536):
+                self.num_faults += 1
+                if said := self._fault():
+                    writer.write(said)
+                    await writer.drain()
+                else:
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        writer.close()
+
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection of a node."""
+        if self._fault is not None:
+            await self._answer_wrong(reader, writer)
+            return
         stream = bytearray()
+        self._open.add(writer)
         self.streams.append(stream)
         trusted = ssl.create_default_context(cafile=str(self.folder.ca))
         with suppress(OSError):
@@ -78,11 +117,13 @@ class RecordingProxy:
                 for task in tasks:
                     task.cancel()
                 far_writer.close()
+        self._open.discard(writer)
         writer.close()
 
     async def _serve(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder.server, self.folder.server_key)
+        self._loop = asyncio.get_running_loop()
         async with await asyncio.start_server(self._carry, NODE_SIDE, self.port, ssl=context):
             while not self.stop.is_set():
                 await asyncio.sleep(0.1)

@@ -40,6 +40,7 @@ class NodeKey:
         public = self.private.public_key()
         self.line = public.public_bytes(s.Encoding.OpenSSH, s.PublicFormat.OpenSSH).decode()
         self.pem = public.public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+        self.node_id = 0  # until it has joined
 
     def headers(self, at: datetime | None = None) -> dict[str, str]:
         stamp = (at or datetime.now(UTC)).isoformat()
@@ -56,6 +57,8 @@ class Upstream:
     work: list[bytes] = field(default_factory=list)
     objects: list[bytes] = field(default_factory=list)
     answered: int = 0
+    node_id: int = 1001
+    headers: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -67,6 +70,7 @@ class Upstream:
                 return
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
+        self.headers = {k.decode(): v.decode() for k, v in scope["headers"]}
         self.seen.append((scope["method"], scope["path"], size))
         body = b"done"
         if scope["path"].endswith("pull-messages"):
@@ -74,6 +78,8 @@ class Upstream:
             self.answered += 1
         if scope["path"].endswith("pull-object") and self.objects:
             body = self.objects.pop()
+        if scope["path"].endswith("activate-node"):
+            body = b"\x08" + bytes([0x80 | self.node_id & 0x7F, self.node_id >> 7])  # a varint in field 1
         headers = [(b"x-flower", b"yes"), (b"content-length", str(len(body)).encode()), (b"keep-alive", b"9")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -117,6 +123,7 @@ class RunningGateway:
         key = NodeKey()
         answer = self.enrol(self.invite(domain), key)
         assert answer.status_code == 200, answer.text
+        key.node_id = answer.json()["node_id"]
         return key
 
 

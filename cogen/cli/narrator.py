@@ -36,6 +36,9 @@ class Narrator(Bars):
     def _on_starting(self, event: dict[str, Any]) -> None:
         self.say("starting Flower")
 
+    def _on_waiting(self, event: dict[str, Any]) -> None:
+        self.say(f"waiting for {event['text']} · {duration(event['seconds'])}")
+
     def _on_corpus_read(self, event: dict[str, Any]) -> None:
         self.say(event["text"])
 

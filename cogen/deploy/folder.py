@@ -12,6 +12,7 @@ about.json             the federation's name and public address
 runs/<name>/           ordinary run folders
 logs/                  logs of Flower's programs and of the gateway
 flwr/                  a private FLWR_HOME
+superexec.secret       for this start of Flower's SuperLink and SuperExec
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class FederationFolder:
         self.about = self.path / "about.json"
         self.logs = self.path / "logs"
         self.flwr_home = self.path / "flwr"
+        self.superexec_secret = self.path / "superexec.secret"
 
     def create(self) -> None:
         """Make the folder if it is missing; only its owner can list and read it.

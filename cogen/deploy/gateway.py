@@ -1,7 +1,8 @@
 """The only program of a federation that outsiders reach: it enrols domains and forwards what a Flower node needs.
 
 Anybody who reaches the control interface of Flower's SuperLink can send code to every node. So SuperLink listens on
-loopback only, and this app (ASGI, under uvicorn with TLS) forwards just the paths in FLEET, and only for members.
+loopback only, and this app (ASGI, under uvicorn with TLS) forwards just the paths in FLEET, only for members, and only
+what an honest node of that member says.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from cogen.deploy.connections import Connections, address_group
 from cogen.deploy.enrolment import Enrolment, Terms, enrol
 from cogen.deploy.folder import FederationFolder
-from cogen.deploy.known_keys import KEY_HEADER, KnownKeys
-from cogen.deploy.limits import Buckets, Gone, HttpRefusal, Limits, Receive, body_of, whole_body
+from cogen.deploy.invites import open_domain
+from cogen.deploy.known_keys import KnownKeys
+from cogen.deploy.limits import Buckets, Gone, HttpRefusal, Limits, Receive, whole_body
+from cogen.deploy.member_limits import MemberLimits
+from cogen.deploy.request_headers import HOP_BY_HOP, forwarded, single_headers
 from cogen.errors import CogenError, ConfigError, EnrolmentError
+from cogen.flower.fleet_requests import REQUESTS, BadRequest, Sender, activated_node, check_request
 from cogen.records import validated
 
 if TYPE_CHECKING:
@@ -34,15 +39,12 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
-PULL, OBJECT = "pull-messages", "pull-object"
+ACTIVATE, PULL, OBJECT = "activate-node", "pull-messages", "pull-object"
+ANNOUNCE, PUSH = "push-messages", "push-object"
 ON_ITS_WAY = b"\x08\x01"  # SuperLink's answer for an object that the server app has announced but not sent yet
 # register-node and unregister-node are missing: only the coordinator registers nodes.
-FLEET_NAMES = f"""activate-node deactivate-node send-node-heartbeat {PULL} push-messages get-run get-fab
-    push-object {OBJECT} confirm-message-received""".split()
-FLEET = {f"/v1/fleet/{name}".encode() for name in FLEET_NAMES}
-HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"}
-HOP_BY_HOP |= {"transfer-encoding", "upgrade", "host", "server", "date", "expect"}
-NO_PROGRESS = {PULL, "send-node-heartbeat", "activate-node"}  # requests that do not show that work arrived at a node
+FLEET = {f"/v1/fleet/{name}".encode(): name for name in REQUESTS}
+NO_PROGRESS = {PULL, "send-node-heartbeat", ACTIVATE}  # requests that do not show that work arrived at a node
 SEEN_SECONDS = 10.0
 
 log = logging.getLogger("cogen.gateway")
@@ -64,14 +66,14 @@ class Redelivery:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[Work]] = {}
-        self._sent: set[str] = set()
+        self._waiting: dict[int, deque[Work]] = {}
+        self._sent: set[int] = set()
 
-    def add(self, node: str, work: Work) -> None:
+    def add(self, node: int, work: Work) -> None:
         """Keep an answer that SuperLink gave out for `node`."""
         self._waiting.setdefault(node, deque()).append(work)
 
-    def take(self, node: str) -> Work | None:
+    def take(self, node: int) -> Work | None:
         """The oldest work for `node` that has not arrived."""
         waiting = self._waiting.get(node)
         if not waiting:
@@ -79,7 +81,7 @@ class Redelivery:
         self._sent.add(node)
         return waiting[0]
 
-    def arrived(self, node: str) -> None:
+    def arrived(self, node: int) -> None:
         """The node has made another request, so the work that was sent last has arrived."""
         if node in self._sent:
             self._sent.discard(node)
@@ -99,6 +101,8 @@ class Gateway:
         self.known = KnownKeys(folder)
         self.enrols = Buckets(self.limits.enrols_per_minute)
         self.refusals = Buckets(self.limits.refusals_per_minute)
+        self.members = MemberLimits(self.limits)
+        self.connections = Connections(self.limits)
         self.redelivery = Redelivery()
         self.num_waiting = 0
         self.stopping = asyncio.Event()
@@ -121,8 +125,9 @@ class Gateway:
             await send(message)
 
         try:
-            answer = await self._answer(scope, receive)
-            await answer(scope, receive, counted)
+            with ExitStack() as held:
+                answer = await self._answer(scope, receive, held)
+                await answer(scope, receive, counted)
         except HttpRefusal as refused:
             await Response(status_code=refused.status, headers={"connection": "close"})(scope, receive, counted)
         except Gone:
@@ -133,45 +138,42 @@ class Gateway:
             who = scope.get("cogen.domain", "-")
             log.info("%s %s %s %s %d %d %.0fms", _peer(scope), who, scope["method"], path, status, sent, milliseconds)
 
-    async def _answer(self, scope: Message, receive: Receive) -> Response:
-        """Route by the raw path. It is not normalised, so no encoding of a path can pass for another one."""
+    async def _answer(self, scope: Message, receive: Receive, held: ExitStack) -> Response:
+        """Route by the raw path. It is not normalised, so no encoding of a path can pass for another one.
+
+        Args:
+            held: entered for as long as the answer is being sent.
+        """
         peer, path, method = _peer(scope), scope["raw_path"], scope["method"]
-        if self.refusals.left(peer) < 1.0:
-            raise HttpRefusal(429)
+        headers = single_headers(scope["headers"])
         plain = not scope["query_string"]
         if plain and path == b"/health" and method == "GET":
             return JSONResponse({"status": "ok", "federation": self.terms.name})
         if plain and path == b"/enrol" and method == "POST":
             return await self._enrol(peer, receive)
-        if not (plain and path in FLEET and method == "POST"):
-            self.refusals.take(peer)
-            raise HttpRefusal(404)
-        request = Request(scope)
-        domain = self.known.domain_of(request.headers)
-        if domain is None:
-            self.refusals.take(peer)
-            raise HttpRefusal(401)
-        scope["cogen.domain"] = domain
-        name = path.decode()
-        headers = {k: v for k, v in request.headers.items() if k not in HOP_BY_HOP}
-        if name.endswith(PULL):
-            return await self._pull(name, headers, receive)
-        if not name.endswith(tuple(NO_PROGRESS)):
-            self.redelivery.arrived(headers[KEY_HEADER])
-        if name.endswith(OBJECT):
-            return await self._object(name, headers, receive)
-        return await self._forward(name, headers, receive)
+        name = FLEET.get(path) if plain and method == "POST" else None
+        sender = self.known.sender_of(headers)
+        if sender is None:
+            status = 404 if name is None else 401
+            raise HttpRefusal(status if self.refusals.take(address_group(peer)) else 429)
+        scope["cogen.domain"] = sender.domain
+        self.connections.signed_by(tuple(scope["client"]), sender.domain)
+        if name is None:
+            raise self.members.refused(sender, 404)
+        held.enter_context(self.members.request(sender))
+        return await self._fleet(name, headers, sender, receive)
 
     async def _enrol(self, peer: str, receive: Receive) -> Response:
-        if not self.enrols.take(peer):
-            raise HttpRefusal(429)
         body = await whole_body(receive, self.limits.enrol_bytes, self.limits.enrol_seconds)
         try:
             request = validated(Enrolment, json.loads(body), "enrolment")
-        except (ValueError, ConfigError):
+        except (ValueError, ConfigError, RecursionError):
+            self._count_enrolment(address_group(peer))
             return JSONResponse(
                 {"error": "expected an enrolment as JSON; use the same version of cogen on both sides"}, 400
             )
+        invited = await run_in_threadpool(open_domain, self.folder, request.token)
+        self._count_enrolment(address_group(peer) if invited is None else f"the invite of {invited}")
         try:
             node_id = await run_in_threadpool(enrol, self.folder, request, self.terms)
         except CogenError as error:
@@ -181,17 +183,50 @@ class Gateway:
             return JSONResponse({"error": "the coordinator could not save the key; its log says why"}, 500)
         return JSONResponse({"node_id": node_id, "name": self.terms.name})
 
-    async def _forward(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
-        """Stream both bodies through. A request with a too large content-length is refused before its body is read."""
-        if int(headers.get("content-length", "0")) > self.limits.fleet_bytes:
+    def _count_enrolment(self, of: str) -> None:
+        """Attempts without an open invite count for their address, others for the invite."""
+        if not self.enrols.take(of):
+            raise HttpRefusal(429)
+
+    async def _fleet(self, name: str, headers: dict[str, str], sender: Sender, receive: Receive) -> Response:
+        """The answer to a request of a node, after it was checked."""
+        most, seconds = self.limits.pull_bytes, self.limits.enrol_seconds
+        if name == PUSH:
+            most, seconds = self.limits.fleet_bytes, self.limits.fleet_seconds
+        if int(headers.get("content-length", "0")) > most:
             raise HttpRefusal(413)
-        body = body_of(receive, self.limits.fleet_bytes, self.limits.fleet_seconds)
-        answer = await self._ask(path, headers, body)
+        async with self.members.large_body(sender) if name == PUSH else nullcontext():
+            body = await whole_body(receive, most, seconds)
+            await self._check(name, body, sender)
+            path, headers = f"/v1/fleet/{name}", forwarded(headers)
+            if name == PULL:
+                return await self._pull(path, headers, body, sender, receive)
+            if name not in NO_PROGRESS:
+                self.redelivery.arrived(sender.node_id)
+            if name == OBJECT:
+                return await self._object(path, headers, body)
+            answer = await self._ask(path, headers, body)
+        if name == ACTIVATE and answer.status_code == 200:
+            content = await answer.aread()
+            if activated_node(content) != sender.node_id:
+                log.warning("%s has another node at SuperLink than in members.json", sender.domain)
+                raise HttpRefusal(502)
+            return Response(content, answer.status_code, _kept(answer))
         return StreamingResponse(_stream(answer), answer.status_code, _kept(answer))
 
-    async def _object(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
+    async def _check(self, name: str, body: bytes, sender: Sender) -> None:
+        try:
+            await run_in_threadpool(check_request, name, body, sender)
+        except BadRequest as error:
+            log.warning("%s %s refused: %s", sender.domain, name, error)
+            raise self.members.refused(sender, 400) from None
+        if name == ANNOUNCE:
+            self.members.announce(sender)
+        if name == PUSH:
+            self.members.add_bytes(sender, len(body))
+
+    async def _object(self, path: str, headers: dict[str, str], body: bytes) -> Response:
         """Wait until an announced object is there, because a node that gets no object sleeps 1 s, then 2 s, up to 10 s."""
-        body = await whole_body(receive, self.limits.pull_bytes, self.limits.enrol_seconds)
         until = time.monotonic() + self.limits.object_seconds
         while True:
             answer = await self._ask(path, headers, body)
@@ -202,7 +237,7 @@ class Gateway:
                 return Response(content, answer.status_code, _kept(answer))
             await asyncio.sleep(self.limits.object_ask_seconds)
 
-    async def _ask(self, path: str, headers: dict[str, str], body: bytes | AsyncIterator[bytes]) -> httpx.Response:
+    async def _ask(self, path: str, headers: dict[str, str], body: bytes) -> httpx.Response:
         """SuperLink's answer; its body is not read yet."""
         import httpx
 
@@ -214,22 +249,24 @@ class Gateway:
                 502
             ) from None  # Flower's nodes retry after a 502, so a restart of SuperLink costs seconds.
 
-    async def _pull(self, path: str, headers: dict[str, str], receive: Receive) -> Response:
+    async def _pull(
+        self, path: str, headers: dict[str, str], body: bytes, sender: Sender, receive: Receive
+    ) -> Response:
         """Wait for work, because a node that gets none sleeps 3 s. Work that may not have arrived is sent again."""
         import httpx
 
-        body, node = await whole_body(receive, self.limits.pull_bytes, self.limits.enrol_seconds), headers[KEY_HEADER]
         until = time.monotonic() + self.limits.hold_seconds
         gone = asyncio.ensure_future(_disconnected(receive))
         stop = asyncio.ensure_future(self.stopping.wait())
         self.num_waiting += 1
         try:
             while True:
-                if work := self.redelivery.take(node):
+                if work := self.redelivery.take(sender.node_id):
                     return Response(work.content, headers=work.headers)
                 answer = await self.client.post(self.upstream + path, headers=headers, content=body)
                 if answer.status_code == 200 and answer.content:
-                    self.redelivery.add(node, Work(answer.content, _kept(answer)))
+                    self.members.got_work(sender)
+                    self.redelivery.add(sender.node_id, Work(answer.content, _kept(answer)))
                     continue
                 if answer.status_code != 200 or time.monotonic() > until or stop.done():
                     return Response(answer.content, answer.status_code, _kept(answer))

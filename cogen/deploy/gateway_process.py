@@ -9,7 +9,9 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import resource
 import shutil
+import socket
 import ssl
 import sys
 from logging.handlers import RotatingFileHandler
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogen.deploy.about import read_about, split_address
+from cogen.deploy.connections import listen
 from cogen.deploy.enrolment import Terms
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.gateway import Gateway
@@ -29,6 +32,7 @@ from cogen.flower.superlink_client import SuperLinkClient
 if TYPE_CHECKING:
     import uvicorn
 
+OPEN_FILES = 8192
 LOG_BYTES, LOG_FILES = 100_000, 200  # a compressed log has a twelfth of the size
 
 
@@ -44,7 +48,10 @@ def terms_of(folder: FederationFolder) -> Terms:
 
 
 def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
-    """uvicorn with TLS 1.2 or later and with limits; headers that claim another peer address are ignored."""
+    """uvicorn with TLS 1.2 or later and with limits from the accepted connection on.
+
+    Headers that claim another peer address are ignored.
+    """
     import uvicorn
 
     def tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
@@ -55,9 +62,7 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
 
     config = uvicorn.Config(
         gateway,
-        host=host,
-        port=port,
-        http=timed_protocol(gateway.limits.header_seconds),
+        http=timed_protocol(gateway.limits.header_seconds, gateway.connections.established),
         ws="none",
         lifespan="on",
         loop="asyncio",  # uvloop buffers up to 8 MB of an answer before it waits
@@ -66,11 +71,13 @@ def server_of(gateway: Gateway, host: str, port: int) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=gateway.limits.max_connections,
         timeout_graceful_shutdown=3,
     )
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets or [listen(gateway.connections, host, port)])
+
         def handle_exit(self, sig: int, frame: Any) -> None:
             gateway.stopping.set()  # answers the nodes that wait for work
             super().handle_exit(sig, frame)
@@ -95,8 +102,17 @@ def _pack(source: str, packed: str) -> None:
         os.replace(source, packed)
 
 
+def raise_file_limit() -> None:
+    """Allow OPEN_FILES open files where the system lets a process; 1,024 are few for 50 members."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> int:
     """Serve until SIGTERM."""
+    raise_file_limit()
     apply_or_exit("gateway_header_seconds")
     place, bind, port = sys.argv[1:]
     folder = FederationFolder(place)

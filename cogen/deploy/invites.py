@@ -171,6 +171,14 @@ def find_issued(folder: FederationFolder, token: str, *, used: bool = False) -> 
     return found
 
 
+def open_domain(folder: FederationFolder, token: str) -> str | None:
+    """The domain of the open invite with this token; None if there is none."""
+    try:
+        return find_issued(folder, token).domain
+    except EnrolmentError:
+        return None
+
+
 def mark_used(folder: FederationFolder, issued: Issued) -> None:
     """Mark an invite as used; the caller holds the lock on `folder.invites`."""
     _write(folder, [replace(i, state="used") if i.sha256 == issued.sha256 else i for i in _read(folder)])

@@ -21,6 +21,7 @@ from cogen.errors import BaseModelError, FederationError, FingerprintMismatch, R
 from cogen.files import holding
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of, running
+from cogen.flower.patches.domain import REFUSED_KEY
 from cogen.node.domain_settings import DomainSettings, read_domain_settings
 from cogen.node.home import Membership, NodeHome, write_private
 from cogen.node.policy import Policy, read_policy
@@ -30,7 +31,7 @@ POLL_SECONDS = 0.2
 GREET_SECONDS = 5.0
 MAX_REFUSALS = 3
 STILL_CONNECTED = b"[code: 2004]"  # Flower's code for a node that it cannot activate
-LAST_WORDS_BYTES = 600
+LAST_WORDS_BYTES = 2000
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -196,13 +197,15 @@ def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, thr
 
 
 def was_refused(member: Membership, home: NodeHome, say: Callable[[str], None]) -> bool:
-    """Whether the node ended because the gateway refuses its key.
+    """Whether the node ended because the coordinator refuses its key.
 
-    It did if the gateway can be reached, with two exceptions. A wrong clock gives the same status, and `say` reports
-    it. SuperLink refuses a member that it still holds for connected, up to a minute after the node was killed.
+    It did if the node says so and the gateway can be reached, with two exceptions. A wrong clock gives the same status,
+    and `say` reports it. SuperLink refuses a member that it still holds for connected, up to a minute after the node
+    was killed.
     """
     log = home.logs / "supernode.log"
-    if log.is_file() and STILL_CONNECTED in log.read_bytes()[-LAST_WORDS_BYTES:]:
+    words = log.read_bytes()[-LAST_WORDS_BYTES:] if log.is_file() else b""
+    if words.rfind(REFUSED_KEY.encode()) <= words.rfind(STILL_CONNECTED):
         return False
     try:
         greet(member.address, home.ca.read_text("utf-8"), GREET_SECONDS)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cogen.deploy.folder import FederationFolder, utc_now
 from cogen.deploy.members import mark_seen, read_members
 from cogen.errors import EnrolmentError
+from cogen.flower.fleet_requests import Sender
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -62,11 +63,11 @@ class KnownKeys:
     def __init__(self, folder: FederationFolder, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._folder, self._now = folder, now
         self._stamp: tuple[int, int] | None = None
-        self._known: dict[bytes, tuple[str, ec.EllipticCurvePublicKey]] = {}
+        self._known: dict[bytes, tuple[Sender, ec.EllipticCurvePublicKey]] = {}
         self._seen: dict[str, str] = {}
 
-    def domain_of(self, headers: Mapping[str, str]) -> str | None:
-        """The domain whose key signed the headers just now; None for strangers and revoked members."""
+    def sender_of(self, headers: Mapping[str, str]) -> Sender | None:
+        """The member whose key signed the headers just now; None for strangers and revoked members."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -75,15 +76,15 @@ class KnownKeys:
             claimed = base64.b64decode(headers[KEY_HEADER], validate=True)
             signature = base64.b64decode(headers[SIGNATURE_HEADER], validate=True)
             time = headers[TIME_HEADER]
-            domain, key = self._keys()[claimed]
+            sender, key = self._keys()[claimed]
             age = (self._now() - datetime.fromisoformat(time)).total_seconds()
             if not -AHEAD_SECONDS < age < WINDOW_SECONDS:
                 return None
             key.verify(signature, time.encode("ascii"), ec.ECDSA(hashes.SHA256()))
         except (KeyError, ValueError, TypeError, binascii.Error, InvalidSignature):
             return None
-        self._seen[domain] = utc_now()
-        return domain
+        self._seen[sender.domain] = utc_now()
+        return sender
 
     def write_seen(self) -> None:
         """Save in `members.json` which members were seen since the last call."""
@@ -91,7 +92,7 @@ class KnownKeys:
         if seen:
             mark_seen(self._folder.path, seen)
 
-    def _keys(self) -> dict[bytes, tuple[str, ec.EllipticCurvePublicKey]]:
+    def _keys(self) -> dict[bytes, tuple[Sender, ec.EllipticCurvePublicKey]]:
         from cryptography.hazmat.primitives import serialization as s
 
         try:
@@ -99,9 +100,10 @@ class KnownKeys:
         except FileNotFoundError:
             return {}
         if self._stamp != (stamp := (stat.st_ino, stat.st_mtime_ns)):
-            keys = {m.domain: parse_key(m.public_key) for m in read_members(self._folder.path).values()}
-            self._known = {
-                k.public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo): (d, k) for d, k in keys.items()
-            }
+            self._known = {}
+            for member in read_members(self._folder.path).values():
+                key = parse_key(member.public_key)
+                pem = key.public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+                self._known[pem] = Sender(member.domain, member.node_id, pem), key
             self._stamp = stamp
         return self._known

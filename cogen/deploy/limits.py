@@ -1,4 +1,4 @@
-"""Limits for one peer of the gateway: requests per minute, bytes, and seconds for its headers and its body."""
+"""Limits of the gateway, and how they are kept: requests per minute, bytes, and seconds for headers and body."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ class Limits:
     """Limits of the gateway; tests set smaller ones.
 
     Args:
-        refusals_per_minute: refused requests per address (unknown key or path); after that, every request is refused.
+        max_connections: open connections of strangers, of all addresses.
+        connections_per_address: of strangers of one address; members' connections are not counted.
+        fleet_bytes: of an object, which has up to 16 MiB and a head.
+        pull_bytes: of every other request of a node.
+        unread_bytes: of objects that a member sends between two messages for it.
+        member_requests: of one member at the same time; a node makes up to four.
+        announcements_per_minute: of one member; each takes SuperLink's database for up to 0.2 s.
+        refusals_per_minute: refused requests per address (unknown key or path) and per member; after that, all of
+            these requests get 429. A member's right requests are not counted by address.
+        handshake_seconds: from a connection to the end of its TLS handshake.
         header_seconds: time from the first byte of a request to the last byte of its headers.
         hold_seconds: how long a node's request for work waits before the answer is that there is none.
         ask_seconds: pause between requests to SuperLink while a node waits for work.
@@ -29,12 +38,19 @@ class Limits:
         object_ask_seconds: pause between requests to SuperLink while a node waits for an object.
     """
 
-    max_connections: int = 512
-    fleet_bytes: int = 64_000_000
-    pull_bytes: int = 65_536
+    max_connections: int = 256
+    connections_per_address: int = 64
+    connections_per_member: int = 16
+    fleet_bytes: int = 16_842_752
+    pull_bytes: int = 131_072
     enrol_bytes: int = 4096
+    unread_bytes: int = 2 << 30
+    member_requests: int = 12
+    member_requests_per_minute: float = 3000.0
+    announcements_per_minute: float = 60.0
     fleet_seconds: float = 300.0
     enrol_seconds: float = 10.0
+    handshake_seconds: float = 5.0
     header_seconds: float = 10.0
     enrols_per_minute: float = 10.0
     refusals_per_minute: float = 60.0
@@ -57,7 +73,7 @@ class Gone(Exception):
 
 
 class Buckets:
-    """A token bucket for each peer address: `per_minute` requests at once, then `per_minute` in each minute."""
+    """A token bucket for each peer: `per_minute` requests at once, then `per_minute` in each minute."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = per_minute, clock
@@ -108,8 +124,12 @@ async def whole_body(receive: Receive, max_bytes: int, seconds: float) -> bytes:
     return b"".join([chunk async for chunk in body_of(receive, max_bytes, seconds)])
 
 
-def timed_protocol(header_seconds: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with a limit that uvicorn lacks: it closes a connection whose headers take too long."""
+def timed_protocol(header_seconds: float, established: Callable[[tuple[str, int]], None]) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 with a limit that uvicorn lacks: it closes a connection whose headers take too long.
+
+    Args:
+        established: called with the peer of a connection whose TLS handshake has ended.
+    """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class TimedProtocol(H11Protocol):
@@ -117,6 +137,8 @@ def timed_protocol(header_seconds: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            if self.client is not None:
+                established(self.client)
             self._watch()
 
         def data_received(self, data: bytes) -> None:

@@ -16,6 +16,7 @@ from cogen.deploy.members import read_members
 from cogen.deploy.serve import check_settings
 from cogen.errors import CogenError, ConfigError, FederationError
 from cogen.evaluate.baselines import OnEvent
+from cogen.flower.awaited import Awaited
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.run_events import begin_run, follow_run, open_run
 from cogen.flower.superlink import READY_SECONDS
@@ -52,13 +53,13 @@ def run_rounds(
     show = on_event or (lambda event: None)
     superlink_client = SuperLinkClient(folder.flwr_home, folder.logs)
     with folder.run_lock():
-        end_others(superlink_client, serving)
-        seen = begin_run(run, settings, resume=resume, overwrite=overwrite)
         show({"event": "starting"})
+        end_others(superlink_client, serving, show)
+        seen = begin_run(run, settings, resume=resume, overwrite=overwrite)
         with shipped_app() as app:
             run_id = superlink_client.submit(app, run.path.name)
         try:
-            follow_run(seen, show, folder.is_served, lambda: superlink_client.status(run_id))
+            follow_run(seen, show, folder.is_served, lambda: superlink_client.status(run_id), Awaited())
         except BaseException:
             with suppress(CogenError):  # the run may have ended by itself, or SuperLink may have failed
                 end_others(superlink_client, serving)
@@ -66,14 +67,14 @@ def run_rounds(
     return run
 
 
-def end_others(superlink_client: SuperLinkClient, serving: Serving) -> None:
+def end_others(superlink_client: SuperLinkClient, serving: Serving, show: OnEvent = lambda event: None) -> None:
     """Stop every unfinished run, such as that of a killed `cogen run`, because a run folder has one writer.
 
     A server app learns that its run was stopped at its next heartbeat, up to half a minute later, so it is ended here.
     """
     import psutil
 
-    _stop_runs(superlink_client, serving)
+    _stop_runs(superlink_client, serving, show)
     apps = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(serving.pid).children(recursive=True):
@@ -88,19 +89,21 @@ def end_others(superlink_client: SuperLinkClient, serving: Serving) -> None:
             app.kill()
 
 
-def _stop_runs(superlink_client: SuperLinkClient, serving: Serving) -> None:
+def _stop_runs(superlink_client: SuperLinkClient, serving: Serving, show: OnEvent) -> None:
     """Stop runs through SuperLink. If it has ended, wait until `cogen serve` has started it again."""
     import psutil
 
-    until = time.monotonic() + READY_SECONDS
+    began = time.monotonic()
     while True:
         try:
             for run_id in superlink_client.unfinished():
                 superlink_client.stop(run_id)
             return
         except FederationError:
-            if time.monotonic() > until or not psutil.pid_exists(serving.pid):
+            seconds = time.monotonic() - began
+            if seconds > READY_SECONDS or not psutil.pid_exists(serving.pid):
                 raise
+            show({"event": "waiting", "text": "Flower's SuperLink, which does not answer", "seconds": seconds})
             time.sleep(1.0)
 
 

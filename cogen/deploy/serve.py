@@ -1,4 +1,4 @@
-"""`cogen serve`: keep Flower's SuperLink (on loopback) and the gateway in front of it running."""
+"""`cogen serve`: keep Flower's SuperLink (on loopback), its SuperExec, and the gateway in front of it running."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cogen.errors import ConfigError, FederationError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.memory import MALLOC_ENVIRONMENT
 from cogen.flower.programs import RestartedProgram, stop_all
+from cogen.flower.superexec_process import isolated, superexec_for
 from cogen.flower.superlink import connect, flower_environment, free_port, wait_ready
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.shipped_files import shipped_config
@@ -153,17 +154,19 @@ def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> N
 
 @contextmanager
 def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[RestartedProgram]]:
-    """Start SuperLink and the gateway, and end both at the end of the block."""
+    """Start SuperLink, its SuperExec and the gateway, and end all at the end of the block."""
     environment = {**flower_environment(folder.flwr_home), **MALLOC_ENVIRONMENT, "COGEN_FEDERATION": str(folder.path)}
     # -P: do not import a package `server` from the current folder
     flower = [sys.executable, "-P", "-m", "cogen.flower.superlink_process", "--host", "127.0.0.1", "--port", str(below)]
     flower += ["--ssl-ca-certfile", str(folder.link / "ca.pem"), "--ssl-certfile", str(folder.link / "server.pem")]
     flower += ["--ssl-keyfile", str(folder.link / "server.key"), "--enable-supernode-auth"]
-    flower += ["--database", str(folder.database)]
+    flower += ["--database", str(folder.database), *isolated(folder.superexec_secret)]
     gateway = [sys.executable, "-m", "cogen.deploy.gateway_process", str(folder.path), listen, str(below)]
     link = RestartedProgram("SuperLink", flower, folder.logs / "superlink.log", environment, handle, say)
     door = RestartedProgram("the gateway", gateway, folder.logs / "gateway.out.log", environment, handle, say)
-    programs = [door, link]
+    at = f"127.0.0.1:{below}", ["--root-certificates", str(folder.link / "ca.pem")], folder.superexec_secret
+    executor = superexec_for(link, *at, environment, folder.logs / "superexec.log", handle, say)
+    programs = [door, link, executor]
     before = os.umask(0o077)  # also for the database and the logs
     try:
         for program in programs:

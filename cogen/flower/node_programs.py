@@ -1,4 +1,4 @@
-"""The programs of a member: the resident trainer, the preforked ClientApp, Flower's SuperNode."""
+"""The programs of a member: the resident trainer, the preforked ClientApp, Flower's SuperExec and SuperNode."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cogen.flower.memory import MALLOC_ENVIRONMENT
 from cogen.flower.patches.domain import APP_VARIABLE, TASK_PROGRAMS
 from cogen.flower.programs import RestartedProgram, stop_all
 from cogen.flower.stubs import write_script, write_stub
+from cogen.flower.superexec_process import isolated, superexec_for
 from cogen.flower.superlink import flower_environment, free_port
 from cogen.node.home import Membership, NodeHome, write_private
 
@@ -36,7 +37,7 @@ def write_task_programs(home: NodeHome) -> Path:
 def programs_of(
     home: NodeHome, member: Membership, handle: int, say: Callable[[str], None], threads: int | None = None
 ) -> list[RestartedProgram]:
-    """The three programs, the SuperNode last.
+    """The four programs, the SuperNode last.
 
     Args:
         handle: descriptor of the folder's lock, held by each for as long as it lives.
@@ -57,16 +58,20 @@ def programs_of(
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     }
     counts = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    python, logs = sys.executable, home.logs
-    node = [python, "-m", "cogen.flower.supernode_process", "--superlink", member.address]
-    node += ["--root-certificates", str(home.ca), "--auth-supernode-private-key", str(home.key)]
-    node += ["--node-config", str(settings), "--host", "127.0.0.1", "--port", str(free_port(None))]
+    python, logs, port = sys.executable, home.logs, free_port(None)
+    argv = [python, "-m", "cogen.flower.supernode_process", "--superlink", member.address]
+    argv += ["--root-certificates", str(home.ca), "--auth-supernode-private-key", str(home.key)]
+    argv += ["--node-config", str(settings), "--host", "127.0.0.1", "--port", str(port)]
+    argv += isolated(home.superexec_secret)
     trainer = [python, "-m", "cogen.node.service", str(home.path)]
     app = [python, "-m", "cogen.flower.clientapp_process", "--serve", str(home.launcher_socket)]
+    node = RestartedProgram("the node", argv, logs / "supernode.log", environment, handle, say)
+    at = f"127.0.0.1:{port}", ["--insecure"], home.superexec_secret
     return [
         RestartedProgram("the trainer", trainer, logs / "trainer.log", {**os.environ, **counts}, handle, say),
         RestartedProgram("the app's launcher", app, logs / "clientapp.log", environment, handle, say),
-        RestartedProgram("the node", node, logs / "supernode.log", environment, handle, say),
+        superexec_for(node, *at, environment, logs / "superexec.log", handle, say),
+        node,
     ]
 
 

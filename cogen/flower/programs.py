@@ -77,6 +77,7 @@ class RestartedProgram:
 
     Args:
         say: called with a line for every death and every restart.
+        follows: a program that this one belongs to: when that one dies, this one is restarted after it.
     """
 
     name: str
@@ -85,6 +86,8 @@ class RestartedProgram:
     environment: Mapping[str, str]
     inherit: int
     say: Callable[[str], None]
+    follows: RestartedProgram | None = None
+    num_followed: int = 0
     supervisor: subprocess.Popen[bytes] | None = None
     num_deaths: int = 0
     pause_seconds: float = FIRST_PAUSE_SECONDS
@@ -103,6 +106,10 @@ class RestartedProgram:
         """Restart it if it has died, and bound its log; called every half second or so."""
         now = time.monotonic()
         bound_log(self.log)
+        if self.follows is not None:
+            self._end_with(self.follows)
+            if not self.follows.alive():
+                return
         if self.alive():
             if now - self.since > STABLE_SECONDS:
                 self.pause_seconds = FIRST_PAUSE_SECONDS
@@ -117,6 +124,15 @@ class RestartedProgram:
             self.pause_seconds = min(2.0 * self.pause_seconds, MAX_PAUSE_SECONDS)
             self.start()
             self.say(f"{self.name} started again")
+
+    def _end_with(self, owner: RestartedProgram) -> None:
+        """End with the owner; started again without a pause when that one is there again."""
+        if owner.num_deaths == self.num_followed:
+            return
+        self.num_followed = owner.num_deaths
+        if self.supervisor is not None:
+            stop_supervised(self.supervisor)
+            self.supervisor, self.since = None, time.monotonic() - self.pause_seconds
 
 
 def stop_all(programs: Iterable[RestartedProgram]) -> None:

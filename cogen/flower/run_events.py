@@ -10,6 +10,7 @@ from typing import Any
 from cogen.config import RunConfig, load_config
 from cogen.errors import ConfigError, FederationError, RunError
 from cogen.evaluate.baselines import OnEvent
+from cogen.flower.awaited import Awaited
 from cogen.runs import RunFolder, Tail
 
 POLL_SECONDS = 0.5
@@ -40,10 +41,17 @@ class Watcher:
         return filter(None, self._tails.setdefault(path, Tail(path)).records())
 
 
-def follow_run(seen: Watcher, show: OnEvent, alive: Callable[[], bool], status: Callable[[], str]) -> None:
+def follow_run(
+    seen: Watcher,
+    show: OnEvent,
+    alive: Callable[[], bool],
+    status: Callable[[], str],
+    awaited: Awaited | None = None,
+) -> None:
     """Show new events until the run is over.
 
     Args:
+        awaited: says what is waited for while no event comes; a simulation shows its steps instead.
         alive: whether the process that runs it is alive.
         status: asks Flower for the run's state; called now and then, since a ServerApp may end without an event.
     Raises:
@@ -58,12 +66,16 @@ def follow_run(seen: Watcher, show: OnEvent, alive: Callable[[], bool], status: 
         for event in seen.new():
             pause = STATUS_SECONDS
             show(event)
+            if awaited is not None:
+                awaited.see(event)
             if event["event"] == "run_finished":
                 return
             if event["event"] == "run_failed":
                 raise run_failed(seen.run, str(event["reason"]))
         if failure is not None:
             raise run_failed(seen.run, failure)
+        if awaited is not None and (line := awaited.line()) is not None:
+            show(line)
         time.sleep(POLL_SECONDS)
 
 

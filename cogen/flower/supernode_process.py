@@ -11,10 +11,20 @@ from cogen.errors import log_error
 from cogen.flower.memory import collect_often
 from cogen.flower.patches import apply_or_exit
 
+NEEDED = [
+    "supernode_task_programs",
+    "supernode_retry",
+    "supernode_sound_answers",
+    "supernode_fitting_answers",
+    "supernode_heartbeat",
+    "supernode_reply_soon",
+    "supernode_short_log",
+]
+
 
 def main() -> None:
     """`python -m cogen.flower.supernode_process ARGS`, the arguments of `flower-supernode`."""
-    apply_or_exit("supernode_task_programs", "supernode_retry", "supernode_reply_soon", "supernode_short_log")
+    apply_or_exit(*NEEDED)
     import flwr.supernode.main  # noqa: F401  - Flower imports it when it starts; here it is frozen too
     from flwr.supernode.cli import flower_supernode
 
@@ -23,7 +33,7 @@ def main() -> None:
         flower_supernode()
     except Exception:  # noqa: BLE001 - a SystemExit passes
         log_error()
-        os._exit(1)
+    os._exit(1)  # Flower writes an error into its log and returns
 
 
 if __name__ == "__main__":

@@ -43,13 +43,14 @@ class Refusal(Exception):
 
 
 def answer(
-    kind: str, records: Records, node_config: Mapping[str, Any], seconds: float | None = None
+    kind: str, records: Records, nonce: str, node_config: Mapping[str, Any], seconds: float | None = None
 ) -> dict[str, dict[str, bytes]]:
     """The records of the reply to one message.
 
     Args:
         kind: Flower's message type.
         records: the records of the request.
+        nonce: of the request, as hex digits; the reply begins with it.
         node_config: the node's own settings.
         seconds: how long the coordinator waits for the reply; a joined domain works no longer on it.
     Raises:
@@ -57,8 +58,8 @@ def answer(
     """
     if "socket" not in node_config:
         request = unpack_request(from_records(records))
-        return to_records(pack(_simulated(request, int(node_config["partition-id"]))))
-    return _joined(kind, records, NodeHome(Path(str(node_config["socket"])).parent), seconds)
+        return to_records(pack(_simulated(request, int(node_config["partition-id"]))), bytes.fromhex(nonce))
+    return _joined(kind, records, nonce, NodeHome(Path(str(node_config["socket"])).parent), seconds)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +81,9 @@ def _simulated(request: Request, number: int) -> Message:
     return Node(site).answer(request)
 
 
-def _joined(kind: str, records: Records, home: NodeHome, seconds: float | None) -> dict[str, dict[str, bytes]]:
+def _joined(
+    kind: str, records: Records, nonce: str, home: NodeHome, seconds: float | None
+) -> dict[str, dict[str, bytes]]:
     """The reply of a domain that has joined; its receipt is on the disk before this returns."""
     receipt = _Receipt(home.receipts, kind)
     try:
@@ -91,7 +94,7 @@ def _joined(kind: str, records: Records, home: NodeHome, seconds: float | None) 
         request = unpack_request(asked)
         receipt.run, receipt.round = request.run, getattr(request, "round", 0)
         frame = pack(_ask(request, home, seconds))
-        content = to_records(frame)
+        content = to_records(frame, bytes.fromhex(nonce))
         receipt.write(_sent(frame, content))
     except Exception as error:
         logging.getLogger(__name__).exception("failed")

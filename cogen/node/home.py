@@ -11,6 +11,7 @@ receipts.jsonl       everything that was sent, written before it is sent
 work.jsonl           requests that were started, and suspensions; `cogen join` shows them
 runs/<run id>/       optimiser states, replies, train.jsonl, models.jsonl
 trainer.sock         the socket of the trainer process
+superexec.secret     for this start of Flower's SuperNode and SuperExec
 logs/                output of the programs that `cogen join` runs
 """
 
@@ -84,6 +85,7 @@ class NodeHome:
         self.programs = self.path / "programs"
         self.socket = self.path / "trainer.sock"
         self.launcher_socket = self.path / "launcher.sock"
+        self.superexec_secret = self.path / "superexec.secret"
 
     def make(self) -> None:
         """Make the folder, readable by this user alone.

@@ -3,11 +3,15 @@
 A frame travels over a Unix socket between a ClientApp and its trainer process, and in a Flower message as records of
 bytes. Flower sends every record, array and chunk on its own, each in a signed request over two TLS connections: Flower's
 own records take seven requests for the message of a round, one record of bytes takes three.
+
+Flower names every object by the sha256 of its content, in one store for all members. So each record begins with a nonce:
+without it, a member could announce an object of another one before that one does, and so make it unusable.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import struct
 from collections.abc import Mapping
@@ -16,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import load, save
 
+from cogen.errors import MessageError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZES = struct.Struct(">QQ")
 PIECE, PIECE_BYTES = "frame", 16 << 20  # a lost piece is sent again on its own
+NONCE_BYTES, MAX_PIECES = 16, 64
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,51 @@ def receive(connection: socket.socket) -> Frame:
     return Frame(json.loads(_exactly(connection, header)), load(_exactly(connection, arrays)))
 
 
-def to_records(frame: Frame) -> dict[str, dict[str, bytes]]:
-    """A frame as the records of a Flower message: `0`, and for a large one `1`, `2` ..., each up to PIECE_BYTES."""
+def new_nonce() -> bytes:
+    """NONCE_BYTES random bytes."""
+    return secrets.token_bytes(NONCE_BYTES)
+
+
+def to_records(frame: Frame, nonce: bytes) -> dict[str, dict[str, bytes]]:
+    """A frame as the records of a Flower message: `0`, and for a large one `1`, `2` ..., each up to PIECE_BYTES.
+
+    Args:
+        nonce: begins every record; `new_nonce()` for a request, the request's own for a reply.
+    Raises:
+        MessageError: the frame takes more than MAX_PIECES records, which the gateway would refuse.
+        ValueError: the nonce has another length.
+    """
     import numpy as np
+
+    if len(nonce) != NONCE_BYTES:
+        raise ValueError(f"expected a nonce of {NONCE_BYTES} bytes, got {len(nonce)}")
 
     arrays = save({name: np.ascontiguousarray(frame.arrays[name]) for name in sorted(frame.arrays)})
     header = json.dumps(frame.header).encode()
     whole = b"".join((SIZES.pack(len(header), len(arrays)), header, arrays))
-    starts = range(0, len(whole), PIECE_BYTES)
-    return {str(i): {PIECE: whole[start : start + PIECE_BYTES]} for i, start in enumerate(starts)}
+    room = PIECE_BYTES - NONCE_BYTES
+    starts = range(0, len(whole), room)
+    if len(starts) > MAX_PIECES:
+        raise MessageError(
+            "the message is too large",
+            expected=f"up to {MAX_PIECES * room:,} bytes",
+            got=f"{len(whole):,}",
+            fix="Lower train.rank, or train fewer modules.",
+        )
+    return {str(i): {PIECE: nonce + whole[start : start + room]} for i, start in enumerate(starts)}
+
+
+def nonce_of(records: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The nonce with which every record of a message begins.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    pieces = [dict(record).get(PIECE) for record in records.values()]
+    found = {p[:NONCE_BYTES] if isinstance(p, bytes) else b"" for p in pieces}
+    if len(found) != 1 or len(nonce := found.pop()) != NONCE_BYTES:
+        raise ValueError("expected one nonce in all records of a frame")
+    return nonce
 
 
 def from_records(records: Mapping[str, Mapping[str, Any]]) -> Frame:
@@ -68,10 +111,10 @@ def from_records(records: Mapping[str, Mapping[str, Any]]) -> Frame:
     """
     from safetensors import SafetensorError
 
-    if set(records) != {str(i) for i in range(len(records))} or not records:
+    if len(records) > MAX_PIECES or set(records) != {str(i) for i in range(len(records))} or not records:
         raise ValueError(f"expected records '0', '1', ... of a frame, got {sorted(records)[:4]}")
-    pieces = [dict(records[str(i)]).get(PIECE) for i in range(len(records))]
-    whole = b"".join(p if isinstance(p, bytes) else b"" for p in pieces)
+    nonce_of(records)
+    whole = b"".join(records[str(i)][PIECE][NONCE_BYTES:] for i in range(len(records)))
     if len(whole) < SIZES.size or len(whole) != SIZES.size + sum(SIZES.unpack_from(whole)):
         raise ValueError("expected a whole frame of bytes")
     middle = SIZES.size + SIZES.unpack_from(whole)[0]

@@ -34,7 +34,7 @@ from cogen.runs import read_lines
 from tests.conftest import SEEDS
 from tests.in_process_grid import InProcessGrid
 from tests.member import RUN, TINY_ROUNDS, ask, grid_of, make_home, request, service, some_factors, start_service
-from tests.message_content import content_of, frame_of, header_of
+from tests.message_content import NONCE, content_of, frame_of, header_of
 from tests.receipts import assert_is_receipt
 from tests.waiting import wait_until
 
@@ -120,7 +120,9 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
     ]
     for line, reply in zip(lines, (said, trained, scored), strict=True):
         assert_is_receipt(line, reply, frame_of(reply))
-        assert {k: dict(r) for k, r in reply.content.items()} == to_records(frame_of(reply))  # not a byte besides
+        assert {k: dict(r) for k, r in reply.content.items()} == to_records(
+            frame_of(reply), NONCE
+        )  # not a byte besides
         assert_nothing_private(all_text(reply), home)
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
     told = {"max_rank", "max_tokens_per_round", "evaluates", "shares_expert", "max_shared_experts"}
@@ -137,9 +139,8 @@ def test_a_suspended_domain_is_told(
     suspended = SuspendRequest(run=RUN, round=4, num_failures=3)
     assert header_of(ask(grid, suspended)) == {"kind": "suspend_reply", "domain": "grid"}
     for wrong in ({"round": "to be shown"}, {"reason": "to be shown"}):
-        message = Message(
-            content_of(Frame({**pack(suspended).header, **wrong})), dst_node_id=100, message_type="query.suspend"
-        )
+        content = content_of(Frame({**pack(suspended).header, **wrong}))
+        message = Message(content, dst_node_id=100, message_type="query.suspend", group_id=NONCE.hex())
         (bad,) = grid.pull_messages(grid.push_messages([message]))
         assert bad.has_error() and "to be shown" not in bad.error.reason
     for event in watcher.new():

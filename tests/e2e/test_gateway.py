@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cogen.deploy.limits import Limits
 from cogen.deploy.members import all_members, read_members, revoke_member
 from cogen.errors import FederationError
+from tests.node_requests import body_of, pushed
 from tests.running_gateway import APP, FINGERPRINT, NodeKey, RunningGateway, running_gateway
 from tests.waiting import in_background, wait_until
 
@@ -35,6 +36,7 @@ LIMITS = Limits(
 )
 HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 PULL = "/v1/fleet/pull-messages"
+PULL_OBJECT, GET_RUN = "/v1/fleet/pull-object", "/v1/fleet/get-run"
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +76,12 @@ def signed(key: NodeKey, method: str, target: str, *more: str, body: bytes = b""
 
 def test_a_members_request_goes_through_and_back(door: RunningGateway, key: NodeKey) -> None:
     with door.client() as client:
-        answer = client.post(HEARTBEAT, content=b"beat", headers=key.headers())
+        answer = client.post(HEARTBEAT, content=body_of(key, HEARTBEAT), headers=key.headers())
     assert (answer.status_code, answer.content) == (200, b"done")
     assert answer.headers["x-flower"] == "yes"
     assert "keep-alive" not in answer.headers
     assert "server" not in answer.headers
-    assert door.upstream.seen[-1] == ("POST", HEARTBEAT, 4)
+    assert door.upstream.seen[-1] == ("POST", HEARTBEAT, len(body_of(key, HEARTBEAT)))
 
 
 def test_health_says_nothing_else(door: RunningGateway) -> None:
@@ -89,7 +91,7 @@ def test_health_says_nothing_else(door: RunningGateway) -> None:
 
 def test_last_seen_is_noted(door: RunningGateway, key: NodeKey) -> None:
     with door.client() as client:
-        client.post(HEARTBEAT, headers=key.headers())
+        client.post(HEARTBEAT, content=body_of(key, HEARTBEAT), headers=key.headers())
     door.gateway.known.write_seen()
     seen = read_members(door.folder.path)["clinical"].last_seen
     assert seen is not None
@@ -114,10 +116,10 @@ def test_who_is_not_enrolled_reaches_nothing(door: RunningGateway, key: NodeKey)
 def test_a_revoked_member_is_out_at_once(door: RunningGateway) -> None:
     theirs = door.member("materials")
     with door.client() as client:
-        assert client.post(HEARTBEAT, headers=theirs.headers()).status_code == 200
+        assert client.post(HEARTBEAT, content=body_of(theirs, HEARTBEAT), headers=theirs.headers()).status_code == 200
         revoke_member(door.folder.path, "materials")
         before = len(door.upstream.seen)
-        assert client.post(HEARTBEAT, headers=theirs.headers()).status_code == 401
+        assert client.post(HEARTBEAT, content=body_of(theirs, HEARTBEAT), headers=theirs.headers()).status_code == 401
         assert len(door.upstream.seen) == before
     assert door.enrol(door.invite("materials"), theirs).status_code == 403  # a revoked key does not come back
     door.member("materials")
@@ -262,7 +264,9 @@ def test_many_wrong_paths_from_one_address_are_slowed(tmp_path: Path) -> None:
 def test_a_body_that_is_too_large_is_cut_off(door: RunningGateway, key: NodeKey) -> None:
     path = "/v1/fleet/push-object"
     with door.client() as client:
-        fits = client.post(path, content=b"x" * 200_000, headers=key.headers())
+        room = 200_000 - pushed(key, b"x" * 190_000).ByteSize()
+        largest = pushed(key, b"x" * (190_000 + room)).SerializeToString()
+        fits = client.post(path, content=largest, headers=key.headers())
         assert (fits.status_code, door.upstream.seen[-1]) == (200, ("POST", path, 200_000))
         before = len(door.upstream.seen)
         assert client.post(path, content=b"x" * 200_001, headers=key.headers()).status_code == 413
@@ -315,7 +319,7 @@ def test_a_question_for_work_is_held_until_there_is_some(door: RunningGateway, k
     def ask() -> None:
         began = time.monotonic()
         with door.client() as client:
-            answer = client.post(PULL, content=b"me", headers=key.headers())
+            answer = client.post(PULL, content=body_of(key, PULL), headers=key.headers())
         got.append((answer.content, time.monotonic() - began))
 
     before = door.upstream.answered
@@ -326,7 +330,7 @@ def test_a_question_for_work_is_held_until_there_is_some(door: RunningGateway, k
     asking.join(20.0)
     assert got[0][0] == b"train"
     with door.client() as client:
-        client.post("/v1/fleet/get-run", headers=key.headers())
+        client.post(GET_RUN, content=body_of(key, GET_RUN), headers=key.headers())
     ask()
     content, seconds = got[1]
     assert content == b""
@@ -338,7 +342,7 @@ def test_a_question_for_an_object_is_held_while_it_is_on_its_way(door: RunningGa
 
     def ask() -> bytes:
         with door.client() as client:
-            return client.post("/v1/fleet/pull-object", content=b"which", headers=key.headers()).content
+            return client.post(PULL_OBJECT, content=body_of(key, PULL_OBJECT), headers=key.headers()).content
 
     for there in (b"the object", b"\x08\x02", b""):
         door.upstream.objects = [there, b"\x08\x01", b"\x08\x01"]
@@ -362,7 +366,7 @@ def test_a_large_answer_goes_through_in_pieces(
     monkeypatch.setattr(StreamProtocol, "data_received", counted)
     door.upstream.objects.append(b"x" * 64_000_000)
     with door.client(timeout=60.0) as client:
-        answer = client.post("/v1/fleet/pull-object", content=b"which", headers=key.headers())
+        answer = client.post(PULL_OBJECT, content=body_of(key, PULL_OBJECT), headers=key.headers())
     assert len(answer.content) == 64_000_000 and len(held) > 100
     assert max(held) < 1_000_000
 
@@ -374,7 +378,7 @@ def test_nothing_is_asked_for_a_client_that_has_left(door: RunningGateway, key: 
         trusted.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
     ):
         before = door.upstream.answered
-        connection.sendall(signed(key, "POST", PULL))
+        connection.sendall(signed(key, "POST", PULL, body=body_of(key, PULL)))
         assert wait_until(lambda: door.upstream.answered >= before + 2)
     assert wait_until(lambda: door.gateway.num_waiting == 0)
     door.upstream.work.append(b"kept")
@@ -390,23 +394,25 @@ def test_work_is_delivered_again_until_it_has_arrived(door: RunningGateway) -> N
     with door.client() as client:
 
         def ask(key: NodeKey) -> bytes:
-            return client.post(PULL, content=b"me", headers=key.headers()).content
+            return client.post(PULL, content=body_of(key, PULL), headers=key.headers()).content
 
         trusted = ssl.create_default_context(cafile=str(door.folder.ca))
         with (
             socket.create_connection(("127.0.0.1", door.port)) as plain,
             trusted.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
         ):
-            connection.sendall(signed(mine, "POST", PULL))
+            connection.sendall(signed(mine, "POST", PULL, body=body_of(mine, PULL)))
             door.upstream.work += [b"second", b"first"]
             assert wait_until(lambda: door.upstream.work == [b"second"])
-        assert client.post(HEARTBEAT, headers=mine.headers()).status_code == 200
+        assert client.post(HEARTBEAT, content=body_of(mine, HEARTBEAT), headers=mine.headers()).status_code == 200
         assert [ask(mine), ask(mine)] == [b"first", b"first"]
         assert door.upstream.work == [b"second"]
-        assert client.post("/v1/fleet/get-run", headers=other.headers()).status_code == 200
+        assert client.post(GET_RUN, content=body_of(other, GET_RUN), headers=other.headers()).status_code == 200
         assert ask(mine) == b"first"
         for _ in range(2):  # the second says nothing of what comes after
-            assert client.post("/v1/fleet/pull-object", headers=mine.headers()).status_code == 200
+            assert (
+                client.post(PULL_OBJECT, content=body_of(mine, PULL_OBJECT), headers=mine.headers()).status_code == 200
+            )
         assert ask(other) == b"second"
         assert ask(mine) == b""
 
@@ -418,7 +424,7 @@ def test_an_upstream_that_is_away_can_be_tried_again(tmp_path: Path) -> None:
         made.gateway.upstream = "https://127.0.0.1:1"
         with made.client() as client:
             for path in (HEARTBEAT, PULL):
-                assert client.post(path, headers=mine.headers()).status_code == 502
+                assert client.post(path, content=body_of(mine, path), headers=mine.headers()).status_code == 502
             assert client.get("/health").status_code == 200
 
 
@@ -428,5 +434,5 @@ def test_another_upstream_is_not_believed(tmp_path: Path) -> None:
         mine = made.member("grid")
         made.gateway.upstream = other.gateway.upstream
         with made.client() as client:
-            assert client.post(HEARTBEAT, headers=mine.headers()).status_code == 502
+            assert client.post(HEARTBEAT, content=body_of(mine, HEARTBEAT), headers=mine.headers()).status_code == 502
         assert other.upstream.seen == []

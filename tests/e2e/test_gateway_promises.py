@@ -1,27 +1,19 @@
-"""Promises of the threat model for the gateway: what its log does not contain, and how many clients it serves at once."""
+"""Promises of the threat model for the gateway: what its log does not contain, and how many files it may open."""
 
 from __future__ import annotations
 
 import logging
-import socket
-import ssl
-from contextlib import ExitStack
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cogen.deploy.limits import Limits
-from tests.running_gateway import NodeKey, RunningGateway, running_gateway
-from tests.waiting import wait_until
+from tests.node_requests import pushed
+from tests.running_gateway import NodeKey, running_gateway
 
 SECRET = "serum-lactate-7731"
-
-
-def idle(stack: ExitStack, door: RunningGateway) -> None:
-    """A connection that says nothing yet."""
-    trusted = ssl.create_default_context(cafile=str(door.folder.ca))
-    plain = stack.enter_context(socket.create_connection(("127.0.0.1", door.port), timeout=10.0))
-    stack.enter_context(trusted.wrap_socket(plain, server_hostname="127.0.0.1"))
 
 
 def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -29,6 +21,7 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
     caplog.set_level(logging.INFO)
     with running_gateway(tmp_path / "fed", Limits()) as door, door.client() as client:
         invite, mine, other = door.invite("grid"), NodeKey(), NodeKey()
+        mine.node_id = 1001
         refused = [
             door.enrol(invite, mine, domain="elsewhere").status_code,
             door.enrol(invite, mine, app_sha256="e" * 64).status_code,
@@ -37,7 +30,8 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
         assert (refused, door.enrol(invite, mine).status_code) == ([403, 403, 400], 200)
         assert door.enrol(invite, other).status_code == 403  # used
         for key, status in ((mine, 200), (other, 401)):
-            answer = client.post("/v1/fleet/push-object", content=SECRET.encode() * 100, headers=key.headers())
+            body = pushed(key, SECRET.encode() * 100).SerializeToString()
+            answer = client.post("/v1/fleet/push-object", content=body, headers=key.headers())
             assert answer.status_code == status
         signed = mine.headers()
     text = caplog.text
@@ -47,20 +41,12 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
     assert mine.line.split()[1] not in text and not [v for v in signed.values() if v in text]
 
 
-def test_no_more_are_served_at_once_than_the_limit(tmp_path: Path) -> None:
-    """Red: uvicorn without limit_concurrency, and the fifth is served as the first."""
-    with running_gateway(tmp_path / "fed", Limits(max_connections=4)) as door:
-        with ExitStack() as stack:
-            idle(stack, door)
-            with door.client() as client:
-                assert client.get("/health").status_code == 200
-            for _ in range(3):
-                idle(stack, door)
-            with door.client() as client:
-                assert client.get("/health").status_code == 503
+LOW = "import resource; h = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (256, h));"
+RAISED = "from cogen.deploy.gateway_process import raise_file_limit as r; r(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
 
-        def is_served() -> bool:
-            with door.client() as client:
-                return client.get("/health").status_code == 200
 
-        assert wait_until(is_served)
+def test_the_gateway_may_open_more_files_than_a_shell_allows() -> None:
+    """Red: connections of many members that the limits allow and the system refuses."""
+    shown = subprocess.run([sys.executable, "-c", LOW + RAISED], capture_output=True, text=True, check=True)
+    soft, hard = (int(n) for n in shown.stdout.strip("()\n ").split(","))
+    assert soft == (8192 if hard < 0 else min(hard, 8192))

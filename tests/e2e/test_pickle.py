@@ -26,7 +26,7 @@ from tests.conftest import SEEDS
 from tests.e2e.test_rounds import events, parents
 from tests.in_process_grid import InProcessGrid
 from tests.member import grid_of, make_home, request
-from tests.message_content import header_of
+from tests.message_content import NONCE, header_of
 
 
 class Burglar:
@@ -68,8 +68,10 @@ FORMS: dict[str, tuple[Callable[[dict[str, Any], Burglar], RecordDict], str]] = 
 }
 
 
-def sent(content: RecordDict) -> RecordDict:
-    """As it comes out at the other end of Flower's objects."""
+def sent(content: RecordDict, nonce: bytes) -> RecordDict:
+    """As it comes out at the other end of Flower's objects; a frame in it begins with the nonce."""
+    for record in content.config_records.values():
+        record[PIECE] = nonce + record[PIECE]  # type: ignore[operator]
     objects = {name: one.deflate() for name, one in get_all_nested_objects(content).items()}
     return inflate_object_from_contents(content.object_id, objects)  # type: ignore[return-value]
 
@@ -77,7 +79,7 @@ def sent(content: RecordDict) -> RecordDict:
 def replaced(message: Message, content: RecordDict) -> Message:
     for name in list(message.content):
         del message.content[name]
-    for name, record in sent(content).items():
+    for name, record in sent(content, bytes.fromhex(message.metadata.group_id)).items():
         message.content[name] = record
     return message
 
@@ -126,7 +128,8 @@ def test_from_a_coordinator_it_is_refused_before_the_trainer_is_asked(
     content = make(dict(pack(request(config_file)).header), Burglar(trace))
     grid = grid_of(home)
     with caplog.at_level(logging.ERROR):
-        (reply,) = grid.pull_messages(grid.push_messages([Message(sent(content), dst_node_id=100, message_type=kind)]))
+        message = Message(sent(content, NONCE), dst_node_id=100, message_type=kind, group_id=NONCE.hex())
+        (reply,) = grid.pull_messages(grid.push_messages([message]))
     assert reply.error.reason == "failed at the domain (ValueError); its own log says why"
     assert reason in caplog.text
     (line,) = read_lines(home.receipts)

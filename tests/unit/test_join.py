@@ -23,6 +23,7 @@ from cogen.deploy.join import join, member_of, sole, was_refused
 from cogen.errors import BaseModelError, DataError, FederationError, FingerprintMismatch, RunError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of
+from cogen.flower.patches.domain import REFUSED_KEY
 from cogen.node.home import Membership, NodeHome
 from cogen.node.receipt import SentMessage, record
 from cogen.node.round_spec import RoundSpec, default_round_spec
@@ -174,7 +175,7 @@ def test_another_base_app_or_corpus_is_found_before_anything_is_sent(
 
 def test_the_node_is_told_its_socket_and_finds_the_launcher_first(home: NodeHome, invite: Invite) -> None:
     member: Membership = member_of(invite, DATA)
-    trainer, _, node = programs_of(home, member, 0, print, threads=3)
+    trainer, *_, node = programs_of(home, member, 0, print, threads=3)
     assert trainer.environment["OMP_NUM_THREADS"] == "3"
     assert node.environment["PATH"].split(":")[0] == str(home.programs)
     assert node.environment["COGEN_APP_SHA256"] == invite.app_sha256
@@ -268,8 +269,12 @@ def test_a_key_that_is_still_held_is_not_a_refusal(home: NodeHome, monkeypatch: 
     told: list[str] = []
     log.write_text(said)
     assert not was_refused(some_member(), home, told.append)
-    log.write_text(said + "x" * 600 + "\nClient error '401 Unauthorized'\n")
+    log.write_text(said + "Client error '404 Not Found'\n" + "x" * 600)
+    assert not was_refused(some_member(), home, told.append)  # a corrupt coordinator; the node goes on
+    log.write_text(said + "x" * 600 + f"\n{REFUSED_KEY}\n")
     assert was_refused(some_member(), home, told.append)
+    log.write_text(f"{REFUSED_KEY}\n{said}")
+    assert not was_refused(some_member(), home, told.append)
     assert not told
 
 
@@ -278,6 +283,7 @@ def test_a_clock_that_went_off_after_joining_is_said(gateway: StubGateway, home:
     member = member_of(invite, DATA)
     join(invite, member, home)
     told: list[str] = []
+    (home.logs / "supernode.log").write_text(f"{REFUSED_KEY}\nSuperNode terminated gracefully.\n")
     gateway.ahead_seconds = 3600.0
     assert not was_refused(member, home, told.append)
     assert len(told) == 1

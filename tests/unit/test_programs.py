@@ -37,6 +37,35 @@ def pids(tmp_path: Path, number: int, kept: RestartedProgram) -> list[int]:
     raise AssertionError("it was not started")
 
 
+def test_a_program_ends_with_the_one_it_belongs_to(kept: RestartedProgram, tmp_path: Path) -> None:
+    """And is there again soon after it. Red: a SuperExec that goes on with a SuperLink's old tasks, or none at all."""
+    other, said = tmp_path / "other", list[str]()
+    code = f"import os, time; open({str(other)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
+    argv = [sys.executable, "-c", code]
+    follower = RestartedProgram("its part", argv, tmp_path / "log", os.environ, kept.inherit, said.append, follows=kept)
+    for program in (kept, follower):
+        program.start()
+    try:
+        first = pids(tmp_path, 1, kept)[-1]
+        assert wait_until(lambda: other.is_file() and bool(other.read_text()), 30.0)
+        part = int(other.read_text())
+        psutil.Process(first).kill()
+
+        def is_started(times: int) -> bool:
+            for program in (kept, follower):
+                program.check()
+            return len(other.read_text().split()) == times
+
+        assert wait_until(lambda: is_started(2), 30.0)
+        assert not psutil.pid_exists(part) and kept.alive() and follower.alive()
+        assert (kept.num_deaths, follower.num_deaths) == (1, 0)
+        psutil.Process(int(other.read_text().split()[1])).kill()
+        assert wait_until(lambda: is_started(3), 30.0)
+        assert (kept.num_deaths, follower.num_deaths) == (1, 1) and "its part started again" in said
+    finally:
+        programs.stop_all([kept, follower])
+
+
 def test_started_again_when_it_dies_after_longer_and_longer_pauses(kept: RestartedProgram, tmp_path: Path) -> None:
     said: list[str] = []
     kept.say = said.append

@@ -35,7 +35,7 @@ from cogen.protocol.messages import (
     unpack_request,
 )
 from cogen.protocol.settings import work_settings
-from cogen.protocol.wire import PIECE, Frame, from_records, to_records
+from cogen.protocol.wire import NONCE_BYTES, PIECE, Frame, from_records, new_nonce, nonce_of, to_records
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -71,7 +71,7 @@ def test_every_message_is_read_as_it_was_written(config_file: Path) -> None:
     made = messages(config_file)
     assert {type(m) for m in made} == {*get_args(Request), *get_args(Reply), FailureReply}
     for message in made:
-        read = unpack(from_records(to_records(pack(message))), type(message))
+        read = unpack(from_records(to_records(pack(message), new_nonce())), type(message))
         assert read.model_dump() == message.model_dump()
         assert {k: v.tolist() for k, v in read.arrays.items()} == {k: v.tolist() for k, v in message.arrays.items()}
 
@@ -152,34 +152,60 @@ def test_a_frame_comes_out_of_its_records_as_it_went_in(monkeypatch: pytest.Monk
     """In one record or in many, the same bytes whatever the order of the arrays."""
     arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros((0, 4), np.float64)}
     header = {"figures": {"loss": 0.1, "num_tokens": 3}, "about": {"domain": "grid", "ok": True}}
-    records = to_records(Frame(header, arrays))
-    assert list(records) == ["0"] and to_records(Frame(header, dict(reversed(arrays.items())))) == records
+    nonce = new_nonce()
+    records = to_records(Frame(header, arrays), nonce)
+    assert list(records) == ["0"] and to_records(Frame(header, dict(reversed(arrays.items()))), nonce) == records
     monkeypatch.setattr(wire, "PIECE_BYTES", 100)
-    pieces = to_records(Frame(header, arrays))
+    pieces = to_records(Frame(header, arrays), nonce)
     assert len(pieces) > 2 and all(len(p[PIECE]) <= 100 for p in pieces.values())
     for made in (records, pieces, dict(reversed(pieces.items()))):
         found = from_records(made)
-        assert found.header == header
+        assert found.header == header and nonce_of(made) == nonce
         assert {k: (v.dtype, v.tolist()) for k, v in found.arrays.items()} == {
             k: (v.dtype, v.tolist()) for k, v in arrays.items()
         }
 
 
-@pytest.mark.parametrize("name", ["none", "text", "cut", "more", "gap", "pickle", "list", "other arrays", "deep"])
+def test_every_record_begins_with_the_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nobody knows its sha256 before it exists. Red: a nonce in the first record, or in the header, only."""
+    monkeypatch.setattr(wire, "PIECE_BYTES", 40)
+    frame = Frame({"kind": "hello", "text": "x" * 200})
+    first, second = to_records(frame, b"a" * NONCE_BYTES), to_records(frame, b"b" * NONCE_BYTES)
+    assert len(first) > 5 and first.keys() == second.keys()
+    assert all(first[n][PIECE][:16] == b"a" * 16 and second[n][PIECE][:16] == b"b" * 16 for n in first)
+    assert len({new_nonce() for _ in range(100)}) == 100
+    with pytest.raises(ValueError, match="nonce of 16 bytes"):
+        to_records(frame, b"short")
+
+
+def test_a_message_that_the_gateway_would_refuse_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "PIECE_BYTES", 40)
+    with pytest.raises(MessageError, match="expected up to 1,536 bytes"):
+        to_records(Frame({"text": "x" * 1600}), new_nonce())
+
+
+FRAMES = ["none", "text", "cut", "more", "gap", "pickle", "list", "other arrays", "deep", "two nonces", "no nonce"]
+
+
+@pytest.mark.parametrize("name", [*FRAMES, "too many"])
 def test_bytes_that_are_no_frame_are_refused(name: str) -> None:
     import pickle
 
-    whole = to_records(Frame({"kind": "hello"}))["0"][PIECE]
+    nonce = b"n" * NONCE_BYTES
+    whole = to_records(Frame({"kind": "hello"}), nonce)["0"][PIECE]
 
     def framed(header: bytes, arrays: bytes) -> dict[str, dict[str, object]]:
-        return {"0": {PIECE: wire.SIZES.pack(len(header), len(arrays)) + header + arrays}}
+        return {"0": {PIECE: nonce + wire.SIZES.pack(len(header), len(arrays)) + header + arrays}}
 
     broken: dict[str, dict[str, dict[str, object]]] = {
         "none": {},
         "text": {"0": {PIECE: "text"}},
         "cut": {"0": {PIECE: whole[:-1]}},
-        "more": {"0": {PIECE: whole}, "1": {PIECE: b"x"}},
-        "gap": {"0": {PIECE: whole[:9]}, "2": {PIECE: whole[9:]}},
+        "more": {"0": {PIECE: whole}, "1": {PIECE: nonce + b"x"}},
+        "gap": {"0": {PIECE: whole[:20]}, "2": {PIECE: nonce + whole[20:]}},
+        "two nonces": {"0": {PIECE: whole[:20]}, "1": {PIECE: b"o" * NONCE_BYTES + whole[20:]}},
+        "no nonce": {"0": {PIECE: whole[:9]}},
+        "too many": {"0": {PIECE: whole}, **{str(i): {PIECE: nonce} for i in range(1, 65)}},
         "pickle": framed(b"{}", pickle.dumps([1])),
         "list": framed(b"[]", whole[-8:]),
         "other arrays": framed(b"{}", b""),

@@ -37,7 +37,41 @@ def store_again(store: Callable[..., bool]) -> Callable[..., bool]:
     return mark(stored)  # type: ignore[no-any-return]
 
 
+def whole_replies(get: Callable[..., Any], root: Any, push: Any, reply: Any, now: Any, *_: Any) -> Callable[..., Any]:
+    """Flower's method to get replies; one whose objects are still being sent is left for a later call."""
+    from sqlalchemy import select
+
+    def got(self: Any, message_ids: set[str], run_id: int) -> Any:
+        if message_ids:
+            sending = select(root.root_object_id).join(push, push.session_id == root.session_id)
+            sending = sending.where(push.expires_at > now())
+            of = select(reply.reply_to_message_id).where(reply.reply_to_message_id.in_(message_ids))
+            with self.session() as session:
+                message_ids = message_ids - set(session.scalars(of.where(reply.message_id.in_(sending))))
+        return get(self, message_ids, run_id)
+
+    return mark(got)  # type: ignore[no-any-return]
+
+
+def checked_pull(pull: Callable[..., Any], inflate: Callable[..., Any], failure: Any, message: Any) -> Any:
+    """Flower's function to pull the objects of a reply, sooner; objects that make no message are no reply."""
+    soon = partial(pull, **PULL_SOON)
+
+    def pulled(object_ids: list[str], *args: Any, **options: Any) -> Any:
+        contents = soon(object_ids, *args, **options)
+        try:
+            made = inflate(object_ids[-1], dict(contents), keep_object_contents=True)
+        except Exception as error:  # noqa: BLE001 - the objects may be anything that a member sends
+            raise failure(object_ids[-1], f"no message ({type(error).__name__})") from None
+        if not isinstance(made, message):
+            raise failure(object_ids[-1], "no message")
+        return contents
+
+    return mark(pulled)
+
+
 LINK = "flwr.server.superlink.linkstate.sql_linkstate:SqlLinkState"
+CORE_TABLES = "flwr.supercore.state.schema.corestate_models"
 HTTP = "uvicorn.protocols.http.h11_impl"
 
 COORDINATOR_PATCHES = (
@@ -77,13 +111,42 @@ COORDINATOR_PATCHES = (
         make=store_again,
     ),
     Patch(
-        "grid_pull_soon",
-        changes="The ServerApp's grid waits 0.05 to 0.25 s before it asks SuperLink again for a part of a reply.",
-        reason="A reply is announced before its parts arrive. Flower waits 1 s, then 2 s.",
+        "superlink_whole_replies",
+        changes="The ServerApp gets a reply when all its objects are there.",
+        reason="Flower gives it away when it is announced, and the ServerApp then waits for its objects: a member that sends "
+        "none, or one every three minutes, held up all the others for up to two hours.",
         versions=">=1.41,<1.43",
-        places=("flwr.superlink.grid.http_grid:pull_objects",),
-        fits=lambda pull: takes(pull, *PULL_SOON),
-        make=lambda pull: mark(partial(pull, **PULL_SOON)),
+        places=(
+            f"{LINK}.get_message_res",
+            f"{CORE_TABLES}:ObjectPushSessionRoot",
+            f"{CORE_TABLES}:ObjectPushSession",
+            "flwr.supercore.state.schema.linkstate_models:MessageRes",
+            "flwr.supercore.date:now",
+            f"{LINK}.session",
+        ),
+        fits=lambda get, root, push, reply, *_: (
+            takes(get, "message_ids", "run_id")
+            and all(hasattr(root, name) for name in ("session_id", "root_object_id"))
+            and all(hasattr(push, name) for name in ("session_id", "expires_at"))
+            and all(hasattr(reply, name) for name in ("message_id", "reply_to_message_id"))
+        ),
+        make=whole_replies,
+    ),
+    Patch(
+        "grid_pull_checked",
+        changes="The ServerApp's grid gives an error for objects that make no message, and asks again after 0.05 to 0.25 s.",
+        reason="Flower raises what it finds, and one member's objects end the run. It waits 1 s for a part, then 2 s.",
+        versions=">=1.41,<1.43",
+        places=(
+            "flwr.superlink.grid.http_grid:pull_objects",
+            "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents",
+            "flwr.supercore.inflatable.inflatable_utils:ObjectPullError",
+            "flwr.app:Message",
+        ),
+        fits=lambda pull, inflate, failure, message: (
+            takes(pull, *PULL_SOON, "object_ids") and takes(inflate, "keep_object_contents")
+        ),
+        make=checked_pull,
     ),
     Patch(
         "gateway_header_seconds",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +27,10 @@ TASK_PROGRAMS = (
 )
 # Parameters of Flower's pull functions. The number of attempts is unlimited: Flower's own limit of two hours holds.
 PULL_SOON: dict[str, Any] = {"initial_backoff": 0.03, "backoff_cap": 0.25, "max_tries_per_object": None}
-RETRIED_STATUSES = {408, 429}  # in addition to those that Flower retries
+RETRIED_STATUSES = {408, 425, 429}  # in addition to all from 500 on
+PROTOBUF = "application/protobuf"
+REFUSED_KEY = "the coordinator refuses the key of this node (401)"
+SUPEREXEC_RETRY_SECONDS = 0.5
 FLOWER_POLL_SECONDS, POLL_SECONDS = 0.5, 0.05
 UNIMPORTANT = ("Received successfully", "Sent successfully", "[RUN ")
 
@@ -63,11 +69,107 @@ def _rule(by_flower: Callable[[Exception], bool]) -> Callable[[Exception], bool]
     def should_giveup(error: Exception) -> bool:
         if isinstance(error, httpx.TransportError):
             return "CERTIFICATE_VERIFY_FAILED" in str(error)
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in RETRIED_STATUSES:
-            return False
         return by_flower(error)
 
     return should_giveup
+
+
+def only_sound_answers(send: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower's method to send a request; an answer that SuperLink does not give counts as a broken connection."""
+    import httpx
+
+    def sent(self: Any, context: Any, *, stream: bool = False) -> Any:
+        try:
+            response = send(self, context, stream=stream)
+        except (httpx.DecodingError, httpx.TooManyRedirects, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise httpx.RemoteProtocolError(f"an answer that cannot be read: {error}") from None
+        status, kind = response.status_code, response.headers.get("content-type", "")
+        if status == httpx.codes.UNAUTHORIZED:
+            print(REFUSED_KEY, file=sys.stderr, flush=True)
+        if status >= 500 or status in RETRIED_STATUSES or response.history:
+            raise httpx.RemoteProtocolError(f"an answer with the status {status}")
+        if status == httpx.codes.OK and kind.partition(";")[0].strip().lower() != PROTOBUF:
+            raise httpx.RemoteProtocolError(f"an answer of the type {kind[:80]!r}")
+        return response
+
+    return mark(sent)  # type: ignore[no-any-return]
+
+
+def only_fitting_answers(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower's method to ask; an answer that is no protobuf, or answers another question, counts as a broken connection."""
+    import httpx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    doubts: dict[tuple[str, str], int] = {}  # answers in a row that hold nothing, by kind and object
+
+    def asked(self: Any, **request: Any) -> Any:
+        try:
+            answer = ask(self, **request)
+            key = type(answer).__name__, getattr(request["request"], "object_id", "")
+            doubts[key] = 0 if answer.ByteSize() else doubts.get(key, 0) + 1
+            if key[0] in DOUBTED and 0 < doubts[key] < NUM_BELIEVED:
+                raise httpx.RemoteProtocolError(f"{key[0]} holds nothing")
+            doubts.pop(key, None)
+            fits = FITS.get(type(answer).__name__, lambda *_: True)(request["request"], answer)
+        except (ValueError, DecodeError) as error:
+            raise httpx.RemoteProtocolError(f"an answer that is no protobuf: {error}") from None
+        if not fits:
+            raise httpx.RemoteProtocolError(f"{type(answer).__name__} does not fit its request")
+        return answer
+
+    return mark(asked)  # type: ignore[no-any-return]
+
+
+def _is_message(_: Any, answer: Any) -> bool:
+    messages, trees = answer.messages_list, answer.message_object_trees
+    ids = [m.metadata.message_id for m in messages]
+    return len(messages) <= 1 and ids == [t.object_id for t in trees] and all(len(i) == 64 for i in ids)
+
+
+def _has_hash(content: bytes, name: str) -> bool:
+    return hashlib.sha256(content).hexdigest() == name
+
+
+# What SuperLink's answers hold for sure. An empty body is a protobuf too, in which everything is missing.
+FITS: dict[str, Callable[[Any, Any], bool]] = {
+    "ActivateNodeResponse": lambda asked, answer: answer.node_id > 0,
+    "PullMessagesResponse": _is_message,
+    "PushMessagesResponse": lambda asked, answer: bool(answer.session_id),
+    "GetRunResponse": lambda asked, answer: answer.run.run_id == asked.run_id,
+    "GetFabResponse": lambda asked, answer: _has_hash(answer.fab.content, asked.hash_str),
+    "PullObjectResponse": lambda asked, answer: (
+        not answer.object_available or _has_hash(answer.object_content, asked.object_id)
+    ),
+}
+
+
+# Empty answers that mean: node unknown, object unknown, object not wanted. After each the node ends or drops a message.
+DOUBTED = {"SendNodeHeartbeatResponse", "PullObjectResponse", "PushObjectResponse"}
+NUM_BELIEVED = 4
+
+
+def end_with_heartbeats(beat: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Flower's loop of heartbeats; an error in it ends the process."""
+
+    def beating(self: Any) -> None:
+        try:
+            beat(self)
+        except BaseException:  # noqa: BLE001 - without heartbeats SuperLink has no node, whatever the reason
+            log_error()
+            os._exit(1)
+
+    return mark(beating)  # type: ignore[no-any-return]
+
+
+def retry_soon(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Flower's factory of retry invokers; what they make waits for up to SUPEREXEC_RETRY_SECONDS."""
+
+    def soon() -> Any:
+        invoker = make()
+        invoker.wait_gen_factory = partial(itertools.repeat, SUPEREXEC_RETRY_SECONDS)
+        return invoker
+
+    return mark(soon)  # type: ignore[no-any-return]
 
 
 class ShortSleeps:
@@ -97,6 +199,7 @@ def _is_important(record: logging.LogRecord) -> bool:
 
 CLIENTAPP = "flwr.supernode.runtime.run_clientapp"
 NODE = "flwr.supernode.start_client_internal"
+PROTOBUF_CLIENT = "flwr.supercore.protobuf.client:ProtobufClient"
 
 DOMAIN_PATCHES = (
     Patch(
@@ -119,12 +222,49 @@ DOMAIN_PATCHES = (
     ),
     Patch(
         "supernode_retry",
-        changes="A SuperNode retries after a broken connection, a failed TLS handshake and the statuses 408 and 429.",
-        reason="Flower gives up on any error with 'ssl' in its text, and on these statuses: it drops the reply, or ends.",
+        changes="A SuperNode retries after a broken connection and a failed TLS handshake.",
+        reason="Flower gives up on any error with 'ssl' in its text: it drops the reply, or ends.",
         versions=">=1.41,<1.43",
         places=("flwr.supernode.fleet_http_connection:make_simple_http_retry_invoker",),
         fits=lambda make: callable(make().should_giveup),
         make=retry_broken_lines,
+    ),
+    Patch(
+        "supernode_sound_answers",
+        changes="A SuperNode retries after 500 and every other status of a fault, a redirect, and another type of content.",
+        reason="Flower gives up on 500, 408 and 429: the reply is dropped, and the thread of heartbeats ends for good.",
+        versions=">=1.41,<1.43",
+        places=(f"{PROTOBUF_CLIENT}._send",),
+        fits=lambda send: takes(send, "self", "context", "stream"),
+        make=only_sound_answers,
+    ),
+    Patch(
+        "supernode_fitting_answers",
+        changes="A SuperNode retries after an answer that is no protobuf or does not fit its request, and thrice after an "
+        "empty one with which it would end or drop a message.",
+        reason="Flower takes an empty body for an answer: the node gets the number 0, or takes its reply for sent.",
+        versions=">=1.41,<1.43",
+        places=(f"{PROTOBUF_CLIENT}._unary_unary",),
+        fits=lambda ask: takes(ask, "self", "path", "request", "response_type"),
+        make=only_fitting_answers,
+    ),
+    Patch(
+        "supernode_heartbeat",
+        changes="A SuperNode ends when its thread of heartbeats ends with an error, so that it is restarted.",
+        reason="Flower's process goes on without: SuperLink takes the node for lost, and the node says that it is connected.",
+        versions=">=1.41,<1.43",
+        places=("flwr.supercore.heartbeat:HeartbeatSender._run", "flwr.supercore.heartbeat:HeartbeatSender"),
+        fits=lambda beat, sender: takes(beat, "self") and uses(sender.__init__, "_run"),
+        make=lambda beat, _: end_with_heartbeats(beat),
+    ),
+    Patch(
+        "superexec_retry_soon",
+        changes="SuperExec asks again half a second after its SuperNode or SuperLink did not answer.",
+        reason="The two start at the same time, and again when one of them ends. Flower waits for up to 20 s.",
+        versions=">=1.41,<1.43",
+        places=("flwr.supercore.superexec.run_superexec:make_simple_http_retry_invoker",),
+        fits=lambda make: callable(make().wait_gen_factory),
+        make=retry_soon,
     ),
     Patch(
         "supernode_reply_soon",
