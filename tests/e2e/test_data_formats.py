@@ -262,7 +262,10 @@ def skipped(folder: Path) -> list[tuple[str, str]]:
     return [
         (f"{folder}/broken.pdf", "expected a whole PDF, got "),
         (f"{folder}/empty.txt", "it is empty"),
-        (f"{folder}/g.jsonl, line 3", "expected an object with a non-empty string `text`, got an object with keys title"),
+        (
+            f"{folder}/g.jsonl, line 3",
+            "expected an object with a non-empty string `text`, got an object with keys title",
+        ),
         (f"{folder}/scan.pdf", "expected text, got 2 pages without a text layer"),
         (f"{folder}/tool.exe", f".exe is not {exe}"),
     ]
