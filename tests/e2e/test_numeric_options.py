@@ -27,6 +27,7 @@ RIGHT: dict[str, set[float]] = {
     "seed": {0},
     "scale": {0, -1},
     "heldout-frac": set(),
+    "max-loss-frac": {0},
     "search heldout-frac": {0},
     "contributions heldout-frac": {0},
     "temperature": {0},

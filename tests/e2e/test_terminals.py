@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_help_is_printed_in_ascii(
         monkeypatch.setattr(sys, "argv", ["cogen", *([name] if name else []), "--help"])
         with pytest.raises(SystemExit) as left:
             main()
-    assert not left.value.code and "Usage: cogen" in capfd.readouterr().out
+    assert not left.value.code and re.search(r"^Usage: .*cogen", capfd.readouterr().out, re.M)  # or -m pytest.cogen
 
 
 def test_a_reader_that_goes_away_costs_no_result(run, adapters: list[Path], tiny_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -147,7 +148,7 @@ def test_a_reader_that_goes_away_costs_no_result(run, adapters: list[Path], tiny
     done = run({}, "merge", *adapters, "--out", "merged", shell='"$@" | true; exit ${PIPESTATUS[0]}')
     assert (done.returncode, done.stdout, done.stderr) == (141, b"", b"")
     assert Adapter.load(tmp_path / "merged").rank == 4
-    many = ["generate", "--base", tiny_folder, "--max-tokens", 1, *["word " * 900] * 20]
+    many = ["generate", "--base", tiny_folder, "--max-tokens", 1, *["word " * 400] * 50]  # more than a pipe holds
     done = run({}, *many, shell='"$@" | head -c 9; exit ${PIPESTATUS[0]}')
     assert (done.returncode, done.stdout, done.stderr) == (141, b"word word", b"")
 

@@ -81,6 +81,8 @@ def test_any_bytes_are_a_document_or_a_reason(
 
 
 SAMPLES = {
+    ".txt": b"The pump was stopped.\r\nIt is dry.\n",
+    ".md": "# Größe\n\nThe pump was stopped.\n".encode("utf-16"),
     ".pdf": book(shown("The pump was stopped.", "It is dry."), SCAN, shown("Then it was started again.")),
     ".docx": docx("A title"),
     ".parquet": parquet({"text": ["one", "two"], "id": [1, 2]}),
@@ -96,6 +98,22 @@ def process() -> Iterator[ReaderProcess]:
         yield process
 
 
+def require_items_of_damaged(
+    folder: Path, process: ReaderProcess, suffix: str, damages: list[tuple[float, bytes]], kept: float
+) -> None:
+    content = bytearray(SAMPLES[suffix])
+    for share, others in damages:
+        at = int(share * len(content))
+        content[at : at + len(others)] = others
+    content = content[: round(kept * len(content))]
+    path = folder / f"a{suffix}"
+    path.write_bytes(content)
+    found = list(process.read(path, path.name))
+    assert found
+    require_accounted(found, len(content))
+    assert not [i for i in found if isinstance(i, Skipped) and "reader that" in i.reason]
+
+
 @settings(max_examples=100, deadline=None)
 @given(damages=DAMAGES, kept=st.one_of(st.just(1.0), st.floats(0, 1)))
 @pytest.mark.parametrize("suffix", sorted(SAMPLES))
@@ -107,14 +125,18 @@ def test_damaged_files_are_documents_or_reasons(
     kept: float,
 ) -> None:
     """Also from another process, which no file may end or confuse."""
-    content = bytearray(SAMPLES[suffix])
-    for share, others in damages:
-        at = int(share * len(content))
-        content[at : at + len(others)] = others
-    content = content[: round(kept * len(content))]
-    path = tmp_path_factory.mktemp("a") / f"a{suffix}"
-    path.write_bytes(content)
-    found = list(process.read(path, path.name))
-    assert found
-    require_accounted(found, len(content))
-    assert not [i for i in found if isinstance(i, Skipped) and "reader that" in i.reason]
+    require_items_of_damaged(tmp_path_factory.mktemp("a"), process, suffix, damages, kept)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(damages=DAMAGES, kept=st.one_of(st.just(1.0), st.floats(0, 1)))
+@pytest.mark.parametrize("suffix", sorted(SAMPLES))
+def test_ten_thousand_damaged_files_are_documents_or_reasons(
+    tmp_path_factory: pytest.TempPathFactory,
+    process: ReaderProcess,
+    suffix: str,
+    damages: list[tuple[float, bytes]],
+    kept: float,
+) -> None:
+    require_items_of_damaged(tmp_path_factory.getbasetemp(), process, suffix, damages, kept)
