@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LOPSIDED = 2.0**16  # of the norms of B and A: rounding errors of a sum grow by its root, to 2e-5 in float32
 _TINY = 2.0**-1022  # the least normal number of float64
 NULL_LEVEL = 2.0**-17.25  # what counts as 0 relative to 1: eps^(3/4) of float32, 6e-6; learned directions lie far above
 
@@ -164,9 +165,10 @@ def leading(f: Factors, rank: int) -> tuple[Factors, Factors | None]:
 
 
 def balanced(f: Factors) -> Factors:
-    """The same delta with row j of A and column j of B of about the same norm: within a factor of 2.
+    """The same delta, with row j of A and column j of B of about the same norm where they were far apart.
 
-    Rows are scaled by powers of two, so that the delta is the same to the last bit, unless values leave the range of
+    Directions whose norms differ by up to LOPSIDED stay as they are, so that factors from training do. The rows of
+    others are scaled by powers of two, so that the delta is the same to the last bit, unless values leave the range of
     float32. Whatever factors a client chose for its update, (A c, B / c) for any c above 0, sums of several updates then
     have the rounding errors of small numbers alone.
 
@@ -177,8 +179,11 @@ def balanced(f: Factors) -> Factors:
 
     a, b = f.a.double(), f.b.double()
     norms_a, norms_b = a.norm(dim=1), b.norm(dim=0)
-    both = (norms_a > 0) & (norms_b > 0)
-    half = ((norms_b.clamp_min(_TINY).log2() - norms_a.clamp_min(_TINY).log2()) / 2).round().where(both, 0.0)
+    apart = norms_b.clamp_min(_TINY).log2() - norms_a.clamp_min(_TINY).log2()
+    lopsided = (norms_a > 0) & (norms_b > 0) & (apart.abs() > math.log2(LOPSIDED))
+    if not bool(lopsided.any()):
+        return f
+    half = (apart / 2).round().where(lopsided, 0.0)
     scale = torch.exp2(half)
     return Factors((a * scale[:, None]).to(f.a.dtype), (b / scale).to(f.b.dtype), f.scaling)
 
