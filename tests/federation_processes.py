@@ -24,7 +24,7 @@ from tests.waiting import wait_until
 DOMAINS = ("clinical", "grid", "materials")
 SETTINGS = (
     "[train]\ntokens_per_round = 512\nsequence_length = 64\nbatch_size = 2\nlearning_rate = 0.01\nrank = 4\n"
-    "[federation]\nnum_rounds = 2\nmin_valid_clients = 3\nround_deadline_seconds = 90\nconnect_wait_seconds = 90\n"
+    '[federation]\nrobust = "clip"\nnum_rounds = 2\nmin_valid_clients = 3\nround_deadline_seconds = 90\nconnect_wait_seconds = 90\n'
     "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 512\nround_heldout_tokens = 128\n"
 )
 PATIENCE_SECONDS = 600.0
