@@ -20,6 +20,7 @@ from cogen.cli.options import (
     SequenceLength,
     in_bounds,
     named_paths,
+    say_account,
     say_doubts,
 )
 from cogen.console import BYTES, TOKENS, Bar, print_json, safe
@@ -157,7 +158,7 @@ def _windows(
     for name, part in parts.items():
         print(safe(f"{name}: {part}"), file=sys.stderr)
     accounts = {name: part.account for name, part in parts.items()}
-    tell_losses(accounts, text.max_loss_frac, lambda name, account: print(safe(f"{name}: {account}"), file=sys.stderr))
+    tell_losses(accounts, text.max_loss_frac, say_account)
     return {
         name: heldout_windows(part.documents, base.tokenizer, text.sequence_length, text.max_tokens)
         for name, part in parts.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogen.cli.options import MAX_LOSS_FRAC, AcceptLoss, MaxLossFrac
+from cogen.cli.options import MAX_LOSS_FRAC, AcceptLoss, MaxLossFrac, say_account
 from cogen.console import BYTES, SECONDS_BETWEEN_LINES, Bar, duration, safe
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _tell_account(member: Membership, prepared: Prepared, max_loss_frac: float) 
     from cogen.data.account import Account, tell_losses
 
     accounts = {member.domain: Account.of_card(prepared.card)}
-    tell_losses(accounts, max_loss_frac, lambda name, account: print(safe(f"{name}: {account}"), file=sys.stderr))
+    tell_losses(accounts, max_loss_frac, say_account)
 
 
 def _home(invite: Invite | None, folder: Path | None) -> NodeHome:

@@ -16,6 +16,7 @@ from cogen.errors import ConfigError
 if TYPE_CHECKING:
     from cogen.adapter import Adapter
     from cogen.base import Base
+    from cogen.data.account import Account
 
 LARGEST_SEED = 2**63 - 1
 MOST_TRIALS = 100_000
@@ -87,6 +88,11 @@ def named_paths(items: Iterable[str], option: str) -> dict[str, str]:
             raise ConfigError("cannot use option", expected="NAME=PATH, each name once", got=got, where=option, fix=fix)
         found[name] = path
     return found
+
+
+def say_account(name: str, account: Account) -> None:
+    """Say on stderr what became of a corpus."""
+    print(safe(f"{name}: {account}"), file=sys.stderr)
 
 
 def say_doubts(base: Base, adapters: Mapping[str, Adapter]) -> None:

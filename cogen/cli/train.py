@@ -22,8 +22,9 @@ from cogen.cli.options import (
     Overwrite,
     Settings,
     named_paths,
+    say_account,
 )
-from cogen.console import BYTES, TOKENS, Bar, print_json, safe, table
+from cogen.console import BYTES, TOKENS, Bar, print_json, table
 
 if TYPE_CHECKING:
     from cogen.config import RunConfig
@@ -143,7 +144,7 @@ class TrainingBars(ExitStack):
 
     def account(self, name: str, account: Account) -> None:
         self.close()
-        print(safe(f"{name}: {account}"), file=sys.stderr)
+        say_account(name, account)
 
     def start(self, cost: TrainingCost) -> None:
         self.close()

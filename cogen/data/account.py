@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cogen.console import safe
 from cogen.errors import DataError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Account:
         found = sorted(places.items(), key=lambda item: -len(item[1]))
         return _first(
             [
-                f"{files[0]}{f' and {len(files) - 1:,} more' if len(files) > 1 else ''}: {_cut(reason)}"
+                f"{files[0]}{f' and {len(files) - 1:,} more' if len(files) > 1 else ''}: {safe(reason, REASON_CHARACTERS)}"
                 for reason, files in found
             ]
         )
@@ -137,7 +138,3 @@ def _frac(part: int, whole: int) -> float:
 def _first(parts: list[str]) -> str:
     more = len(parts) - MOST_REASONS
     return ", ".join(parts[:MOST_REASONS]) + (f", and {more:,} other reasons" if more > 0 else "")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= REASON_CHARACTERS else text[: REASON_CHARACTERS - 3] + "..."

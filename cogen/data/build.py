@@ -212,7 +212,7 @@ def _card(task: Task, spool: Spool, kept: _Kept, digest: str) -> DataCard:
         sha256=digest,
         num_file_bytes=spool.reading.num_file_bytes,
         num_lost_bytes=spool.reading.num_lost_bytes,
-        skipped=tuple(SkippedFile(s.file, s.reason, max(0, s.num_bytes)) for s in spool.reading.skipped),
+        skipped=tuple(SkippedFile(s.file, s.reason, s.num_bytes) for s in spool.reading.skipped),
         num_skipped=spool.reading.num_skipped,
         notes=tuple(FileNote(n.file, n.text) for n in spool.reading.notes),
         dropped=dict(sorted(counts.dropped.items())),

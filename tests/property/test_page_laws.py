@@ -9,28 +9,18 @@ import io
 import itertools
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cogen.data import Document
-from cogen.data.document import Item, Note, Skipped
-from cogen.data.formats import bytes_of, read_file
+from cogen.data.document import Item, Note
+from tests.accounted import accounted_items
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 M = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
 MC = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" xmlns:v="urn:schemas-microsoft-com:vml"'
-
-
-def items(folder: Path, suffix: str, content: bytes) -> list[Item]:
-    path = folder / f"a{suffix}"
-    path.write_bytes(content)
-    found = list(read_file(path, path.name))
-    assert sum(map(bytes_of, found)) == len(content) and all(bytes_of(item) >= 0 for item in found)
-    assert not [i for i in found if isinstance(i, Skipped) and "no document was made" in i.reason]
-    return found
 
 
 def package(body: str) -> bytes:
@@ -145,7 +135,7 @@ def test_each_word_of_a_page_is_read_once_and_in_order(tmp_path_factory: pytest.
     seen: list[str] = []
     hidden: list[str] = []
     content = made(tree, new_words(), HTML_UNSEEN, seen, hidden)
-    found = items(tmp_path_factory.mktemp("a"), ".html", content.encode())
+    found = accounted_items(tmp_path_factory.mktemp("a"), ".html", content.encode())
     require_once(found, seen, hidden)
     if seen and hidden:
         assert any(isinstance(item, Note) and "not read" in item.text for item in found)
@@ -157,7 +147,7 @@ def test_no_word_of_a_broken_page_is_lost(tmp_path_factory: pytest.TempPathFacto
     """Red: the text after `</html>`; cells outside of a row."""
     seen: list[str] = []
     content = made(tree, new_words(), [], seen, [])
-    found = items(tmp_path_factory.mktemp("a"), ".html", content.encode())
+    found = accounted_items(tmp_path_factory.mktemp("a"), ".html", content.encode())
     text = "".join(item.text for item in found if isinstance(item, Document))
     assert sorted(word.split("}")[0] for word in text.split("{")[1:]) == sorted(word[1:-1] for word in seen)
 
@@ -171,7 +161,7 @@ def test_each_word_of_a_document_is_read_once_and_in_order(
     seen: list[str] = []
     hidden: list[str] = []
     content = made(tree, new_words(), WORD_UNSEEN, seen, hidden)
-    found = items(tmp_path_factory.mktemp("a"), ".docx", package(content))
+    found = accounted_items(tmp_path_factory.mktemp("a"), ".docx", package(content))
     text = "".join(item.text for item in found if isinstance(item, Document))
     assert [word.split("}")[0] for word in text.split("{")[1:]] == [word[1:-1] for word in seen]
 
@@ -227,7 +217,7 @@ BAD: list[Callable[[st.DataObject], tuple[str, bytes]]] = [bad_page, bad_parts, 
 def test_a_broken_file_is_a_document_or_a_reason(
     tmp_path_factory: pytest.TempPathFactory, bad: Callable[[st.DataObject], tuple[str, bytes]], data: st.DataObject
 ) -> None:
-    items(tmp_path_factory.mktemp("a"), *bad(data))
+    accounted_items(tmp_path_factory.mktemp("a"), *bad(data))
 
 
 @pytest.mark.slow
@@ -237,4 +227,4 @@ def test_a_broken_file_is_a_document_or_a_reason(
 def test_ten_thousand_broken_files(
     tmp_path_factory: pytest.TempPathFactory, bad: Callable[[st.DataObject], tuple[str, bytes]], data: st.DataObject
 ) -> None:
-    items(tmp_path_factory.mktemp("a"), *bad(data))
+    accounted_items(tmp_path_factory.mktemp("a"), *bad(data))

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from cogen.data import Document
 from cogen.data.document import Item, Note, Skipped
-from cogen.data.formats import COMPRESSED_SUFFIXES, READERS, bytes_of, read_file
+from cogen.data.formats import COMPRESSED_SUFFIXES, READERS, read_file
 from cogen.data.formats.isolated import Limits, ReaderProcess
+from tests.accounted import require_accounted
 from tests.pdfs import SCAN, book, shown
 from tests.unit.test_formats import PAGE, docx, parquet
 
@@ -36,12 +37,6 @@ def items(folder: Path, suffix: str, content: bytes) -> list[Item]:
     path = folder / f"a{suffix}"
     path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
     return list(read_file(path, path.name))
-
-
-def require_accounted(found: list[Item], size: int) -> None:
-    assert sum(map(bytes_of, found)) == size
-    assert all(bytes_of(item) >= 0 for item in found)
-    assert not [i for i in found if isinstance(i, Skipped) and "no document was made" in i.reason]
 
 
 @settings(max_examples=300, deadline=None)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from cogen.data import Document
 from cogen.data.document import Item, Skipped
-from cogen.data.formats import bytes_of, read_file
+from tests.accounted import accounted_items
 
 EXAMPLES = 600
 MARKER = re.compile("«\\d+»")
@@ -93,15 +93,6 @@ def tables(draw: st.DrawFn) -> Written:
     return Written(whole.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))), texts, len(columns))
 
 
-def items(folder: Path, suffix: str, content: bytes) -> list[Item]:
-    path = folder / f"a{suffix}"
-    path.write_bytes(content)
-    found = list(read_file(path, path.name))
-    assert sum(map(bytes_of, found)) == len(content) and all(bytes_of(item) >= 0 for item in found)
-    assert not [i for i in found if isinstance(i, Skipped) and "no document was made" in i.reason]
-    return found
-
-
 def require_one_marker(found: list[Item]) -> None:
     for item in found:
         if isinstance(item, Document):
@@ -122,14 +113,14 @@ def test_a_quote_too_few_or_too_many_swallows_no_row(
     quotes = [i for i, c in enumerate(text) if c == '"' and i > text.index("text")]
     at = data.draw(st.sampled_from(quotes or [len(text)]))
     text = text[:at] + data.draw(st.sampled_from(["", '""', '"x'])) + text[at + 1 :]
-    require_one_marker(items(tmp_path_factory.mktemp("a"), ".csv", text.encode(code)))
+    require_one_marker(accounted_items(tmp_path_factory.mktemp("a"), ".csv", text.encode(code)))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(written=tables())
 def test_every_text_is_whole_or_its_row_is_skipped(tmp_path_factory: pytest.TempPathFactory, written: Written) -> None:
     """Red: surplus cells cut; a quote that swallows rows; a short row read by its position."""
-    found = items(tmp_path_factory.mktemp("a"), ".csv", written.content)
+    found = accounted_items(tmp_path_factory.mktemp("a"), ".csv", written.content)
     read = [item.text for item in found if isinstance(item, Document)]
     known = {MARKER.findall(text)[0]: text for text in written.texts}
     for text in read:
@@ -188,7 +179,7 @@ def require_items_of_changed(folder: Path, suffix: str, num_inputs: int) -> None
         content = SEEDS[suffix]
         if suffix in (".csv", ".jsonl") and number % 3 == 0:
             content = content.decode().encode("utf-16")
-        assert items(folder, suffix, changed(rng, content))
+        assert accounted_items(folder, suffix, changed(rng, content))
 
 
 @pytest.mark.parametrize("suffix", sorted(SEEDS))
