@@ -14,11 +14,11 @@ from typing import Protocol
 
 import psutil
 
-from cogen.flower.superlink import free_port
 from cogen.node.home import NodeHome
 from cogen.runs import RunFolder
 from tests.conftest import SEEDS
 from tests.member import AS_CONFIGURED, TINY_ROUNDS
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 DOMAINS = ("clinical", "grid", "materials")
@@ -28,6 +28,12 @@ SETTINGS = (
     "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 512\nround_heldout_tokens = 128\n"
 )
 PATIENCE_SECONDS = 600.0
+COGEN = (
+    sys.executable,
+    "-P",
+    "-m",
+    "cogen.cli.app",
+)  # -P: as the installed program, which imports nothing of its folder
 COMMAND_WORDS = {  # kind of process: words that its command line contains
     "superlink": "cogen.flower.superlink_process",
     "gateway": "gateway_process",
@@ -71,7 +77,7 @@ class Loopback:
     bind = "127.0.0.1"
 
     def __init__(self) -> None:
-        self.address = f"localhost:{free_port(None)}"
+        self.address = f"localhost:{free_port()}"
 
     def inside(self, name: str) -> list[str]:
         return []
@@ -96,13 +102,13 @@ class FederationProcesses:
     def start(self, folder: Path, *args: object) -> subprocess.Popen[bytes]:
         """Start a command of cogen; its output goes to `<command>.log` in its folder."""
         with open(folder / f"{args[0]}.log", "ab") as log:
-            command = [*self.line.inside(folder.name), sys.executable, "-m", "cogen.cli.app", *map(str, args)]
+            command = [*self.line.inside(folder.name), *COGEN, *map(str, args)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
 
     def output(self, *args: object) -> str:
         """Run a command at the coordinator; its stdout."""
-        command = [*self.line.inside("coordinator"), sys.executable, "-m", "cogen.cli.app", *map(str, args)]
+        command = [*self.line.inside("coordinator"), *COGEN, *map(str, args)]
         done = subprocess.run(command, cwd=self.coordinator, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout

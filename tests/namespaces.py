@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from cogen.flower.superlink import free_port
+from tests.ports import free_port
 
 TUNSETIFF, TAP, PLAIN_FRAMES = 0x400454CA, 0x0002, 0x1000
 FRAME_BYTES = 65536
@@ -78,7 +78,7 @@ class Networks:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.mark = f"cg{os.getpid() % 10000}"
-        self.names, self.address = list(names), f"10.77.0.1:{free_port(None)}"
+        self.names, self.address = list(names), f"10.77.0.1:{free_port()}"
         self.wires: list[Wire] = []
 
     def inside(self, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,9 @@ from cogen.deploy.gateway import Gateway
 from cogen.deploy.gateway_process import server_of
 from cogen.deploy.invites import Invite, InviteFingerprint, make_invite
 from cogen.deploy.limits import Limits
-from cogen.flower.superlink import free_port
+from cogen.flower.api_socket import api_socket
+from cogen.node.channel import listen_at
+from tests.ports import free_port
 
 FINGERPRINT = Fingerprint("a" * 64, "b" * 64, "c" * 64)
 APP = "d" * 64
@@ -128,9 +131,9 @@ class RunningGateway:
 
 
 @contextmanager
-def serving(server: uvicorn.Server) -> Iterator[None]:
+def serving(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> Iterator[None]:
     """The server in a thread, until the block ends."""
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     thread.start()
     until = time.monotonic() + 20.0
     while not server.started:
@@ -160,16 +163,15 @@ def running_gateway(
         registered.append(line)
         return 1000 + len(registered)
 
-    upstream, below, port = Upstream(), free_port(None), free_port(None)
+    upstream, port, at = Upstream(), free_port(), api_socket(folder.flwr_home)
     link = uvicorn.Config(
         upstream,
-        port=below,
         log_config=None,
         lifespan="off",
         ssl_certfile=folder.link / "server.pem",
         ssl_keyfile=folder.link / "server.key",
     )
     terms = Terms("care", APP, InviteFingerprint(**vars(FINGERPRINT)), register or take)
-    gateway = Gateway(folder, f"https://127.0.0.1:{below}", terms, limits)
-    with serving(uvicorn.Server(link)), serving(server_of(gateway, "127.0.0.1", port)):
+    gateway = Gateway(folder, at, terms, limits)
+    with serving(uvicorn.Server(link), [listen_at(at)]), serving(server_of(gateway, "127.0.0.1", port)):
         yield RunningGateway(folder, port, upstream, gateway, registered)

@@ -84,7 +84,7 @@ def _home(invite: Invite | None, folder: Path | None) -> NodeHome:
 
 def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str | None) -> Membership:
     """The membership in the invite, or in the folder that joined before, checked against this machine's base and app."""
-    from cogen.deploy.join import member_of, require_same
+    from cogen.deploy.join import absolute_base, member_of, require_same
     from cogen.errors import ConfigError
 
     before = home.read_member() if home.member.is_file() or invite is None else None
@@ -96,7 +96,7 @@ def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str |
         return member_of(invite, data, base or (before.base if before else None))
     assert before is not None
     where = data if data.startswith("hf://") else str(Path(data).expanduser().resolve())
-    member = before.model_copy(update={"data": where, **({"base": base} if base else {})})
+    member = before.model_copy(update={"data": where, **({"base": absolute_base(base)} if base else {})})
     require_same(member)
     return member
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.options import ACCEPT_LOSS, AcceptLoss, AsJson, Overwrite, Settings, in_bounds
+from cogen.cli.options import ACCEPT_LOSS, AcceptLoss, AsJson, Overwrite, Settings
 from cogen.cli.scores import print_scores
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ def simulate(
     resume: Annotated[bool, typer.Option("--resume", help="Continue where the run stopped.")] = False,
     overwrite: Overwrite = False,
     accept_loss: AcceptLoss = False,
-    port: Annotated[
-        int | None,
-        typer.Option(help="Port of Flower's SuperLink; a free one by default.", callback=in_bounds(1, 65535)),
-    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the run in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +55,6 @@ def simulate(
             overrides=overrides,
             resume=resume,
             overwrite=overwrite,
-            port=port,
             on_event=narrator.on_event,
         )
         page = write_report(run.path)

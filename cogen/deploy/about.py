@@ -33,7 +33,6 @@ class Serving(Record):
 
     Args:
         pid: process id of `cogen serve`.
-        port: port of Flower's SuperLink on loopback.
         bind: address and port on which the gateway listens.
         app_sha256: hash of the Flower app that the coordinator sends.
     """
@@ -44,7 +43,6 @@ class Serving(Record):
 
     format: Literal[1] = 1
     pid: int
-    port: int
     bind: str
     app_sha256: str
 

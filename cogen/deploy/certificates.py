@@ -40,7 +40,7 @@ def ensure_certificate(folder: FederationFolder, host: str) -> bool:
 
 
 def ensure_link_certificate(folder: FederationFolder) -> bool:
-    """The same for Flower's SuperLink on loopback, with an authority that no domain trusts."""
+    """The same for Flower's SuperLink, with an authority that no domain trusts."""
     return _ensure(folder.link, LOCAL)
 
 

@@ -3,7 +3,7 @@
 config.toml            resolved settings
 ca.pem ca.key          the federation's certificate authority, for the public address
 server.pem server.key  the gateway's certificate
-link/                  the same four files for Flower's SuperLink, which listens on loopback only
+link/                  the same four files for Flower's SuperLink, which listens at a socket of flwr/
 superlink.db           Flower's nodes and messages
 invites.json           hash of the token, domain and expiry date of every invite
 members.json           the domains that have joined
@@ -11,7 +11,7 @@ serve.json             where `cogen serve` listens; the file exists while it run
 about.json             the federation's name and public address
 runs/<name>/           ordinary run folders
 logs/                  logs of Flower's programs and of the gateway
-flwr/                  a private FLWR_HOME
+flwr/                  a private FLWR_HOME, with SuperLink's socket and the programs that reach it
 superexec.secret       for this start of Flower's SuperLink and SuperExec
 """
 

@@ -1,7 +1,7 @@
 """The only program of a federation that outsiders reach: it enrols domains and forwards what a Flower node needs.
 
-Anybody who reaches the control interface of Flower's SuperLink can send code to every node. So SuperLink listens on
-loopback only, and this app (ASGI, under uvicorn with TLS) forwards just the paths in FLEET, only for members, and only
+Anybody who reaches the control interface of Flower's SuperLink can send code to every node. So SuperLink listens at a
+Unix socket that is open to its own user, and this app (ASGI, under uvicorn with TLS) forwards just the paths in FLEET, only for members, and only
 what an honest node of that member says.
 """
 
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import ExitStack, aclosing, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -30,7 +31,9 @@ from cogen.deploy.limits import Buckets, Gone, HttpRefusal, Limits, Receive, who
 from cogen.deploy.member_limits import MemberLimits
 from cogen.deploy.request_headers import HOP_BY_HOP, forwarded, single_headers
 from cogen.errors import CogenError, ConfigError, EnrolmentError
+from cogen.flower.api_socket import ADDRESS
 from cogen.flower.fleet_requests import REQUESTS, BadRequest, Sender, activated_node, check_request
+from cogen.node.channel import lasting_address
 from cogen.records import validated
 
 if TYPE_CHECKING:
@@ -92,10 +95,10 @@ class Gateway:
     """The ASGI app.
 
     Args:
-        upstream: address of SuperLink, `https://127.0.0.1:PORT`; its certificate is verified.
+        upstream: the socket at which SuperLink listens; its certificate is verified.
     """
 
-    def __init__(self, folder: FederationFolder, upstream: str, terms: Terms, limits: Limits | None = None) -> None:
+    def __init__(self, folder: FederationFolder, upstream: Path, terms: Terms, limits: Limits | None = None) -> None:
         self.folder, self.upstream, self.terms = folder, upstream, terms
         self.limits = limits or Limits()
         self.known = KnownKeys(folder)
@@ -241,7 +244,7 @@ class Gateway:
         """SuperLink's answer; its body is not read yet."""
         import httpx
 
-        request = self.client.build_request("POST", self.upstream + path, headers=headers, content=body)
+        request = self.client.build_request("POST", path, headers=headers, content=body)
         try:
             return await self.client.send(request, stream=True)
         except httpx.TransportError:
@@ -263,7 +266,7 @@ class Gateway:
             while True:
                 if work := self.redelivery.take(sender.node_id):
                     return Response(work.content, headers=work.headers)
-                answer = await self.client.post(self.upstream + path, headers=headers, content=body)
+                answer = await self.client.post(path, headers=headers, content=body)
                 if answer.status_code == 200 and answer.content:
                     self.members.got_work(sender)
                     self.redelivery.add(sender.node_id, Work(answer.content, _kept(answer)))
@@ -289,7 +292,11 @@ class Gateway:
         trusted = ssl.create_default_context(cafile=str(self.folder.link / "ca.pem"))
         pool = httpx.Limits(max_connections=self.limits.max_connections, max_keepalive_connections=32)
         timeout = httpx.Timeout(60.0, pool=10.0)
-        async with httpx.AsyncClient(verify=trusted, limits=pool, timeout=timeout, trust_env=False) as self.client:
+        transport = httpx.AsyncHTTPTransport(verify=trusted, limits=pool, uds=lasting_address(self.upstream))
+        base = f"https://{ADDRESS}"  # the socket does not hear it, and the certificate is for this host
+        async with httpx.AsyncClient(
+            transport=transport, base_url=base, timeout=timeout, trust_env=False
+        ) as self.client:
             await receive()
             writer = asyncio.create_task(self._write_seen())
             await send({"type": "lifespan.startup.complete"})

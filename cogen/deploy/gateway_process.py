@@ -1,6 +1,6 @@
-"""The gateway as its own process: `python -m cogen.deploy.gateway_process FOLDER BIND PORT`.
+"""The gateway as its own process: `python -m cogen.deploy.gateway_process FOLDER BIND`.
 
-BIND is the public address and port, PORT is SuperLink's port on loopback. Requests are logged in `logs/gateway.log`;
+BIND is the public address and port. Requests are logged in `logs/gateway.log`;
 older logs are compressed in the same folder.
 """
 
@@ -25,6 +25,7 @@ from cogen.deploy.folder import FederationFolder
 from cogen.deploy.gateway import Gateway
 from cogen.deploy.invites import InviteFingerprint
 from cogen.deploy.limits import Limits, timed_protocol
+from cogen.flower.api_socket import api_socket
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.patches import apply_or_exit
 from cogen.flower.superlink_client import SuperLinkClient
@@ -114,12 +115,12 @@ def main() -> int:
     """Serve until SIGTERM."""
     raise_file_limit()
     apply_or_exit("gateway_header_seconds")
-    place, bind, port = sys.argv[1:]
+    place, bind = sys.argv[1:]
     folder = FederationFolder(place)
     handler = packed_log(folder.logs / "gateway.log")
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    gateway = Gateway(folder, f"https://127.0.0.1:{port}", terms_of(folder), Limits())
+    gateway = Gateway(folder, api_socket(folder.flwr_home), terms_of(folder), Limits())
     server_of(gateway, *split_address(bind)).run()
     return 0
 

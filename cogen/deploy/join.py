@@ -51,7 +51,7 @@ def member_of(invite: Invite, data: str, base: str | None = None) -> Membership:
         address=invite.address,
         data=data if data.startswith("hf://") else str(Path(data).expanduser().resolve()),
         base_name=invite.base,
-        base=base or invite.base,
+        base=absolute_base(base or invite.base),
         **invite.fingerprint.model_dump(),
         app_sha256=invite.app_sha256,
         invite_sha256=invite_sha256(invite),
@@ -59,6 +59,12 @@ def member_of(invite: Invite, data: str, base: str | None = None) -> Membership:
     )
     require_same(member)
     return member
+
+
+def absolute_base(base: str) -> str:
+    """A folder by its whole path, since the programs run in another one; any other name as it is."""
+    folder = Path(base).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else base
 
 
 def require_same(member: Membership) -> None:

@@ -16,10 +16,10 @@ from cogen.deploy.members import read_members
 from cogen.deploy.serve import check_settings
 from cogen.errors import CogenError, ConfigError, FederationError
 from cogen.evaluate.baselines import OnEvent
+from cogen.flower.api_socket import READY_SECONDS
 from cogen.flower.awaited import Awaited
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.run_events import begin_run, follow_run, open_run
-from cogen.flower.superlink import READY_SECONDS
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_app, shipped_config

@@ -1,4 +1,4 @@
-"""`cogen serve`: keep Flower's SuperLink (on loopback), its SuperExec, and the gateway in front of it running."""
+"""`cogen serve`: keep Flower's SuperLink (at a Unix socket), its SuperExec, and the gateway in front of it running."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from cogen.deploy.certificates import ensure_certificate, ensure_link_certificat
 from cogen.deploy.folder import FederationFolder, locked
 from cogen.deploy.members import read_members
 from cogen.errors import ConfigError, FederationError
+from cogen.flower.api_socket import ADDRESS, wait_ready
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.memory import MALLOC_ENVIRONMENT
 from cogen.flower.programs import RestartedProgram, stop_all
 from cogen.flower.superexec_process import isolated, superexec_for
-from cogen.flower.superlink import connect, flower_environment, free_port, wait_ready
+from cogen.flower.superlink import AT_SOCKET, SUPERLINK, connect, coordinator_environment
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.shipped_files import shipped_config
 from cogen.train.start import require_context, select_modules
@@ -63,11 +64,10 @@ def serve(config: str, folder: FederationFolder, door: Door, say: Say, stop: thr
         app = installed_app_sha256()
         host, port = split_address(about.public_address)
         listen = f"[{door.bind}]:{port}" if ":" in door.bind else f"{door.bind}:{port}"
-        below = free_port(None)
-        connect(folder.flwr_home, below, folder.link / "ca.pem")
-        with _kept(folder, below, listen, handle, say) as programs:
+        connect(folder.flwr_home, folder.link / "ca.pem")
+        with _kept(folder, listen, handle, say) as programs:
             _forget_strangers(folder)
-            Serving(pid=os.getpid(), port=below, bind=listen, app_sha256=app).write(folder.serving, private=True)
+            Serving(pid=os.getpid(), bind=listen, app_sha256=app).write(folder.serving, private=True)
             say(f"serving {about.name} on {listen}, for {host}:{port}")
             for line in next_steps(folder, settings, config):
                 say(line)
@@ -153,25 +153,28 @@ def _same_base(before: RunConfig, now: RunConfig, folder: FederationFolder) -> N
 
 
 @contextmanager
-def _kept(folder: FederationFolder, below: int, listen: str, handle: int, say: Say) -> Iterator[list[RestartedProgram]]:
+def _kept(folder: FederationFolder, listen: str, handle: int, say: Say) -> Iterator[list[RestartedProgram]]:
     """Start SuperLink, its SuperExec and the gateway, and end all at the end of the block."""
-    environment = {**flower_environment(folder.flwr_home), **MALLOC_ENVIRONMENT, "COGEN_FEDERATION": str(folder.path)}
-    # -P: do not import a package `server` from the current folder
-    flower = [sys.executable, "-P", "-m", "cogen.flower.superlink_process", "--host", "127.0.0.1", "--port", str(below)]
+    environment = {
+        **coordinator_environment(folder.flwr_home),
+        **MALLOC_ENVIRONMENT,
+        "COGEN_FEDERATION": str(folder.path),
+    }
+    flower = [*SUPERLINK, *AT_SOCKET]
     flower += ["--ssl-ca-certfile", str(folder.link / "ca.pem"), "--ssl-certfile", str(folder.link / "server.pem")]
     flower += ["--ssl-keyfile", str(folder.link / "server.key"), "--enable-supernode-auth"]
     flower += ["--database", str(folder.database), *isolated(folder.superexec_secret)]
-    gateway = [sys.executable, "-m", "cogen.deploy.gateway_process", str(folder.path), listen, str(below)]
+    gateway = [sys.executable, "-P", "-m", "cogen.deploy.gateway_process", str(folder.path), listen]
     link = RestartedProgram("SuperLink", flower, folder.logs / "superlink.log", environment, handle, say)
     door = RestartedProgram("the gateway", gateway, folder.logs / "gateway.out.log", environment, handle, say)
-    at = f"127.0.0.1:{below}", ["--root-certificates", str(folder.link / "ca.pem")], folder.superexec_secret
+    at = ADDRESS, ["--root-certificates", str(folder.link / "ca.pem")], folder.superexec_secret
     executor = superexec_for(link, *at, environment, folder.logs / "superexec.log", handle, say)
     programs = [door, link, executor]
     before = os.umask(0o077)  # also for the database and the logs
     try:
         for program in programs:
             program.start()
-        wait_ready(below, folder.logs, link.alive)
+        wait_ready(folder.flwr_home, folder.logs, link.alive)
         _wait_gateway(door, split_address(listen))
         yield programs
     finally:

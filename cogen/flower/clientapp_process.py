@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from cogen.flower.patches import apply_or_exit
-from cogen.flower.stubs import answer_call
+from cogen.flower.stubs import answer_call, take_token
 from cogen.node.channel import listen_at
 from cogen.node.fork_server import serve_forks
 
 CLIENT_APP = "clients.client_app"
 PROGRAM = "flwr-clientapp"
-NEEDED = ("clientapp_check_app", "clientapp_pull_soon")
+NEEDED = ("api_asked_at_socket", "clientapp_check_app", "clientapp_pull_soon")
 
 
 def run() -> None:
@@ -44,6 +44,7 @@ def main() -> None:
         serve(Path(sys.argv[2]))
     else:
         sys.argv[0] = PROGRAM
+        take_token()
         run()
 
 

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cogen.flower.api_socket import ADDRESS, HOST, PORT
 from cogen.flower.bundle import HOME_VARIABLE
 from cogen.flower.memory import MALLOC_ENVIRONMENT
 from cogen.flower.patches.domain import APP_VARIABLE, TASK_PROGRAMS
 from cogen.flower.programs import RestartedProgram, stop_all
 from cogen.flower.stubs import write_script, write_stub
 from cogen.flower.superexec_process import isolated, superexec_for
-from cogen.flower.superlink import flower_environment, free_port
+from cogen.flower.superlink import flower_environment
 from cogen.node.home import Membership, NodeHome, write_private
 
-REFUSAL = "echo 'refused: a domain runs the ClientApp of its own installation, and nothing else' >&2\nexit 1"
+REFUSAL = "echo 'refused: a domain runs the ClientApp of its own installation, and nothing else' >&2; exit 1"
 
 
 def write_task_programs(home: NodeHome) -> Path:
@@ -30,7 +31,7 @@ def write_task_programs(home: NodeHome) -> Path:
     slow = [sys.executable, "-P", "-m", "cogen.flower.clientapp_process"]
     write_stub(home.programs / client, home.launcher_socket, slow, with_output=False)
     for name in others:
-        write_script(home.programs / name, REFUSAL)
+        write_script(home.programs / name, ["sh", "-c", REFUSAL])
     return home.programs
 
 
@@ -58,15 +59,15 @@ def programs_of(
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     }
     counts = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    python, logs, port = sys.executable, home.logs, free_port(None)
-    argv = [python, "-m", "cogen.flower.supernode_process", "--superlink", member.address]
+    python, logs = [sys.executable, "-P", "-m"], home.logs
+    argv = [*python, "cogen.flower.supernode_process", "--superlink", member.address]
     argv += ["--root-certificates", str(home.ca), "--auth-supernode-private-key", str(home.key)]
-    argv += ["--node-config", str(settings), "--host", "127.0.0.1", "--port", str(port)]
+    argv += ["--node-config", str(settings), "--host", HOST, "--port", PORT]
     argv += isolated(home.superexec_secret)
-    trainer = [python, "-m", "cogen.node.service", str(home.path)]
-    app = [python, "-m", "cogen.flower.clientapp_process", "--serve", str(home.launcher_socket)]
+    trainer = [*python, "cogen.node.service", str(home.path)]
+    app = [*python, "cogen.flower.clientapp_process", "--serve", str(home.launcher_socket)]
     node = RestartedProgram("the node", argv, logs / "supernode.log", environment, handle, say)
-    at = f"127.0.0.1:{port}", ["--insecure"], home.superexec_secret
+    at = ADDRESS, ["--insecure"], home.superexec_secret
     return [
         RestartedProgram("the trainer", trainer, logs / "trainer.log", {**os.environ, **counts}, handle, say),
         RestartedProgram("the app's launcher", app, logs / "clientapp.log", environment, handle, say),

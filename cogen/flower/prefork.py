@@ -19,7 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cogen.flower.patches import find_or_log
+from cogen.flower.api_socket import ADDRESS, listens
+from cogen.flower.flower_process import flower_command, programs_folder
+from cogen.flower.patches import apply_or_exit, find_or_log
 from cogen.flower.prefork_ray import get_ready
 from cogen.flower.stubs import answer_call, take_call, write_stub
 from cogen.node.channel import is_same_user, listen_at
@@ -27,6 +29,8 @@ from cogen.node.fork_server import fork_for_next
 
 POLL_SECONDS = 0.5
 STUBS = ("flwr", "flwr-simulation")
+FIRST_ARGUMENT = "--insecure"  # of SuperLink's own
+NEEDED = ("api_listens_at_socket", "api_asked_at_socket", "superexec_hides_token")
 
 
 def can_prefork() -> bool:
@@ -34,26 +38,17 @@ def can_prefork() -> bool:
     return sys.platform.startswith("linux")
 
 
-def stubs_of(home: Path) -> Path:
-    """The folder of a private FLWR_HOME that holds the stubs."""
-    return home / "programs"
-
-
-def write_stubs(home: Path) -> Path:
-    """Write the stubs of `flwr` and `flwr-simulation`; returns their folder, which goes first in PATH."""
-    folder = stubs_of(home)
-    folder.mkdir(mode=0o700)
+def write_stubs(home: Path) -> None:
+    """Put stubs in the place of `flwr` and `flwr-simulation` in a private FLWR_HOME."""
     for name in STUBS:
-        slow = [str(Path(sys.executable).with_name(name))]
-        write_stub(folder / name, home / f"{name}.sock", slow, with_output=True)
-    return folder
+        write_stub(programs_folder(home) / name, home / f"{name}.sock", flower_command(name), with_output=True)
 
 
 def prefork_command(home: Path, num_clients: int, cpus_each: int) -> list[str]:
     """The words before SuperLink's command line that start this program with it; none where it cannot fork.
 
     Args:
-        home: a private FLWR_HOME; the stubs are written into it.
+        home: a private FLWR_HOME that `connect` has prepared; the stubs are written into it.
         num_clients: how many train at a time.
         cpus_each: cores that Ray has for each of them.
     """
@@ -67,6 +62,7 @@ def prefork_command(home: Path, num_clients: int, cpus_each: int) -> list[str]:
 def main() -> None:
     """Import, fork what a run needs at once, then fork for each call of `flwr`, until SuperLink ends."""
     home, num_cpus, cpus_each, plain = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+    arguments = plain[plain.index(FIRST_ARGUMENT) :]
     calls, simulations = (listen_at(home / f"{name}.sock") for name in STUBS)
     (simulation,) = _entries("simulation_program", plain)
     if not (simulation_pid := os.fork()):
@@ -75,10 +71,10 @@ def main() -> None:
         sys.exit(_simulate(simulations, simulation, num_cpus, cpus_each))
     simulations.close()
     superlink, superexec, flwr, *_ = _entries("superlink_programs", plain)
-    host, port = (plain[plain.index(f"--{name}") + 1] for name in ("host", "port"))
-    superlink_pid = _fork("flower-superlink", superlink, [*plain[1:], "--isolation", "process"], calls)
-    options = ["--insecure", "--runtime-api-address", f"{host}:{port}", "--parent-pid", str(superlink_pid)]
-    _fork("flower-superexec", lambda: _when_listening((host, int(port)), superexec), options, calls)
+    apply_or_exit(*NEEDED)
+    superlink_pid = _fork("flower-superlink", superlink, [*arguments, "--isolation", "process"], calls)
+    options = [FIRST_ARGUMENT, "--runtime-api-address", ADDRESS, "--parent-pid", str(superlink_pid)]
+    _fork("flower-superexec", lambda: _when_listening(home, superexec), options, calls)
     while (code := _exit_code(superlink_pid, simulation_pid)) is None:
         if select.select([calls], [], [], POLL_SECONDS)[0]:
             fork_for_next(calls, partial(answer_call, "flwr", flwr))
@@ -109,13 +105,11 @@ def _fork(name: str, program: Callable[[], Any], arguments: Sequence[str], calls
     sys.exit(program())
 
 
-def _when_listening(address: tuple[str, int], program: Callable[[], Any]) -> Any:
-    """Run a program once something listens at `address`; by itself it would retry after ever longer pauses."""
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(address) == 0:
-                return program()
+def _when_listening(home: Path, program: Callable[[], Any]) -> Any:
+    """Run a program once SuperLink listens; by itself it would retry after ever longer pauses."""
+    while not listens(home):
         time.sleep(0.02)
+    return program()
 
 
 def _exit_code(superlink_pid: int, simulation_pid: int) -> int | None:
@@ -137,6 +131,7 @@ def _exit_code(superlink_pid: int, simulation_pid: int) -> int | None:
 def _simulate(simulations: socket.socket, simulation: Callable[[], Any], num_cpus: int, cpus_each: int) -> Any:
     """Get the simulation ready, wait for SuperExec's call, and run its `flwr-simulation`."""
     get_ready(num_cpus, cpus_each)
+    apply_or_exit("api_asked_at_socket")
     connection, _ = simulations.accept()
     simulations.close()
     if not is_same_user(connection):

@@ -15,7 +15,22 @@ from pathlib import Path
 LOG_BYTES = 5_000_000
 # Names of domains and files go into logs and files, whatever the encoding of the terminal that started us.
 UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+FOLDER_VARIABLES = ("PYTHONPATH", "COGEN_CACHE", "HF_HOME")
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, STABLE_SECONDS = 1.0, 60.0, 60.0
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process: it imports no module of its current folder, and works in another one.
+
+    Otherwise a file `flwr.py` or a folder `server`, where a command happens to be started, would be run in its place.
+    """
+    folders = {n: _absolute(environment[n]) for n in FOLDER_VARIABLES if environment.get(n)}
+    return {**environment, **UTF8, **folders, "PYTHONSAFEPATH": "1"}
+
+
+def _absolute(folders: str) -> str:
+    """Folders of a variable; an empty one would be the current folder."""
+    return os.pathsep.join(str(Path(f).absolute()) for f in folders.split(os.pathsep) if f)
 
 
 def start_supervised(
@@ -23,17 +38,20 @@ def start_supervised(
 ) -> subprocess.Popen[bytes]:
     """Start a program under a supervisor, its output appended to `log`; the supervisor stops when its stdin is closed.
 
+    The program's current folder is that of its log, which nobody else can write.
+
     Args:
         inherit: descriptor of a lock, held by the supervisor for as long as it lives.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "cogen.flower.supervisor", *argv],
+            [sys.executable, "-P", "-m", "cogen.flower.supervisor", *argv],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
-            env={**environment, **UTF8},
+            env=child_environment(environment),
+            cwd=log.parent,
             pass_fds=[] if inherit is None else [inherit],
             start_new_session=True,
         )

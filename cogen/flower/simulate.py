@@ -24,7 +24,6 @@ from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.files import write_file
 from cogen.flower.run_events import open_run, other_settings
 from cogen.flower.simulated_rounds import simulate_rounds
-from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_config
 from cogen.train.start import require_context, select_modules
@@ -37,7 +36,6 @@ def simulate(
     overrides: Iterable[str] = (),
     resume: bool = False,
     overwrite: bool = False,
-    port: int | None = None,
     on_event: OnEvent | None = None,
 ) -> RunFolder:
     """Run a whole federation on this machine through Flower's own SuperLink and ServerApp.
@@ -61,7 +59,6 @@ def simulate(
     """
     run, source = run_folder(config, out), shipped_config(str(config))
     settings = open_run(run, source, overrides, resume=resume, overwrite=overwrite, command="simulate")
-    free_port(port)
     show = on_event or (lambda event: None)
     cards = check_input(settings, lambda name, account: show({"event": "corpus_read", "text": f"{name}: {account}"}))
     with run.lock() as handle:
@@ -70,11 +67,11 @@ def simulate(
         else:
             run.create(settings.to_toml(), overwrite=overwrite)
         describe_run(cards).write(run.run_metadata)
-        _every_seed(run, settings, port, handle, show)
+        _every_seed(run, settings, handle, show)
     return run
 
 
-def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: int, show: OnEvent) -> None:
+def _every_seed(run: RunFolder, settings: RunConfig, handle: int, show: OnEvent) -> None:
     """Each seed's run and its scores; the summary of all seeds so far is written after each.
 
     Where something is scored, `seed_started` comes before the first round: whoever follows the events of `run` then
@@ -88,7 +85,7 @@ def _every_seed(run: RunFolder, settings: RunConfig, port: int | None, handle: i
             tell(run, show, "seed_started", **about)
         one = run if number == 1 else _open_seed(run.seed(seed), once)
         if not _is_complete(one, once):
-            simulate_rounds(one, once, free_port(port), handle, show)
+            simulate_rounds(one, once, handle, show)
         if has_summary:
             _summarize(run, one, settings, number, show)
             tell(run, show, "seed_finished", **about, seconds=time.monotonic() - began)

@@ -15,7 +15,7 @@ from cogen.evaluate.baselines import OnEvent
 from cogen.flower.prefork import prefork_command
 from cogen.flower.programs import start_supervised, stop_supervised
 from cogen.flower.run_events import Watcher, follow_run
-from cogen.flower.superlink import superlink
+from cogen.flower.superlink import connect, superlink
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.node.prefork import can_fork, prefork_argv
 from cogen.node.resident import PREFORKED
@@ -24,11 +24,10 @@ from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_app
 
 
-def simulate_rounds(run: RunFolder, settings: RunConfig, port: int, handle: int, show: OnEvent) -> None:
+def simulate_rounds(run: RunFolder, settings: RunConfig, handle: int, show: OnEvent) -> None:
     """Run the rounds that are left in Flower.
 
     Args:
-        port: where SuperLink listens on loopback.
         handle: descriptor of the run folder's lock, held by the programs for as long as they live.
         show: called with each new event and training step.
     Raises:
@@ -46,7 +45,7 @@ def simulate_rounds(run: RunFolder, settings: RunConfig, port: int, handle: int,
         with (
             _private_home() as home,
             _trainers(settings, home, run.logs, handle) as environment,
-            superlink(home, run.logs, port, handle, environment, prefork_command(home, *_parallel(settings))) as link,
+            superlink(home, run.logs, handle, environment, prefork_command(home, *_parallel(settings))) as link,
         ):
             client = SuperLinkClient(home, run.logs)
             with shipped_app() as app:
@@ -89,6 +88,7 @@ def _simulation_settings(settings: RunConfig) -> str:
 def _private_home() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="cogen-flwr-"))
     try:
+        connect(home)
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)

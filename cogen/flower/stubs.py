@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from cogen.files import write_file
+from cogen.flower.patches.local import TOKEN_OPTION, TOKEN_VARIABLE
 from cogen.node.fork_server import exit_code_of
 
 ARGUMENT_BYTES = 65_536
 # Imports only from the standard library. The socket's path may be too long for an address: it is reached by its name.
 PROGRAM = """\
 import json, os, socket, sys
+arguments = sys.argv[1:]
+if token := os.environ.get({variable!r}):
+    arguments += [{option!r}, token]
 try:
     here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
     os.chdir({folder!r})
@@ -32,7 +36,7 @@ try:
         preforked.connect({name!r})
     finally:
         os.fchdir(here)
-    socket.send_fds(preforked, [json.dumps(sys.argv[1:]).encode() + b"\\n"], {streams!r})
+    socket.send_fds(preforked, [json.dumps(arguments).encode() + b"\\n"], {streams!r})
 except OSError:
     os.execv({slow!r}[0], [*{slow!r}, *sys.argv[1:]])
 sys.exit((preforked.recv(1) or b"\\1")[0])
@@ -48,17 +52,35 @@ def write_stub(program: Path, listens: Path, slow: Sequence[str], *, with_output
         with_output: the work's output goes where the stub's would; otherwise to the preforked process's log.
     """
     streams = [1, 2] if with_output else []
-    text = PROGRAM.format(folder=str(listens.parent), name=listens.name, streams=streams, slow=list(slow))
+    text = stub_text(listens, streams, slow)
     script = program.with_name(f"{program.name}.py")
     write_file(script, text.encode(), private=True)
-    words = " ".join(shlex.quote(word) for word in (sys.executable, "-IS", str(script)))
-    write_script(program, f'exec {words} "$@"')
+    write_script(program, [sys.executable, "-IS", str(script)])
 
 
-def write_script(program: Path, line: str) -> None:
-    """Write a shell script of one line, executable by this user alone."""
-    write_file(program, f"#!/bin/sh\n{line}\n".encode(), private=True)
+def stub_text(listens: Path, streams: Sequence[int], slow: Sequence[str]) -> str:
+    """The Python program of a stub."""
+    return PROGRAM.format(
+        folder=str(listens.parent),
+        name=listens.name,
+        streams=list(streams),
+        slow=list(slow),
+        variable=TOKEN_VARIABLE,
+        option=TOKEN_OPTION,
+    )
+
+
+def write_script(program: Path, command: Sequence[str]) -> None:
+    """Write a program that becomes `command`, with its own arguments after those; executable by this user alone."""
+    words = " ".join(shlex.quote(word) for word in command)
+    write_file(program, f'#!/bin/sh\nexec {words} "$@"\n'.encode(), private=True)
     program.chmod(0o700)
+
+
+def take_token() -> None:
+    """Give Flower's program, which runs in this process, the token that SuperExec keeps out of the process list."""
+    if token := os.environ.pop(TOKEN_VARIABLE, ""):
+        sys.argv += [TOKEN_OPTION, token]
 
 
 def take_call(name: str, connection: socket.socket) -> None:

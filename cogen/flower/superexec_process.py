@@ -32,7 +32,7 @@ def superexec_for(
     """The SuperExec of a SuperNode or a SuperLink, and a new secret for both; it ends with its owner.
 
     Args:
-        address: of the owner's runtime interface.
+        address: that stands for the owner's socket.
         trust: arguments that say how the owner's certificate is checked.
         secret: the file that the owner's `isolated(secret)` names.
     """
@@ -49,7 +49,7 @@ def isolated(secret: Path) -> list[str]:
 
 def main() -> None:
     """`python -m cogen.flower.superexec_process ARGS`, the arguments of `flower-superexec`."""
-    apply_or_exit("superexec_retry_soon")
+    apply_or_exit("api_asked_at_socket", "superexec_hides_token", "superexec_retry_soon")
     from flwr.supercore.cli.flower_superexec import flower_superexec
 
     collect_often()

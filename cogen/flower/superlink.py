@@ -1,33 +1,31 @@
-"""Flower's SuperLink in simulation mode, on a free port with a private FLWR_HOME; and what every Flower program needs."""
+"""Flower's SuperLink in simulation mode, with a private FLWR_HOME; and what every Flower program needs."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from cogen.errors import FederationError
 from cogen.files import write_file
-from cogen.flower.prefork import stubs_of
-from cogen.flower.programs import UTF8, start_supervised, stop_supervised
+from cogen.flower.api_socket import ADDRESS, HOST, PORT, wait_ready
+from cogen.flower.flower_process import programs_folder, write_programs
+from cogen.flower.programs import child_environment, start_supervised, stop_supervised
 
 CONNECTION = "cogen"
-READY_SECONDS = 60.0
+SUPERLINK = (sys.executable, "-P", "-m", "cogen.flower.superlink_process")
+AT_SOCKET = ("--host", HOST, "--port", PORT)
 
 
 @dataclass(frozen=True)
 class SuperLink:
-    """A running SuperLink: its port on loopback, and its supervisor."""
+    """A running SuperLink's supervisor."""
 
-    port: int
     supervisor: subprocess.Popen[bytes]
 
     def alive(self) -> bool:
@@ -38,8 +36,7 @@ class SuperLink:
 def flower_environment(home: Path) -> dict[str, str]:
     """The environment of every Flower program: no telemetry, no installation at run time, a private FLWR_HOME."""
     return {
-        **os.environ,
-        **UTF8,
+        **child_environment(os.environ),
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -57,7 +54,6 @@ def flower_environment(home: Path) -> dict[str, str]:
 def superlink(
     home: Path,
     logs: Path,
-    port: int,
     inherit: int,
     environment: Mapping[str, str] = MappingProxyType({}),
     launcher: Sequence[str] = (),
@@ -65,76 +61,37 @@ def superlink(
     """Start a SuperLink; at the end of the block, whatever happens in it, stop it and all that it started.
 
     Args:
-        port: on loopback.
+        home: prepared by `connect`; where the socket will be.
         environment: further variables for it and for what it starts.
         inherit: descriptor of the run folder's lock, held by the supervisor for as long as it lives.
         launcher: words before SuperLink's command line, of a program that becomes this SuperLink.
     Raises:
         FederationError: the SuperLink does not start.
     """
-    connect(home, port)
-    program = [*launcher, str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--simulation"]
-    program += ["--host", "127.0.0.1", "--port", str(port)]
-    variables = {**flower_environment(home), **environment}
-    variables["PATH"] = f"{stubs_of(home)}{os.pathsep}{variables['PATH']}"  # no such folder without a prefork
+    program = [*launcher, *SUPERLINK, "--insecure", "--simulation", *AT_SOCKET]
+    variables = {**coordinator_environment(home), **environment}
     supervisor = start_supervised(program, logs / "superlink.log", variables, inherit)
-    link = SuperLink(port, supervisor)
+    link = SuperLink(supervisor)
     try:
-        wait_ready(port, logs, link.alive)
+        wait_ready(home, logs, link.alive)
         yield link
     finally:
         stop_supervised(supervisor)
 
 
-def connect(home: Path, port: int, ca: Path | None = None) -> None:
-    """Write the SuperLink's address on loopback into the private home, where Flower's own programs read it.
+def coordinator_environment(home: Path) -> dict[str, str]:
+    """As `flower_environment`, for SuperLink and what it starts: the programs in `home` come first."""
+    made = flower_environment(home)
+    return {**made, "PATH": f"{programs_folder(home)}{os.pathsep}{made['PATH']}"}
+
+
+def connect(home: Path, ca: Path | None = None) -> None:
+    """Write into the private home how SuperLink is reached, and the programs that do so.
 
     Args:
         ca: PEM of the authority that signed its certificate; None is a connection without TLS.
     """
     how = "insecure = true" if ca is None else f"root-certificates = {json.dumps(str(ca))}"
     head = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-    write_file(home / "config.toml", f'{head}address = "127.0.0.1:{port}"\n{how}\n'.encode(), private=True)
-
-
-def free_port(port: int | None) -> int:
-    """`port` itself, or a free one for None.
-
-    Raises:
-        FederationError: the port is taken.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port or 0))
-        except OSError as error:
-            raise FederationError(
-                "cannot start Flower's SuperLink",
-                expected=f"port {port} to be free",
-                got=error.strerror or str(error),
-                where="127.0.0.1",
-                fix="Leave --port out to use a free one.",
-            ) from None
-        return int(probe.getsockname()[1])
-
-
-def wait_ready(port: int, logs: Path, alive: Callable[[], bool]) -> None:
-    """Wait until the SuperLink listens.
-
-    Raises:
-        FederationError: it has ended, or does not listen in time.
-    """
-    until = time.monotonic() + READY_SECONDS
-    while time.monotonic() < until and alive():
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise FederationError(
-        "cannot start Flower's SuperLink",
-        expected=f"it to listen on port {port}",
-        got="no answer" if alive() else "it ended",
-        where=str(logs / "superlink.log"),
-        fix="See its log.",
-    )
+    write_file(home / "config.toml", f'{head}address = "{ADDRESS}"\n{how}\n'.encode(), private=True)
+    write_programs(home)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from cogen.errors import FederationError
-from cogen.flower.prefork import stubs_of
+from cogen.flower.flower_process import programs_folder
 from cogen.flower.superlink import CONNECTION, flower_environment
 
 TIMEOUT_SECONDS = 120.0
@@ -81,11 +80,11 @@ class SuperLinkClient:
         return {int(n["node-id"]): str(n["status"]) for n in nodes} if isinstance(nodes, list) else {}
 
     def _flwr(self, args: list[str]) -> dict[str, object]:
-        stub, plain = stubs_of(self.home) / "flwr", Path(sys.executable).with_name("flwr")
         try:
             done = subprocess.run(
-                [str(stub if stub.exists() else plain), *args, "--format", "json"],
+                [str(programs_folder(self.home) / "flwr"), *args, "--format", "json"],
                 env=flower_environment(self.home),
+                cwd=self.home,
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",

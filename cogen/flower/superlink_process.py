@@ -9,7 +9,11 @@ from cogen.flower.patches import apply_or_exit
 def main() -> None:
     """`python -m cogen.flower.superlink_process ARGS`, the arguments of `flower-superlink`."""
     apply_or_exit(
-        "superlink_database_cache", "superlink_announce_again", "superlink_store_again", "superlink_whole_replies"
+        "api_listens_at_socket",
+        "superlink_database_cache",
+        "superlink_announce_again",
+        "superlink_store_again",
+        "superlink_whole_replies",
     )
     import flwr.superlink.main  # noqa: F401  - Flower imports it when it starts; here it is frozen too
     from flwr.superlink.cli.flower_superlink import flower_superlink

@@ -12,6 +12,7 @@ from cogen.flower.memory import collect_often
 from cogen.flower.patches import apply_or_exit
 
 NEEDED = [
+    "api_listens_at_socket",
     "supernode_task_programs",
     "supernode_retry",
     "supernode_sound_answers",

@@ -47,7 +47,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 def _runs_server_app(process: psutil.Process) -> bool:
     try:  # a fork of the preforked process has its parent's command line, but a name of its own
-        names = (process.name(), *(Path(word).name for word in process.cmdline()[:3]))
+        names = (process.name(), *(Path(word).name for word in process.cmdline()[:5]))
         return any(name in SERVER_APPS for name in names)
     except psutil.Error:
         return False

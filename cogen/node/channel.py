@@ -57,14 +57,34 @@ def is_same_user(connection: socket.socket) -> bool:
     return bool(uid == os.getuid())
 
 
+def lasting_address(path: Path) -> str:
+    """The address of the socket at `path` in this process, for a client that connects again and again.
+
+    For a path that is too long, a descriptor of its folder stays open.
+    """
+    return str(path) if _fits(path) else _through(_open_folder(path), path)
+
+
 @contextmanager
 def _address(path: Path) -> Iterator[str]:
     """The path, or if it is too long for a socket address, one through its folder's descriptor (Linux)."""
-    if len(os.fsencode(path)) <= PATH_LIMIT_BYTES or not sys.platform.startswith("linux"):
+    if _fits(path):
         yield str(path)
         return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    folder = _open_folder(path)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield _through(folder, path)
     finally:
         os.close(folder)
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= PATH_LIMIT_BYTES or not sys.platform.startswith("linux")
+
+
+def _open_folder(path: Path) -> int:
+    return os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _through(folder: int, path: Path) -> str:
+    return f"/proc/self/fd/{folder}/{path.name}"

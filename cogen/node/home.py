@@ -11,6 +11,7 @@ receipts.jsonl       everything that was sent, written before it is sent
 work.jsonl           requests that were started, and suspensions; `cogen join` shows them
 runs/<run id>/       optimiser states, replies, train.jsonl, models.jsonl
 trainer.sock         the socket of the trainer process
+flwr/                a private FLWR_HOME, with the socket of Flower's SuperNode
 superexec.secret     for this start of Flower's SuperNode and SuperExec
 logs/                output of the programs that `cogen join` runs
 """

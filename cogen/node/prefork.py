@@ -33,7 +33,7 @@ def prefork_argv(path: Path, num_threads: int, base: str, precision: str, cpu_ke
         num_threads: that each trainer computes with.
         base: by name, and how the run's settings want it loaded.
     """
-    return [sys.executable, "-m", "cogen.node.prefork", str(path), str(num_threads), base, precision, cpu_kernels]
+    return [sys.executable, "-P", "-m", "cogen.node.prefork", str(path), str(num_threads), base, precision, cpu_kernels]
 
 
 def main() -> None:

@@ -83,7 +83,8 @@ class ResidentTrainer:
         logs.mkdir(parents=True, exist_ok=True)
         with open(logs / "trainer.log", "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cogen.node.resident", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "cogen.node.resident", str(theirs.fileno())],
+                cwd=logs,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

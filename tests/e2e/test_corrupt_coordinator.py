@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder
 from tests.e2e.test_rounds import events
 from tests.federation_processes import FederationProcesses, config_for, running_federation, weights
+from tests.ports import free_port
 from tests.recording_proxy import RecordingProxy, running_recorder
 from tests.waiting import wait_until
 
@@ -47,7 +47,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Stage]:
     place = tmp_path_factory.mktemp("corrupt")
-    between = RecordingProxy(free_port(None), place / "coordinator" / "federation")
+    between = RecordingProxy(free_port(), place / "coordinator" / "federation")
     config = config_for(tiny_folder, with_data=False)
     with running_recorder(between), running_federation(place, config, tiny_folder, between) as made:
         yield Stage(made, between)

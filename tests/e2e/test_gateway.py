@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from anyio._backends._asyncio import StreamProtocol
+from anyio._backends._asyncio import UNIXSocketStream
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cogen.deploy.gateway import Gateway
 from cogen.deploy.limits import Limits
 from cogen.deploy.members import all_members, read_members, revoke_member
 from cogen.errors import FederationError
@@ -356,14 +358,24 @@ def test_a_question_for_an_object_is_held_while_it_is_on_its_way(door: RunningGa
 def test_a_large_answer_goes_through_in_pieces(
     door: RunningGateway, key: NodeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Red: an event loop that reads on and on while nobody takes what it has read, as uvloop does."""
-    held, take = [0], StreamProtocol.data_received
+    """Red: a gateway that reads an answer whole, or on and on, while nobody takes what it has read."""
+    read, held, take, answer_request = [0], [0], UNIXSocketStream.receive, Gateway.__call__
 
-    def counted(self: StreamProtocol, data: bytes) -> None:
-        take(self, data)
-        held.append(sum(map(len, self.read_queue)))
+    async def taken(self: UNIXSocketStream, max_bytes: int = 65536) -> bytes:
+        data = await take(self, max_bytes)
+        read[0] += len(data)
+        held.append(read[0])
+        return data
 
-    monkeypatch.setattr(StreamProtocol, "data_received", counted)
+    async def answered(self: Gateway, scope: Any, receive: Any, send: Any) -> None:
+        async def counted(message: Any) -> None:
+            await send(message)
+            read[0] -= len(message.get("body", b""))
+
+        await answer_request(self, scope, receive, counted)
+
+    monkeypatch.setattr(UNIXSocketStream, "receive", taken)
+    monkeypatch.setattr(Gateway, "__call__", answered)
     door.upstream.objects.append(b"x" * 64_000_000)
     with door.client(timeout=60.0) as client:
         answer = client.post(PULL_OBJECT, content=body_of(key, PULL_OBJECT), headers=key.headers())
@@ -421,7 +433,7 @@ def test_an_upstream_that_is_away_can_be_tried_again(tmp_path: Path) -> None:
     """502 is what Flower's nodes wait and try again after."""
     with running_gateway(tmp_path / "fed", LIMITS) as made:
         mine = made.member("grid")
-        made.gateway.upstream = "https://127.0.0.1:1"
+        made.gateway.upstream.unlink()
         with made.client() as client:
             for path in (HEARTBEAT, PULL):
                 assert client.post(path, content=body_of(mine, path), headers=mine.headers()).status_code == 502
@@ -429,10 +441,11 @@ def test_an_upstream_that_is_away_can_be_tried_again(tmp_path: Path) -> None:
 
 
 def test_another_upstream_is_not_believed(tmp_path: Path) -> None:
-    """Whoever takes SuperLink's port has no certificate for it."""
+    """Whoever takes SuperLink's place has no certificate for it."""
     with running_gateway(tmp_path / "one", LIMITS) as made, running_gateway(tmp_path / "two", LIMITS) as other:
         mine = made.member("grid")
-        made.gateway.upstream = other.gateway.upstream
+        made.gateway.upstream.unlink()
+        made.gateway.upstream.symlink_to(other.gateway.upstream)
         with made.client() as client:
             assert client.post(HEARTBEAT, content=body_of(mine, HEARTBEAT), headers=mine.headers()).status_code == 502
         assert other.upstream.seen == []

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder, read_lines
 from tests.faulty_proxy import FaultyProxy, running_proxy
 from tests.federation_processes import DOMAINS, config_for, running_federation, weights
 from tests.namespaces import networks
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -32,9 +32,7 @@ def test_a_line_that_delays_breaks_and_goes_dark_changes_nothing(
     once, and it is lost with the answer; Flower's node gives up when a handshake breaks.
     """
     config = config_for(tiny_folder, with_data=False, round_deadline_seconds=600, connect_wait_seconds=300)
-    line = FaultyProxy(
-        free_port(None), seed, delay_seconds=0.03, bytes_between=(1000, 1_000_000)
-    )  # the app takes 80 kB
+    line = FaultyProxy(free_port(), seed, delay_seconds=0.03, bytes_between=(1000, 1_000_000))  # the app takes 80 kB
     with running_proxy(line), running_federation(tmp_path, config, tiny_folder, line) as made:
         line.breaks = True
         running = made.start(made.coordinator, "run", made.config)

@@ -25,10 +25,11 @@ from cogen.deploy.invites import read_invite
 from cogen.deploy.members import Member, add_member, read_members, revoke_member
 from cogen.deploy.run import end_others
 from cogen.errors import FederationError
-from cogen.flower.superlink import flower_environment, free_port
+from cogen.flower.superlink import flower_environment
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.runs import RunFolder, read_lines
 from cogen.shipped_files import shipped_app
+from tests.ports import free_port
 from tests.running_gateway import NodeKey
 from tests.shell import Cogen, refused
 from tests.waiting import wait_until
@@ -89,7 +90,7 @@ class Served:
         path.write_bytes(key.private.private_bytes(s.Encoding.PEM, s.PrivateFormat.OpenSSH, s.NoEncryption()))
         command = [str(Path(sys.executable).with_name("flower-supernode")), "--superlink", self.address]
         command += ["--root-certificates", str(self.folder.ca), "--auth-supernode-private-key", str(path)]
-        command += ["--host", "127.0.0.1", "--port", str(free_port(None))]
+        command += ["--host", "127.0.0.1", "--port", str(free_port())]
         with open(folder / "node.log", "ab") as log:
             return subprocess.Popen(command, env=flower_environment(folder / "home"), stdout=log, stderr=log)
 
@@ -100,7 +101,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Serve
     (place / "server.py").write_text("raise SystemExit('a module of the folder that cogen was started in')\n")
     config = place / "care.toml"
     config.write_text(f'[base]\nname = "{tiny_folder}"\n[[domains]]\nname = "clinical"\n[[domains]]\nname = "grid"\n')
-    return Served(config, FederationFolder(place / "fed"), f"127.0.0.1:{free_port(None)}", place / "serve.log")
+    return Served(config, FederationFolder(place / "fed"), f"127.0.0.1:{free_port()}", place / "serve.log")
 
 
 @pytest.fixture
@@ -240,7 +241,7 @@ def test_a_stopped_federation_is_not_taken_for_a_running_one(tmp_path: Path) -> 
     folder = FederationFolder(tmp_path / "fed")
     folder.create()
     folder.write(folder.config, "")
-    serving = Serving(pid=os.getpid(), port=1, bind="127.0.0.1:9443", app_sha256="a" * 64)
+    serving = Serving(pid=os.getpid(), bind="127.0.0.1:9443", app_sha256="a" * 64)
     serving.write(folder.serving, private=True)
     with pytest.raises(FederationError, match="nobody serves this federation"):
         read_serving(folder)

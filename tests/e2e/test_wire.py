@@ -23,7 +23,6 @@ from flwr.proto import fleet_pb2, message_pb2
 from cogen.config import load_config
 from cogen.deploy.folder import FederationFolder
 from cogen.flower.bundle import HOME_VARIABLE, build_app
-from cogen.flower.superlink import free_port
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.node.receipt import read_receipts
 from cogen.runs import RunFolder
@@ -39,6 +38,7 @@ from tests.federation_processes import (
     weights,
 )
 from tests.flower_requests import FLEET, assert_is_flower_request, assert_is_join_request, pushed_replies, sign_again
+from tests.ports import free_port
 from tests.receipts import assert_is_receipt
 from tests.recording_proxy import RecordedRequest, RecordingProxy, running_recorder
 from tests.waiting import wait_until
@@ -70,7 +70,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Stage]:
     place = tmp_path_factory.mktemp("tapped")
-    recorder = RecordingProxy(free_port(None), place / "coordinator" / "federation")
+    recorder = RecordingProxy(free_port(), place / "coordinator" / "federation")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LOGNAME", "USER"):
             patch.setenv(name, USER)

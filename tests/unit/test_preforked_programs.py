@@ -17,10 +17,12 @@ import psutil
 import pytest
 
 from cogen.errors import FederationError
+from cogen.flower.flower_process import programs_folder
+from cogen.flower.patches.local import TOKEN_VARIABLE
 from cogen.flower.prefork import _exit_code, _rename_process, can_prefork, prefork_command, write_stubs
 from cogen.flower.prefork_ray import ReadyActors
-from cogen.flower.stubs import PROGRAM, answer_call
-from cogen.flower.superlink import flower_environment, free_port, superlink
+from cogen.flower.stubs import answer_call, stub_text
+from cogen.flower.superlink import connect, flower_environment, superlink
 from cogen.flower.supervisor import _runs_server_app
 from cogen.node.channel import listen_at
 from cogen.node.fork_server import exit_code_of, fork_for_next
@@ -34,6 +36,12 @@ def calls(tmp_path: Path) -> Iterator[socket.socket]:
     """Where the program of the test asks."""
     with listen_at(tmp_path / "flwr.sock") as listener:
         yield listener
+
+
+def stub_in(home: Path) -> Path:
+    """The stub of `flwr` in a private home."""
+    write_stubs(home)
+    return programs_folder(home) / "flwr"
 
 
 def answered(calls: socket.socket, flwr: Any) -> threading.Thread:
@@ -51,7 +59,7 @@ def test_a_call_has_its_arguments_its_output_and_its_exit_code(tmp_path: Path, c
         os.write(2, b"a word")
         sys.exit(7)
 
-    program = write_stubs(tmp_path) / "flwr"
+    program = stub_in(tmp_path)
     thread = answered(calls, flwr)
     done = subprocess.run([program, "list", "a b", "é"], capture_output=True, check=False, timeout=60)
     thread.join()
@@ -59,11 +67,21 @@ def test_a_call_has_its_arguments_its_output_and_its_exit_code(tmp_path: Path, c
     assert (done.stderr, done.returncode) == (b"a word", 7)
 
 
+def test_a_calls_token_comes_from_its_environment(tmp_path: Path, calls: socket.socket) -> None:
+    """Where only its own user reads it. Red: a token in the command line, or none."""
+    program = stub_in(tmp_path)
+    thread = answered(calls, lambda: os.write(1, json.dumps(sys.argv).encode()))
+    known = {**os.environ, TOKEN_VARIABLE: "secret"}
+    done = subprocess.run([program, "--insecure"], env=known, capture_output=True, check=False, timeout=60)
+    thread.join()
+    assert json.loads(done.stdout) == ["flwr", "--insecure", "--token", "secret"]
+
+
 def test_a_call_that_fails_is_a_failure(tmp_path: Path, calls: socket.socket) -> None:
     def flwr() -> None:
         raise ValueError("no such run")
 
-    program = write_stubs(tmp_path) / "flwr"
+    program = stub_in(tmp_path)
     thread = answered(calls, flwr)
     done = subprocess.run([program], check=False, timeout=60)
     thread.join()
@@ -91,7 +109,7 @@ def test_where_nobody_listens_it_is_the_plain_program(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text('#!/bin/sh\necho "plain $1"\nexit 5\n')
     plain.chmod(0o700)
-    text = PROGRAM.format(folder=str(tmp_path), name="flwr.sock", streams=[1, 2], slow=[str(plain)])
+    text = stub_text(tmp_path / "flwr.sock", [1, 2], [str(plain)])
     done = subprocess.run([sys.executable, "-IS", "-c", text, "here"], capture_output=True, check=False, timeout=60)
     assert (done.stdout, done.returncode) == (b"plain here\n", 5)
 
@@ -99,7 +117,7 @@ def test_where_nobody_listens_it_is_the_plain_program(tmp_path: Path) -> None:
 def test_a_path_too_long_for_a_socket_is_none(tmp_path: Path) -> None:
     home = tmp_path / ("long" * 30)
     home.mkdir()
-    program = write_stubs(home) / "flwr"
+    program = stub_in(home)
     with listen_at(home / "flwr.sock") as listener:
         thread = answered(listener, lambda: os.write(1, b"reached"))
         done = subprocess.run([program], capture_output=True, check=False, timeout=60)
@@ -109,12 +127,13 @@ def test_a_path_too_long_for_a_socket_is_none(tmp_path: Path) -> None:
 
 def test_in_a_simulation_its_programs_are_found_before_flowers_own(tmp_path: Path) -> None:
     """A launcher that says what it sees, and ends."""
-    folder = write_stubs(tmp_path)
+    connect(tmp_path)
+    folder = programs_folder(tmp_path)
     code = f"import os; open({str(tmp_path / 'path')!r}, 'w').write(os.environ['PATH'])"
     with (
         open(tmp_path / "lock", "w") as lock,
         pytest.raises(FederationError, match="it ended"),
-        superlink(tmp_path, tmp_path, free_port(None), lock.fileno(), launcher=[sys.executable, "-c", code]),
+        superlink(tmp_path, tmp_path, lock.fileno(), launcher=[sys.executable, "-c", code]),
     ):
         pass
     found = (tmp_path / "path").read_text().split(os.pathsep)
@@ -130,9 +149,9 @@ def test_with_another_flower_the_plain_superlink_takes_its_place(tmp_path: Path)
     plain.write_text('#!/bin/sh\necho "plain $@"\nexit 5\n')
     plain.chmod(0o700)
     known = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    command = [*prefork_command(tmp_path, 2, 1), str(plain), "--host", "127.0.0.1", "--port", "1"]
+    command = [*prefork_command(tmp_path, 2, 1), str(plain), "--insecure", "--port", "1"]
     done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.stdout, done.returncode) == ("plain --host 127.0.0.1 --port 1\n", 5)
+    assert (done.stdout, done.returncode) == ("plain --insecure --port 1\n", 5)
     assert "flwr.simulation" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("a slower start: ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -12,7 +13,14 @@ import pytest
 
 from cogen.deploy.limits import Buckets
 from cogen.flower import programs
-from cogen.flower.programs import RestartedProgram, bound_log, request_stop, start_supervised, stop_supervised
+from cogen.flower.programs import (
+    RestartedProgram,
+    bound_log,
+    child_environment,
+    request_stop,
+    start_supervised,
+    stop_supervised,
+)
 from tests.waiting import wait_until
 
 
@@ -149,3 +157,30 @@ def test_whoever_is_kept_has_its_log_bounded(kept: RestartedProgram, monkeypatch
     monkeypatch.setattr(programs, "bound_log", bounded.append)
     kept.check()
     assert bounded == [kept.log]
+
+
+def test_a_program_imports_nothing_of_the_folder_that_a_command_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with a package `cogen` and a module `psutil` of somebody else. Red: the supervisor runs them."""
+    here, log, said = tmp_path / "here", tmp_path / "logs" / "log", tmp_path / "logs" / "said"
+    (here / "cogen").mkdir(parents=True)
+    for decoy in (here / "cogen" / "__init__.py", here / "psutil.py"):
+        decoy.write_text("raise SystemExit('a decoy')\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("COGEN_CACHE", "cache")
+    code = "import json, os, sys; json.dump([os.getcwd(), os.environ['COGEN_CACHE'], sys.path], open('said', 'w'))"
+    supervisor = start_supervised([sys.executable, "-c", code], log, os.environ)
+    assert supervisor.wait(60.0) == 0, log.read_text()
+    folder, cache, path = json.loads(said.read_text())
+    assert (folder, cache) == (str(log.parent), str(here / "cache"))
+    assert not {"", ".", str(here), str(log.parent)} & set(path)
+
+
+def test_a_path_to_python_modules_means_the_same_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red: a clone that is found by `PYTHONPATH=.`; an empty entry, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    made = child_environment({"PYTHONPATH": os.pathsep.join(["lib", "", "/opt"])})
+    assert made["PYTHONPATH"] == os.pathsep.join([str(tmp_path / "lib"), "/opt"])

@@ -140,7 +140,7 @@ class ReaderProcess:
         )
         self._unpacker, self._first_rss = Unpacker(), 0
         self._process = subprocess.Popen(
-            [sys.executable, "-X", f"utf8={sys.flags.utf8_mode}", "-c", program],
+            [sys.executable, "-P", "-X", f"utf8={sys.flags.utf8_mode}", "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

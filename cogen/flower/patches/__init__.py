@@ -11,10 +11,13 @@ from typing import Any
 from cogen.errors import FederationError
 from cogen.flower.patches.coordinator import COORDINATOR_PATCHES
 from cogen.flower.patches.domain import DOMAIN_PATCHES
+from cogen.flower.patches.local import LOCAL_PATCHES
 from cogen.flower.patches.patch import Patch
 from cogen.flower.patches.simulation import SIMULATION_PATCHES
 
-PATCHES: dict[str, Patch] = {p.name: p for p in (*DOMAIN_PATCHES, *COORDINATOR_PATCHES, *SIMULATION_PATCHES)}
+PATCHES: dict[str, Patch] = {
+    p.name: p for p in (*DOMAIN_PATCHES, *COORDINATOR_PATCHES, *LOCAL_PATCHES, *SIMULATION_PATCHES)
+}
 
 
 def apply(*names: str) -> None:
