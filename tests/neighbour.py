@@ -60,9 +60,12 @@ class Neighbour:
                 self.got.add(f"opens {path}")
 
     def _look_at(self, pid: int) -> None:
+        words = [""]
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")
             self.tokens |= {after for word, after in pairwise(words) if word == "--token"}
+        if words == [""]:  # it has ended, and has no memory
+            return
         for name, read in OF_ITS_OWN.items():
             with suppress(OSError):
                 read(Path(f"/proc/{pid}/{name}"))
