@@ -6,14 +6,23 @@ import hashlib
 import time
 from typing import Any
 
-from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
+from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, recorddict_pb2, run_pb2
 from flwr.proto.error_pb2 import Error
 from flwr.proto.node_pb2 import Node
 
 from tests.running_gateway import NodeKey
 
 RUN, SESSION, ASKED = 4242, "0b7a55f4-1b1e-4c0a-9d0e-2f5a9a1f0c11", hashlib.sha256(b"the instruction").hexdigest()
-OBJECT = b"ConfigRecord  5\x00whole"
+
+
+def as_record(content: bytes, *, key: str = "frame", **value: Any) -> bytes:
+    """A record of a reply as the content of an object; `value` sets another field than bytes."""
+    made = recorddict_pb2.ConfigRecordValue(**(value or {"bytes": content}))
+    body = recorddict_pb2.ConfigRecord(items=[recorddict_pb2.ConfigRecord.Item(key=key, value=made)])
+    return f"ConfigRecord  {body.ByteSize()}".encode() + b"\x00" + body.SerializeToString()
+
+
+OBJECT = as_record(b"whole")
 
 
 def sha256(content: bytes) -> str:

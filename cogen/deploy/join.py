@@ -21,7 +21,7 @@ from cogen.errors import BaseModelError, FederationError, FingerprintMismatch, R
 from cogen.files import holding
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of, running
-from cogen.flower.patches.domain import REFUSED_KEY
+from cogen.flower.patches.answers import REFUSED_KEY
 from cogen.node.domain_settings import DomainSettings, read_domain_settings
 from cogen.node.home import Membership, NodeHome, write_private
 from cogen.node.policy import Policy, read_policy

@@ -14,21 +14,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
+from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, recorddict_pb2, run_pb2
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from cogen.protocol.messages import FLOWER_TYPES
-from cogen.protocol.wire import MAX_PIECES, NONCE_BYTES
+from cogen.protocol.messages import FLOWER_TYPES, TrainRequest
+from cogen.protocol.wire import MAX_PIECES, NONCE_BYTES, PIECE
 
 SUPERLINK = 1  # Flower's node id of SuperLink
 MAX_OBJECTS, MAX_DEPTH = MAX_PIECES + 2, 3  # a message, its content, and the records in it
+SMALL_OBJECTS = 3  # of a reply without factors, which has one record
 MIN_HEARTBEAT_SECONDS, MAX_HEARTBEAT_SECONDS = 10.0, 60.0  # Flower's nodes say 30
 MAX_REASON_BYTES = 65_536
 MAX_TTL_SECONDS, MAX_CREATED_AT = 366 * 86400.0, 4e9  # the year 2096
 OBJECT_ID = re.compile(r"[0-9a-f]{64}")
 SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 GROUP_ID = re.compile(rf"[0-9a-f]{{{2 * NONCE_BYTES}}}")
-MESSAGE_HEAD = re.compile(rb"Message [0-9a-f]{0,64} [0-9]{1,9}\x00")
+OBJECT_HEAD = re.compile(rb"(Message|RecordDict|ConfigRecord) ([0-9a-f,]{0,4224}) [0-9]{1,9}\x00")
+MAX_NAMES_BYTES = 16_384  # of the object that names the records of a message
 
 
 class BadRequest(Exception):
@@ -147,6 +149,8 @@ def _check_announcement(asked: Any, sender: Sender) -> None:
     _require(len(set(ids)) == len(ids), "an object twice")
     for object_id in ids:
         _require_id(object_id)
+    is_small = message.metadata.message_type != FLOWER_TYPES[TrainRequest]
+    _require(len(ids) <= (SMALL_OBJECTS if is_small else MAX_OBJECTS), "too many objects")
     has_error = message.HasField("error")
     _require(has_error == (len(ids) == 1), "an error with content, or a reply without")
     _require(has_error or len(tree.children) == 1, "a message with several contents")
@@ -183,12 +187,23 @@ def _check_object(asked: Any, sender: Sender) -> None:
     _require(SESSION_ID.fullmatch(asked.session_id) is not None, "no session")
     content = asked.object_content
     _require(hashlib.sha256(content).hexdigest() == asked.object_id, "an object with another one's id")
-    if not content.startswith(b"Message "):
-        return
-    head = MESSAGE_HEAD.match(content)
-    _require(head is not None, "a message with another head than Flower's")
+    head = OBJECT_HEAD.match(content)
+    _require(head is not None, "an object of another kind or with another head than Flower's")
     assert head is not None
-    _check_reply(_decoded(message_pb2.Message, content[head.end() :]), sender, asked.run_id)
+    kind, children, body = head[1], head[2], content[head.end() :]
+    if kind == b"Message":
+        _require(len(children) <= 64, "a message with several contents")
+        _check_reply(_decoded(message_pb2.Message, body), sender, asked.run_id)
+    elif kind == b"RecordDict":
+        _require(len(body) <= MAX_NAMES_BYTES, "records with long names")
+    else:
+        _check_record(_decoded(recorddict_pb2.ConfigRecord, body), children)
+
+
+def _check_record(record: Any, children: bytes) -> None:
+    """A part of a frame: one value, bytes. A list of numbers would take twenty times its size at the server app."""
+    fields = [(item.key, item.value.WhichOneof("value")) for item in record.items]
+    _require(fields == [(PIECE, "bytes")] and not children, "a record that is no part of a frame")
 
 
 def _nothing_more(asked: Any, _: Sender) -> None: ...

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +26,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.flower.patches import apply
-from cogen.flower.patches.domain import REFUSED_KEY
-from tests.e2e.test_flower_retries import RETRY, breaking
+from cogen.flower.patches.answers import REFUSED_KEY
+from tests.e2e.test_flower_retries import RETRY, breaking, read_request
 
 NODE = Node(node_id=7)
 ID, CONTENT = hashlib.sha256(b"whole").hexdigest(), b"whole"
@@ -57,12 +62,49 @@ def client_at(port: int, folder: FederationFolder) -> FleetHttpClient:
     return FleetHttpClient.from_server_address(f"localhost:{port}", False, folder.ca.read_bytes(), [])
 
 
+@contextmanager
+def endless(folder: FederationFolder, head: bytes, taken: list[int]) -> Iterator[int]:
+    """A server by TLS whose answer has no end but that of the test, 100 MB; `taken` counts the bytes that were sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder.server, folder.server_key)
+
+    def serve() -> None:
+        with suppress(OSError):
+            plain, _ = listener.accept()
+            with context.wrap_socket(plain, server_side=True) as connection:
+                read_request(connection)
+                connection.sendall(head)
+                while taken[0] < 100 << 20:
+                    connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+                    taken[0] += 65536
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        yield listener.getsockname()[1]
+        serving.join(20.0)
+
+
 def answer_to(port: int, folder: FederationFolder, name: str, request: Any) -> Any:
     """What the node's client gets to its request, with as many attempts as it takes."""
     invoker = getattr(fleet_http_connection, RETRY)()
     invoker.wait_function = lambda seconds: None
     with client_at(port, folder) as client:
         return invoker.invoke(getattr(client, name), request)
+
+
+def message_of(num_records: int) -> fleet_pb2.PullMessagesResponse:
+    """Work with so many records; a message has up to 64."""
+    tree = message_pb2.ObjectTree(object_id=ID, children=[message_pb2.ObjectTree(object_id="1" * 64)])
+    tree.children[0].children.extend(message_pb2.ObjectTree(object_id=f"{i:064x}") for i in range(num_records))
+    return fleet_pb2.PullMessagesResponse(messages_list=WORK.messages_list, message_object_trees=[tree])
+
+
+def deep(levels: int) -> fleet_pb2.PullMessagesResponse:
+    tree = message_pb2.ObjectTree(object_id=f"{levels:064x}")
+    for level in range(levels - 1, 0, -1):
+        tree = message_pb2.ObjectTree(object_id=ID if level == 1 else f"{level:064x}", children=[tree])
+    return fleet_pb2.PullMessagesResponse(messages_list=WORK.messages_list, message_object_trees=[tree])
 
 
 STATUSES = ["500 x", "501 x", "502 x", "503 x", "504 x", "520 x", "599 x", "408 x", "425 x", "429 x"]
@@ -91,6 +133,10 @@ BROKEN = {
         ).SerializeToString()
     ),
     "two messages": said(WORK.SerializeToString() * 2),
+    "a sound answer, compressed": said(gzip.compress(WORK.SerializeToString()), more="content-encoding: gzip\r\n"),
+    "elsewhere, with a sound body": said(WORK.SerializeToString(), "302 x", more="location: /\r\n"),
+    "more objects than a message has": said(message_of(66).SerializeToString()),
+    "deeper objects than a message has": said(deep(4).SerializeToString()),
 }
 
 
@@ -153,6 +199,46 @@ def test_what_superlink_means_is_taken_as_before(folder: FederationFolder, capsy
     with breaking(folder, [], said(b"", "401 x")) as (port, _), client_at(port, folder) as client, error:
         client.SendNodeHeartbeat(heartbeat_pb2.SendNodeHeartbeatRequest(node=NODE))
     assert REFUSED_KEY in capsys.readouterr().err  # `cogen join` looks for it
+
+
+@pytest.mark.parametrize("right", [message_of(64), deep(3)])
+def test_the_largest_message_is_taken(folder: FederationFolder, right: fleet_pb2.PullMessagesResponse) -> None:
+    with breaking(folder, [], said(right.SerializeToString())) as (port, asked):
+        assert answer_to(port, folder, "PullMessages", fleet_pb2.PullMessagesRequest(node=NODE)) == right
+    assert asked == [1]
+
+
+ENDLESS = (
+    b"HTTP/1.1 %s\r\ncontent-type: application/protobuf\r\nconnection: close\r\n%stransfer-encoding: chunked\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "more", "most"),
+    [
+        ("SendNodeHeartbeat", b"200 OK", b"", 8 << 20),
+        ("PullMessages", b"200 OK", b"", 8 << 20),
+        ("PullObject", b"200 OK", b"", 25 << 20),
+        ("GetFab", b"200 OK", b"", 19 << 20),
+        ("PullMessages", b"302 x", b"location: /elsewhere\r\n", 8 << 20),
+        ("PullMessages", b"200 OK", b"content-encoding: gzip\r\n", 8 << 20),
+        ("GetRun", b"400 x", b"", 8 << 20),
+    ],
+)
+def test_an_answer_without_an_end_fills_no_memory(
+    folder: FederationFolder, name: str, status: bytes, more: bytes, most: int
+) -> None:
+    """A node closes the connection after the most bytes of an answer, and the few MB that the system holds. Red: the node reads on until it is killed."""
+    taken = [0]
+    requests = {
+        "SendNodeHeartbeat": heartbeat_pb2.SendNodeHeartbeatRequest(node=NODE, heartbeat_interval=30),
+        "PullMessages": fleet_pb2.PullMessagesRequest(node=NODE),
+        **{kind: asked for kind, (asked, _, _) in UNFIT.items()},
+    }
+    error = pytest.raises((httpx.TransportError, httpx.HTTPStatusError))
+    with endless(folder, ENDLESS % (status, more), taken) as port, client_at(port, folder) as client, error:
+        getattr(client, name)(requests[name])
+    assert taken[0] <= most
 
 
 STORED = message_pb2.PushObjectResponse(stored=True)

@@ -20,7 +20,7 @@ from cogen.deploy.gateway import Gateway
 from cogen.deploy.limits import Limits
 from cogen.deploy.members import all_members, read_members, revoke_member
 from cogen.errors import FederationError
-from tests.node_requests import body_of, pushed
+from tests.node_requests import as_record, body_of, pushed
 from tests.running_gateway import APP, FINGERPRINT, NodeKey, RunningGateway, running_gateway
 from tests.waiting import in_background, wait_until
 
@@ -266,8 +266,8 @@ def test_many_wrong_paths_from_one_address_are_slowed(tmp_path: Path) -> None:
 def test_a_body_that_is_too_large_is_cut_off(door: RunningGateway, key: NodeKey) -> None:
     path = "/v1/fleet/push-object"
     with door.client() as client:
-        room = 200_000 - pushed(key, b"x" * 190_000).ByteSize()
-        largest = pushed(key, b"x" * (190_000 + room)).SerializeToString()
+        room = 200_000 - pushed(key, as_record(b"x" * 190_000)).ByteSize()
+        largest = pushed(key, as_record(b"x" * (190_000 + room))).SerializeToString()
         fits = client.post(path, content=largest, headers=key.headers())
         assert (fits.status_code, door.upstream.seen[-1]) == (200, ("POST", path, 200_000))
         before = len(door.upstream.seen)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from flwr.proto import fleet_pb2
+from flwr.proto import fleet_pb2, recorddict_pb2
 from flwr.proto.message_pb2 import ObjectTree
 
 from cogen.deploy.limits import Limits
@@ -23,6 +23,7 @@ from tests.node_requests import (
     RUN,
     announcement,
     as_object,
+    as_record,
     body_of,
     failure,
     honest,
@@ -77,7 +78,9 @@ def test_an_honest_error_and_the_largest_reply_go_through(door: RunningGateway, 
     assert say(door, evil, ANNOUNCE, failure(evil, "x" * 60_000).SerializeToString()) == 200
     assert say(door, evil, ANNOUNCE, announcement(evil, records(MAX_PIECES)).SerializeToString()) == 200
     reply = as_object(reply_to(evil), "ab" * 32)
-    assert say(door, evil, PUSH, pushed(evil, reply).SerializeToString()) == 200
+    names = f"RecordDict {'a' * 64},{'b' * 64} 20".encode() + b"\x00" + b'{"0": "a", "1": "b"}'
+    for content in (reply, names, as_record(b"x" * (16 << 20))):
+        assert say(door, evil, PUSH, pushed(evil, content).SerializeToString()) == 200
 
 
 @pytest.mark.parametrize("name", [n for n in REQUESTS if n != "activate-node"])
@@ -140,6 +143,41 @@ def test_a_message_object_of_another_run_or_form_is_refused(door: RunningGateway
         b"Message  3\x00\xff",
     ):
         assert say(door, evil, PUSH, pushed(evil, content).SerializeToString()) == 400
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        as_record(b"", key="other"),
+        as_record(b"", sint_list=recorddict_pb2.SintList(vals=[1000] * 100)),
+        as_record(b"", bytes_list=recorddict_pb2.BytesList(vals=[b""] * 100)),
+        as_record(b"", string="text"),
+        as_record(b"whole") + as_record(b"whole").partition(b"\x00")[2],
+        as_record(b"whole").replace(b"  ", b" " + b"a" * 64 + b" "),
+        b"ConfigRecord  0\x00",
+        b"RecordDict  20000\x00" + b"[" * 20_000,
+        b"RecordDict " + b",".join([b"a" * 64] * 66) + b" 2\x00{}",
+        b"ArrayRecord  2\x00{}",
+        b"Array  2\x00{}",
+        b"ArrayChunk  4\x00long",
+        b"MetricRecord  0\x00",
+        b"whole",
+        b"",
+    ],
+)
+def test_an_object_is_a_part_of_a_frame(door: RunningGateway, evil: NodeKey, content: bytes) -> None:
+    """16 MiB of a list of numbers took 320 MiB at the server app, and a reply has 64 of them.
+
+    Red: an object of any of Flower's kinds.
+    """
+    assert say(door, evil, PUSH, pushed(evil, content).SerializeToString()) == 400
+
+
+@pytest.mark.parametrize("kind", ["query.hello", "query.suspend", "evaluate"])
+def test_only_a_round_has_a_large_reply(door: RunningGateway, evil: NodeKey, kind: str) -> None:
+    """Others fit one record. Red: a gigabyte in reply to a hello."""
+    assert say(door, evil, ANNOUNCE, announcement(evil, records(1), message_type=kind).SerializeToString()) == 200
+    assert say(door, evil, ANNOUNCE, announcement(evil, records(2), message_type=kind).SerializeToString()) == 400
 
 
 def deep(depth: int) -> ObjectTree:
@@ -280,7 +318,7 @@ def test_what_lies_unread_of_one_member_is_bounded(door: RunningGateway) -> None
     door.gateway.members._limits = Limits(unread_bytes=250_000, announcements_per_minute=1e6)
     try:
         greedy, other = door.member("greedy"), door.member("other")
-        large = [pushed(key, b"x" * 100_000).SerializeToString() for key in (greedy, other)]
+        large = [pushed(key, as_record(b"x" * 100_000)).SerializeToString() for key in (greedy, other)]
         assert [say(door, greedy, PUSH, large[0]) for _ in range(4)] == [200, 200, 413, 413]
         assert say(door, other, PUSH, large[1]) == 200
         door.upstream.work = [b"a message"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cogen.deploy.limits import Limits
-from tests.node_requests import pushed
+from tests.node_requests import as_record, pushed
 from tests.running_gateway import NodeKey, running_gateway
 
 SECRET = "serum-lactate-7731"
@@ -30,7 +30,7 @@ def test_neither_a_token_nor_a_body_is_logged(tmp_path: Path, caplog: pytest.Log
         assert (refused, door.enrol(invite, mine).status_code) == ([403, 403, 400], 200)
         assert door.enrol(invite, other).status_code == 403  # used
         for key, status in ((mine, 200), (other, 401)):
-            body = pushed(key, SECRET.encode() * 100).SerializeToString()
+            body = pushed(key, as_record(SECRET.encode() * 100)).SerializeToString()
             answer = client.post("/v1/fleet/push-object", content=body, headers=key.headers())
             assert answer.status_code == status
         signed = mine.headers()

@@ -23,7 +23,7 @@ from cogen.deploy.join import join, member_of, sole, was_refused
 from cogen.errors import BaseModelError, DataError, FederationError, FingerprintMismatch, RunError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of
-from cogen.flower.patches.domain import REFUSED_KEY
+from cogen.flower.patches.answers import REFUSED_KEY
 from cogen.node.home import Membership, NodeHome
 from cogen.node.receipt import SentMessage, record
 from cogen.node.round_spec import RoundSpec, default_round_spec

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from cogen.errors import log_error
+from cogen.flower.patches.answers import ANSWER_PATCHES
 from cogen.flower.patches.patch import MARK, Patch, mark, takes, uses
 
 APP_VARIABLE = "COGEN_APP_SHA256"
@@ -27,9 +26,6 @@ TASK_PROGRAMS = (
 )
 # Parameters of Flower's pull functions. The number of attempts is unlimited: Flower's own limit of two hours holds.
 PULL_SOON: dict[str, Any] = {"initial_backoff": 0.03, "backoff_cap": 0.25, "max_tries_per_object": None}
-RETRIED_STATUSES = {408, 425, 429}  # in addition to all from 500 on
-PROTOBUF = "application/protobuf"
-REFUSED_KEY = "the coordinator refuses the key of this node (401)"
 SUPEREXEC_RETRY_SECONDS = 0.5
 FLOWER_POLL_SECONDS, POLL_SECONDS = 0.5, 0.05
 UNIMPORTANT = ("Received successfully", "Sent successfully", "[RUN ")
@@ -72,80 +68,6 @@ def _rule(by_flower: Callable[[Exception], bool]) -> Callable[[Exception], bool]
         return by_flower(error)
 
     return should_giveup
-
-
-def only_sound_answers(send: Callable[..., Any]) -> Callable[..., Any]:
-    """Flower's method to send a request; an answer that SuperLink does not give counts as a broken connection."""
-    import httpx
-
-    def sent(self: Any, context: Any, *, stream: bool = False) -> Any:
-        try:
-            response = send(self, context, stream=stream)
-        except (httpx.DecodingError, httpx.TooManyRedirects, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise httpx.RemoteProtocolError(f"an answer that cannot be read: {error}") from None
-        status, kind = response.status_code, response.headers.get("content-type", "")
-        if status == httpx.codes.UNAUTHORIZED:
-            print(REFUSED_KEY, file=sys.stderr, flush=True)
-        if status >= 500 or status in RETRIED_STATUSES or response.history:
-            raise httpx.RemoteProtocolError(f"an answer with the status {status}")
-        if status == httpx.codes.OK and kind.partition(";")[0].strip().lower() != PROTOBUF:
-            raise httpx.RemoteProtocolError(f"an answer of the type {kind[:80]!r}")
-        return response
-
-    return mark(sent)  # type: ignore[no-any-return]
-
-
-def only_fitting_answers(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """Flower's method to ask; an answer that is no protobuf, or answers another question, counts as a broken connection."""
-    import httpx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    doubts: dict[tuple[str, str], int] = {}  # answers in a row that hold nothing, by kind and object
-
-    def asked(self: Any, **request: Any) -> Any:
-        try:
-            answer = ask(self, **request)
-            key = type(answer).__name__, getattr(request["request"], "object_id", "")
-            doubts[key] = 0 if answer.ByteSize() else doubts.get(key, 0) + 1
-            if key[0] in DOUBTED and 0 < doubts[key] < NUM_BELIEVED:
-                raise httpx.RemoteProtocolError(f"{key[0]} holds nothing")
-            doubts.pop(key, None)
-            fits = FITS.get(type(answer).__name__, lambda *_: True)(request["request"], answer)
-        except (ValueError, DecodeError) as error:
-            raise httpx.RemoteProtocolError(f"an answer that is no protobuf: {error}") from None
-        if not fits:
-            raise httpx.RemoteProtocolError(f"{type(answer).__name__} does not fit its request")
-        return answer
-
-    return mark(asked)  # type: ignore[no-any-return]
-
-
-def _is_message(_: Any, answer: Any) -> bool:
-    messages, trees = answer.messages_list, answer.message_object_trees
-    ids = [m.metadata.message_id for m in messages]
-    return len(messages) <= 1 and ids == [t.object_id for t in trees] and all(len(i) == 64 for i in ids)
-
-
-def _has_hash(content: bytes, name: str) -> bool:
-    return hashlib.sha256(content).hexdigest() == name
-
-
-# What SuperLink's answers hold for sure. An empty body is a protobuf too, in which everything is missing.
-FITS: dict[str, Callable[[Any, Any], bool]] = {
-    "ActivateNodeResponse": lambda asked, answer: answer.node_id > 0,
-    "PullMessagesResponse": _is_message,
-    "PushMessagesResponse": lambda asked, answer: bool(answer.session_id),
-    "GetRunResponse": lambda asked, answer: answer.run.run_id == asked.run_id,
-    "GetFabResponse": lambda asked, answer: _has_hash(answer.fab.content, asked.hash_str),
-    "PullObjectResponse": lambda asked, answer: (
-        not answer.object_available or _has_hash(answer.object_content, asked.object_id)
-    ),
-}
-
-
-# Empty answers that mean: node unknown, object unknown, object not wanted. After each the node ends or drops a message.
-DOUBTED = {"SendNodeHeartbeatResponse", "PullObjectResponse", "PushObjectResponse"}
-NUM_BELIEVED = 4
 
 
 def end_with_heartbeats(beat: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -199,9 +121,9 @@ def _is_important(record: logging.LogRecord) -> bool:
 
 CLIENTAPP = "flwr.supernode.runtime.run_clientapp"
 NODE = "flwr.supernode.start_client_internal"
-PROTOBUF_CLIENT = "flwr.supercore.protobuf.client:ProtobufClient"
 
 DOMAIN_PATCHES = (
+    *ANSWER_PATCHES,
     Patch(
         "clientapp_check_app",
         changes="`flwr-clientapp` unpacks no bundle but the one with the sha256 of the installed app.",
@@ -228,25 +150,6 @@ DOMAIN_PATCHES = (
         places=("flwr.supernode.fleet_http_connection:make_simple_http_retry_invoker",),
         fits=lambda make: callable(make().should_giveup),
         make=retry_broken_lines,
-    ),
-    Patch(
-        "supernode_sound_answers",
-        changes="A SuperNode retries after 500 and every other status of a fault, a redirect, and another type of content.",
-        reason="Flower gives up on 500, 408 and 429: the reply is dropped, and the thread of heartbeats ends for good.",
-        versions=">=1.41,<1.43",
-        places=(f"{PROTOBUF_CLIENT}._send",),
-        fits=lambda send: takes(send, "self", "context", "stream"),
-        make=only_sound_answers,
-    ),
-    Patch(
-        "supernode_fitting_answers",
-        changes="A SuperNode retries after an answer that is no protobuf or does not fit its request, and thrice after an "
-        "empty one with which it would end or drop a message.",
-        reason="Flower takes an empty body for an answer: the node gets the number 0, or takes its reply for sent.",
-        versions=">=1.41,<1.43",
-        places=(f"{PROTOBUF_CLIENT}._unary_unary",),
-        fits=lambda ask: takes(ask, "self", "path", "request", "response_type"),
-        make=only_fitting_answers,
     ),
     Patch(
         "supernode_heartbeat",
