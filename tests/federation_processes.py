@@ -117,7 +117,7 @@ class FederationProcesses:
         home.make()
         home.policy.write_text(TINY_ROUNDS)
         home.settings.write_text(AS_CONFIGURED)
-        (folder / "its.invite").write_text(self.output("invite", domain))
+        self.output("invite", domain, "--out", folder / "its.invite")
         data = ("--data", SEEDS / f"{domain}.jsonl", "--base", self.base, "--folder", self.home(domain))
         self.members[domain] = self.start(folder, "join", "its.invite", *data)
 

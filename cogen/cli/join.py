@@ -38,11 +38,13 @@ def join(
     import signal
 
     from cogen.deploy import join as deploy
-    from cogen.deploy.invites import read_invite
+    from cogen.deploy.invites import read_invite, readable_by_others
     from cogen.node.policy import read_policy
 
     max_loss_frac = 1.0 if accept_loss else max_loss_frac
     found = None if invite is None else read_invite(invite)
+    if invite is not None and (risk := readable_by_others(invite)):
+        print(f"warning: {safe(risk)}", file=sys.stderr)
     home = _home(found, folder)
     member = _member(found, home, data, base)
     if dry_run:

@@ -240,9 +240,24 @@ def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
     assert not gateway.asked
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o600, 0o400])
+def test_an_invite_that_others_can_read_is_said_in_one_line(
+    cogen: Cogen, invite: Invite, tmp_path: Path, mode: int
+) -> None:
+    """Red: no look at the mode, or a warning about a file of the owner's alone."""
+    path = tmp_path / "one.invite"
+    path.write_text(invite.to_toml())
+    path.chmod(mode)
+    _, _, err = cogen("join", path, "--folder", tmp_path / "member")
+    warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert [line for line in warnings if "chmod 600" in line and str(path) in line] == warnings
+    assert len(warnings) == (1 if mode & 0o077 else 0)
+
+
 def test_what_is_missing_is_said(cogen: Cogen, invite: Invite, tmp_path: Path) -> None:
     path = tmp_path / "one.invite"
     path.write_text(invite.to_toml())
+    path.chmod(0o600)
     refused(cogen("join"), "an invite")
     refused(cogen("join", path, "--folder", tmp_path / "member"), "--data PATH")
     refused(cogen("join", "--folder", tmp_path / "member"), "a folder that cogen join made")
