@@ -11,6 +11,7 @@ import typer
 from cogen.cli.options import FEDERATION, Federation
 
 if TYPE_CHECKING:
+    from cogen.deploy.folder import FederationFolder
     from cogen.deploy.invites import Invite
 
 
@@ -47,7 +48,7 @@ def _make_invite(folder: Path, domain: str, days: int, out: Path | None) -> Invi
     from cogen.config import load_config
     from cogen.deploy.about import read_about
     from cogen.deploy.folder import FederationFolder
-    from cogen.deploy.invites import make_invite, require_replaceable
+    from cogen.deploy.invites import make_invite
     from cogen.deploy.members import all_members, require_free
     from cogen.flower.bundle import installed_app_sha256
     from cogen.node.round_spec import round_spec
@@ -58,7 +59,7 @@ def _make_invite(folder: Path, domain: str, days: int, out: Path | None) -> Invi
     _require_known(domain, names, federation.config)
     require_free(all_members(federation.path), domain)
     if out is not None:
-        require_replaceable(out, federation, domain)
+        _require_replaceable(out, federation, domain)
     base = describe_base(settings.base.name)
     return make_invite(
         federation,
@@ -84,3 +85,27 @@ def _require_known(domain: str, names: list[str], config: Path) -> None:
         fix = f"Did you mean {near[0]!r}?" if near else "Add it to the config and start cogen serve again."
         expected = f"one of {', '.join(names)}"
         raise ConfigError("cannot invite", expected=expected, got=repr(domain), where=str(config), fix=fix)
+
+
+def _require_replaceable(path: Path, folder: FederationFolder, domain: str) -> None:
+    """Refuse to write an invite over anything but this federation's earlier one for the domain, which it makes void."""
+    from cogen.deploy.invites import read_invite
+    from cogen.errors import ConfigError, EnrolmentError
+
+    if not (path.exists() or path.is_symlink()):
+        return
+    got = "something else"
+    try:
+        there = read_invite(path)
+        got = f"an invite of federation {there.federation!r} for {there.domain!r}"
+        is_ours = there.domain == domain and there.ca == folder.ca.read_text("utf-8")
+    except (ConfigError, EnrolmentError):
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(
+            "cannot write the invite",
+            expected=f"no file, or this federation's earlier invite for {domain!r}",
+            got=got,
+            where=str(path),
+            fix="Name another file with --out, or move this one away.",
+        )

@@ -38,12 +38,12 @@ def join(
     import signal
 
     from cogen.deploy import join as deploy
-    from cogen.deploy.invites import read_invite, readable_by_others
+    from cogen.deploy.invites import read_invite
     from cogen.node.policy import read_policy
 
     max_loss_frac = 1.0 if accept_loss else max_loss_frac
     found = None if invite is None else read_invite(invite)
-    if invite is not None and (risk := readable_by_others(invite)):
+    if invite is not None and (risk := _readable_by_others(invite)):
         print(f"warning: {safe(risk)}", file=sys.stderr)
     home = _home(found, folder)
     member = _member(found, home, data, base)
@@ -63,6 +63,14 @@ def join(
             deploy.join(found, member, home)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         deploy.stay(home, member, handle, JoinNarrator(member).on_event, threads)
+
+
+def _readable_by_others(path: Path) -> str | None:
+    """A warning if others than its owner can read the invite: each of them can join as its domain."""
+    mode = path.stat().st_mode & 0o777
+    if not mode & 0o044:
+        return None
+    return f"{path} can be read by others on this machine (mode {mode:04o}), who could use it: chmod 600 it"
 
 
 def _tell_account(member: Membership, prepared: Prepared, max_loss_frac: float) -> None:

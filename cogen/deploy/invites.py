@@ -22,7 +22,7 @@ from pydantic import Field
 from cogen.adapter import Fingerprint
 from cogen.config import DOMAIN_PATTERN
 from cogen.deploy.folder import FederationFolder, locked, utc_now
-from cogen.errors import ConfigError, EnrolmentError, FederationError
+from cogen.errors import EnrolmentError, FederationError
 from cogen.node.round_spec import RoundSpec
 from cogen.records import Record, Table, read_toml, validated
 
@@ -145,39 +145,6 @@ def read_invite(path: str | Path) -> Invite:
     if not hmac.compare_digest(invite.check, _check(invite)):
         raise _refused("the invite as the coordinator made it", "one that was altered", str(path))
     return invite
-
-
-def require_replaceable(path: Path, folder: FederationFolder, domain: str) -> None:
-    """Refuse to write an invite over anything but this federation's earlier one for the domain, which it makes void.
-
-    Raises:
-        ConfigError: another file or a folder is there.
-    """
-    if not (path.exists() or path.is_symlink()):
-        return
-    got = "something else"
-    try:
-        there = read_invite(path)
-        got = f"an invite of federation {there.federation!r} for {there.domain!r}"
-        is_ours = there.domain == domain and there.ca == folder.ca.read_text("utf-8")
-    except (ConfigError, EnrolmentError):
-        is_ours = False
-    if not is_ours:
-        raise ConfigError(
-            "cannot write the invite",
-            expected=f"no file, or this federation's earlier invite for {domain!r}",
-            got=got,
-            where=str(path),
-            fix="Name another file with --out, or move this one away.",
-        )
-
-
-def readable_by_others(path: Path) -> str | None:
-    """A warning if others than its owner can read the invite: each of them can join as its domain."""
-    mode = path.stat().st_mode & 0o777
-    if not mode & 0o044:
-        return None
-    return f"{path} can be read by others on this machine (mode {mode:04o}), who could use it: chmod 600 it"
 
 
 def find_issued(folder: FederationFolder, token: str, *, used: bool = False) -> Issued:
