@@ -81,14 +81,8 @@ def prepare(
         fix = "Name a base, or switch data.perplexity_filter off."
         raise ConfigError("cannot filter by perplexity", expected="a base", got="none", where=str(path), fix=fix)
     root, cache = corpus_root(path), cache_dir or common_cache()
-    key = [
-        FORMAT,
-        settings.model_dump(exclude={"max_loss_frac"}),
-        heldout_frac,
-        validation_frac,
-        tokenizer_hash,
-        scorer_hash,
-    ]
+    cleaning = settings.model_dump(exclude={"max_loss_frac"})
+    key = [FORMAT, cleaning, heldout_frac, validation_frac, tokenizer_hash, scorer_hash]
     began, stamp = time.time(), _Stamp.of(root)
     link = cache / INDEX / _sha256([*key, str(root.resolve()), stamp.files])
     name = _linked(link)
