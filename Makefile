@@ -10,7 +10,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[formats]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[formats,simulation]'
 	touch $@
 
 # What tests and checks need besides: a newcomer's first run does not wait for it.

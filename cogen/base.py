@@ -118,15 +118,19 @@ class Base:
         return self.eos_id if bos is None else bos
 
 
-def load_base(name: str, *, device: str | None = None, precision: str = "auto") -> Base:
+def load_base(
+    name: str, *, device: str | None = None, precision: str = "auto", fingerprint: Fingerprint | None = None
+) -> Base:
     """Load a base model, ready to be adapted.
 
     Args:
         name: a local folder, a hub id, or one of `KNOWN_BASES`.
         device: as torch names it; None takes `default_device`.
         precision: "bfloat16", "float32", "nf4" (4 bits), or "auto": bfloat16 if the device has it in hardware.
+        fingerprint: that the base must have, computed from its files.
     Raises:
         BaseModelError: not found, cannot be fetched, or cannot be trained here.
+        FingerprintMismatch: its files have another fingerprint.
 
     >>> base = load_base("smollm2-135m")  # doctest: +SKIP
     >>> base.info.fingerprint.weights[:12]   # doctest: +SKIP
@@ -137,7 +141,9 @@ def load_base(name: str, *, device: str | None = None, precision: str = "auto") 
     where = torch.device(device or default_device())
     dtype = compute_dtype(where, precision)
     four_bit = four_bit_options(where, dtype) if precision == "nf4" else {}
-    info = describe_base(name)
+    info = describe_base(name, from_files=fingerprint is not None)
+    if fingerprint is not None:
+        _require_unaltered(info, fingerprint)
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(info.folder, dtype=dtype, local_files_only=True, **four_bit)
         tokenizer = AutoTokenizer.from_pretrained(info.folder, local_files_only=True)
@@ -189,9 +195,23 @@ def compute_dtype(device: torch.device, precision: str) -> torch.dtype:
     return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
 
 
-def describe_base(name: str) -> BaseInfo:
+def _require_unaltered(info: BaseInfo, fingerprint: Fingerprint) -> None:
+    for part, found in vars(info.fingerprint).items():
+        if found != (expected := getattr(fingerprint, part)):
+            raise FingerprintMismatch(
+                "cannot use the base model",
+                expected=f"{part} {expected[:12]}",
+                got=f"{found[:12]}, computed from its files",
+                where=str(info.folder),
+                fix="Restore its files: they are not those of before.",
+            )
+
+
+def describe_base(name: str, *, from_files: bool = False) -> BaseInfo:
     """Find a base model, fetch and convert it if needed, and read its fingerprint from the cache or compute it.
 
+    Args:
+        from_files: compute it, whatever the cache says; it goes by names, sizes and times of the files.
     Raises:
         BaseModelError: not found, cannot be fetched, or cannot be trained here.
     """
@@ -204,7 +224,7 @@ def describe_base(name: str) -> BaseInfo:
     stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:24]
     cached = cache_folder() / "fingerprints" / f"{key}.json"
-    known = _read_cached(cached)
+    known = None if from_files else _read_cached(cached)
     if known is None:
         found = _layers(name, folder)
         fingerprint = Fingerprint(

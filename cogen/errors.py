@@ -11,6 +11,7 @@ CogenError
 │   └── RankError          the rank asked for is not one the inputs can give
 ├── TrainingError          training went wrong in a way that a setting can mend
 ├── RunError               a run folder is in the way, incomplete or not resumable
+│   └── AlteredFile        a file is not as it was written
 ├── PolicyError            a domain refuses what its own policy forbids
 └── FederationError        Flower's programs or the clients failed
     ├── EnrolmentError     an invite, a key or a base does not let a domain in; its text may go to that domain
@@ -85,6 +86,10 @@ class TrainingError(CogenError):
 
 class RunError(CogenError):
     """A run folder is in the way, incomplete or not resumable."""
+
+
+class AlteredFile(RunError):
+    """A file is not as it was written."""
 
 
 class PolicyError(CogenError):

@@ -1,4 +1,7 @@
-"""A coordinator and three domains on one machine, started as users start them: each command is a process in its own folder."""
+"""A coordinator and three domains on one machine, started as users start them.
+
+Each command is a process in its own folder. None of them finds Ray, which only a simulation needs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 
@@ -34,6 +37,7 @@ COGEN = (
     "-m",
     "cogen.cli.app",
 )  # -P: as the installed program, which imports nothing of its folder
+WITHOUT_RAY = Path(__file__).parent / "without_ray"
 COMMAND_WORDS = {  # kind of process: words that its command line contains
     "superlink": "cogen.flower.superlink_process",
     "gateway": "gateway_process",
@@ -60,6 +64,12 @@ def weights(run: RunFolder) -> dict[str, bytes]:
     """The weight files of the merged adapter and of every round's global adapter."""
     paths = sorted([run.merged, *(run.round(n) / "global" for n in (0, 1, 2))])
     return {str(p.relative_to(run.path)): (p / "adapter_model.safetensors").read_bytes() for p in paths}
+
+
+def environment_without_ray() -> dict[str, str]:
+    """For processes that must work where Ray is not installed."""
+    paths = (str(WITHOUT_RAY), *filter(None, [os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class NetworkLink(Protocol):
@@ -103,13 +113,14 @@ class FederationProcesses:
         """Start a command of cogen; its output goes to `<command>.log` in its folder."""
         with open(folder / f"{args[0]}.log", "ab") as log:
             command = [*self.line.inside(folder.name), *COGEN, *map(str, args)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            environment = {**environment_without_ray(), "OMP_NUM_THREADS": "1"}
             return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
 
     def output(self, *args: object) -> str:
         """Run a command at the coordinator; its stdout."""
         command = [*self.line.inside("coordinator"), *COGEN, *map(str, args)]
-        done = subprocess.run(command, cwd=self.coordinator, capture_output=True, text=True, check=False, timeout=300)
+        options: dict[str, Any] = {"cwd": self.coordinator, "env": environment_without_ray(), "timeout": 300}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -123,7 +134,7 @@ class FederationProcesses:
         home.make()
         home.policy.write_text(TINY_ROUNDS)
         home.settings.write_text(AS_CONFIGURED)
-        (folder / "its.invite").write_text(self.output("invite", domain))
+        self.output("invite", domain, "--out", folder / "its.invite")
         data = ("--data", SEEDS / f"{domain}.jsonl", "--base", self.base, "--folder", self.home(domain))
         self.members[domain] = self.start(folder, "join", "its.invite", *data)
 

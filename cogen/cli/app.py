@@ -17,6 +17,7 @@ from cogen.cli.generate import generate
 from cogen.cli.help import CONTEXT, Command, Group
 from cogen.cli.invite import invite
 from cogen.cli.join import join
+from cogen.cli.leave import leave
 from cogen.cli.merge import merge
 from cogen.cli.nodes import nodes
 from cogen.cli.probes import app as probes
@@ -35,7 +36,7 @@ from cogen.errors import CogenError, ConfigError
 
 MAX_ERROR_CHARACTERS = 4000
 COMMANDS = (
-    *(doctor, data, train, simulate, serve, invite, nodes, revoke, run, join, receipts),
+    *(doctor, data, train, simulate, serve, invite, nodes, revoke, run, join, receipts, leave),
     *(merge, diagnose, search, contributions, evaluate, report, watch, generate, chat),
 )
 app = typer.Typer(

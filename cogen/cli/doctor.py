@@ -16,10 +16,11 @@ from cogen.console import BYTES, Bar, print_json
 
 if TYPE_CHECKING:
     from cogen.base import Base
-    from cogen.config import RunConfig, Train
+    from cogen.config import Train
     from cogen.data import Prepared
     from cogen.deploy.invites import Invite
     from cogen.node.doctor import Check, Proposal
+    from cogen.node.domain_settings import DomainSettings
     from cogen.node.home import NodeHome
     from cogen.node.round_spec import RoundSpec
 
@@ -52,13 +53,18 @@ class AskedWork:
     Args:
         settings: of a round, limited by this member's policy where it has one.
         round: as the coordinator's config has it; None where an invite of an earlier version does not say.
+        own: the domain's settings for its text: its `domain.toml`, or the defaults.
+        min_tokens: the least tokens of a round that the policy allows.
+        home: the member's folder; None for a config, of which this machine may be no member.
     """
 
     base: str
     settings: Train
     round: RoundSpec | None
+    own: DomainSettings
+    min_tokens: int
+    home: NodeHome | None = None
     invite: Invite | None = None
-    config: RunConfig | None = None
 
     @property
     def deadline_seconds(self) -> float:
@@ -77,7 +83,7 @@ def _diagnose_machine(source: Path, data: str | None, base: str | None, folder: 
 
     invite = read_invite(source) if "token" in read_toml(source) else None
     place = folder or (default_home(invite.federation, invite.domain) if invite else Path.cwd())
-    request = _asked_work(source, invite, NodeHome(place))
+    request = _asked_work(source, invite, NodeHome(place), is_member=bool(folder or invite))
     checks: list[Check] = []
 
     def say(check: Check) -> None:
@@ -100,20 +106,23 @@ def _diagnose_machine(source: Path, data: str | None, base: str | None, folder: 
         sys.exit(2)
 
 
-def _asked_work(source: Path, invite: Invite | None, home: NodeHome) -> AskedWork:
+def _asked_work(source: Path, invite: Invite | None, home: NodeHome, is_member: bool) -> AskedWork:
     from cogen.config import Domain, load_config
+    from cogen.node.domain_settings import own_settings, settings_of_run
     from cogen.node.policy import Policy, read_policy, within
     from cogen.node.round_spec import default_round_spec, round_spec
 
-    policy = read_policy(home.policy) if home.policy.is_file() else Policy()
+    has_policy = home.policy.is_file()
+    policy = read_policy(home.policy) if has_policy else Policy()
+    min_tokens = policy.min_tokens_per_round if has_policy or is_member else 0
+    place = home if is_member else None
     if invite is not None:
-        return AskedWork(
-            invite.base, within(policy, (invite.round or default_round_spec()).train), invite.round, invite=invite
-        )
+        asked = within(policy, (invite.round or default_round_spec()).train)
+        return AskedWork(invite.base, asked, invite.round, own_settings(home), min_tokens, place, invite)
     config = load_config(source)
-    return AskedWork(
-        config.base.name, within(policy, config.train), round_spec(config, Domain(name="any")), config=config
-    )
+    own = own_settings(home) if home.settings.is_file() or is_member else settings_of_run(config)
+    asked = within(policy, config.train)
+    return AskedWork(config.base.name, asked, round_spec(config, Domain(name="any")), own, min_tokens, place)
 
 
 def _round_line(request: AskedWork) -> Check:
@@ -127,6 +136,9 @@ def _round_line(request: AskedWork) -> Check:
     if request.round is None:
         fix = "The invite does not say what a round asks; these are the defaults. Ask for a new one."
         return Check("round", "warning", text, fix)
+    if asks.tokens_per_round < request.min_tokens:
+        fix = f"policy.toml allows none of less than {request.min_tokens}: no round will be trained."
+        return Check("round", "problem", text, f"{fix} Ask the coordinator for more tokens, or lower the bound.")
     theirs = request.round
     is_less = (asks.rank, asks.tokens_per_round) != (theirs.rank, theirs.tokens_per_round)
     return Check("round", "ok", text + (" (within policy.toml)" if is_less else ""))
@@ -171,7 +183,6 @@ def _training(request: AskedWork, name: str, data: str | None, say: Any) -> Prop
     from cogen.errors import CogenError
     from cogen.node.doctor import Check
     from cogen.node.round_spec import default_round_spec
-    from cogen.train.corpus import prepare_corpus
 
     try:
         info = describe_base(name)
@@ -182,13 +193,30 @@ def _training(request: AskedWork, name: str, data: str | None, say: Any) -> Prop
             say(Check("corpus", "warning", "not checked", "Name it with --data."))
             return None
         base = load_base(name, precision=(request.round or default_round_spec()).precision)
-        settings = request.config.data if request.config else None
-        with Bar("data", BYTES) as bar:
-            prepared = prepare_corpus(base, data, settings, progress=bar.update_part)
+        prepared = _prepared(request, base, data, say)
     except CogenError as error:
         say(Check("training", "problem", str(error)))
         return None
     return _round(request, base, prepared, say)
+
+
+def _prepared(request: AskedWork, base: Base, data: str, say: Any) -> Prepared:
+    """The corpus as rounds will have it, in the folder where they will look for it; says how much is there."""
+    from cogen.data.prepare import common_cache, folder_bytes
+    from cogen.node.doctor import Check
+    from cogen.train.corpus import prepare_corpus
+
+    home, own = request.home, request.own
+    if home is not None:
+        home.require_apart(data)
+        home.make()
+    place = None if home is None else home.prepared
+    frac = own.heldout.heldout_frac
+    with Bar("data", BYTES) as bar:
+        prepared = prepare_corpus(base, data, own.data, frac, progress=bar.update_part, cache_dir=place)
+    where = place or common_cache()
+    say(Check("prepared text", "ok", f"{folder_bytes(where) / 1e6:.1f} MB in {where}"))
+    return prepared
 
 
 def _round(request: AskedWork, base: Base, prepared: Prepared, say: Any) -> Proposal:
@@ -202,4 +230,5 @@ def _round(request: AskedWork, base: Base, prepared: Prepared, say: Any) -> Prop
     free = free_memory_bytes(base.model.device.type)
     for check in (check_corpus(prepared.num_train_tokens, settings), *check_round(cost, deadline, free)):
         say(check)
-    return propose(settings, deadline, free, partial(cost_at, base, prepared, rate=cost.tokens_per_second))
+    cost_of = partial(cost_at, base, prepared, rate=cost.tokens_per_second)
+    return propose(settings, deadline, free, cost_of, request.min_tokens)

@@ -11,30 +11,39 @@ import typer
 from cogen.cli.options import FEDERATION, Federation
 
 if TYPE_CHECKING:
+    from cogen.deploy.folder import FederationFolder
     from cogen.deploy.invites import Invite
 
 
 def invite(
     domain: Annotated[str, typer.Argument(help="A domain of the federation's config.")],
     days: Annotated[int, typer.Option(min=1, max=365, help="Days until it expires.")] = 7,
+    out: Annotated[Path | None, typer.Option(help="File to write, - for stdout; DOMAIN.invite by default.")] = None,
     folder: Federation = FEDERATION,
 ) -> None:
-    """Print an invite that lets one domain join.
+    """Write an invite that lets one domain join.
 
-    It can be used once. A new invite makes an earlier one for the same domain void.
+    It can be used once. A new invite makes an earlier one for the same domain void, and replaces its file.
+    Only you can read the file.
 
-    Example: cogen invite clinical > clinical.invite
+    Example: cogen invite clinical
     """
-    made = _make_invite(folder, domain, days)
-    print(made.to_toml(), end="")
+    from cogen.files import write_file
+
+    out = out or Path(f"{domain}.invite")
+    file = None if str(out) == "-" else out
+    made = _make_invite(folder, domain, days, file)
+    if file is not None:
+        write_file(file, made.to_toml().encode(), private=True)
+    print(made.to_toml().rstrip("\n") if file is None else file)
     print(f"an invite for {domain}, open until {made.expires:%Y-%m-%d %H:%M} UTC, for one use", file=sys.stderr)
     print(
         "anyone who has the file can join as this domain: send it over a channel that you both trust", file=sys.stderr
     )
 
 
-def _make_invite(folder: Path, domain: str, days: int) -> Invite:
-    """Check the domain, and make its invite with the federation's base, app and settings."""
+def _make_invite(folder: Path, domain: str, days: int, out: Path | None) -> Invite:
+    """Check the domain and the file, and make its invite with the federation's base, app and settings."""
     from cogen.base import describe_base
     from cogen.config import load_config
     from cogen.deploy.about import read_about
@@ -49,6 +58,8 @@ def _make_invite(folder: Path, domain: str, days: int) -> Invite:
     names = [d.name for d in settings.domains]
     _require_known(domain, names, federation.config)
     require_free(all_members(federation.path), domain)
+    if out is not None:
+        _require_replaceable(out, federation, domain)
     base = describe_base(settings.base.name)
     return make_invite(
         federation,
@@ -74,3 +85,27 @@ def _require_known(domain: str, names: list[str], config: Path) -> None:
         fix = f"Did you mean {near[0]!r}?" if near else "Add it to the config and start cogen serve again."
         expected = f"one of {', '.join(names)}"
         raise ConfigError("cannot invite", expected=expected, got=repr(domain), where=str(config), fix=fix)
+
+
+def _require_replaceable(path: Path, folder: FederationFolder, domain: str) -> None:
+    """Refuse to write an invite over anything but this federation's earlier one for the domain, which it makes void."""
+    from cogen.deploy.invites import read_invite
+    from cogen.errors import ConfigError, EnrolmentError
+
+    if not (path.exists() or path.is_symlink()):
+        return
+    got = "something else"
+    try:
+        there = read_invite(path)
+        got = f"an invite of federation {there.federation!r} for {there.domain!r}"
+        is_ours = there.domain == domain and there.ca == folder.ca.read_text("utf-8")
+    except (ConfigError, EnrolmentError):
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(
+            "cannot write the invite",
+            expected=f"no file, or this federation's earlier invite for {domain!r}",
+            got=got,
+            where=str(path),
+            fix="Name another file with --out, or move this one away.",
+        )

@@ -43,6 +43,8 @@ def join(
 
     max_loss_frac = 1.0 if accept_loss else max_loss_frac
     found = None if invite is None else read_invite(invite)
+    if invite is not None and (risk := _readable_by_others(invite)):
+        print(f"warning: {safe(risk)}", file=sys.stderr)
     home = _home(found, folder)
     member = _member(found, home, data, base)
     if dry_run:
@@ -51,7 +53,7 @@ def join(
     home.make()
     with deploy.sole(home) as handle:
         with Bar("data", BYTES) as bar:
-            prepared = deploy.prepare_data(member, deploy.own_settings(home), bar.update_part)
+            prepared = deploy.prepare_data(member, home, bar.update_part)
         _tell_account(member, prepared, max_loss_frac)
         text = f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}"
         print("\n".join([text, *deploy.shortfalls(read_policy(home.policy), prepared)]), file=sys.stderr)
@@ -61,6 +63,14 @@ def join(
             deploy.join(found, member, home)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         deploy.stay(home, member, handle, JoinNarrator(member).on_event, threads)
+
+
+def _readable_by_others(path: Path) -> str | None:
+    """A warning if others than its owner can read the invite: each of them can join as its domain."""
+    mode = path.stat().st_mode & 0o777
+    if not mode & 0o044:
+        return None
+    return f"{path} can be read by others on this machine (mode {mode:04o}), who could use it: chmod 600 it"
 
 
 def _tell_account(member: Membership, prepared: Prepared, max_loss_frac: float) -> None:
@@ -95,6 +105,9 @@ def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str |
     if invite is not None:
         return member_of(invite, data, base or (before.base if before else None))
     assert before is not None
+    if not home.key.is_file():
+        fix = "Ask the coordinator for one: cogen join INVITE --data PATH."
+        raise ConfigError("cannot join", expected="an invite", got="none, and a folder without a key", fix=fix)
     where = data if data.startswith("hf://") else str(Path(data).expanduser().resolve())
     member = before.model_copy(update={"data": where, **({"base": absolute_base(base)} if base else {})})
     require_same(member)
@@ -103,12 +116,12 @@ def _member(invite: Invite | None, home: NodeHome, data: str | None, base: str |
 
 def _show_preview(member: Membership, home: NodeHome, max_loss_frac: float) -> None:
     from cogen.base import describe_base
-    from cogen.deploy.join import own_settings, prepare_data
+    from cogen.deploy.join import prepare_data
     from cogen.node.policy import read_policy
     from cogen.node.view import preview_text
 
     with Bar("data", BYTES) as bar:
-        prepared = prepare_data(member, own_settings(home), bar.update_part)
+        prepared = prepare_data(member, home, bar.update_part)
     _tell_account(member, prepared, max_loss_frac)
     policy = read_policy(home.policy) if home.policy.is_file() else None
     print(preview_text(member, describe_base(member.base), prepared.num_train_tokens, policy))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cogen.console import print_json, safe
-
-if TYPE_CHECKING:
-    from cogen.node.home import NodeHome
 
 
 def receipts(
@@ -26,12 +23,12 @@ def receipts(
 
     Example: cogen receipts clinical
     """
-    from cogen.node.home import NodeHome
+    from cogen.node.home import NodeHome, home_of
     from cogen.node.receipt import read_receipts, receipt_table
     from cogen.node.unusual import warnings_in
     from cogen.runs import read_lines
 
-    home = NodeHome(folder) if folder is not None else _found(domain)
+    home = NodeHome(folder) if folder is not None else home_of(domain)
     member = home.read_member()
     lines = read_receipts(home.receipts)
     total = sum(int(line["num_bytes"]) for line in lines)
@@ -45,21 +42,3 @@ def receipts(
     if not as_json and (unusual := warnings_in(read_lines(home.work))):
         print("\nasked beyond the ordinary, each noted before it was answered:")
         print("\n".join(map(safe, unusual)))
-
-
-def _found(domain: str | None) -> NodeHome:
-    """The member's folder of `domain`, or the only one that this user has."""
-    from cogen.errors import RunError
-    from cogen.node.home import homes
-
-    known = homes()
-    fitting = [home for home in known if domain is None or home.read_member().domain == domain]
-    if len(fitting) == 1:
-        return fitting[0]
-    names = ", ".join(str(home.path) for home in known) or "none"
-    raise RunError(
-        "cannot choose a member",
-        expected="one folder" if domain is None else f"one folder of domain {domain!r}",
-        got=names if fitting or not known or domain is None else f"none among {names}",
-        fix="Name it with --folder.",
-    )

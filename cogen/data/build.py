@@ -198,7 +198,7 @@ def _absurd(task: Task, cleaned: Sequence[Cleaned]) -> list[str]:
 def _card(task: Task, spool: Spool, kept: _Kept, digest: str) -> DataCard:
     counts = kept.counts
     return DataCard(
-        source=str(task.root),
+        source=str(task.root.resolve()),
         base=task.base,
         settings=task.settings.model_dump(),
         heldout_frac=task.heldout_frac,

@@ -4,15 +4,19 @@ Three passes, each streaming: (1) read every file into a spool on disk; (2) coun
 documents, for boilerplate; (3) clean and tokenise chunk by chunk on all cores, held-out documents first, while
 one process drops duplicates and writes tokens. The result is stored in the cache under a hash of the documents,
 of what was skipped, the settings and the tokenizer. A second key, a hash of the files' names, sizes and times, finds it without
-reading a document.
+reading a document. Results that were not used for longest are removed, so that the cache does not grow without bound.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +24,22 @@ from typing import TYPE_CHECKING, Any
 from cogen.base_fetch import cache_folder
 from cogen.config import Data
 from cogen.data.build import DocumentScorer, Task, build_store
+from cogen.data.card import DataCard
 from cogen.data.read import iter_corpus, no_documents
 from cogen.data.spool import Progress, write_spool
 from cogen.data.store import Prepared, keep_folder, open_store, private_folder
 from cogen.data.walk import Found, corpus_root, walk
-from cogen.errors import ConfigError
+from cogen.errors import ConfigError, DataError
 from cogen.files import write_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Version of the folder and of the cleaning steps: raised whenever either changes.
-FORMAT = 3
+FORMAT = 4
+NUM_KEPT, NUM_KEPT_OF_ONE = 64, 6  # prepared corpora in the common cache, and in the folder of one domain
+INDEX = "index"
+NAME = re.compile("[0-9a-f]{64}")
 # A file that changed less than this before we read it may change again without a new time.
 SETTLED_SECONDS = 2.0
 
@@ -62,7 +70,7 @@ def prepare(
         base: the base's name, for the card.
         scorer: needed by `settings.perplexity_filter`.
         scorer_hash: a hash of all that the scorer depends on.
-        cache_dir: where prepared corpora are stored; `data` in the cache when None.
+        cache_dir: the folder of one domain for its prepared corpora; `data` in the cache when None.
     Raises:
         ConfigError: the perplexity filter is on and there is no scorer.
         DataError: no such path, no documents, or fewer than two after cleaning (three with validation);
@@ -72,25 +80,74 @@ def prepare(
     if settings.perplexity_filter and scorer is None:
         fix = "Name a base, or switch data.perplexity_filter off."
         raise ConfigError("cannot filter by perplexity", expected="a base", got="none", where=str(path), fix=fix)
-    root, cache = corpus_root(path), cache_dir or cache_folder() / "data"
-    key = [
-        FORMAT,
-        settings.model_dump(exclude={"max_loss_frac"}),
-        heldout_frac,
-        validation_frac,
-        tokenizer_hash,
-        scorer_hash,
-    ]
+    root, cache = corpus_root(path), cache_dir or common_cache()
+    cleaning = settings.model_dump(exclude={"max_loss_frac"})
+    key = [FORMAT, cleaning, heldout_frac, validation_frac, tokenizer_hash, scorer_hash]
     began, stamp = time.time(), _Stamp.of(root)
-    link = cache / "index" / _sha256([*key, str(root.resolve()), stamp.files])
-    prepared = open_store(cache / link.read_text("utf-8")) if link.is_file() else None
-    if prepared is None:
+    link = cache / INDEX / _sha256([*key, str(root.resolve()), stamp.files])
+    name = _linked(link)
+    prepared = None if name is None else open_store(cache / name)
+    if name is None or prepared is None:
         fracs = (heldout_frac, validation_frac)
         task = Task(root, load_tokenizer(), settings, *fracs, base, scorer, progress, len(stamp.files))
         name, prepared = _find_or_build(task, cache, key)
         if stamp.newest < began - SETTLED_SECONDS and _Stamp.of(root) == stamp:
-            write_file(link, name.encode())
+            write_file(link, name.encode(), private=True)
+        _remove_unused(cache, NUM_KEPT if cache_dir is None else NUM_KEPT_OF_ONE, cache / name)
+    with suppress(OSError):
+        os.utime(cache / name)  # used now
     return replace(prepared, card=prepared.card.model_copy(update={"source": str(path), "base": base}))
+
+
+def common_cache() -> Path:
+    """The prepared corpora of everything but the members of real federations, who have them in their own folders."""
+    return cache_folder() / "data"
+
+
+def prepared_from(path: Path, cache: Path) -> list[Path]:
+    """The folders in `cache` that were made from the corpus at `path`; one made of an equal corpus elsewhere is not among them."""
+    return [folder for folder in _results(cache) if _source(folder) == str(path.resolve())]
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in the folder; 0 where there is none."""
+    return sum(p.lstat().st_size for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+
+
+def _results(cache: Path) -> list[Path]:
+    return [p for p in cache.iterdir() if NAME.fullmatch(p.name)] if cache.is_dir() else []
+
+
+def _source(folder: Path) -> str | None:
+    try:
+        return DataCard.load(folder / "card.json").source
+    except DataError:
+        return None
+
+
+def _linked(link: Path) -> str | None:
+    """The name of the result that a link names; None where there is no link."""
+    try:
+        return link.read_text("utf-8")
+    except OSError:
+        return None
+
+
+def _remove_unused(cache: Path, num_kept: int, newest: Path) -> None:
+    """Keep the results that were used last, `newest` among them."""
+    with suppress(OSError):  # another process may be doing the same
+        others = sorted((p for p in _results(cache) if p != newest), key=lambda p: p.stat().st_mtime, reverse=True)
+        for folder in others[num_kept - 1 :]:
+            shutil.rmtree(folder, ignore_errors=True)
+        remove_dead_links(cache)
+
+
+def remove_dead_links(cache: Path) -> None:
+    """Remove the index's entries of results that are gone."""
+    for link in (cache / INDEX).glob("[0-9a-f]*"):
+        name = _linked(link)
+        if name is None or not (cache / name).is_dir():
+            link.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

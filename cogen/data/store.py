@@ -2,7 +2,7 @@
 
 Each has its own folder, which only its owner can read, since it holds private text: `tokens.u16` (`tokens.i32`
 for a vocabulary above 65,536), `ends.i64` with the end of each document, `heldout.jsonl` with the held-out and
-then the validation documents, `card.json`.
+then the validation documents, `card.json`, and the hashes of all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, overload
 import numpy as np
 
 from cogen.data.card import DataCard
-from cogen.data.document import Document
+from cogen.data.document import Document, printable
 from cogen.data.split import num_leading
 from cogen.errors import DataError
+from cogen.file_hashes import FileHashes, altered_file
 from cogen.files import cannot_write
 
 if TYPE_CHECKING:
@@ -134,7 +136,16 @@ class StoreWriter:
 
 
 def open_store(folder: Path) -> Prepared | None:
-    """The prepared corpus in `folder`; None if there is none, or this version cannot read it."""
+    """The prepared corpus in `folder`; None if there is none.
+
+    One with a file that is not as it was written is removed, and a line on stderr names the file.
+    """
+    if not folder.is_dir():
+        return None
+    if (name := altered_file(folder)) is not None:
+        print(f"{printable(folder / name)} is not as it was written; the corpus is prepared again", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
     try:
         card = DataCard.load(folder / "card.json")
         with (folder / "heldout.jsonl").open("rb") as file:
@@ -171,13 +182,12 @@ def private_folder(cache: Path) -> Iterator[Path]:
 
 
 def keep_folder(made: Path, folder: Path) -> None:
-    """Rename `made` to `folder`; if another process was faster, its folder stays."""
-    if open_store(folder) is None:  # of another version, or damaged
-        shutil.rmtree(folder, ignore_errors=True)
+    """Write the hashes of the files of `made`, and rename it to `folder`; if another process was faster, its folder stays."""
+    FileHashes.write_for(made)
     try:
         made.rename(folder)
     except OSError:
-        if open_store(folder) is None:
+        if not folder.is_dir():
             raise
 
 

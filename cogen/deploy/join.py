@@ -22,7 +22,7 @@ from cogen.files import holding
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of, running
 from cogen.flower.patches.answers import REFUSED_KEY
-from cogen.node.domain_settings import DomainSettings, read_domain_settings
+from cogen.node.domain_settings import own_settings, read_domain_settings
 from cogen.node.home import Membership, NodeHome, write_private
 from cogen.node.policy import Policy, read_policy
 from cogen.node.view import HomeWatcher
@@ -82,9 +82,12 @@ def require_same(member: Membership) -> None:
 
 
 def require_base(member: Membership) -> None:
-    """Raise FingerprintMismatch if the base on this machine is another one, BaseModelError if there is none."""
+    """Raise FingerprintMismatch if the base on this machine is another one, BaseModelError if there is none.
+
+    Its fingerprint is computed from the files, whatever the cache says.
+    """
     try:
-        found = describe_base(member.base).fingerprint
+        found = describe_base(member.base, from_files=True).fingerprint
     except BaseModelError as error:
         if member.base != member.base_name:
             raise
@@ -141,17 +144,18 @@ def join(invite: Invite, member: Membership, home: NodeHome) -> None:
     write_private(home.enrolled, b"")
 
 
-def own_settings(home: NodeHome) -> DomainSettings:
-    """What the domain decides about its text: its `domain.toml`, or the defaults before there is one."""
-    return read_domain_settings(home.settings) if home.settings.is_file() else DomainSettings()
+def prepare_data(member: Membership, home: NodeHome, progress: Progress | None = None) -> Prepared:
+    """Prepare the corpus as rounds do, into the member's folder, but for the perplexity filter, which needs weights.
 
-
-def prepare_data(member: Membership, own: DomainSettings, progress: Progress | None = None) -> Prepared:
-    """Prepare the corpus as rounds do, but for the perplexity filter, which needs the base's weights."""
-    base = describe_base(member.base)
+    Raises:
+        CogenError: the corpus and the folder are not apart, or the corpus cannot be read or is too small.
+    """
+    home.require_apart(member.data)
+    home.make()
+    base, own = describe_base(member.base), own_settings(home)
     data, held = own.data.model_copy(update={"perplexity_filter": False}), own.heldout.heldout_frac
-    load, digest = partial(load_tokenizer, base), base.fingerprint.tokenizer
-    return prepare(member.data, load, data, held, tokenizer_hash=digest, base=base.name, progress=progress)
+    prepared = partial(prepare, tokenizer_hash=base.fingerprint.tokenizer, base=base.name, cache_dir=home.prepared)
+    return prepared(member.data, partial(load_tokenizer, base), data, held, progress=progress)
 
 
 def shortfalls(policy: Policy, prepared: Prepared) -> list[str]:
@@ -239,7 +243,7 @@ def sole(home: NodeHome, wait_seconds: float = 20.0) -> AbstractContextManager[i
             fix="Stop the other one, or name another --folder.",
         )
 
-    return holding(home.path / ".lock", busy, wait_seconds)
+    return holding(home.lock, busy, wait_seconds)
 
 
 def _unknown_key(member: Membership) -> FederationError:

@@ -105,7 +105,7 @@ def next_steps(folder: FederationFolder, settings: RunConfig, config: str) -> It
     if joined:
         yield f"joined: {', '.join(joined)}"
     if missing:
-        yield f"next: cogen invite {missing[0]} > {missing[0]}.invite   (not joined yet: {', '.join(missing)})"
+        yield f"next: cogen invite {missing[0]}   (not joined yet: {', '.join(missing)})"
     else:
         yield f"next: cogen run {config}"
 

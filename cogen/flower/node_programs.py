@@ -47,7 +47,7 @@ def programs_of(
     """
     import tomli_w
 
-    settings = home.path / "node.toml"
+    settings = home.node_config
     write_private(settings, tomli_w.dumps({"socket": str(home.socket), "domain": member.domain}).encode())
     flower = flower_environment(home.flower)
     environment = {

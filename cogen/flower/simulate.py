@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from cogen.base import describe_base, load_tokenizer
@@ -16,7 +17,7 @@ from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.run_metadata import describe_run
 from cogen.data.walk import corpus_root
-from cogen.errors import CogenError
+from cogen.errors import CogenError, ConfigError
 from cogen.evaluate.baselines import OnEvent, tell
 from cogen.evaluate.general import require_unseen
 from cogen.evaluate.run_scores import read_evaluation, score_seed, summarize_runs
@@ -57,6 +58,7 @@ def simulate(
     >>> run.merged.is_dir()                        # doctest: +SKIP
     True
     """
+    _require_ray()
     run, source = run_folder(config, out), shipped_config(str(config))
     settings = open_run(run, source, overrides, resume=resume, overwrite=overwrite, command="simulate")
     show = on_event or (lambda event: None)
@@ -69,6 +71,17 @@ def simulate(
         describe_run(cards).write(run.run_metadata)
         _every_seed(run, settings, handle, show)
     return run
+
+
+def _require_ray() -> None:
+    """Raise ConfigError where Ray is missing: Flower runs the clients of a simulation in it, and nothing else needs it."""
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "cannot simulate",
+            expected="Ray (pip install 'cogen-ai[simulation]')",
+            got="none",
+            fix="Install it; in a clone, pip install --constraint constraints.txt --editable '.[simulation]'.",
+        )
 
 
 def _every_seed(run: RunFolder, settings: RunConfig, handle: int, show: OnEvent) -> None:

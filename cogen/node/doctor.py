@@ -45,6 +45,8 @@ class Proposal:
     tokens_per_round: int
     minutes: float
     peak_memory_mb: float
+    is_late: bool = False
+    """Whether even this round ends after the deadline."""
 
     def limits(self, asked: Train) -> dict[str, int]:
         """The lines of `policy.toml` that make the coordinator ask for no more than this."""
@@ -147,11 +149,12 @@ def check_round(cost: CorpusCost, deadline_seconds: float, free_bytes: int) -> l
     ]
 
 
-def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: Any) -> Proposal:
+def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: Any, min_tokens: int = 0) -> Proposal:
     """The largest batch, then rank, then tokens that fit; never below the smallest values.
 
     Args:
         cost_of: from settings to their `Cost`, at the rate that was measured.
+        min_tokens: the least that the domain's policy allows in a round.
     """
     tried = settings
     while (cost := cost_of(tried)).peak_memory_mb * 1e6 > MEMORY_SHARE * free_bytes:
@@ -168,10 +171,12 @@ def propose(settings: Train, deadline_seconds: float, free_bytes: int, cost_of: 
         else:
             break
     most = DEADLINE_SHARE * deadline_seconds * cost.tokens_per_second
-    blocks = max(1, min(int(most // tried.sequence_length), -(-tried.tokens_per_round // tried.sequence_length)))
+    wanted, least = (-(-tokens // tried.sequence_length) for tokens in (tried.tokens_per_round, min_tokens))
+    blocks = max(1, min(wanted, max(least, int(most // tried.sequence_length))))
     tokens = min(blocks * tried.sequence_length, max(tried.tokens_per_round, tried.sequence_length))
     cost = cost_of(tried.model_copy(update={"tokens_per_round": tokens}))
-    return Proposal(tried.rank, tried.batch_size, tokens, cost.minutes, cost.peak_memory_mb)
+    is_late = cost.minutes * 60 > deadline_seconds
+    return Proposal(tried.rank, tried.batch_size, tokens, cost.minutes, cost.peak_memory_mb, is_late)
 
 
 def proposal_text(proposal: Proposal, asked: Train, policy: Path) -> str:
@@ -185,6 +190,8 @@ def proposal_text(proposal: Proposal, asked: Train, policy: Path) -> str:
         lines += [f"{key} = {value}" for key, value in limits.items()]
     if proposal.batch_size < asked.batch_size:
         lines.append(f"and ask the coordinator for train.batch_size = {proposal.batch_size}, which is for all domains")
+    if proposal.is_late:
+        lines.append("the round ends after its deadline: ask the coordinator for a longer round_deadline_seconds")
     return "\n".join(lines)
 
 

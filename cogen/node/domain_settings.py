@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cogen.config import Data, Heldout, RunConfig, Share
-from cogen.node.home import write_private
+from cogen.errors import AlteredFile
+from cogen.node.home import NodeHome, write_private
 from cogen.protocol.settings import MIX_KEYS, WorkSettings
 from cogen.records import Table, read_toml, validated
 
@@ -90,6 +91,11 @@ def read_domain_settings(path: Path) -> DomainSettings:
     return found.model_copy(update={"mix": found.mix.model_copy(update=paths)})
 
 
+def own_settings(home: NodeHome) -> DomainSettings:
+    """The settings of a joined domain, or the defaults before it has a file; nothing is written."""
+    return read_domain_settings(home.settings) if home.settings.is_file() else DomainSettings()
+
+
 def settings_of_run(config: RunConfig) -> DomainSettings:
     """What a simulated domain does: the tables of the run's config, with windows as long as the blocks of training."""
     heldout: dict[str, Any] = {key: getattr(config.evaluate, key) for key in Heldout.model_fields}
@@ -103,11 +109,25 @@ def private_seed(path: Path, run: str, settings: WorkSettings) -> int:
 
     Runs or settings that differ in anything have orders that have nothing in common. So no two replies can be compared
     whose rounds are equal but for one step or one block.
+
+    Raises:
+        AlteredFile: the secret is not as it was written; one of zeros, as after a crash of the disk, would be no secret.
     """
     if not path.is_file():
-        write_private(path, secrets.token_bytes(SECRET_BYTES))
+        made = secrets.token_bytes(SECRET_BYTES)
+        write_private(path, made + hashlib.sha256(made).digest())
+    content = path.read_bytes()
+    secret = content[:SECRET_BYTES]
+    if content[SECRET_BYTES:] != hashlib.sha256(secret).digest():
+        raise AlteredFile(
+            "cannot order the documents",
+            expected=f"a secret of {SECRET_BYTES} bytes and its sha256",
+            got="something else",
+            where=str(path),
+            fix="Restore the file, or remove it: runs that are going on then have to be started again.",
+        )
     about = json.dumps([run, settings.model_dump(mode="json")], sort_keys=True).encode()
-    return int.from_bytes(hashlib.sha256(path.read_bytes() + about).digest()[:4], "big") >> 1
+    return int.from_bytes(hashlib.sha256(secret + about).digest()[:4], "big") >> 1
 
 
 def _absolute(name: str, folder: Path) -> str:

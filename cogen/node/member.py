@@ -11,15 +11,16 @@ from collections.abc import Mapping
 
 from cogen.adapter import Factors
 from cogen.node.domain_settings import private_seed, read_domain_settings
-from cogen.node.home import NodeHome
+from cogen.node.home import JoinedDomain, NodeHome
 from cogen.node.known_models import BASE_DIGEST, KnownModels
 from cogen.node.node import Node, evaluate_reply, models_of, own_expert, train_reply
 from cogen.node.policy import Policy, allow, read_policy, refused
 from cogen.node.replies import keep_reply, load_reply, request_key
 from cogen.node.round_bounds import allow_round
+from cogen.node.round_start import model_digest
 from cogen.node.score_book import ScoreBook, rounded
 from cogen.node.stopping import Check, stop_after
-from cogen.node.trainer import Trainer, model_digest
+from cogen.node.trainer import Trainer
 from cogen.node.unusual import unusual_round, unusual_scoring, warning
 from cogen.node.usage import Usage
 from cogen.protocol.factors import reply_shapes, to_factors
@@ -119,7 +120,8 @@ class _MemberWork:
         own = read_domain_settings(self.home.settings)
         private = self.policy.private_order
         seed = private_seed(self.home.order, request.run, request.settings) if private else None
-        return self.node.trainer_for(request, self.folder, own, seed)
+        joined = JoinedDomain(self.home.prepared, self.member.fingerprint, seed)
+        return self.node.trainer_for(request, self.folder, own, joined)
 
     def _allow_bytes(self, num_bytes: int) -> None:
         """Raise PolicyError if the reply would be beyond the bytes of a day."""

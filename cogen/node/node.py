@@ -14,7 +14,7 @@ from cogen.adapter import Adapter, Factors
 from cogen.config import load_config
 from cogen.evaluate.matrix import EXPERT_PREFIX
 from cogen.node.domain_settings import DomainSettings, settings_of_run
-from cogen.node.home import NodeHome
+from cogen.node.home import JoinedDomain, NodeHome
 from cogen.node.policy import read_policy
 from cogen.node.score_book import Scorer, score_always
 from cogen.node.stopping import Check, go_on
@@ -115,15 +115,15 @@ class Node:
         return evaluate_reply(trainer, models, score_always, check)
 
     def trainer_for(
-        self, request: WorkRequest, folder: Path, own: DomainSettings, order_seed: int | None = None
+        self, request: WorkRequest, folder: Path, own: DomainSettings, joined: JoinedDomain | None = None
     ) -> Trainer:
         """The trainer of a run; a new one when the run or any settings have changed."""
         from cogen.node.trainer import Trainer
 
-        site, about = self.site, (folder, request.settings, own, order_seed)
+        site, about = self.site, (folder, request.settings, own, joined)
         known = self._trainer
-        if known is None or about != (known.folder, known.settings, known.own, known.order_seed):
-            self._trainer = Trainer(request.settings, own, site.domain, site.data, site.base, folder, order_seed)
+        if known is None or about != (known.folder, known.settings, known.own, known.joined):
+            self._trainer = Trainer(request.settings, own, site.domain, site.data, site.base, folder, joined)
         assert self._trainer is not None
         return self._trainer
 

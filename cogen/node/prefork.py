@@ -50,7 +50,7 @@ def _load_base(*base: str) -> None:
 
     torch.set_num_threads(1)
     try:
-        from cogen.node.trainer import preload
+        from cogen.node.loaded_base import preload
 
         preload(*base)
     except Exception:  # noqa: BLE001 - a request for work tries again and gets the reason

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from cogen.errors import MessageError
+from cogen.errors import MessageError, RunError
+from cogen.file_hashes import FileHashes
 from cogen.files import write_folder
 from cogen.protocol.messages import AnyMessage, Message, WorkRequest, pack, unpack
 from cogen.protocol.wire import Frame
@@ -31,12 +33,17 @@ def request_key(request: WorkRequest) -> str:
 
 
 def load_reply(folder: Path, key: str, kind: type[AnyMessage]) -> AnyMessage | None:
-    """The kept reply to the request of this key; None where there is none, or not a whole one."""
+    """The kept reply to the request of this key; None where there is none, or not as it was written (said on stderr)."""
     place = folder / key
+    if not place.is_dir():
+        return None
     try:
-        frame = Frame(json.loads((place / HEADER).read_bytes()), load((place / ARRAYS).read_bytes()))
-        return unpack(frame, kind)
-    except (OSError, ValueError, SafetensorError, MessageError):
+        files = {name: (place / name).read_bytes() for name in (HEADER, ARRAYS)}
+        if FileHashes.load(place / FileHashes.file_name) != FileHashes.of(files):
+            raise ValueError("other hashes")
+        return unpack(Frame(json.loads(files[HEADER]), load(files[ARRAYS])), kind)
+    except (OSError, ValueError, SafetensorError, RunError, MessageError) as error:
+        print(f"a kept reply is not used: {place}: {error}", file=sys.stderr, flush=True)
         return None
 
 
@@ -47,7 +54,8 @@ def keep_reply(folder: Path, key: str, reply: Message) -> None:
         RunError: the disk is full or the place cannot be written.
     """
     frame = pack(reply)
-    write_folder(folder / key, {HEADER: json.dumps(frame.header).encode(), ARRAYS: save(dict(frame.arrays))})
+    files = {HEADER: json.dumps(frame.header).encode(), ARRAYS: save(dict(frame.arrays))}
+    write_folder(folder / key, {**files, FileHashes.file_name: FileHashes.of(files).to_json().encode()})
     kept = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
     for old in kept[:-NUM_KEPT]:
         shutil.rmtree(old, ignore_errors=True)

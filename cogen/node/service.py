@@ -30,7 +30,7 @@ class Service:
     """One domain's trainer: at most one round or scoring at a time, scorings first; a hello is answered meanwhile."""
 
     def __init__(self, home: NodeHome) -> None:
-        member = home.read_member()
+        self.member = member = home.read_member()
         self.node = Node(Site(domain=member.domain, data=member.data, base=member.base), home)
         self._turns = Turns()
 
@@ -58,11 +58,11 @@ class Service:
 
     def warm_up(self) -> None:
         """Load what the first round needs, before it comes."""
-        from cogen.node.trainer import preload
+        from cogen.node.loaded_base import preload
 
         with self._turns.taken(is_small=False):
             try:
-                preload(self.node.site.base)
+                preload(self.member.base, fingerprint=self.member.fingerprint)
             except Exception:  # noqa: BLE001 - the first request for work gets the reason
                 log_error()
 

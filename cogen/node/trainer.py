@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import resource
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
-from cogen.adapter import Factors, factor_digest
+from cogen.adapter import Factors, Fingerprint
 from cogen.adapter.factors import is_finite
-from cogen.base import Base, load_base
+from cogen.base import Base
 from cogen.config import Train
 from cogen.data import heldout_windows
 from cogen.data.pack import PackedStream, Stream
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import nothing_held_out, score_windows
-from cogen.merge.factored import leading, norm
+from cogen.merge.factored import norm
 from cogen.node.domain_settings import DomainSettings
-from cogen.node.known_models import BASE_DIGEST
+from cogen.node.home import JoinedDomain
+from cogen.node.loaded_base import layer_norm, loaded
 from cogen.node.policy import Policy, refused
+from cogen.node.round_start import model_digest, split_rank
+from cogen.node.round_states import RoundStates
 from cogen.node.score_book import HeldoutText, Scorer, score_always
 from cogen.node.stopping import Check, go_on
 from cogen.protocol.settings import WorkSettings
 from cogen.runs import append_line
-from cogen.train.fast.training import fast_training
-from cogen.train.isolation import use_segment_attention
 from cogen.train.loop import RoundResult, Step, train_round
-from cogen.train.lora import attached, init_factors
+from cogen.train.lora import attached
+from cogen.train.memory import peak_memory_bytes
 from cogen.train.mixture import make_stream, read_mixture, state_key
 from cogen.train.schedule import plan_round
-from cogen.train.state import TrainState
-from cogen.train.step import make_accelerator
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Trainer:
         settings: of the domain's work in this run.
         own: what the domain decides about its text.
         data: the corpus. base: the base model. folder: for optimiser states and training logs.
-        order_seed: of the order of documents; None is that of the run.
+        joined: of a domain of a real federation.
     """
 
     def __init__(
@@ -82,21 +79,26 @@ class Trainer:
         data: str,
         base: str,
         folder: Path,
-        order_seed: int | None = None,
+        joined: JoinedDomain | None = None,
     ) -> None:
         settings.train.require_rounds()
         self.settings, self.own, self.domain = settings, own, domain
-        self.corpus, self.base_name, self.folder, self.order_seed = data, base, folder, order_seed
+        self.corpus, self.base_name, self.folder, self.joined = data, base, folder, joined
 
     @property
     def text_settings(self) -> Train:
         """The settings of the round, with the domain's own text to mix in and its own order of documents."""
-        order = {} if self.order_seed is None else {"seed": self.order_seed}
+        order = {} if self.joined is None or self.joined.order_seed is None else {"seed": self.joined.order_seed}
         return self.settings.train.model_copy(update={**self.own.mix.model_dump(), **order})
 
     @property
     def base(self) -> Base:
-        return _loaded(self.base_name, self.settings.precision)
+        return loaded(*self._base_key)
+
+    @property
+    def _base_key(self) -> tuple[str, str, Fingerprint | None]:
+        """Name, precision and, for a joined domain, the fingerprint that its files must have."""
+        return self.base_name, self.settings.precision, None if self.joined is None else self.joined.fingerprint
 
     def train(
         self, round_number: int, current: Mapping[str, Factors], scorer: Scorer = score_always, check: Check = go_on
@@ -154,14 +156,16 @@ class Trainer:
                 raise refused("adapters of this base's layers", "another layer or another shape")
             if not (is_finite(f.a) and is_finite(f.b)):
                 raise refused("an adapter of finite numbers", "another")
-            if max_norm and norm(f) > max_norm * _layer_norm(self.base_name, self.settings.precision, name):
+            if max_norm and norm(f) > max_norm * layer_norm(*self._base_key, name):
                 raise refused(f"adapters that change a layer by up to {max_norm:g} of its norm", "a larger change")
 
     @cached_property
     def data(self) -> DomainData:
         """The corpus, read, cleaned and packed on first use."""
         train, heldout, name = self.text_settings, self.own.heldout, self.domain
-        mixture = read_mixture(self.base, {name: self.corpus}, train, heldout.heldout_frac, self.own.data)
+        place = None if self.joined is None else self.joined.prepared
+        corpora, frac = {name: self.corpus}, heldout.heldout_frac
+        mixture = read_mixture(self.base, corpora, train, frac, self.own.data, cache_dir=place)
         total = plan_round(train, 1, self.settings.num_rounds).total_blocks
         window = min(heldout.sequence_length, self.base.info.max_tokens or heldout.sequence_length)
         documents = mixture.corpora[name].heldout
@@ -222,8 +226,8 @@ class Trainer:
             values = {**vars(step), "num_tokens": plan.first_block * data.stream.sequence_length + step.num_tokens}
             append_line(node / "train.jsonl", values)
 
-        part = node / f"part-{number:04d}-{_digest(start, rest, data.key)}.safetensors"
-        state = TrainState.load(part, data.key) if part.is_file() else self._state_before(number, data.key)
+        states = RoundStates(node, data.key, self.settings.optimizer_across_rounds == "reset")
+        part = states.part(number, start, rest)
         result = train_round(
             self.base,
             start,
@@ -231,98 +235,12 @@ class Trainer:
             plan,
             self.settings.train,
             frozen=rest,
-            state=state,
+            state=states.first(number, part),
             on_step=log,
             on_checkpoint=lambda s: s.save(part, data.key),
             check=check,
         )
         about = {"round": number, "seconds": round(result.seconds, 4), "peak_memory_bytes": peak_memory_bytes()}
         append_line(node / "rounds.jsonl", about)
-        result.state.save(node / f"state-{number:04d}.safetensors", data.key)
-        # The newest state of an earlier round stays: this round starts from it when it is trained again.
-        for path in (*_states(node, number - 1)[:-1], *node.glob("part-*.safetensors")):
-            path.unlink()
+        states.finish(number, result.state)
         return result
-
-    def _state_before(self, number: int, key: str) -> TrainState | None:
-        """The newest state of an earlier round, so that a domain that missed a round keeps its Adam moments."""
-        if self.settings.optimizer_across_rounds == "reset":
-            return None
-        found = _states(self.folder, number - 1)
-        return TrainState.load(found[-1], key) if found else None
-
-
-def preload(name: str, precision: str = "auto", cpu_kernels: str = "auto") -> None:
-    """Load a base and prepare it as runs use it by default, so that the first round need not."""
-    base = _loaded(name, precision)
-    use_segment_attention(base.model)
-    with attached(base.model, init_factors(base.info.modules, 1, 1.0, 0)), fast_training(base.model, cpu_kernels):
-        make_accelerator()
-
-
-@lru_cache(maxsize=1)
-def _loaded(name: str, precision: str) -> Base:
-    """One base a process, shared by all runs and domains."""
-    return load_base(name, precision=precision)
-
-
-@lru_cache(maxsize=4096)
-def _layer_norm(name: str, precision: str, module: str) -> float:
-    """Frobenius norm of a layer's weight; of a packed one, after unpacking."""
-    weight = _loaded(name, precision).model.get_submodule(module).weight
-    if (state := getattr(weight, "quant_state", None)) is not None:
-        from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-not-found]
-
-        return float(dequantize_4bit(weight.data, state).float().norm())
-    return float(weight.detach().float().norm())
-
-
-def model_digest(train: Mapping[str, Factors], rest: Mapping[str, Factors] | None = None) -> str:
-    """Of a model: that of its factors, and the same for every adapter that changes nothing."""
-    parts: Sequence[Mapping[str, Factors]] = (train, rest or {})
-    if not any(bool(f.b.any()) and bool(f.a.any()) for part in parts for f in part.values()):
-        return BASE_DIGEST
-    return factor_digest(train) if not rest else f"{factor_digest(train)} {factor_digest(rest)}"
-
-
-def _digest(start: Mapping[str, Factors], rest: Mapping[str, Factors] | None, key: str) -> str:
-    """Of what a round starts from and how; a state of another start or of other settings must not be continued."""
-    return hashlib.sha256(f"{factor_digest(start)} {factor_digest(rest or {})} {key}".encode()).hexdigest()[:16]
-
-
-def _states(node: Path, last_round: int) -> list[Path]:
-    """Saved states of rounds up to `last_round`, oldest first."""
-    return [p for p in sorted(node.glob("state-*.safetensors")) if int(p.stem.removeprefix("state-")) <= last_round]
-
-
-def split_rank(
-    current: Mapping[str, Factors], rank: int, seed: int
-) -> tuple[dict[str, Factors], dict[str, Factors] | None]:
-    """The part of the global factors that a client of rank `rank` trains, and the part that it holds frozen.
-
-    Global factors are sorted and balanced, so the first `rank` directions are the best approximation.
-    """
-    import torch
-
-    start: dict[str, Factors] = {}
-    rest: dict[str, Factors] = {}
-    for name, factors in current.items():
-        wanted = min(rank, *factors.shape)
-        lead, tail = leading(factors, min(wanted, factors.rank))
-        if tail is not None and bool(tail.b.any()):  # directions with B = 0 add nothing and can be dropped
-            rest[name] = tail
-        if wanted > lead.rank:
-            fresh = init_factors({name: factors.shape}, wanted, factors.scaling, seed)[name]
-            lead = Factors(
-                a=torch.cat([lead.a, fresh.a[lead.rank :]]),
-                b=torch.cat([lead.b, fresh.b[:, lead.rank :]], dim=1),
-                scaling=factors.scaling,
-            )
-        start[name] = lead
-    return start, rest or None
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident set of this process so far [bytes]."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -31,6 +31,7 @@ def prepare_corpus(
     *,
     validation_frac: float = 0.0,
     progress: Progress | None = None,
+    cache_dir: Path | None = None,
 ) -> Prepared:
     """Prepare the corpus at `path` for this base, see `prepare`.
 
@@ -52,6 +53,7 @@ def prepare_corpus(
         scorer=partial(score_documents, base) if scored else None,
         scorer_hash=f"{fingerprint.weights} {base.precision} {WINDOW_TOKENS}" if scored else "",
         progress=progress,
+        cache_dir=cache_dir,
     )
 
 

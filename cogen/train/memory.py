@@ -1,4 +1,4 @@
-"""The memory of training: settings of the allocator, and gradient checkpointing.
+"""The memory of training: settings of the allocator, gradient checkpointing, and the peak of this process.
 
 A step allocates the same gigabytes again and again. By default glibc returns every large tensor to the system and
 asks for it anew, page fault by page fault. Keeping freed memory in the process, on two cores with steps of 4 x 512
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,3 +77,9 @@ def gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[No
     finally:
         for layer in layers:
             del vars(layer)["forward"]
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far [bytes]."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

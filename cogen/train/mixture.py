@@ -69,23 +69,21 @@ def read_mixture(
     heldout_frac: float,
     data: Data | None = None,
     progress: Progress | None = None,
+    cache_dir: Path | None = None,
 ) -> Mixture:
     """Prepare the corpora and those that the settings mix in, or find them in the cache.
 
     Args:
         corpora: name to path.
-        progress: called while a corpus is prepared, see `prepare`.
+        progress, cache_dir: see `prepare`.
     Raises:
         DataError: a corpus cannot be read, or has fewer than two documents.
     """
     validation_frac = settings.early_stop_frac if settings.early_stop_patience else 0.0
-    made = {
-        n: prepare_corpus(base, p, data, heldout_frac, validation_frac=validation_frac, progress=progress)
-        for n, p in corpora.items()
-    }
+    prepared = partial(prepare_corpus, base, progress=progress, cache_dir=cache_dir)
+    made = {n: prepared(p, data, heldout_frac, validation_frac=validation_frac) for n, p in corpora.items()}
     replay, annealing = (
-        None if path is None else prepare_corpus(base, path, data, heldout_frac, progress=progress)
-        for path in (settings.replay, settings.annealing)
+        None if path is None else prepared(path, data, heldout_frac) for path in (settings.replay, settings.annealing)
     )
     return Mixture(made, replay, annealing, heldout_frac, validation_frac, leading_id(base.tokenizer))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.adapter import Factors
 from cogen.config import Train
-from cogen.errors import RunError
+from cogen.errors import AlteredFile, RunError
 from cogen.files import write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class TrainState:
     best: Best | None = None
 
     def save(self, path: Path, key: str) -> None:
-        """Write one safetensors file; `load` checks that `key` is the same (see `state_key`)."""
+        """Write one safetensors file; `load` checks that `key` is the same (see `state_key`), and that nothing was altered."""
         from safetensors.torch import save
 
         tensors = {f"moment:{k}": v.contiguous() for k, v in self.moments.items()}
@@ -82,6 +83,7 @@ class TrainState:
         if self.best is not None:
             tensors |= _flat(self.best.factors, "best:")
             about["best"] = {k: v for k, v in vars(self.best).items() if k != "factors"}
+        about["sha256"] = _sha256(path.name, about, tensors)
         write_file(path, save(tensors, metadata={"cogen": json.dumps(about)}))
 
     @classmethod
@@ -89,6 +91,7 @@ class TrainState:
         """Read a saved state.
 
         Raises:
+            AlteredFile: it is not as it was written, or that of another name.
             RunError: not a state file, or it belongs to other data or settings.
         """
         from safetensors import SafetensorError, safe_open
@@ -99,8 +102,10 @@ class TrainState:
                 tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
             if not isinstance(about, dict) or about["format"] != FORMAT:
                 raise _unusable(path, f"a training state of format {FORMAT}", "another")
+            if about.pop("sha256") != _sha256(path.name, about, tensors):
+                raise _altered(path, "one with another content")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise _unusable(path, "a saved training state", str(error)) from None
+            raise _altered(path, str(error)) from None
         if about.get("key") != key:
             raise _unusable(path, "the state of this data and these settings", "one of other data or settings")
         factors = _factors(tensors, about["scalings"], "")
@@ -116,6 +121,28 @@ def _flat(factors: Mapping[str, Factors], prefix: str) -> dict[str, Tensor]:
 
 def _factors(tensors: Mapping[str, Tensor], scalings: Mapping[str, float], prefix: str) -> dict[str, Factors]:
     return {n: Factors(tensors[f"{prefix}a:{n}"], tensors[f"{prefix}b:{n}"], s) for n, s in scalings.items()}
+
+
+def _sha256(name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Of the file's name, so that states are not swapped, and of all that is in the file."""
+    import torch
+
+    digest = hashlib.sha256(f"{name} {json.dumps(about, sort_keys=True)}".encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        digest.update(f"\n{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _altered(path: Path, got: str) -> AlteredFile:
+    return AlteredFile(
+        "cannot resume",
+        expected="a saved training state as it was written",
+        got=got,
+        where=str(path),
+        fix="Restore the file, or remove it: training then starts without it.",
+    )
 
 
 def _unusable(path: Path, expected: str, got: str) -> RunError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -35,18 +36,61 @@ def test_an_invite_says_all_that_a_domain_needs_and_no_path(
     cogen: Cogen, folder: FederationFolder, tmp_path: Path, tiny_folder: Path
 ) -> None:
     code, out, err = cogen("invite", "grid", "--days", "3", "--folder", folder.path)
-    assert code == 0
+    assert (code, out) == (0, "grid.invite\n")
     assert "an invite for grid, open until" in err
-    assert str(tmp_path) not in out
-    assert str(tiny_folder.parent) not in out
-    path = tmp_path / "grid.invite"
-    path.write_text(out)
+    path = Path("grid.invite")
+    assert str(tmp_path) not in path.read_text()
+    assert str(tiny_folder.parent) not in path.read_text()
     invite = read_invite(path)
     assert (invite.federation, invite.address, invite.domain) == ("care", "fed.example.org:9443", "grid")
     assert invite.base_fingerprint == describe_base(str(tiny_folder)).fingerprint
     assert invite.app_sha256 == installed_app_sha256()
     assert invite.ca == folder.ca.read_text()
     assert find_issued(folder, invite.token).domain == "grid"
+
+
+def test_only_its_owner_can_read_an_invite_whatever_the_umask(
+    cogen: Cogen, folder: FederationFolder, tmp_path: Path
+) -> None:
+    """Red: a file that the shell makes, or a mode that is set after the content."""
+    before = os.umask(0)
+    try:
+        for more in ((), ("--out", tmp_path / "sent" / "grid.toml")):
+            path = Path(cogen("invite", "grid", "--folder", folder.path, *more)[1].strip())
+            assert path.stat().st_mode & 0o777 == 0o600
+            assert [p.name for p in path.parent.iterdir()] == [path.name]
+    finally:
+        os.umask(before)
+    code, out, _ = cogen("invite", "grid", "--folder", folder.path, "--out", "-")
+    assert code == 0 and not Path("-").exists()
+    path.write_text(out)
+    assert find_issued(folder, read_invite(path).token).domain == "grid"
+
+
+def test_an_invite_replaces_only_this_federations_earlier_one(
+    cogen: Cogen, folder: FederationFolder, tmp_path: Path
+) -> None:
+    """What is refused makes no earlier invite void. Red: any file is replaced, or the check comes after the invite."""
+    command = ("invite", "grid", "--folder", folder.path)
+    path = Path("grid.invite")
+    cogen(*command)
+    first = read_invite(path)
+    cogen(*command)
+    second = read_invite(path)
+    assert second.token != first.token
+    other = FederationFolder(tmp_path / "other")
+    other.create()
+    ensure_certificate(other, "fed.example.org")
+    for name in ("config", "about"):
+        other.write(getattr(other, name), getattr(folder, name).read_text())
+    cogen("invite", "grid", "--folder", other.path, "--out", "theirs")
+    cogen("invite", "clinical", "--folder", folder.path, "--out", "clinical.invite")
+    Path("notes").write_text("a patient's")
+    Path("folder").mkdir()
+    for name, got in (("theirs", "'care'"), ("clinical.invite", "'clinical'"), ("notes", "else"), ("folder", "else")):
+        refused(cogen(*command, "--out", name), "earlier invite for 'grid'", got, name)
+    assert Path("notes").read_text() == "a patient's"
+    assert find_issued(folder, second.token).state == "open"
 
 
 def test_an_invite_for_nobody_or_for_who_is_in_is_refused(cogen: Cogen, folder: FederationFolder) -> None:

@@ -332,7 +332,7 @@ def test_a_clock_an_hour_off_is_said_and_the_others_go_on(tmp_path: Path, stage:
         assert models(made.run) == without
     end(made.members["grid"])
     made.output("revoke", "grid")
-    (folder / invite).write_text(made.output("invite", "grid"))
+    made.output("invite", "grid", "--out", folder / invite)
     joining = ("join", invite, "--data", SEEDS / "grid.jsonl", "--folder", folder / "new")
     for number, (seconds, side) in enumerate(OFF.items()):
         for command in (("doctor", invite), joining):

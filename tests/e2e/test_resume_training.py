@@ -18,7 +18,7 @@ from cogen.adapter import Factors, factor_digest
 from cogen.base import Base
 from cogen.config import Train
 from cogen.data.pack import Stream
-from cogen.errors import RunError
+from cogen.errors import AlteredFile, RunError
 from cogen.train.loop import Step, TrainingError, train_round
 from cogen.train.lora import init_factors
 from cogen.train.mixture import make_stream, read_mixture
@@ -143,9 +143,28 @@ def test_what_is_no_state_is_refused(
 
     path = tmp_path / "training.safetensors"
     path.write_bytes(save({"x": torch.ones(2)}) if content is None else content)
-    with pytest.raises(RunError, match="expected a saved training state") as refused:
+    with pytest.raises(RunError, match="expected a saved training state as it was written") as refused:
         train(tiny, corpora, state_path=path, resume=True)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["metadata", "moment", "factor", "name"])
+def test_a_state_that_was_altered_is_refused(tiny: Base, tmp_path: Path, place: str) -> None:
+    """One bit, or the state of another round in its place. Red: each of them without a share in the hash."""
+    path = tmp_path / "state-0001.safetensors"
+    factors = {"m": Factors(torch.full((2, 4), 0.25), torch.full((5, 2), 0.125), 0.5)}
+    TrainState({"m.A.exp_avg": torch.full((3, 4), 0.75)}, 5, 12.5, factors).save(path, "key")
+    content, values = bytearray(path.read_bytes()), {"moment": 0.75, "factor": 0.125}
+    if place == "name":
+        path = tmp_path / "state-0002.safetensors"
+    elif place == "metadata":
+        content[content.index(b"12.5") + 1] ^= 1
+    else:
+        content[content.index(torch.tensor(values[place]).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(AlteredFile, match=r"cannot resume: expected .* as it was written, got .* remove it") as refused:
+        TrainState.load(path, "key")
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_one_seed_gives_one_result(tiny: Base, corpora: dict[str, Path], whole: TrainedAdapter) -> None:

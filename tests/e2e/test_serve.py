@@ -74,10 +74,9 @@ class Served:
 
     def enrol(self, domain: str, folder: Path, key: NodeKey) -> httpx.Response:
         """As a domain does it: with what stands in the invite, and nothing else."""
-        made = self.command("invite", domain)
-        assert made.returncode == 0, made.stderr
         path = folder / f"{domain}.invite"
-        path.write_text(made.stdout)
+        made = self.command("invite", domain, "--out", str(path))
+        assert made.returncode == 0, made.stderr
         invite = read_invite(path)
         asked = {"token": invite.token, "domain": invite.domain, "public_key": key.line}
         asked |= {"app_sha256": invite.app_sha256, "fingerprint": invite.fingerprint.model_dump()}

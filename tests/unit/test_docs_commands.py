@@ -52,6 +52,7 @@ RUN = {
     ),
     "join ": "tests/e2e/test_deployment.py::test_five_commands_give_the_simulations_model",
     "receipts ": "tests/unit/test_join.py::test_receipts_of_a_member_are_printed",
+    "leave ": "tests/unit/test_leave.py::test_all_goes_but_the_record",
     "diagnose ": HERE,
     "search ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",
     "contributions ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",

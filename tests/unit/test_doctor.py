@@ -12,6 +12,7 @@ import pytest
 from cogen.base import describe_base
 from cogen.config import Train, load_config
 from cogen.data.card import CorpusCost
+from cogen.data.prepare import prepared_from
 from cogen.flower.bundle import installed_app_sha256
 from cogen.node.doctor import (
     Check,
@@ -26,6 +27,7 @@ from cogen.node.doctor import (
     propose,
     worst,
 )
+from cogen.node.home import NodeHome
 from cogen.node.round_spec import RoundSpec, default_round_spec, round_spec
 from tests.conftest import SEEDS
 from tests.shell import Cogen
@@ -60,11 +62,24 @@ def test_the_batch_gives_way_before_the_rank_and_tokens_fit_the_deadline() -> No
         "tokens_per_round": 20_000,
         "minutes": 20_000 / 6000,
         "peak_memory_mb": 6600,
+        "is_late": False,
     }
     small = propose(ASKED, 100.0, 6 * GB, cost_of)  # 4.8 GB may be planned: two blocks take 4.6
     assert (small.batch_size, small.rank, small.tokens_per_round) == (2, 16, 8000)
     least = propose(ASKED, 1.0, 1 * GB, cost_of)
     assert (least.batch_size, least.rank, least.tokens_per_round) == (1, 4, 500)
+    assert least.is_late and not small.is_late
+
+
+@pytest.mark.parametrize(
+    ("min_tokens", "tokens"), [(0, 8000), (4096, 8000), (8001, 8500), (20_000, 20_000), (10**6, 20_000)]
+)
+def test_a_proposal_is_not_below_the_policys_least(min_tokens: int, tokens: int) -> None:
+    """Of 20,000 tokens 8,000 meet the deadline. Red: lines for policy.toml with which it allows no round at all."""
+    found = propose(ASKED, 100.0, 6 * GB, cost_of, min_tokens)
+    assert (found.tokens_per_round, found.is_late) == (tokens, tokens == 20_000)
+    assert found.limits(ASKED).get("max_tokens_per_round", 10**9) >= min_tokens or min_tokens > 20_000
+    assert ("round_deadline_seconds" in proposal_text(found, ASKED, Path("p"))) == found.is_late
 
 
 def test_a_corpus_must_hold_a_block_and_should_hold_a_round() -> None:
@@ -127,9 +142,19 @@ def test_an_invite_is_measured_by_its_own_round(
 ) -> None:
     """512 tokens at rank 4, not the 20,480 at rank 16 of the defaults. Red: the defaults measured in any case."""
     config = load_config(config_file)
-    code, found = examined(cogen, gateway, tiny_folder, tmp_path, round_spec(config, config.domains[1]))
+    asks, home = round_spec(config, config.domains[1]), NodeHome(tmp_path / "member")
+    code, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
+    assert (code, texts(found)["round"]) == (2, "problem rank 4, 512 tokens, 2 blocks of 64 a step")  # by the policy
+    (first,) = prepared_from(SEEDS / "grid.jsonl", home.prepared)
+    assert texts(found)["prepared text"].endswith(f"MB in {home.prepared}")
+    home.policy.write_text("min_tokens_per_round = 512\n")
+    home.settings.write_text("[heldout]\nheldout_frac = 0.5\n")
+    tokens = {texts(found)["corpus"]}
+    code, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
     said = texts(found)
     assert (code, found["policy"]) == (0, {}), said
+    assert said["corpus"] not in tokens and len(prepared_from(SEEDS / "grid.jsonl", home.prepared)) == 2
+    assert first.is_dir() and not prepared_from(SEEDS / "grid.jsonl", tmp_path)
     assert said["round"] == "ok rank 4, 512 tokens, 2 blocks of 64 a step"
     assert "a round of 512 tokens" in said["round time"] and said["round time"].endswith("of 360")
     assert said["coordinator"].startswith("ok localhost") and said["app"].startswith("ok")
@@ -148,7 +173,6 @@ def test_what_is_too_much_for_the_machine_is_limited_by_the_lines_to_paste(
     assert code == 2 and texts(found)["round time"].startswith("problem")
     (limit,) = found["policy"].items()
     assert limit[0] == "max_tokens_per_round" and 64 <= limit[1] < 10**7
-    (tmp_path / "member").mkdir()
     (tmp_path / "member" / "policy.toml").write_text(f"{limit[0]} = {limit[1]}\n")
     _, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
     assert texts(found)["round"] == f"ok rank 4, {limit[1]} tokens, 4 blocks of 64 a step (within policy.toml)"

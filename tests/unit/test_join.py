@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 
 from cogen.adapter import Fingerprint
 from cogen.base import describe_base
+from cogen.data.prepare import common_cache, prepared_from
 from cogen.deploy.admission import ClocksApart, greet
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import Invite, read_invite
-from cogen.deploy.join import join, member_of, sole, was_refused
-from cogen.errors import BaseModelError, DataError, FederationError, FingerprintMismatch, RunError
+from cogen.deploy.join import join, member_of, prepare_data, sole, was_refused
+from cogen.errors import BaseModelError, ConfigError, DataError, FederationError, FingerprintMismatch, RunError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of
 from cogen.flower.patches.answers import REFUSED_KEY
@@ -236,13 +237,61 @@ def test_a_dry_run_shows_what_would_be_sent_and_asks_nobody(
         total = sum(4 * min(rank, o, i) * (o + i) for o, i in modules.values())
         assert f"{len(rows)} arrays, {total} bytes" in out
         assert ("the invite does not say" in out) == (made.round is None)
-    assert not folder.exists()
+    assert {p.relative_to(folder).parts[0] for p in folder.rglob("*") if p.is_file()} == {"data"}
+    assert folder.stat().st_mode & 0o777 == 0o700
     assert not gateway.asked
+
+
+def test_prepared_text_lies_in_the_members_folder_alone(
+    cogen: Cogen, gateway: StubGateway, invite: Invite, tmp_path: Path, cache: Path
+) -> None:
+    """What the preview prepares, joining finds again; the common cache has none of it. Red: another place for one."""
+    notes, home = tmp_path / "notes.jsonl", NodeHome(tmp_path / "member")
+    notes.write_bytes(Path(DATA).read_bytes())
+    path = tmp_path / "one.invite"
+    path.write_text(invite.to_toml())
+    assert cogen("join", path, "--data", notes, "--folder", home.path, "--dry-run")[0] == 0
+    (made,) = prepared_from(notes, home.prepared)
+    before = (made / "card.json").stat()
+    prepared = prepare_data(member_of(invite, str(notes)), home)
+    assert prepared.num_train_tokens > 1000 and prepared_from(notes, home.prepared) == [made]
+    assert (made / "card.json").stat().st_ino == before.st_ino
+    assert prepared_from(notes, common_cache()) == [] and common_cache().is_relative_to(cache)
+    assert {p.stat().st_mode & 0o777 for p in (home.path, home.prepared, made)} == {0o700}
+
+
+def test_a_corpus_and_a_members_folder_are_apart(invite: Invite, tmp_path: Path) -> None:
+    """Else prepared text would be read as documents, or leaving would remove documents."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.jsonl").write_bytes(Path(DATA).read_bytes())
+    member = member_of(invite, str(corpus))
+    for place in (corpus, corpus / "member", tmp_path):
+        with pytest.raises(ConfigError, match="a corpus outside the member's folder"):
+            prepare_data(member, NodeHome(place))
+    assert [p.name for p in corpus.iterdir()] == ["a.jsonl"]
+    NodeHome(corpus / ".local" / "member").require_apart(str(corpus))  # hidden files are not read
+    NodeHome(tmp_path / "corpus-2").require_apart(str(corpus))
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o600, 0o400])
+def test_an_invite_that_others_can_read_is_said_in_one_line(
+    cogen: Cogen, invite: Invite, tmp_path: Path, mode: int
+) -> None:
+    """Red: no look at the mode, or a warning about a file of the owner's alone."""
+    path = tmp_path / "one.invite"
+    path.write_text(invite.to_toml())
+    path.chmod(mode)
+    _, _, err = cogen("join", path, "--folder", tmp_path / "member")
+    warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert [line for line in warnings if "chmod 600" in line and str(path) in line] == warnings
+    assert len(warnings) == (1 if mode & 0o077 else 0)
 
 
 def test_what_is_missing_is_said(cogen: Cogen, invite: Invite, tmp_path: Path) -> None:
     path = tmp_path / "one.invite"
     path.write_text(invite.to_toml())
+    path.chmod(0o600)
     refused(cogen("join"), "an invite")
     refused(cogen("join", path, "--folder", tmp_path / "member"), "--data PATH")
     refused(cogen("join", "--folder", tmp_path / "member"), "a folder that cogen join made")

@@ -22,6 +22,7 @@ from cogen.base import Base
 from cogen.config import Data
 from cogen.data import Document, Prepared, chunk, iter_corpus, read, read_corpus, split_documents, spool, tokenize
 from cogen.data import prepare as prepare_module
+from cogen.data.card import DataCard
 from cogen.data.prepare import prepare
 from cogen.data.split import hash_order, is_below, validation_documents
 from cogen.data.store import StoreWriter, TokenStore, private_folder
@@ -213,6 +214,7 @@ def test_what_is_in_the_cache_is_for_its_owner_alone(tiny: Base, tmp_path: Path)
     assert {p.name for p in (tmp_path / "cache" / name).iterdir()} == {
         "card.json",
         "ends.i64",
+        "hashes.json",
         "heldout.jsonl",
         "tokens.u16",
     }
@@ -339,13 +341,56 @@ def test_a_killed_process_leaves_nothing_that_is_used(tiny_folder: Path, tiny: B
     assert len(prepared.train) > 5 and left not in folders(cache)
 
 
-def test_a_damaged_folder_is_made_again(tiny: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["tokens.u16", "ends.i64", "heldout.jsonl", "card.json", "hashes.json"])
+def test_a_byte_that_flipped_is_found_and_the_corpus_is_prepared_again(
+    tiny: Base, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the middle of the file, where it stays readable. Red: one of the files without a hash, or not compared."""
     path = corpus(tmp_path)
     first = made(tiny, path)
+    tokens = [d.tolist() for d in first.train]
     (name,) = folders(tmp_path / "cache")
-    (tmp_path / "cache" / name / "card.json").write_text("{}")
-    assert made(tiny, path).sha256 == first.sha256
-    assert folders(tmp_path / "cache") == [name]
+    files = {p.name: p.read_bytes() for p in (tmp_path / "cache" / name).iterdir()}
+    content = bytearray(files[file])
+    content[len(content) // 2] ^= 1
+    (tmp_path / "cache" / name / file).write_bytes(content)
+    again = made(tiny, path)
+    assert [d.tolist() for d in again.train] == tokens
+    assert (again.sha256, again.heldout, again.card) == (first.sha256, first.heldout, first.card)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "cache" / name).iterdir()} == files
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("is not as it was written; the corpus is prepared again") and name in line
+
+
+@pytest.mark.parametrize("is_more", [True, False], ids=["more", "less"])
+def test_a_file_that_is_missing_or_new_is_found_too(tiny: Base, tmp_path: Path, is_more: bool) -> None:
+    path = corpus(tmp_path)
+    made(tiny, path)
+    (name,) = folders(tmp_path / "cache")
+    place = tmp_path / "cache" / name
+    if is_more:
+        (place / "tokens.i32").write_bytes(b"\0\0\0\0")
+    else:
+        (place / "ends.i64").unlink()
+    made(tiny, path)
+    assert {p.name for p in place.iterdir()} == {"card.json", "ends.i64", "hashes.json", "heldout.jsonl", "tokens.u16"}
+
+
+def test_results_that_were_not_used_for_longest_are_removed(
+    tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the links to them. Red: the cache grows; the oldest is removed though it was used last."""
+    monkeypatch.setattr(prepare_module, "NUM_KEPT_OF_ONE", 2)
+    path, cache = corpus(tmp_path), tmp_path / "cache"
+    first, second = (made(tiny, path, frac=frac).sha256 for frac in (0.3, 0.4))
+    for age, folder in enumerate(sorted(prepare_module.prepared_from(path, cache), key=lambda p: p.stat().st_mtime)):
+        os.utime(folder, (1000 + age, 1000 + age))
+    made(tiny, path, frac=0.3)
+    third = made(tiny, path, frac=0.5).sha256
+    left = {DataCard.load(folder / "card.json").sha256 for folder in prepare_module.prepared_from(path, cache)}
+    assert left == {first, third} and second not in left
+    assert {link.read_text() for link in (cache / "index").iterdir()} == set(folders(cache))
+    assert prepare_module.prepared_from(tmp_path / "other", cache) == []
 
 
 def test_files_that_cannot_be_read_are_in_the_card_or_stop_it(tiny: Base, tmp_path: Path) -> None:

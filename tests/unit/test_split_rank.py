@@ -10,7 +10,7 @@ import torch
 
 from cogen.adapter import Factors
 from cogen.base import Base
-from cogen.node.trainer import split_rank
+from cogen.node.round_start import split_rank
 from cogen.train.lora import init_factors
 
 SHAPES = {"wide": (6, 20), "tall": (20, 5)}
