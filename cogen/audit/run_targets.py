@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogen.audit.targets import AuditedDomain, AuditedModel, Targets, Training, audit_text
@@ -13,7 +14,7 @@ from cogen.data.spool import Progress
 from cogen.errors import RunError
 from cogen.evaluate.baselines import settings_alone
 from cogen.evaluate.matrix import COMBINED, EXPERT_PREFIX, NotMeasured
-from cogen.runs import RunFolder, read_lines
+from cogen.runs import RUN_METADATA, RunFolder, read_lines
 from cogen.train.mixture import read_mixture
 from cogen.train.schedule import plan_round
 
@@ -37,7 +38,7 @@ def run_targets(base: Base, run: RunFolder, *, has_rounds: bool = False, progres
         DataError: a corpus cannot be read.
     """
     require_simulation(run)
-    config, metadata = load_config(run.config), RunMetadata.load(run.run_metadata)
+    config, metadata = load_config(run.config), RunMetadata.load(_metadata(run))
     config.require_data()
     used = used_rounds(run)
     domains: list[AuditedDomain] = []
@@ -64,8 +65,14 @@ def require_simulation(run: RunFolder) -> None:
     """
     if not run.config.is_file():
         raise _nothing(run, "a run folder", "no config.toml")
-    if not run.run_metadata.is_file():
+    if not _metadata(run).is_file():
         raise _nothing(run, "a simulation", "a run whose texts are with its domains")
+
+
+def _metadata(run: RunFolder) -> Path:
+    """The amounts of text; those of a run in `seeds/<seed>` are in the folder of the first seed."""
+    outer = run.path.parent.parent / RUN_METADATA
+    return outer if run.path.parent.name == "seeds" and not run.run_metadata.is_file() else run.run_metadata
 
 
 def used_rounds(run: RunFolder) -> dict[str, dict[int, int]]:
