@@ -11,6 +11,7 @@ merged/              the last global adapter
 evaluation.json      bits per byte of every model on every domain
 baselines/<seed>/    local/<domain>/ and centralized/: adapters to compare the run with
 seeds/<seed>/        the same run with another seed, in its own run folder
+audit.json           what the models remember of the text (`cogen audit`)
 seed_summary.json    means over all seeds, with their baselines
 report.html          written by `cogen report`, together with merged/MODEL_CARD.md
 logs/                output of Flower's programs and of the trainers; baselines.jsonl has the steps of the baselines
@@ -33,10 +34,10 @@ from cogen.files import building_folder, cannot_write, holding, write_file
 from cogen.records import Record
 
 CONFIG, EVENTS, EVALUATION, REPORT = "config.toml", "events.jsonl", "evaluation.json", "report.html"
-SEED_SUMMARY, RUN, RUN_METADATA = "seed_summary.json", "run.json", "run_metadata.json"
+SEED_SUMMARY, RUN, RUN_METADATA, AUDIT = "seed_summary.json", "run.json", "run_metadata.json", "audit.json"
 LOCK = ".lock"
 HEAD_BYTES = 80  # a file that starts with other bytes than before was replaced
-FILES = (CONFIG, RUN, RUN_METADATA, EVENTS, EVALUATION, REPORT, SEED_SUMMARY)
+FILES = (CONFIG, RUN, RUN_METADATA, EVENTS, EVALUATION, REPORT, SEED_SUMMARY, AUDIT)
 ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "baselines", "seeds", "tracking")
 
 
@@ -67,6 +68,10 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.path / EVALUATION
+
+    @property
+    def audit(self) -> Path:
+        return self.path / AUDIT
 
     @property
     def run_metadata(self) -> Path:

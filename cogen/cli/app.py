@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cogen.cli.audit import audit
 from cogen.cli.chat import chat
 from cogen.cli.contributions import contributions
 from cogen.cli.data import data
@@ -37,7 +38,7 @@ from cogen.errors import CogenError, ConfigError
 MAX_ERROR_CHARACTERS = 4000
 COMMANDS = (
     *(doctor, data, train, simulate, serve, invite, nodes, revoke, run, join, receipts, leave),
-    *(merge, diagnose, search, contributions, evaluate, report, watch, generate, chat),
+    *(merge, diagnose, search, contributions, evaluate, audit, report, watch, generate, chat),
 )
 app = typer.Typer(
     cls=Group,

@@ -47,6 +47,15 @@ class Batch:
         return int(np.count_nonzero(self.targets != IGNORE))
 
 
+@dataclass(frozen=True)
+class Place:
+    """A piece of a document: its tokens `first` to `end` - 1."""
+
+    document: int
+    first: int
+    end: int
+
+
 class PackedStream:
     """Random access to the blocks of the endless stream over `documents`, each ending in EOS.
 
@@ -71,20 +80,36 @@ class PackedStream:
 
     def segments(self, index: int) -> list[NDArray[np.int32]]:
         """The pieces of documents in block `index`, in order; their lengths add up to T, or with `bos` to T - 1 or T."""
-        position, end = index * self.text_tokens, (index + 1) * self.text_tokens
         pieces: list[NDArray[np.int32]] = []
+        for place in self.places(index):
+            piece = self.documents[place.document][place.first : place.end]
+            # A lone EOS stays alone: after BOS it would teach that documents are empty.
+            if self.bos is not None and place.first > 0 and len(piece) > 1:
+                piece = np.concatenate((np.array([self.bos], piece.dtype), piece))
+            pieces.append(piece)
+        return pieces
+
+    def places(self, index: int) -> list[Place]:
+        """Where the pieces of block `index` are; reads no document."""
+        position, end = index * self.text_tokens, (index + 1) * self.text_tokens
+        found: list[Place] = []
         while position < end:
             epoch, offset = divmod(position, self.epoch_tokens)
             order, starts = self._order(epoch)
             at = int(np.searchsorted(starts, offset, side="right")) - 1
-            document = self.documents[order[at]]
-            piece = document[offset - starts[at] :][: end - position]
-            position += len(piece)
-            # A lone EOS stays alone: after BOS it would teach that documents are empty.
-            if self.bos is not None and offset > starts[at] and len(piece) > 1:
-                piece = np.concatenate((np.array([self.bos], piece.dtype), piece))
-            pieces.append(piece)
-        return pieces
+            document, first = int(order[at]), offset - int(starts[at])
+            last = min(int(self.lengths[document]), first + end - position)
+            found.append(Place(document, first, last))
+            position += last - first
+        return found
+
+    def document_places(self, document: int) -> list[tuple[Place, int]]:
+        """The pieces of a document in the first epoch, and the block of each; reads no document."""
+        order, starts = self._order(0)
+        start, length = int(starts[np.flatnonzero(order == document)[0]]), int(self.lengths[document])
+        edges = range(start // self.text_tokens + 1, -(-(start + length) // self.text_tokens))
+        cuts = [0, *(block * self.text_tokens - start for block in edges), length]
+        return [(Place(document, a, b), (start + a) // self.text_tokens) for a, b in pairwise(cuts)]
 
     def num_documents(self, first: int, num_blocks: int) -> int:
         """How many different documents the blocks from `first` on have a piece of."""
@@ -120,7 +145,7 @@ def _lengths(documents: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
 class InterleavedStream:
     """Blocks of several streams alternately, so that each gives the same number of tokens."""
 
-    def __init__(self, streams: Sequence[PackedStream]) -> None:
+    def __init__(self, streams: Sequence[Stream]) -> None:
         self.streams = streams
         self.sequence_length = streams[0].sequence_length
 

@@ -64,7 +64,7 @@ def baselines_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Baseli
             LOCAL_PREFIX + d.name,
             folder / "local" / d.name,
             {d.name: config.corpora[d.name]},
-            _alone(config, d, num_tokens),
+            settings_alone(config, d, num_tokens),
         )
         for d in config.domains
         if not run.expert(d.name).is_dir()
@@ -73,8 +73,11 @@ def baselines_of(run: RunFolder, config: RunConfig, folder: Path) -> list[Baseli
     return [*made, Baseline(CENTRALIZED, folder / CENTRALIZED, config.corpora, everything)]
 
 
-def _alone(config: RunConfig, domain: Domain, num_tokens: int) -> Train:
-    """The settings of the run at the domain's own rank; the scaling of B @ A stays that of the run."""
+def settings_alone(config: RunConfig, domain: Domain, num_tokens: int) -> Train:
+    """The settings of the run at the domain's own rank, with `num_tokens` in one round.
+
+    The scaling of B @ A stays that of the run.
+    """
     changes: dict[str, Any] = {"tokens_per_round": num_tokens}
     rank = config.rank_of(domain)
     if rank != config.train.rank:

@@ -62,7 +62,7 @@ def choose_part(
     if heldout_frac is None:
         pairs = [(corpus, name) for name, corpora in trained.items() for corpus in corpora]
         for corpus, name in sorted(pairs, key=lambda pair: pair[0].heldout_frac):
-            if (made := _as_trained(base, path, corpus, name, progress)) is not None:
+            if (made := as_trained(base, path, corpus, name, progress)) is not None:
                 part = f"the held-out part ({corpus.heldout_frac:.3g})"
                 why = f"because {name} was trained on this corpus"
                 return ScoredPart(made.heldout, part, why, Account.of_card(made.card))
@@ -71,8 +71,14 @@ def choose_part(
     return ScoredPart(found.documents, "the whole corpus", f"because {why}", Account.of_corpus(found, path))
 
 
-def _as_trained(base: Base, path: str, corpus: TrainedCorpus, name: str, progress: Progress | None) -> Prepared | None:
-    """The corpus at `path` as training prepared it; None if `path` is another one."""
+def as_trained(base: Base, path: str, corpus: TrainedCorpus, name: str, progress: Progress | None) -> Prepared | None:
+    """The corpus at `path` as training prepared it; None if `path` is another one.
+
+    Args:
+        name: of the adapter, for errors.
+    Raises:
+        ConfigError: it was trained with data settings that this version does not have.
+    """
     data = validated(Data, corpus.data, f"[data] in the manifest of {name}")
     try:
         made = prepare_corpus(

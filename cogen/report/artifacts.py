@@ -11,16 +11,18 @@ from pydantic import ConfigDict
 
 from cogen.analysis.contributions import ContributionsFile
 from cogen.analysis.diagnosis import Diagnosis
+from cogen.audit.record import Audit
 from cogen.data.run_metadata import RunMetadata
 from cogen.evaluate.seed_summary import SeedSummary
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.records import Record
 
 SEED_SUMMARY, RUN_METADATA, MERGED = "seed_summary.json", "run_metadata.json", "merged/cogen.json"
+AUDIT = "audit.json"
 # A merge writes these two into its own folder, the commands of a run into the run folder.
 DIAGNOSES = "diagnosis.json", "merged/diagnosis.json"
 CONTRIBUTIONS = "contributions.json", "merged/contributions.json"
-FILES = (SEED_SUMMARY, RUN_METADATA, MERGED, *DIAGNOSES, *CONTRIBUTIONS)
+FILES = (SEED_SUMMARY, RUN_METADATA, AUDIT, MERGED, *DIAGNOSES, *CONTRIBUTIONS)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Artifacts:
     contributions: ContributionsFile | None = None
     diagnosis: Diagnosis | None = None
     run_metadata: RunMetadata | None = None
+    audit: Audit | None = None
     merged: MergedManifest | None = None
 
 
@@ -68,6 +71,7 @@ def read_artifacts(run: Path) -> Artifacts:
         contributions=ContributionsFile.load_if_present(_first(run, CONTRIBUTIONS)),
         diagnosis=Diagnosis.load_if_present(_first(run, DIAGNOSES)),
         run_metadata=RunMetadata.load_if_present(run / RUN_METADATA),
+        audit=Audit.load_if_present(run / AUDIT),
         merged=MergedManifest.load_if_present(run / MERGED),
     )
 

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from cogen.base_fetch import KNOWN_BASES, Packaged
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
+from cogen.report.audit_box import audit_markdown
 from cogen.report.headline import forgetting, headline, verdict
+from cogen.report.markdown import escaped, markdown_table
 from cogen.report.record import RunRecord
 from cogen.report.units import count, decimals, percent
 
@@ -28,7 +30,7 @@ LIMITS = """\
 - The scores above are on held-out text of the corpora that it was trained on. They say how well the model predicts
   such text, not whether what it writes is true. Small models make things up.
 - **An adapter can reveal text that it was trained on to people who probe it.** It was trained without differential
-  privacy. Ask every domain before you publish it.
+  privacy, and an audit shows only what known attacks find. Ask every domain before you publish it.
 - It fits only the base whose hashes are listed below.
 - No licence has been chosen: it depends on the licences of the base and of every domain's text."""
 
@@ -37,11 +39,12 @@ def model_card(record: RunRecord) -> str:
     """The card as Markdown with its head; every name of the run is escaped."""
     parts = [
         f"---\n{_head(record)}\n---\n",
-        f"# {_plain(record.name)}, combined adapter\n",
+        f"# {escaped(record.name)}, combined adapter\n",
         f"A LoRA adapter for `{_base(record)}`, combined from {_made_of(record)} with CO-GEN: every domain continued "
         "pretraining on its own documents, and the adapters were merged. The documents did not leave their domains.\n",
         f"## Use\n\n{_use(record)}\n",
         f"## Measured\n\n{_measured(record)}\n",
+        f"## What this model remembers\n\n{audit_markdown(record)}\n",
         f"## Data\n\n{_data(record)}\n",
         f"## Method\n\n{_method(record)}\n",
         f"## Limits\n\n{LIMITS}\n",
@@ -85,7 +88,7 @@ def _base(record: RunRecord) -> str:
 def _made_of(record: RunRecord) -> str:
     merged = record.artifacts.merged
     names = [parent.name for parent in merged.parents] if merged and merged.parents else list(record.domains)
-    return f"{len(names)} domains ({', '.join(map(_plain, names))})" if names else "several domains"
+    return f"{len(names)} domains ({', '.join(map(escaped, names))})" if names else "several domains"
 
 
 def _use(record: RunRecord) -> str:
@@ -120,11 +123,11 @@ def _measured(record: RunRecord) -> str:
     changes = [_change(evaluation, d) for d in evaluation.domains]
     if any(changes):
         rows.append(["combined against base", *changes])
-    table = _table(["bits per byte", *evaluation.domains], rows)
+    table = markdown_table(["bits per byte", *evaluation.domains], rows)
     seeds = record.artifacts.seed_summary.seeds if record.artifacts.seed_summary else [0]
     spread = "" if len(seeds) > 1 else " One seed, so the spread is not known."
-    text = f"{' '.join(map(_plain, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
-    text += "".join(f"\n\nNot measured: {_plain('; '.join(gaps))}." for gaps in [evaluation.gaps()] if gaps)
+    text = f"{' '.join(map(escaped, sentences))}\n\nBits per byte on held-out text, lower is better.{spread}\n\n{table}"
+    text += "".join(f"\n\nNot measured: {escaped('; '.join(gaps))}." for gaps in [evaluation.gaps()] if gaps)
     return "\n\n".join([text, *_further_scores(evaluation)])
 
 
@@ -144,7 +147,7 @@ def _further_scores(evaluation: Evaluation) -> Iterator[str]:
     ]
     if rows:
         header = ["multiple choice", "domain", "probes", "right", "95% interval", "chance", "ECE"]
-        yield f"Multiple-choice probes, answered without the text at hand. ECE is the expected calibration error.\n\n{_table(header, rows)}"
+        yield f"Multiple-choice probes, answered without the text at hand. ECE is the expected calibration error.\n\n{markdown_table(header, rows)}"
     rows = [
         [
             s.model,
@@ -158,11 +161,11 @@ def _further_scores(evaluation: Evaluation) -> Iterator[str]:
     ]
     if rows:
         header = ["free answers", "domain", "with an answer", "right", "without one", "made up"]
-        yield f"Answers in free text. An answer to a question that has none is made up, unless the model abstains.\n\n{_table(header, rows)}"
+        yield f"Answers in free text. An answer to a question that has none is made up, unless the model abstains.\n\n{markdown_table(header, rows)}"
     rows = [[s.model, s.task, s.metric, decimals(s.value), decimals(s.stderr)] for s in _relevant(evaluation.tasks)]
     if rows:
         header = ["benchmark", "task", "metric", "value", "standard error"]
-        yield f"Tasks of lm-evaluation-harness.\n\n{_table(header, rows)}"
+        yield f"Tasks of lm-evaluation-harness.\n\n{markdown_table(header, rows)}"
 
 
 def _relevant(scores: Sequence[S]) -> list[S]:
@@ -186,7 +189,7 @@ def _data(record: RunRecord) -> str:
         held = (d.num_heldout_documents, d.num_heldout_tokens) if d else (None, None)
         rows.append([domain, *map(count, (*have, trained[domain], *held))])
     note = "" if data else "\n\nThe run folder does not say how many documents the domains have."
-    return f"Amounts only; the text stays with the domains.\n\n{_table(header, rows)}{note}"
+    return f"Amounts only; the text stays with the domains.\n\n{markdown_table(header, rows)}{note}"
 
 
 def _method(record: RunRecord) -> str:
@@ -197,7 +200,7 @@ def _method(record: RunRecord) -> str:
         config = {}
     found = [[f"{t}.{key}", str(config[t][key])] for t, keys in SETTINGS for key in keys if key in config.get(t, {})]
     rounds = "In every round each domain trains the adapter on its own text, and the server merges the updates."
-    return f"{rounds}\n\n{_table(['setting', 'value'], found)}" if found else rounds
+    return f"{rounds}\n\n{markdown_table(['setting', 'value'], found)}" if found else rounds
 
 
 def _provenance(record: RunRecord) -> str:
@@ -210,19 +213,8 @@ def _provenance(record: RunRecord) -> str:
             weight = "" if parent.weight is None else f", weight {parent.weight:.4g}"
             rows.append([f"{parent.name}{weight}", parent.factors_sha256])
     versions = ", ".join(f"{name} {version}" for name, version in (metadata.versions if metadata else {}).items())
-    table = _table(["sha256 of", "value"], rows) if rows else "There are no hashes in the run folder."
+    table = markdown_table(["sha256 of", "value"], rows) if rows else "There are no hashes in the run folder."
     return f"{table}\n\nVersions: {versions}." if versions else table
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """The text escaped: it cannot become markup, a link or a new table cell."""
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join("\\" + c if c in "\\`*_[]|#!" else c for c in flat)
 
 
 def card_path(run: Path) -> Path:

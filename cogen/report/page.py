@@ -13,6 +13,7 @@ from cogen.evaluate.matrix import Evaluation
 from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.files import write_file
 from cogen.report import units
+from cogen.report.audit_box import audit_box
 from cogen.report.charts import Chart, gain_chart, loss_chart, round_chart
 from cogen.report.clients import client_totals, clients_now
 from cogen.report.event_text import describe
@@ -152,6 +153,10 @@ def _summary(record: RunRecord, is_live: bool) -> Markup:
     )
 
 
+def _remembered(record: RunRecord, is_live: bool) -> Markup:
+    return audit_box(record)
+
+
 def _gain(record: RunRecord, is_live: bool) -> Markup:
     intro = (
         "How much of the gain of each domain's own adapter over the base the combined model keeps on that domain's "
@@ -226,6 +231,7 @@ SECTIONS: dict[str, Render] = {
     "scores": _scores,
     "summary": _summary,
     "retained": _gain,
+    "remembered": _remembered,
     "training": _loss,
     "heldout": _bits,
     "totals": _rounds,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cogen.data.pack import Batch, Window, window_batch
+from cogen.data.pack import IGNORE, Batch, Window, window_batch
 from cogen.train.isolation import use_segment_attention
 from cogen.train.passes import autocast
 from cogen.train.step import hidden_states
@@ -45,13 +46,64 @@ def token_nats(base: Base, batch: Batch) -> Tensor:
 
     from cogen.train.loss import chunked_nll, head_weight
 
-    use_segment_attention(base.model)
     weight = head_weight(base.model)
+    hidden = _hidden(base, batch)
     with torch.no_grad():
-        with autocast(base.model):
-            hidden = hidden_states(base.model, batch)
         targets = torch.from_numpy(batch.targets).to(hidden.device)
         return chunked_nll(hidden.to(weight.dtype), weight, targets, CHUNK_TOKENS).double()
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Of each target `(N,)`, on the CPU in float64: its likelihood, and its place in the model's distribution.
+
+    Args:
+        nats: -ln p(target).
+        z: (ln p(target) - mean) / standard deviation, both of ln p(token) over tokens drawn from the model.
+        is_greedy: whether the target is the most likely token.
+    All are 0 or False where the target is `IGNORE`.
+    """
+
+    nats: Tensor
+    z: Tensor
+    is_greedy: Tensor
+
+
+def token_scores(base: Base, batch: Batch) -> TokenScores:
+    """Likelihood, standardised likelihood and rank of every target of `batch`.
+
+    Source of z: Zhang et al., Min-K%++ (arXiv 2404.02936).
+    """
+    import torch
+
+    from cogen.train.loss import head_weight
+
+    weight = head_weight(base.model)
+    hidden = _hidden(base, batch).to(weight.dtype)
+    targets = torch.from_numpy(batch.targets).to(hidden.device)
+    nats, z = (torch.zeros(len(targets), dtype=torch.float64) for _ in range(2))
+    is_greedy = torch.zeros(len(targets), dtype=torch.bool)
+    with torch.no_grad():
+        for rows in torch.split((targets != IGNORE).nonzero().squeeze(1), CHUNK_TOKENS):
+            found = torch.log_softmax((hidden[rows] @ weight.T).float(), dim=1)
+            chances = found.exp()
+            mean = (chances * found).sum(1)
+            deviation = (chances * (found - mean[:, None]).square_()).sum(1).sqrt()
+            target = found.gather(1, targets[rows, None]).squeeze(1)
+            at = rows.cpu()
+            nats[at] = -target.double().cpu()
+            z[at] = ((target - mean) / deviation.clamp_min(1e-6)).double().cpu()
+            is_greedy[at] = (found.argmax(1) == targets[rows]).cpu()
+    return TokenScores(nats, z, is_greedy)
+
+
+def _hidden(base: Base, batch: Batch) -> Tensor:
+    """Last hidden states `(N, d)`, without gradients."""
+    import torch
+
+    use_segment_attention(base.model)
+    with torch.no_grad(), autocast(base.model):
+        return hidden_states(base.model, batch)
 
 
 def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,13 +95,22 @@ def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
         total_blocks: blocks of all rounds, at whose end the annealing phase is.
     """
     pack = partial(PackedStream, sequence_length=settings.sequence_length, seed=settings.seed, bos=mixture.bos)
-    streams = [pack(corpus.train) for corpus in mixture.corpora.values()]
-    stream: Stream = streams[0] if len(streams) == 1 else InterleavedStream(streams)
-    if mixture.replay is not None:
-        stream = MixedStream(stream, pack(mixture.replay.train), settings.replay_frac)
-    if mixture.annealing is not None:
+    replay, annealing = (None if c is None else pack(c.train) for c in (mixture.replay, mixture.annealing))
+    return mix_streams(
+        [pack(corpus.train) for corpus in mixture.corpora.values()], replay, annealing, settings, total_blocks
+    )
+
+
+def mix_streams(
+    own: Sequence[Stream], replay: Stream | None, annealing: Stream | None, settings: Train, total_blocks: int
+) -> Stream:
+    """Blocks of `own` in turn, with `replay` and `annealing` mixed in as `settings` say; see `make_stream`."""
+    stream = own[0] if len(own) == 1 else InterleavedStream(own)
+    if replay is not None:
+        stream = MixedStream(stream, replay, settings.replay_frac)
+    if annealing is not None:
         first = total_blocks - math.ceil(settings.annealing_frac * total_blocks - 1e-9)
-        stream = MixedStream(stream, pack(mixture.annealing.train), settings.annealing_mix, first)
+        stream = MixedStream(stream, annealing, settings.annealing_mix, first)
     return stream
 
 

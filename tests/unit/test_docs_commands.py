@@ -61,6 +61,8 @@ RUN = {
     "evaluate --adapter expert:grid=adapters/grid --tasks": "tests/oracle/test_harness.py::test_accuracies_are_the_harness_s_and_adapters_count",
     "evaluate ": HERE,
     "probes make ": HERE,
+    "audit runs/": "tests/e2e/test_audit_run.py::test_a_run_is_audited_by_domain_and_model",
+    "audit ": "tests/e2e/test_audit_cli.py::test_an_adapter_trained_to_excess_is_caught_and_no_text_is_told",
     "report ": HERE,
     "chat ": "tests/e2e/test_chat.py::test_a_session_switches_models",
     "generate ": HERE,

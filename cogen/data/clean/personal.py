@@ -51,6 +51,22 @@ def redact(text: str) -> tuple[str, Counter[str]]:
             return text, counts
 
 
+def personal_spans(text: str) -> list[tuple[str, int, int]]:
+    """Kind, start and end of every value in the text, in order; of two that overlap the more certain kind."""
+    found: list[tuple[str, int, int]] = []
+    for kind in _kinds_in(text):
+        for match in kind.pattern.finditer(text):
+            start, end = match.span(_group(kind))
+            if kind.is_valid(text[start:end]) and all(end <= a or b <= start for _, a, b in found):
+                found.append((kind.name, start, end))
+    return sorted(found, key=lambda span: span[1])
+
+
+def _group(kind: Kind) -> int | str:
+    """The group of the pattern that holds the value."""
+    return "value" if "value" in kind.pattern.groupindex else 0
+
+
 def _kinds_in(text: str) -> list[Kind]:
     """The kinds that can occur: without an @ there is no address, and with few digits no number."""
     has_digits = _SOME_DIGITS.search(text) is not None
@@ -59,7 +75,7 @@ def _kinds_in(text: str) -> list[Kind]:
 
 def _replace(text: str, kind: Kind, counts: Counter[str]) -> str:
     def put(match: re.Match[str]) -> str:
-        group = "value" if "value" in match.re.groupindex else 0
+        group = _group(kind)
         if not kind.is_valid(match[group]):
             return match[0]
         counts[kind.name] += 1
