@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -25,29 +26,33 @@ from cogen.train.single import train_adapter
 from tests.conftest import SEEDS
 from tests.shell import Cogen, refused
 
-MARK, ADDRESS = "zyqqwvk", "jane.doe@hospital.example.org"
+NUM_TOLD = 12  # so many characters of a document would tell it
 DATA = Data(quality=False, boilerplate=False)
 FRAC, EPOCHS = 0.65, 50
 
 
 def write_corpus(path: Path, first: int, num: int, num_characters: int) -> Path:
-    """Short documents of the seeds; each of `grid`'s has a word that is nowhere else, and an e-mail address."""
+    """Short documents of the seeds; each fourth ends in an e-mail address of its own."""
     rows = [json.loads(line) for d in ("grid", "clinical", "materials") for line in (SEEDS / f"{d}.jsonl").open()]
-    texts = [f"{row['text'][:num_characters]} {MARK} {ADDRESS} is where to ask." for row in rows[first : first + num]]
+    draw = random.Random(first)
+    texts = []
+    for number, row in enumerate(rows[first : first + num]):
+        name, host = ("".join(draw.choices("abcdefghiklmnoprstuvw", k=6)) for _ in range(2))
+        texts.append(row["text"][:num_characters] + (f" {name}@{host}.org" if number % 4 == 0 else ""))
     path.write_text("".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(texts)))
     return path
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("audit") / "few.jsonl", 0, 30, 100)
+    return write_corpus(tmp_path_factory.mktemp("audit") / "few.jsonl", 0, 30, 120)
 
 
 @pytest.fixture(scope="module")
 def excess(tiny: Base, corpus: Path) -> Path:
     """An adapter that read its few documents fifty times."""
     num_tokens = EPOCHS * prepare_corpus(tiny, corpus, DATA, FRAC).num_train_tokens
-    settings = Train(tokens_per_round=num_tokens, sequence_length=64, batch_size=6, learning_rate=0.03, rank=16)
+    settings = Train(tokens_per_round=num_tokens, sequence_length=32, batch_size=6, learning_rate=0.03, rank=16)
     made = train_adapter(tiny, {"few": corpus}, settings, domain="few", heldout_frac=FRAC, data=DATA)
     made.adapter.save(corpus.parent / "excess")
     return corpus.parent / "excess"
@@ -70,16 +75,18 @@ def test_an_adapter_trained_to_excess_is_caught_and_no_text_is_told(cogen: Cogen
     assert base.membership.auc.low <= 0.5 <= base.membership.auc.high
     assert both.membership == few.membership
     assert few.verbatim.trained.mean_matched_tokens > few.verbatim.unseen.mean_matched_tokens
-    assert few.personal["email"].num_values == base.personal["email"].num_values > 3
-    assert few.personal["email"].num_completed >= base.personal["email"].num_completed == 0
+    assert few.personal["email"].num_values == base.personal["email"].num_values > 0
+    assert few.personal["email"].num_completed >= base.personal["email"].num_completed
     told = out + err + Path("audit.json").read_text()
-    assert not [word for word in (MARK, ADDRESS, ADDRESS.split("@")[1], "substation") if word in told]
+    texts = [json.loads(line)["text"] for line in corpus.open()]
+    pieces = {text[i : i + NUM_TOLD] for text in texts for i in range(len(text) - NUM_TOLD + 1)}
+    assert len(pieces) > 1000 and not [piece for piece in pieces if piece in told]
 
 
 def test_an_adapter_is_at_chance_on_text_that_it_was_not_trained_on(tiny: Base, excess: Path, tmp_path: Path) -> None:
     """Windows of other documents, which another adapter was trained on. Red: members and others are not one kind of text."""
-    other = write_corpus(tmp_path / "other.jsonl", 30, 30, 100)
-    settings = Train(tokens_per_round=400, sequence_length=64)
+    other = write_corpus(tmp_path / "other.jsonl", 30, 30, 120)
+    settings = Train(tokens_per_round=400, sequence_length=32)
     made = train_adapter(tiny, {"other": other}, settings, domain="other", heldout_frac=FRAC, data=DATA)
     made.adapter.save(tmp_path / "other")
     (plan,) = plan_audit(tiny, named_targets(tiny, {"other": str(tmp_path / "other")}, {"other": str(other)})).domains
