@@ -70,6 +70,10 @@ target_modules = []
 # Largest change that an adapter sent to this domain may make to a layer, as a share of the layer's own norm.
 max_adapter_norm = 0.5
 
+# Whether a round may begin only from fresh factors, as every run of one round does. With false, the coordinator makes the
+# start of later rounds, and a crafted one can make single tokens of your text readable in the reply.
+fresh_starts = true
+
 # Whether documents are trained in an order that only this domain knows. With false, train.seed gives it, as in a simulation.
 private_order = true
 
@@ -135,6 +139,8 @@ class Policy(Table):
     """Patterns of the linear layers that may get an adapter; an empty list allows all except the head."""
     max_adapter_norm: Bound = 0.5
     """Largest Frobenius norm of scaling * B @ A of an adapter that is sent here, as a share of the layer's."""
+    fresh_starts: bool = True
+    """Whether a round may begin only from fresh factors, which rounds after the first do not."""
     private_order: bool = True
     """Whether documents are trained in an order that only this domain knows."""
     max_rounds_per_day: Limit = 100
