@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RUN = "0123456789abcdef"
 TINY_ROUNDS = (
     "min_tokens_per_round = 0\nmin_tokens_per_step = 0\nmin_documents = 0\nmin_steps = 0\nmax_learning_rate = 0\n"
-    "max_adapter_norm = 0\nmin_scored_tokens = 0\nmin_scored_documents = 0\nprivate_order = false\n"
+    "max_adapter_norm = 0\nmin_scored_tokens = 0\nmin_scored_documents = 0\nfresh_starts = false\nprivate_order = false\n"
 )
 """A policy for the rounds of tests, seconds long, which protect no text; and with the order of a simulation."""
 AS_CONFIGURED = (

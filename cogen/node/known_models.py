@@ -37,6 +37,16 @@ class KnownModels:
         """Of the models with one of these roles."""
         return {line["sha256"] for line in read_lines(self.path) if line.get("role") in roles}
 
+    def require_one_start(self, digest: str, round_number: int) -> None:
+        """Refuse a second start of a round: replies over the same blocks from two starts tell more than one.
+
+        Raises:
+            PolicyError: the round was trained from another start.
+        """
+        past = [line for line in read_lines(self.path) if line.get("role") == "start" and line["round"] == round_number]
+        if any(line["sha256"] != digest for line in past):
+            raise refused("the start from which this round was trained before", "another one")
+
     def own_reply(self) -> str | None:
         """The key of the reply with this domain's newest own model."""
         own = [line for line in read_lines(self.path) if line.get("role") == "own"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from cogen.adapter import Factors
+from cogen.adapter import Factors, factor_digest
 from cogen.node.domain_settings import private_seed, read_domain_settings
 from cogen.node.home import JoinedDomain, NodeHome
 from cogen.node.known_models import BASE_DIGEST, KnownModels
@@ -20,6 +20,7 @@ from cogen.node.replies import keep_reply, load_reply, request_key
 from cogen.node.round_bounds import allow_round
 from cogen.node.round_start import model_digest
 from cogen.node.score_book import ScoreBook, rounded
+from cogen.node.starts import require_fresh, require_moderate
 from cogen.node.stopping import Check, stop_after
 from cogen.node.trainer import Trainer
 from cogen.node.unusual import unusual_round, unusual_scoring, warning
@@ -77,20 +78,33 @@ class _MemberWork:
 
     def _train(self, request: TrainRequest, audit: OwnAudit, check: Check) -> TrainReply:
         run_key = hashlib.sha256(f"{request.run} {self.key}".encode()).hexdigest()
-        _allow_rounds(self.policy, self.usage, run_key)
+        count_key = self.usage.count_key(run_key)
+        _allow_rounds(self.policy, self.usage, count_key)
         trainer = self._trainer(request)
         start = to_factors(request.arrays, request.settings.train.scaling)
-        trainer.require_small(start, self.policy.max_adapter_norm)
+        self._allow_start(trainer, request, start)
         trainer.require_text(self.policy, request.round)
         if audit.is_on:
             audit.windows(trainer)  # with too little text the round would be trained in vain
-        self.usage.begin("round", run_key)
-        self.known.add("start", model_digest(start), request.round)
+        self.usage.begin("round", count_key)
+        self.known.add("start", factor_digest(start), request.round)
         self._tell(request)
         book = ScoreBook(self.policy, self.usage, trainer.base.precision, "round")
         reply = train_reply(trainer, request, book, check)
         figures = reply.figures.model_copy(update={"seconds": rounded(reply.figures.seconds)})
-        return reply.model_copy(update={"figures": figures})
+        reply = reply.model_copy(update={"figures": figures})
+        self.usage.finish(run_key)
+        return reply
+
+    def _allow_start(self, trainer: Trainer, request: TrainRequest, start: Mapping[str, Factors]) -> None:
+        """Raise PolicyError unless a round may begin from these factors."""
+        if not start:
+            raise refused("a start with an adapter of one layer or more", "none")
+        trainer.require_small(start, self.policy.max_adapter_norm)
+        require_moderate(start)
+        if self.policy.fresh_starts:
+            require_fresh(start, request.settings.train.seed)
+        self.known.require_one_start(factor_digest(start), request.round)
 
     def evaluate(self, request: EvaluateRequest, check: Check) -> EvaluateReply:
         """Score the base and the models of the request, or give the reply again that this request had before."""
@@ -101,6 +115,7 @@ class _MemberWork:
         for name, factors in models.items():
             if factors:
                 trainer.require_small(factors, self.policy.max_adapter_norm)
+                require_moderate(factors)
             else:
                 models[name] = self._own(name, request)
         digests = {name: model_digest(factors) for name, factors in models.items()}

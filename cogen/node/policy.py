@@ -70,6 +70,10 @@ target_modules = []
 # Largest change that an adapter sent to this domain may make to a layer, as a share of the layer's own norm.
 max_adapter_norm = 0.5
 
+# Whether a round may begin only from fresh factors, as every run of one round does. With false, the coordinator makes the
+# start of later rounds, and a crafted one can make single tokens of your text readable in the reply.
+fresh_starts = true
+
 # Largest AUC with which the adapter of a round tells what it was trained on from other text of this corpus: 0.5 is guessing,
 # 1 tells all. Above it the adapter is not sent. With 0, none is audited.
 max_membership_auc = 0.0
@@ -139,6 +143,8 @@ class Policy(Table):
     """Patterns of the linear layers that may get an adapter; an empty list allows all except the head."""
     max_adapter_norm: Bound = 0.5
     """Largest Frobenius norm of scaling * B @ A of an adapter that is sent here, as a share of the layer's."""
+    fresh_starts: bool = True
+    """Whether a round may begin only from fresh factors, which rounds after the first do not."""
     max_membership_auc: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Largest AUC of the domain's attack on its own adapter, from 0.5; 0 audits none."""
     private_order: bool = True

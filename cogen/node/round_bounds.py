@@ -28,6 +28,8 @@ def allow_round(policy: Policy, request: TrainRequest) -> None:
             raise refused(f"no train.{key}: what is mixed in is this domain's own choice", "a corpus")
     if not 1 <= request.round <= settings.num_rounds:
         raise refused(f"a round from 1 to {settings.num_rounds}, as the settings say", str(request.round))
+    if policy.fresh_starts and settings.num_rounds > 1:
+        raise refused("a run of one round, which begins from fresh factors", f"one of {settings.num_rounds} rounds")
     _allow_amounts(policy, train, settings.rank)
     _allow_optimizer(policy, train)
     plan = plan_round(train, request.round, settings.num_rounds)

@@ -12,7 +12,7 @@ from cogen.evaluate.matrix import Cell
 from cogen.node.policy import Policy, refused
 from cogen.node.usage import Usage
 
-DIGITS = 4
+DIGITS, COUNT_DIGITS = 4, 2
 Occasion = Literal["round", "scoring"]
 
 
@@ -58,12 +58,12 @@ class ScoreBook:
         self.policy, self.usage, self.precision, self.occasion = policy, usage, precision, occasion
 
     def __call__(self, digest: str, heldout: HeldoutText, work: Callable[[], Cell]) -> Cell | None:
-        """The figure, in four digits. None where figures stay here, the text is too short, or today's have been used up."""
+        """The figure, in four digits, of an amount of text in two. None where figures stay here, the text is too short, or today's have been used up."""
         if not self.policy.evaluation_leaves or self.too_short(heldout):
             return None
         key = self._key(digest, heldout)
         if (given := self.usage.figure(key)) is not None:
-            return Cell("", "", given["bits_per_byte"], given["num_bytes"], given["num_tokens"])
+            return Cell("", "", given["bits_per_byte"], _about(given["num_bytes"]), _about(given["num_tokens"]))
         if self._is_over(key):
             return None
         self.usage.begin("round figure" if self.occasion == "round" else "figure", key)
@@ -71,8 +71,9 @@ class ScoreBook:
         if not math.isfinite(cell.bits_per_byte):
             raise refused("a model with a finite score", "another")
         figure = {"bits_per_byte": rounded(cell.bits_per_byte)}
-        self.usage.keep_figure(key, {**figure, "num_bytes": cell.num_bytes, "num_tokens": cell.num_tokens})
-        return Cell(cell.model, cell.domain, figure["bits_per_byte"], cell.num_bytes, cell.num_tokens)
+        num_bytes, num_tokens = _about(cell.num_bytes), _about(cell.num_tokens)
+        self.usage.keep_figure(key, {**figure, "num_bytes": num_bytes, "num_tokens": num_tokens})
+        return Cell(cell.model, cell.domain, figure["bits_per_byte"], num_bytes, num_tokens)
 
     def require(self, digests: Sequence[str], heldout: HeldoutText) -> None:
         """Refuse a request of which not every figure may leave.
@@ -114,3 +115,8 @@ class ScoreBook:
 def rounded(value: float, digits: int = DIGITS) -> float:
     """To so many significant digits."""
     return float(f"{value:.{digits}g}")
+
+
+def _about(count: int) -> int:
+    """An amount of text in two digits: the exact one would tell the length of a document that was added."""
+    return int(rounded(count, COUNT_DIGITS))

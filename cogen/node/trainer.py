@@ -134,7 +134,7 @@ class Trainer:
         return {name: cell for name, cell in found.items() if cell is not None}
 
     def require_text(self, policy: Policy, round_number: int) -> None:
-        """Refuse a round over too little text of the domain's own, whatever was asked for.
+        """Refuse a round over too little text of the domain's own, or steps over most of it, whatever was asked for.
 
         Raises:
             PolicyError: the corpus or the round has too few tokens or documents.
@@ -142,6 +142,10 @@ class Trainer:
         plan = plan_round(self.settings.train, round_number, self.settings.num_rounds)
         if self.data.own.epoch_tokens < policy.min_tokens_per_round:
             raise refused(f"a corpus of at least {policy.min_tokens_per_round} training tokens", "fewer")
+        # A step over the whole corpus is the same step in every order, so the order would keep no secret.
+        step_tokens = min(plan.batch_size, plan.num_blocks) * self.settings.train.sequence_length
+        if policy.private_order and 2 * step_tokens > self.data.own.epoch_tokens:
+            raise refused("optimizer steps of at most half of the domain's training tokens", "larger ones")
         # Blocks of mixed-in text among those of the round only make its own blocks start earlier.
         if self.data.own.num_documents(plan.first_block, plan.num_blocks) < policy.min_documents:
             raise refused(f"a round over at least {policy.min_documents} documents", "fewer")

@@ -15,6 +15,7 @@ from cogen.runs import append_line, read_lines
 
 DAY = timedelta(hours=24)
 Kind = Literal["round", "round figure", "figure"]
+FINISHED, GIVEN = "finished", "given"
 
 
 class Usage:
@@ -33,17 +34,29 @@ class Usage:
             time = (now or datetime.now(UTC)).isoformat()
             append_line(self.path, {"time": time, "kind": kind, "key": key}, durable=True)
 
+    def count_key(self, key: str) -> str:
+        """The key under which a round counts: another one each time that it is trained to its end.
+
+        A round that goes on after a break counts once. One whose reply is no longer kept is trained, and counts, again.
+        """
+        num_before = sum(line.get("kind") == FINISHED and line.get("key") == key for line in read_lines(self.path))
+        return f"{key} {num_before}"
+
+    def finish(self, key: str) -> None:
+        """Note that a round was trained to its end."""
+        append_line(self.path, {"time": datetime.now(UTC).isoformat(), "kind": FINISHED, "key": key}, durable=True)
+
     def bytes_sent(self, now: datetime | None = None) -> int:
         """Bytes of arrays that were sent in the last 24 hours."""
         return sum(int(line["num_bytes"]) for line in self._today(self.receipts, now) if "num_bytes" in line)
 
     def keep_figure(self, key: str, values: Mapping[str, Any]) -> None:
         """Note the figure of a scoring, which is given again when the same is asked."""
-        append_line(self.path, {"time": datetime.now(UTC).isoformat(), "kind": "given", "key": key, **values})
+        append_line(self.path, {"time": datetime.now(UTC).isoformat(), "kind": GIVEN, "key": key, **values})
 
     def figure(self, key: str) -> dict[str, Any] | None:
         """The figure of that scoring, of any day; None if it was not given yet."""
-        found = [line for line in read_lines(self.path) if line.get("kind") == "given" and line.get("key") == key]
+        found = [line for line in read_lines(self.path) if line.get("kind") == GIVEN and line.get("key") == key]
         return found[-1] if found else None
 
     @staticmethod

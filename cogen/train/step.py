@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogen.config import Train
 from cogen.data.pack import Batch
+from cogen.errors import TrainingError
 from cogen.train.distributed import ALONE, ProcessGroup
 from cogen.train.fast.training import FastTraining
 from cogen.train.isolation import isolation_of
@@ -74,6 +76,9 @@ class Stepper:
         """Update the factors once, from the mean loss over all predicted tokens of `batches`, and return that loss.
 
         The result does not depend on how the blocks are divided into batches.
+
+        Raises:
+            TrainingError: the norm of the gradient is not finite.
         """
         for settings in self.optimizer.param_groups:
             settings["lr"] = rate * settings.get("rate_factor", 1.0)
@@ -89,7 +94,9 @@ class Stepper:
                 self.accelerator.backward(loss)
                 sum_loss += float(loss.detach())
         self.group.sum_gradients(parameters)
-        self.accelerator.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        size = float(self.accelerator.clip_grad_norm_(parameters, self.settings.max_grad_norm))
+        if not math.isfinite(size):  # clipping has made the gradient 0 or NaN, and the step would pass in silence
+            raise _diverged(size)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return self.group.sum(sum_loss)
@@ -110,6 +117,11 @@ class Stepper:
             return mean_loss(hidden.to(weight.dtype), weight, targets) * (batch.num_predicted / num_predicted)
 
         return loss_of
+
+
+def _diverged(size: float) -> TrainingError:
+    fix = "Lower train.learning_rate, or start from smaller factors."
+    return TrainingError("training diverged", expected="a gradient of finite norm", got=str(size), fix=fix)
 
 
 def make_optimizer(live: LiveFactors, slow: frozenset[str], settings: Train, state: TrainState) -> Optimizer:

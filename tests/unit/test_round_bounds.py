@@ -109,6 +109,13 @@ def test_a_round_is_one_of_those_that_the_settings_name(number: int, num_rounds:
         allow_round(Policy(), asked(number, num_rounds))
 
 
+def test_more_rounds_than_one_need_a_policy_that_allows_them() -> None:
+    """Refused in the first round, before work that the second would waste."""
+    with pytest.raises(PolicyError, match="a run of one round, which begins from fresh factors, got one of 2 rounds"):
+        allow_round(Policy(), asked(1, 2))
+    allow_round(Policy(fresh_starts=False), asked(2, 2))
+
+
 def test_a_round_without_end_is_refused_at_once() -> None:
     with pytest.raises(PolicyError, match="steps a round"):
         allow_round(Policy(), asked(tokens_per_round=10**12))

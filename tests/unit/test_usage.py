@@ -37,7 +37,7 @@ class Work:
 
     def __call__(self) -> Cell:
         self.num += 1
-        return Cell("m", "grid", self.value, 4800, 1200)
+        return Cell("m", "grid", self.value, 4812, 1234)
 
 
 def test_what_was_begun_counts_for_24_hours_and_once(tmp_path: Path) -> None:
@@ -50,6 +50,16 @@ def test_what_was_begun_counts_for_24_hours_and_once(tmp_path: Path) -> None:
     assert again.begun("round", now=NOW + timedelta(hours=3)) == {"a", "b"}
     assert again.begun("round", now=NOW + timedelta(hours=24, seconds=1)) == {"b"}
     assert again.begun("figure", "round", now=NOW + timedelta(hours=3)) == {"a", "b", "c"}
+
+
+def test_a_round_counts_each_time_that_it_is_trained_to_its_end(tmp_path: Path) -> None:
+    """Red: rounds asked in turns, more of them than replies are kept, were trained again and counted once."""
+    counted = usage(tmp_path)
+    for is_finished, expected in ((False, 1), (True, 1), (True, 2), (True, 3)):  # the second goes on after a break
+        counted.begin("round", counted.count_key("a"))
+        assert len(usage(tmp_path).begun("round")) == expected
+        if is_finished:
+            counted.finish("a")
 
 
 def test_a_clock_that_is_set_back_resets_nothing(tmp_path: Path) -> None:
@@ -79,6 +89,7 @@ def test_a_figure_leaves_in_four_digits_and_the_same_one_costs_nothing(tmp_path:
     for _ in range(9):
         found = ScoreBook(Policy(max_scorings_per_day=2), usage(tmp_path), "float32", "scoring")("m1", text(), work)
         assert found is not None and found.bits_per_byte == 1.235
+        assert (found.num_bytes, found.num_tokens) == (4800, 1200)
     assert work.num == 1
     assert book("m2", text(), work) is not None
     assert book("m3", text(), work) is None and work.num == 2
