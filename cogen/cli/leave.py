@@ -11,6 +11,7 @@ import typer
 from cogen.console import safe, table
 
 if TYPE_CHECKING:
+    from cogen.node.home import Membership, NodeHome
     from cogen.node.leave import Part
 
 
@@ -31,7 +32,7 @@ def leave(
     """
     from cogen.deploy.join import sole
     from cogen.node.home import NodeHome, home_of
-    from cogen.node.leave import parts_of, record_of, remove
+    from cogen.node.leave import parts_of, remove
 
     home = NodeHome(folder) if folder is not None else home_of(domain)
     parts_of(home)  # no lock is made in a folder that is no member's
@@ -45,12 +46,19 @@ def leave(
         print(_plan(parts))
         _confirm(yes)
         remove(home, parts)
+    _say_what_is_left(home, member if has_key else None)
+
+
+def _say_what_is_left(home: NodeHome, member: Membership | None) -> None:
+    """What stays on the disk, and what the coordinator of a domain that had a key should do."""
+    from cogen.node.leave import record_of
+
     kept = [path.name for path in record_of(home) if path.is_file()]
     if kept:
         print(f"kept in {safe(home.path)}: {', '.join(kept)} (--everything removes them)", file=sys.stderr)
     if home.path.is_dir() and (others := home.others()):
         print(f"left alone in {safe(home.path)}: {safe(', '.join(others))}", file=sys.stderr)
-    if member is not None and has_key:
+    if member is not None:
         text = f"tell the coordinator of {member.federation!r}, who can refuse the key: cogen revoke {member.domain}"
         print(safe(text), file=sys.stderr)
 
