@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from cogen.audit.targets import Training
 from cogen.base import Base, load_base
 from cogen.config import Data, Train
 from cogen.train.corpus import prepare_corpus
+from cogen.train.loop import train_round
 from cogen.train.lora import init_factors
 from cogen.train.mixture import read_mixture
 from cogen.train.single import train_adapter
@@ -103,6 +106,40 @@ def test_what_an_adapter_was_trained_on_must_be_known(cogen: Cogen, tiny: Base, 
     refused(cogen("audit", "--adapter", "a=unknown", "--data", f"few={corpus}"), got)
     other = write_corpus(Path("other.jsonl"), 40, 10, 80)
     refused(cogen("audit", "--adapter", f"few={excess}", "--data", f"other={other}"), got)
+
+
+def test_canaries_are_planted_trained_and_reported(
+    cogen: Cogen, tiny: Base, excess: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is refused before anything is scored. Red: the adapter of the folder is attacked instead."""
+    planted = ["--adapter", f"few={excess}", "--data", f"few={corpus}", "--canaries", 3]
+    refused_early = cogen("audit", *planted)
+    assert refused_early[0] == 2 and "cannot plant canaries" in refused_early[2] and "tok/s" not in refused_early[2]
+    monkeypatch.setattr("cogen.audit.canaries.make_canaries", partial(make_canaries, num_alternatives=3))
+    monkeypatch.setattr("cogen.audit.canaries.NUM_UNPLANTED", 20)
+    seen: list[float] = []
+    monkeypatch.setattr("cogen.audit.exposure.train_round", watched(seen))
+    grid = str(SEEDS / "grid.jsonl")
+    settings = Train(tokens_per_round=8192, sequence_length=256, batch_size=8, rank=2)
+    train_adapter(tiny, {"grid": grid}, settings, domain="grid", heldout_frac=0.15).adapter.save("grid")
+    code, _, err = cogen(
+        "audit", "--adapter", "grid=grid", "--data", f"grid={grid}", "--canaries", 3, "--out", "a.json"
+    )
+    assert code == 0 and "canaries: 8,192 tokens to train" in err
+    audit = Audit.load(Path("a.json"))
+    assert [(c.domain, c.repeats, c.num_canaries, c.num_alternatives, c.num_unplanted) for c in audit.canaries] == [
+        ("grid", n, 1, 3, 20) for n in (1, 4, 16)
+    ]
+    assert len(seen) == 1 and [row.model for row in audit.rows] == ["base", "grid"]
+
+
+def watched(seen: list[float]) -> Any:
+    def train(*args: Any, **options: Any) -> Any:
+        found = train_round(*args, **options)
+        seen.append(found.loss_nats)
+        return found
+
+    return train
 
 
 @pytest.mark.slow
