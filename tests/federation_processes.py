@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -161,20 +161,20 @@ class FederationProcesses:
 
 @contextmanager
 def running_federation(
-    place: Path, config: str, base: Path, line: NetworkLink | None = None
+    place: Path, config: str, base: Path, line: NetworkLink | None = None, joining: Sequence[str] = DOMAINS
 ) -> Iterator[FederationProcesses]:
-    """A coordinator that serves and three domains that have joined it over `line`; all end with the block."""
+    """A coordinator that serves and domains that have joined it over `line`; all end with the block."""
     made = FederationProcesses(place, config, base, line or Loopback())
     address = ("--public-address", made.line.address, "--bind", made.line.bind)
     serving = made.start(made.coordinator, "serve", made.config, *address)
     try:
         listening = (made.coordinator / "federation" / "serve.json").is_file
         assert wait_until(lambda: listening() or serving.poll() is not None, PATIENCE_SECONDS)
-        for domain in DOMAINS:
+        for domain in joining:
             made.join(domain)
-        assert wait_until(lambda: all("connected to" in made.log(d, "join") for d in DOMAINS), PATIENCE_SECONDS)
-        assert wait_until(lambda: made.output("nodes").count(" connected ") == 3, PATIENCE_SECONDS), made.output(
-            "nodes"
+        assert wait_until(lambda: all("connected to" in made.log(d, "join") for d in joining), PATIENCE_SECONDS)
+        assert wait_until(lambda: made.output("nodes").count(" connected ") == len(joining), PATIENCE_SECONDS), (
+            made.output("nodes")
         )
         yield made
     finally:

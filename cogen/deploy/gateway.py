@@ -130,10 +130,11 @@ class Gateway:
         try:
             with ExitStack() as held:
                 answer = await self._answer(scope, receive, held)
-                await answer(scope, receive, counted)
+                async with asyncio.timeout(self.limits.answer_seconds):
+                    await answer(scope, receive, counted)
         except HttpRefusal as refused:
             await Response(status_code=refused.status, headers={"connection": "close"})(scope, receive, counted)
-        except Gone:
+        except (Gone, TimeoutError):  # uvicorn closes a connection whose answer is not whole
             status = 499
         finally:
             milliseconds = 1000.0 * (time.monotonic() - began)

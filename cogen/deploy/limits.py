@@ -25,6 +25,8 @@ class Limits:
         connections_per_address: of strangers of one address; members' connections are not counted.
         fleet_bytes: of an object, which has up to 16 MiB and a head.
         pull_bytes: of every other request of a node.
+        fleet_seconds: for the body of an object.
+        answer_seconds: for reading an answer.
         unread_bytes: of objects that a member sends between two messages for it.
         member_requests: of one member at the same time; a node makes up to four.
         announcements_per_minute: of one member; each takes SuperLink's database for up to 0.2 s.
@@ -49,6 +51,7 @@ class Limits:
     member_requests_per_minute: float = 3000.0
     announcements_per_minute: float = 60.0
     fleet_seconds: float = 300.0
+    answer_seconds: float = 300.0
     enrol_seconds: float = 10.0
     handshake_seconds: float = 5.0
     header_seconds: float = 10.0

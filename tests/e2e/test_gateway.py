@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cogen.deploy.gateway import Gateway
 from cogen.deploy.limits import Limits
+from cogen.deploy.member_limits import _Account
 from cogen.deploy.members import all_members, read_members, revoke_member
 from cogen.errors import FederationError
 from tests.node_requests import as_record, body_of, pushed
@@ -398,6 +400,22 @@ def test_nothing_is_asked_for_a_client_that_has_left(door: RunningGateway, key: 
     time.sleep(10 * LIMITS.ask_seconds)
     assert (door.upstream.answered, door.upstream.work) == (asked, [b"kept"])
     door.upstream.work.clear()
+
+
+def test_who_does_not_read_its_answer_is_cut_off(tmp_path: Path) -> None:
+    """A member held twelve connections to SuperLink, each with an object, for as long as it liked. Red: no such limit."""
+    with running_gateway(tmp_path, replace(LIMITS, answer_seconds=1.0)) as made:
+        slow = made.member("slow")
+        trusted = ssl.create_default_context(cafile=str(made.folder.ca))
+        made.upstream.objects = [bytes(16 << 20)]
+        account = made.gateway.members._accounts.setdefault(slow.node_id, _Account())
+        with (
+            socket.create_connection(("127.0.0.1", made.port)) as plain,
+            trusted.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+        ):
+            connection.sendall(signed(slow, "POST", PULL_OBJECT, body=body_of(slow, PULL_OBJECT)))
+            assert wait_until(lambda: account.num_requests == 1)
+            assert wait_until(lambda: account.num_requests == 0)
 
 
 def test_work_is_delivered_again_until_it_has_arrived(door: RunningGateway) -> None:
