@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 from cogen.config import RunConfig
 from cogen.evaluate.baselines import OnEvent
+from cogen.files import write_file
 from cogen.flower.prefork import prefork_command
 from cogen.flower.programs import start_supervised, stop_supervised
 from cogen.flower.run_events import Watcher, follow_run
@@ -22,6 +24,9 @@ from cogen.node.resident import PREFORKED
 from cogen.report.track import Tracking
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_app
+
+TOKEN_BYTES = 32
+PLACE_BYTES = 18  # of the folder of temporary files
 
 
 def simulate_rounds(run: RunFolder, settings: RunConfig, handle: int, show: OnEvent) -> None:
@@ -45,7 +50,9 @@ def simulate_rounds(run: RunFolder, settings: RunConfig, handle: int, show: OnEv
         with (
             _private_home() as home,
             _trainers(settings, home, run.logs, handle) as environment,
-            superlink(home, run.logs, handle, environment, prefork_command(home, *_parallel(settings))) as link,
+            superlink(
+                home, run.logs, handle, environment | ray_environment(home), prefork_command(home, *_parallel(settings))
+            ) as link,
         ):
             client = SuperLinkClient(home, run.logs)
             with shipped_app() as app:
@@ -84,9 +91,21 @@ def _simulation_settings(settings: RunConfig) -> str:
     return f"{nodes} client-resources-num-cpus={each} init-args-num-cpus={each * parallel}"
 
 
+def ray_environment(home: Path) -> dict[str, str]:
+    """Variables with which Ray obeys this user alone: a token at its ports, and its files in the private home.
+
+    By itself Ray runs the code of whoever reaches its ports on loopback, and its folder in /tmp is open to all.
+    """
+    token = home / "ray.token"
+    write_file(token, secrets.token_hex(TOKEN_BYTES).encode(), private=True)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": str(home)}
+
+
 @contextmanager
 def _private_home() -> Iterator[Path]:
-    home = Path(tempfile.mkdtemp(prefix="cogen-flwr-"))
+    """A folder for Flower and Ray; Ray's sockets are in it, whose paths may have 107 bytes."""
+    place = tempfile.gettempdir()
+    home = Path(tempfile.mkdtemp(prefix="cogen-flwr-", dir=place if len(os.fsencode(place)) <= PLACE_BYTES else "/tmp"))
     try:
         connect(home)
         yield home

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from cogen.flower.patches.local import TOKEN_VARIABLE
+from cogen.flower.simulated_rounds import ray_environment
 from cogen.node.home import NodeHome
 from tests.federation_processes import DOMAINS, FederationProcesses, Loopback, config_for, running_federation
 
@@ -147,3 +148,40 @@ def test_another_user_gets_neither_task_nor_token_nor_message(seen: Seen) -> Non
     """It tries ports, sockets, files, and the insides of processes. Red: what the tests above find, and it answers tasks."""
     assert seen.looks > 10
     assert seen.got == {"tokens": [], "got": []}
+
+
+RAY = """
+import json, os, ray
+ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
+context = ray.get_runtime_context()
+print(json.dumps([context.gcs_address, ray._private.worker._global_node.get_session_dir_path()]), flush=True)
+input()
+"""
+STRANGER = """
+import sys
+from ray._raylet import GcsClient
+print(GcsClient(address=sys.argv[1]).internal_kv_keys(b"", namespace=b"fun", timeout=5))
+"""
+
+
+def test_a_simulations_ray_obeys_its_own_user_alone() -> None:
+    """Red: Ray as it is, which runs what whoever reaches its ports sends, and whose folder in /tmp is open to all."""
+    home = Path(tempfile.mkdtemp(prefix="cogen-ray-"))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    known = {**plain, **ray_environment(home), "RAY_raylet_start_wait_time_s": "300"}  # a busy machine
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=known
+        ) as started:
+            assert started.stdout is not None and started.stdin is not None
+            address, session = json.loads(started.stdout.readline())
+            asks = [sys.executable, "-c", STRANGER, address]
+            mine, others = (
+                subprocess.run(asks, env=e, capture_output=True, text=True, check=False) for e in (known, plain)
+            )
+            started.stdin.close()
+        assert mine.returncode == 0, mine.stderr
+        assert others.returncode != 0 and "InvalidAuthToken" in others.stderr
+        assert Path(session).is_relative_to(home) and home.stat().st_mode & 0o777 == 0o700
+    finally:
+        shutil.rmtree(home)
