@@ -8,8 +8,9 @@ text: into blocks, and each piece of a document in a block into windows of equal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +57,7 @@ class AuditText:
     blocks: Sequence[int]
     heldout: Sequence[NDArray[np.int32]]
 
-    @property
+    @cached_property
     def trained_places(self) -> dict[Place, int]:
         """The pieces of documents that were trained, each token once, and the block of each."""
         return distinct_places(self.stream, self.blocks)
@@ -121,57 +122,64 @@ def member_windows(text: AuditText, num_tokens: int, most: int = MAX_WINDOWS, se
     Raises:
         DataError: no piece of a document is that long.
     """
-    places = [(place, block, text.stream.documents[place.document]) for place, block in text.trained_places.items()]
-    return _require(_choose(_cut(places, num_tokens, text.stream.bos), most, seed), "trained", num_tokens)
+    pieces: dict[int, list[tuple[Place, int]]] = {}
+    for place, block in text.trained_places.items():
+        pieces.setdefault(place.document, []).append((place, block))
+
+    def windows_of(number: int) -> list[Excerpt]:
+        return _cut(text.stream, number, pieces[number], num_tokens)
+
+    return _require(_choose(sorted(pieces), windows_of, most, [seed, 0]), "trained", num_tokens)
 
 
 def unseen_windows(text: AuditText, num_tokens: int, most: int = MAX_WINDOWS, seed: int = 0) -> list[Excerpt]:
     """Up to `most` windows of documents of which no token was trained, from as many documents as possible.
 
+    Only as many documents are read as give a window.
+
     Raises:
         DataError: there is no such document that is that long.
     """
-    stream = text.stream
+    stream, num = text.stream, len(text.stream.documents)
+    held = PackedStream(text.heldout, stream.sequence_length, stream.seed, stream.bos) if text.heldout else stream
     trained = {place.document for place in text.trained_places}
-    places = [
-        (place, block, stream.documents[place.document])
-        for place, block in distinct_places(stream, range(_num_blocks(stream))).items()
-        if place.document not in trained
+    unseen = [number for number in range(num) if number not in trained and stream.lengths[number] > num_tokens]
+
+    def windows_of(number: int) -> list[Excerpt]:
+        if number < num:
+            return _cut(stream, number, stream.document_places(number), num_tokens)
+        found = _cut(held, number - num, held.document_places(number - num), num_tokens)
+        return [replace(window, document=number, is_heldout=True) for window in found]
+
+    numbers = [*unseen, *range(num, num + len(text.heldout))]
+    return _require(_choose(numbers, windows_of, most, [seed, 1]), "unseen", num_tokens)
+
+
+def _cut(stream: PackedStream, number: int, pieces: Iterable[tuple[Place, int]], num_tokens: int) -> list[Excerpt]:
+    """The windows of pieces of a document, without BOS and EOS."""
+    document = stream.documents[number]
+    return [
+        Excerpt(number, block, document[start : start + num_tokens])
+        for place, block in pieces
+        for start in range(
+            max(place.first, int(stream.bos is not None)),
+            min(place.end, len(document) - 1) - num_tokens + 1,
+            num_tokens,
+        )
     ]
-    windows = list(_cut(places, num_tokens, stream.bos))
-    if text.heldout:
-        held = PackedStream(text.heldout, stream.sequence_length, stream.seed, stream.bos)
-        found = distinct_places(held, range(_num_blocks(held)))
-        moved = [(place, block, text.heldout[place.document]) for place, block in found.items()]
-        number = len(stream.documents)
-        windows += [
-            replace(window, document=number + window.document, is_heldout=True)
-            for window in _cut(moved, num_tokens, stream.bos)
-        ]
-    return _require(_choose(windows, most, seed + 1), "unseen", num_tokens)
 
 
-def _num_blocks(stream: PackedStream) -> int:
-    """Blocks that hold every document once."""
-    return -(-stream.epoch_tokens // stream.text_tokens)
-
-
-def _cut(places: Iterable[tuple[Place, int, NDArray[np.int32]]], num_tokens: int, bos: int | None) -> Iterator[Excerpt]:
-    """The windows of pieces of documents."""
-    for place, block, document in places:
-        first, end = max(place.first, int(bos is not None)), min(place.end, len(document) - 1)
-        for start in range(first, end - num_tokens + 1, num_tokens):
-            yield Excerpt(place.document, block, document[start : start + num_tokens])
-
-
-def _choose(windows: Iterable[Excerpt], most: int, seed: int) -> list[Excerpt]:
-    """In turn one window of each document, both in a seeded order."""
-    by_document: dict[int, list[Excerpt]] = {}
-    for window in windows:
-        by_document.setdefault(window.document, []).append(window)
-    draw = np.random.default_rng([seed, len(by_document)])
-    queues = [[some[i] for i in draw.permutation(len(some))] for _, some in sorted(by_document.items())]
-    return list(_in_turn([queues[i] for i in draw.permutation(len(queues))], most))
+def _choose(
+    numbers: Sequence[int], windows_of: Callable[[int], list[Excerpt]], most: int, seed: list[int]
+) -> list[Excerpt]:
+    """In turn one window of each document, both in a seeded order; at most `most` documents."""
+    draw, queues = np.random.default_rng(seed), list[list[Excerpt]]()
+    for number in draw.permutation(numbers).tolist():
+        if windows := windows_of(number):
+            queues.append([windows[i] for i in draw.permutation(len(windows))])
+        if len(queues) == most:
+            break
+    return list(_in_turn(queues, most))
 
 
 def _in_turn(queues: Sequence[Sequence[Excerpt]], most: int) -> Iterator[Excerpt]:

@@ -103,6 +103,14 @@ class PackedStream:
             position += last - first
         return found
 
+    def document_places(self, document: int) -> list[tuple[Place, int]]:
+        """The pieces of a document in the first epoch, and the block of each; reads no document."""
+        order, starts = self._order(0)
+        start, length = int(starts[np.flatnonzero(order == document)[0]]), int(self.lengths[document])
+        edges = range(start // self.text_tokens + 1, -(-(start + length) // self.text_tokens))
+        cuts = [0, *(block * self.text_tokens - start for block in edges), length]
+        return [(Place(document, a, b), (start + a) // self.text_tokens) for a, b in pairwise(cuts)]
+
     def num_documents(self, first: int, num_blocks: int) -> int:
         """How many different documents the blocks from `first` on have a piece of."""
         position, end = first * self.text_tokens, (first + num_blocks) * self.text_tokens

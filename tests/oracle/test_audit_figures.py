@@ -193,6 +193,22 @@ def test_the_places_of_a_block_are_where_its_tokens_are() -> None:
                 assert piece[-len(own) :].tolist() == own.tolist() and len(piece) - len(own) in (0, 1)
 
 
+def test_the_pieces_of_a_document_are_those_of_its_blocks() -> None:
+    """Blocks of every length, so that some end with a document. Red: an edge that is one block off."""
+    texts = documents(4)
+    for size in range(3, 40):
+        stream = PackedStream(texts, size, 7)
+        num_blocks = -(-stream.epoch_tokens // size)
+        found = [pair for number in range(len(texts)) for pair in stream.document_places(number)]
+        wanted, left = [], stream.epoch_tokens  # the last block goes on into the next epoch
+        for block in range(num_blocks):
+            for place in stream.places(block):
+                if left > 0:
+                    wanted.append((place, block))
+                left -= place.end - place.first
+        assert sorted(found, key=repr) == sorted(wanted, key=repr)
+
+
 @pytest.mark.parametrize("num_blocks", [3, 6, 40])
 def test_members_were_trained_and_others_were_not(num_blocks: int) -> None:
     """Against the tokens of the blocks themselves. Red: windows across pieces; other epochs' cuts; EOS inside."""
