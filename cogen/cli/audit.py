@@ -44,13 +44,14 @@ def audit(
     """Measure what adapters remember of their training text.
 
     Four attacks: membership (AUC; 0.5 is chance), verbatim continuation of 50 tokens, completion of
-    personal data, and planted canaries. Each model reads 256 windows of 128 tokens: with
+    personal data, and planted canaries. A run's report and model card show the figures. Each model reads 256 windows of 128 tokens: with
     smollm2-135m about two minutes on two cores, by domain. Only figures are shown and written.
 
     Example: cogen audit --adapter grid=adapters/grid --data grid=grid.jsonl
     """
     from cogen.audit.audit import plan_audit, run_audit
     from cogen.audit.record import format_audit
+    from cogen.report import write_report
     from cogen.train.memory import tune_allocator
 
     tune_allocator()
@@ -62,11 +63,14 @@ def audit(
         found = found.model_copy(update={"canaries": _canaries(loaded, targets, canaries, seed)})
     if (path := out or place) is not None:
         found.write(path)
+    shown = [str(path)] if path is not None else []
+    if run is not None and path == place:
+        shown.append(str(write_report(run)))
     if as_json:
         print_json(found.model_dump())
     else:
         print(format_audit(found), end="")
-        print(*([f"\n{path}"] if path is not None else []), sep="", end="\n" if path is not None else "")
+        print("".join(f"\n{line}" for line in shown), end="\n" if shown else "")
 
 
 def _targets(
