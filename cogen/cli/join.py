@@ -147,6 +147,11 @@ class JoinNarrator:
             for line in event["lines"]:
                 self._line(f"round {event['round']} · beyond the ordinary: the coordinator {line}")
             return
+        if event["action"] == "audit":
+            from cogen.node.view import audit_text
+
+            self._line(audit_text(event))
+            return
         self.first = (0.0, 0)
         what = "training" if event["action"] == "train" else "scoring models"
         self._line(f"round {event['round']} · {what}")

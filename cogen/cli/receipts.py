@@ -29,11 +29,13 @@ def receipts(
     from cogen.node.home import NodeHome
     from cogen.node.receipt import read_receipts, receipt_table
     from cogen.node.unusual import warnings_in
+    from cogen.node.view import audits_in
     from cogen.runs import read_lines
 
     home = NodeHome(folder) if folder is not None else _found(domain)
     member = home.read_member()
     lines = read_receipts(home.receipts)
+    work = read_lines(home.work)
     total = sum(int(line["num_bytes"]) for line in lines)
     if as_json:
         print_json({"domain": member.domain, "folder": str(home.path), "num_bytes": total, "receipts": lines})
@@ -42,9 +44,12 @@ def receipts(
     else:
         print(receipt_table(lines))
         print(f"\n{len(lines)} messages, {total} bytes of arrays · {home.receipts}")
-    if not as_json and (unusual := warnings_in(read_lines(home.work))):
+    if not as_json and (unusual := warnings_in(work)):
         print("\nasked beyond the ordinary, each noted before it was answered:")
         print("\n".join(map(safe, unusual)))
+    if not as_json and (audits := audits_in(work)):
+        print("\naudits of this domain's own adapters, of which no figure leaves:")
+        print("\n".join(map(safe, audits)))
 
 
 def _found(domain: str | None) -> NodeHome:

@@ -14,6 +14,7 @@ from cogen.node.domain_settings import private_seed, read_domain_settings
 from cogen.node.home import NodeHome
 from cogen.node.known_models import BASE_DIGEST, KnownModels
 from cogen.node.node import Node, evaluate_reply, models_of, own_expert, train_reply
+from cogen.node.own_audit import OwnAudit
 from cogen.node.policy import Policy, allow, read_policy, refused
 from cogen.node.replies import keep_reply, load_reply, request_key
 from cogen.node.round_bounds import allow_round
@@ -58,7 +59,14 @@ class _MemberWork:
         self._warn(unusual_round(request, self.member, self.policy))
         allow_round(self.policy, request)
         self._allow_bytes(_reply_bytes(request))
-        reply = load_reply(self.replies, self.key, TrainReply) or self._train(request, check)
+        audit = OwnAudit(self.policy.max_membership_auc, self.home.work, request, self.key)
+        audit.require_not_failed()
+        kept = load_reply(self.replies, self.key, TrainReply)
+        reply = kept or self._train(request, audit, check)
+        if audit.is_on:
+            audit.require(self._trainer(request), reply, check)
+        if kept is None:
+            keep_reply(self.replies, self.key, reply)
         digest = model_digest(to_factors(reply.arrays, request.settings.train.scaling))
         self.known.add("own", digest, request.round, self.key)
         if self.policy.evaluation_leaves:
@@ -66,22 +74,22 @@ class _MemberWork:
         kept_here = {"bits_per_byte_before": None, "bits_per_byte_after": None}
         return reply.model_copy(update={"figures": reply.figures.model_copy(update=kept_here)})
 
-    def _train(self, request: TrainRequest, check: Check) -> TrainReply:
+    def _train(self, request: TrainRequest, audit: OwnAudit, check: Check) -> TrainReply:
         run_key = hashlib.sha256(f"{request.run} {self.key}".encode()).hexdigest()
         _allow_rounds(self.policy, self.usage, run_key)
         trainer = self._trainer(request)
         start = to_factors(request.arrays, request.settings.train.scaling)
         trainer.require_small(start, self.policy.max_adapter_norm)
         trainer.require_text(self.policy, request.round)
+        if audit.is_on:
+            audit.windows(trainer)  # with too little text the round would be trained in vain
         self.usage.begin("round", run_key)
         self.known.add("start", model_digest(start), request.round)
         self._tell(request)
         book = ScoreBook(self.policy, self.usage, trainer.base.precision, "round")
         reply = train_reply(trainer, request, book, check)
         figures = reply.figures.model_copy(update={"seconds": rounded(reply.figures.seconds)})
-        reply = reply.model_copy(update={"figures": figures})
-        keep_reply(self.replies, self.key, reply)
-        return reply
+        return reply.model_copy(update={"figures": figures})
 
     def evaluate(self, request: EvaluateRequest, check: Check) -> EvaluateReply:
         """Score the base and the models of the request, or give the reply again that this request had before."""

@@ -70,6 +70,10 @@ target_modules = []
 # Largest change that an adapter sent to this domain may make to a layer, as a share of the layer's own norm.
 max_adapter_norm = 0.5
 
+# Largest AUC with which the adapter of a round tells what it was trained on from other text of this corpus: 0.5 is guessing,
+# 1 tells all. Above it the adapter is not sent. With 0, none is audited.
+max_membership_auc = 0.0
+
 # Whether documents are trained in an order that only this domain knows. With false, train.seed gives it, as in a simulation.
 private_order = true
 
@@ -135,6 +139,8 @@ class Policy(Table):
     """Patterns of the linear layers that may get an adapter; an empty list allows all except the head."""
     max_adapter_norm: Bound = 0.5
     """Largest Frobenius norm of scaling * B @ A of an adapter that is sent here, as a share of the layer's."""
+    max_membership_auc: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest AUC of the domain's attack on its own adapter, from 0.5; 0 audits none."""
     private_order: bool = True
     """Whether documents are trained in an order that only this domain knows."""
     max_rounds_per_day: Limit = 100
@@ -147,6 +153,13 @@ class Policy(Table):
     """When work may begin, in local time: "22:00-06:00"; the first minute is included, the last is not."""
     bases: tuple[str, ...] = ()
     """Names of the base models that may be trained; an empty list allows the one of the invite."""
+
+    @field_validator("max_membership_auc")
+    @classmethod
+    def _is_auc(cls, value: float) -> float:
+        if 0.0 < value < 0.5:
+            raise ValueError(f"max_membership_auc = {value:g}: 0.5 is guessing, so a limit is from 0.5 to 1; 0 is none")
+        return value
 
     @field_validator("hours")
     @classmethod

@@ -16,7 +16,7 @@ from cogen.adapter import Factors, factor_digest
 from cogen.adapter.factors import is_finite
 from cogen.base import Base, load_base
 from cogen.config import Train
-from cogen.data import heldout_windows
+from cogen.data import Document, heldout_windows
 from cogen.data.pack import PackedStream, Stream
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import nothing_held_out, score_windows
@@ -46,6 +46,7 @@ class DomainData:
     own: PackedStream
     """The blocks of the domain's own corpus alone."""
     heldout: HeldoutText
+    heldout_documents: Sequence[Document]
     key: str
 
 
@@ -171,6 +172,7 @@ class Trainer:
             stream=make_stream(mixture, train, total),
             own=own,
             heldout=HeldoutText(windows, sum(bool(d.text) for d in documents)),
+            heldout_documents=documents,
             key=state_key(self.base, mixture, train),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,18 @@ class HomeWatcher:
         return sorted(self.home.path.glob("runs/*/train.jsonl"))
 
 
+def audits_in(work: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The audits of all lines of `work.jsonl`, one line each."""
+    return [f"{line['time'][:19]} {audit_text(line)}" for line in work if line.get("action") == "audit"]
+
+
+def audit_text(line: Mapping[str, Any]) -> str:
+    """One audit in words."""
+    passed = "sent" if line["auc"] <= line["limit"] else "not sent"
+    interval = f"{line['low']:.2f} to {line['high']:.2f}"
+    return f"round {line['round']} · own audit: AUC {line['auc']:.3f} ({interval}), up to {line['limit']:g}: {passed}"
+
+
 def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, policy: Policy | None) -> str:
     """What a round would send: one line an array, then numbers, texts and the total bytes; from shapes of the base alone.
 
@@ -80,7 +92,17 @@ def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, poli
             f"\nnumbers: {', '.join(numbers)}",
             f"texts: {', '.join(texts)} (the base's hashes)",
             f"in all {len(shapes)} arrays, {total} bytes",
+            *_own_audit(policy),
             f"never: the {num_train_tokens} training tokens, file names, paths, text",
             "nothing was sent, and nobody was asked",
         ]
+    )
+
+
+def _own_audit(policy: Policy) -> list[str]:
+    """A line about the audit before a reply leaves, where the policy asks for one."""
+    limit = policy.max_membership_auc
+    told = "tells trained text from other text of this corpus"
+    return (
+        [f"only if the adapter passes this domain's own audit: it {told} with an AUC up to {limit:g}"] if limit else []
     )
