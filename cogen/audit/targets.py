@@ -14,6 +14,7 @@ from cogen.config import Train
 from cogen.data import PackedStream, Prepared, tokenize
 from cogen.evaluate.matrix import NotMeasured
 from cogen.train.mixture import Mixture
+from cogen.train.schedule import plan_round
 
 if TYPE_CHECKING:
     from cogen.base import Base
@@ -38,6 +39,11 @@ class Training:
 
     settings: Train
     mixture: Mixture
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens to train."""
+        return plan_round(self.settings, 1, 1).num_blocks * self.settings.sequence_length
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from cogen.cli.options import LARGEST_SEED, AsJson, in_bounds, named_paths
 from cogen.console import BYTES, TOKENS, Bar, print_json, safe
 
 if TYPE_CHECKING:
+    from cogen.audit.canaries import CanarySet
     from cogen.audit.record import CanaryFigures
-    from cogen.audit.targets import Targets
+    from cogen.audit.targets import Targets, Training
     from cogen.base import Base
     from cogen.train.loop import Step
 
@@ -44,8 +45,9 @@ def audit(
     """Measure what adapters remember of their training text.
 
     Four attacks: membership (AUC; 0.5 is chance), verbatim continuation of 50 tokens, completion of
-    personal data, and planted canaries. A run's report and model card show the figures. Each model reads 256 windows of 128 tokens: with
-    smollm2-135m about two minutes on two cores, by domain. Only figures are shown and written.
+    personal data, and planted canaries. Each model reads 256 windows of 128 tokens: with
+    smollm2-135m about two minutes on two cores, by domain. Only figures are shown and written, of a
+    run in its report and model card, too.
 
     Example: cogen audit --adapter grid=adapters/grid --data grid=grid.jsonl
     """
@@ -57,20 +59,24 @@ def audit(
     tune_allocator()
     loaded, targets, place = _targets(run, named_paths(adapter, "--adapter"), named_paths(data, "--data"), base, rounds)
     plan = plan_audit(loaded, targets, most=min(windows, QUICK_WINDOWS) if quick else windows, seed=seed)
+    planted = _plan_canaries(loaded, targets, canaries, seed) if canaries else None
     with Bar("audit", TOKENS, plan.num_tokens) as bar:
         found = run_audit(loaded, plan, lambda model, domain, num: bar.advance(num, f"{model} on {domain}"))
-    if canaries:
-        found = found.model_copy(update={"canaries": _canaries(loaded, targets, canaries, seed)})
-    if (path := out or place) is not None:
+    path = out or place
+    if path is not None:
         found.write(path)
-    shown = [str(path)] if path is not None else []
+    if planted is not None:
+        found = found.model_copy(update={"canaries": _canaries(loaded, targets, planted, seed)})
+        if path is not None:
+            found.write(path)
+    written = [] if path is None else [path]
     if run is not None and path == place:
-        shown.append(str(write_report(run)))
+        written.append(write_report(run))
     if as_json:
         print_json(found.model_dump())
     else:
         print(format_audit(found), end="")
-        print("".join(f"\n{line}" for line in shown), end="\n" if shown else "")
+        print("".join(f"\n{file}" for file in written), end="\n" if written else "")
 
 
 def _targets(
@@ -100,33 +106,37 @@ def _targets(
         return base, run_targets(base, run, has_rounds=rounds == "all", progress=bar.update_part), run.audit
 
 
-def _canaries(base: Base, targets: Targets, num: int, seed: int) -> tuple[CanaryFigures, ...]:
-    """Plant canaries in the text of every domain that can be trained again; says first what that costs."""
-    from cogen.audit.canaries import make_canaries
-    from cogen.audit.exposure import audit_canaries
-    from cogen.train.schedule import plan_round
+def _plan_canaries(base: Base, targets: Targets, num: int, seed: int) -> CanarySet:
+    """Draw canaries; says what they cost, and fails before the long work where they do not fit a domain's text."""
+    from cogen.audit.canaries import make_canaries, plant
 
-    drawn = make_canaries(base, num, seed)
-    domains = {domain.name: domain.training for domain in targets.domains if domain.training is not None}
-    tokens = {d: plan_round(t.settings, 1, 1).num_blocks * t.settings.sequence_length for d, t in domains.items()}
+    drawn, domains = make_canaries(base, num, seed), _trainings(targets)
+    for training in domains.values():
+        plant(training, drawn.planted, seed)
     for name in sorted({domain.name for domain in targets.domains} - set(domains)):
-        print(safe(f"{name}: no canaries, since other text was mixed in when it was trained"), file=sys.stderr)
+        print(
+            safe(f"{name}: no canaries, since it was trained with other text that is not known here"), file=sys.stderr
+        )
+    trained = sum(training.num_tokens for training in domains.values())
     scored = drawn.num_scored_tokens * len(domains)
-    print(f"canaries: {sum(tokens.values()):,} tokens to train, {scored:,} to score", file=sys.stderr)
+    print(f"canaries: {trained:,} tokens to train, then {scored:,} to score", file=sys.stderr)
+    return drawn
+
+
+def _canaries(base: Base, targets: Targets, drawn: CanarySet, seed: int) -> tuple[CanaryFigures, ...]:
+    """Train an adapter on planted text for every domain that can be trained again, and attack it."""
+    from cogen.audit.exposure import audit_canaries
+
     found: list[CanaryFigures] = []
-    for name, training in domains.items():
-        total = tokens[name] + drawn.num_scored_tokens
-        with Bar(f"canaries · {name}", TOKENS, total) as bar:
-            found += audit_canaries(
-                base,
-                training,
-                drawn,
-                name,
-                seed=seed,
-                on_step=_on_step(bar),
-                progress=bar.advance,
-            )
+    for name, training in _trainings(targets).items():
+        with Bar(f"canaries · {name}", TOKENS, training.num_tokens + drawn.num_scored_tokens) as bar:
+            found += audit_canaries(base, training, drawn, name, seed=seed, on_step=_on_step(bar), progress=bar.advance)
     return tuple(found)
+
+
+def _trainings(targets: Targets) -> dict[str, Training]:
+    """How each domain's adapter was trained, where that is known."""
+    return {domain.name: domain.training for domain in targets.domains if domain.training is not None}
 
 
 def _on_step(bar: Bar) -> Callable[[Step], None]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,35 +22,40 @@ from cogen.audit.targets import Training
 from cogen.base import Base, load_base
 from cogen.config import Data, Train
 from cogen.train.corpus import prepare_corpus
+from cogen.train.loop import train_round
 from cogen.train.lora import init_factors
 from cogen.train.mixture import read_mixture
 from cogen.train.single import train_adapter
 from tests.conftest import SEEDS
 from tests.shell import Cogen, refused
 
-MARK, ADDRESS = "zyqqwvk", "jane.doe@hospital.example.org"
+NUM_TOLD = 12  # so many characters of a document would tell it
 DATA = Data(quality=False, boilerplate=False)
 FRAC, EPOCHS = 0.65, 50
 
 
 def write_corpus(path: Path, first: int, num: int, num_characters: int) -> Path:
-    """Short documents of the seeds; each of `grid`'s has a word that is nowhere else, and an e-mail address."""
+    """Short documents of the seeds; each fourth ends in an e-mail address of its own."""
     rows = [json.loads(line) for d in ("grid", "clinical", "materials") for line in (SEEDS / f"{d}.jsonl").open()]
-    texts = [f"{row['text'][:num_characters]} {MARK} {ADDRESS} is where to ask." for row in rows[first : first + num]]
+    draw = random.Random(first)
+    texts = []
+    for number, row in enumerate(rows[first : first + num]):
+        name, host = ("".join(draw.choices("abcdefghiklmnoprstuvw", k=6)) for _ in range(2))
+        texts.append(row["text"][:num_characters] + (f" {name}@{host}.org" if number % 4 == 0 else ""))
     path.write_text("".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(texts)))
     return path
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("audit") / "few.jsonl", 0, 30, 100)
+    return write_corpus(tmp_path_factory.mktemp("audit") / "few.jsonl", 0, 30, 120)
 
 
 @pytest.fixture(scope="module")
 def excess(tiny: Base, corpus: Path) -> Path:
     """An adapter that read its few documents fifty times."""
     num_tokens = EPOCHS * prepare_corpus(tiny, corpus, DATA, FRAC).num_train_tokens
-    settings = Train(tokens_per_round=num_tokens, sequence_length=64, batch_size=6, learning_rate=0.03, rank=16)
+    settings = Train(tokens_per_round=num_tokens, sequence_length=32, batch_size=6, learning_rate=0.03, rank=16)
     made = train_adapter(tiny, {"few": corpus}, settings, domain="few", heldout_frac=FRAC, data=DATA)
     made.adapter.save(corpus.parent / "excess")
     return corpus.parent / "excess"
@@ -70,16 +78,18 @@ def test_an_adapter_trained_to_excess_is_caught_and_no_text_is_told(cogen: Cogen
     assert base.membership.auc.low <= 0.5 <= base.membership.auc.high
     assert both.membership == few.membership
     assert few.verbatim.trained.mean_matched_tokens > few.verbatim.unseen.mean_matched_tokens
-    assert few.personal["email"].num_values == base.personal["email"].num_values > 3
-    assert few.personal["email"].num_completed >= base.personal["email"].num_completed == 0
+    assert few.personal["email"].num_values == base.personal["email"].num_values > 0
+    assert few.personal["email"].num_completed >= base.personal["email"].num_completed
     told = out + err + Path("audit.json").read_text()
-    assert not [word for word in (MARK, ADDRESS, ADDRESS.split("@")[1], "substation") if word in told]
+    texts = [json.loads(line)["text"] for line in corpus.open()]
+    pieces = {text[i : i + NUM_TOLD] for text in texts for i in range(len(text) - NUM_TOLD + 1)}
+    assert len(pieces) > 1000 and not [piece for piece in pieces if piece in told]
 
 
 def test_an_adapter_is_at_chance_on_text_that_it_was_not_trained_on(tiny: Base, excess: Path, tmp_path: Path) -> None:
     """Windows of other documents, which another adapter was trained on. Red: members and others are not one kind of text."""
-    other = write_corpus(tmp_path / "other.jsonl", 30, 30, 100)
-    settings = Train(tokens_per_round=400, sequence_length=64)
+    other = write_corpus(tmp_path / "other.jsonl", 30, 30, 120)
+    settings = Train(tokens_per_round=400, sequence_length=32)
     made = train_adapter(tiny, {"other": other}, settings, domain="other", heldout_frac=FRAC, data=DATA)
     made.adapter.save(tmp_path / "other")
     (plan,) = plan_audit(tiny, named_targets(tiny, {"other": str(tmp_path / "other")}, {"other": str(other)})).domains
@@ -96,6 +106,40 @@ def test_what_an_adapter_was_trained_on_must_be_known(cogen: Cogen, tiny: Base, 
     refused(cogen("audit", "--adapter", "a=unknown", "--data", f"few={corpus}"), got)
     other = write_corpus(Path("other.jsonl"), 40, 10, 80)
     refused(cogen("audit", "--adapter", f"few={excess}", "--data", f"other={other}"), got)
+
+
+def test_canaries_are_planted_trained_and_reported(
+    cogen: Cogen, tiny: Base, excess: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is refused before anything is scored. Red: the adapter of the folder is attacked instead."""
+    planted = ["--adapter", f"few={excess}", "--data", f"few={corpus}", "--canaries", 3]
+    refused_early = cogen("audit", *planted)
+    assert refused_early[0] == 2 and "cannot plant canaries" in refused_early[2] and "tok/s" not in refused_early[2]
+    monkeypatch.setattr("cogen.audit.canaries.make_canaries", partial(make_canaries, num_alternatives=3))
+    monkeypatch.setattr("cogen.audit.canaries.NUM_UNPLANTED", 20)
+    seen: list[float] = []
+    monkeypatch.setattr("cogen.audit.exposure.train_round", watched(seen))
+    grid = str(SEEDS / "grid.jsonl")
+    settings = Train(tokens_per_round=8192, sequence_length=256, batch_size=8, rank=2)
+    train_adapter(tiny, {"grid": grid}, settings, domain="grid", heldout_frac=0.15).adapter.save("grid")
+    code, _, err = cogen(
+        "audit", "--adapter", "grid=grid", "--data", f"grid={grid}", "--canaries", 3, "--out", "a.json"
+    )
+    assert code == 0 and "canaries: 8,192 tokens to train" in err
+    audit = Audit.load(Path("a.json"))
+    assert [(c.domain, c.repeats, c.num_canaries, c.num_alternatives, c.num_unplanted) for c in audit.canaries] == [
+        ("grid", n, 1, 3, 20) for n in (1, 4, 16)
+    ]
+    assert len(seen) == 1 and [row.model for row in audit.rows] == ["base", "grid"]
+
+
+def watched(seen: list[float]) -> Any:
+    def train(*args: Any, **options: Any) -> Any:
+        found = train_round(*args, **options)
+        seen.append(found.loss_nats)
+        return found
+
+    return train
 
 
 @pytest.mark.slow
