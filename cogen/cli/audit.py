@@ -46,12 +46,14 @@ def audit(
 
     Four attacks: membership (AUC; 0.5 is chance), verbatim continuation of 50 tokens, completion of
     personal data, and planted canaries. Each model reads 256 windows of 128 tokens: with
-    smollm2-135m about two minutes on two cores, by domain. Only figures are shown and written.
+    smollm2-135m about two minutes on two cores, by domain. Only figures are shown and written, of a
+    run in its report and model card, too.
 
     Example: cogen audit --adapter grid=adapters/grid --data grid=grid.jsonl
     """
     from cogen.audit.audit import plan_audit, run_audit
     from cogen.audit.record import format_audit
+    from cogen.report import write_report
     from cogen.train.memory import tune_allocator
 
     tune_allocator()
@@ -67,10 +69,14 @@ def audit(
         found = found.model_copy(update={"canaries": _canaries(loaded, targets, planted, seed)})
         if path is not None:
             found.write(path)
+    written = [] if path is None else [path]
+    if run is not None and path == place:
+        written.append(write_report(run))
     if as_json:
         print_json(found.model_dump())
     else:
-        print(format_audit(found), end="" if path is None else f"\n{path}\n")
+        print(format_audit(found), end="")
+        print("".join(f"\n{file}" for file in written), end="\n" if written else "")
 
 
 def _targets(

@@ -122,7 +122,7 @@ def dot_chart(groups: Mapping[str, Sequence[Dot]], width: int, title: str) -> Ma
     parts = [label(plot.x(share), 16, heading, "middle", "soft") for share, heading in marks]
     at = float(TOP)
     for name, group in groups.items():
-        parts.append(label(0, at + 17, shorten(name, width), "start", "value", full=name))
+        parts.append(label(0, at + 17, shorten(name, 0.85 * width), "start", "value", full=name))
         at += HEAD_HEIGHT
         for share, _ in marks:
             parts.append(Markup(f'<path class="axis" d="M{plot.x(share):.1f} {at:.1f}v{ROW_HEIGHT * len(group)}"/>'))

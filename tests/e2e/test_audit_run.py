@@ -98,6 +98,9 @@ def test_a_run_is_audited_by_domain_and_model(run: RunFolder, cogen: Cogen) -> N
     assert base.membership.figures("ratio") is None and combined.membership.figures("ratio") is not None
     assert "clinical, grid: 24 unseen windows are too few" in out and str(run.audit) in out
     assert "combined on grid" in err or "audit" in err
+    report, card = ((run.path / name).read_text("utf-8") for name in ("report.html", "merged/MODEL_CARD.md"))
+    assert "With the combined model, " in report and str(run.path / "report.html") in out
+    assert "With the combined model, " in card
 
 
 def test_members_are_the_blocks_that_training_read(

@@ -17,6 +17,7 @@ from cogen.evaluate.seed_summary import summarize_seeds
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.report import write_report
 from cogen.report.watch import make_server, open_address
+from tests.audit_example import example, row
 from tests.e2e.test_watch_browser import Ears, browser, pytestmark  # noqa: F401 - a fixture and a mark
 from tests.unit.test_live import append, baseline_step, event, seed, started, step
 from tests.unit.test_report import whole_run, write_run, write_scores, write_steps
@@ -53,6 +54,8 @@ def run(tmp_path: Path) -> Path:
     )
     (folder / "config.toml").write_text(f"[train]\nrank = 4\n# {'long ' * 60}\n")
     (folder / "diagnosis.json").write_text(SAMPLE.to_json())
+    rows = [row(model, LONG, 0.6) for model in ("base", f"expert:{LONG}", "round:1", "combined")]
+    example().model_copy(update={"rows": tuple(rows)}).write(folder / "audit.json")
     (folder / "merged").mkdir()
     manifest: dict[str, Any] = {"format": 1, "base": "tiny", "factors_sha256": "b" * 64}
     (folder / "merged/cogen.json").write_text(json.dumps({**manifest, "fingerprint": {"weights": "a" * 64}}))
@@ -73,7 +76,14 @@ def test_the_report_is_clicked_through(browser: Browser, run: Path, size: str) -
         papers.add(paper(page))
         details = page.locator("details")
         titles = page.locator("summary").all_inner_texts()
-        assert titles == ["What each client returned", "Resolved config", "Hashes", "Versions"]
+        assert titles == [
+            "Global adapters of earlier rounds",
+            "Every attack",
+            "What each client returned",
+            "Resolved config",
+            "Hashes",
+            "Versions",
+        ]
         for i in range(details.count()):
             body = details.nth(i).locator(":scope > :not(summary)").first
             assert not body.is_visible()

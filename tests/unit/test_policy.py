@@ -37,6 +37,20 @@ def test_it_is_read_anew_and_a_mistake_in_it_allows_nothing(tmp_path: Path) -> N
             read_policy(path)
 
 
+@pytest.mark.parametrize(("limit", "is_allowed"), [(0, True), (0.5, True), (1, True), (0.49, False), (1.01, False)])
+def test_a_limit_of_the_own_audit_is_none_or_from_guessing_to_certain(
+    tmp_path: Path, limit: float, is_allowed: bool
+) -> None:
+    """Red: a limit below 0.5, which nearly every adapter is above."""
+    path = tmp_path / "policy.toml"
+    path.write_text(f"max_membership_auc = {limit}\n")
+    if is_allowed:
+        assert read_policy(path).max_membership_auc == limit
+    else:
+        with pytest.raises(ConfigError, match="max_membership_auc"):
+            read_policy(path)
+
+
 @pytest.mark.parametrize(
     ("hours", "clock", "open_"),
     [
