@@ -22,7 +22,8 @@ from cogen.errors import DataError, PolicyError
 from cogen.merge.factored import stack
 from cogen.node.policy import refused
 from cogen.node.stopping import Check
-from cogen.node.trainer import Trainer, model_digest, split_rank
+from cogen.node.round_start import model_digest, split_rank
+from cogen.node.trainer import Trainer
 from cogen.protocol.factors import to_factors
 from cogen.protocol.messages import TrainReply, TrainRequest
 from cogen.runs import append_line, read_lines
