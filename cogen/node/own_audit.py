@@ -21,8 +21,8 @@ from cogen.data import tokenize
 from cogen.errors import DataError, PolicyError
 from cogen.merge.factored import stack
 from cogen.node.policy import refused
-from cogen.node.stopping import Check
 from cogen.node.round_start import model_digest, split_rank
+from cogen.node.stopping import Check
 from cogen.node.trainer import Trainer
 from cogen.protocol.factors import to_factors
 from cogen.protocol.messages import TrainReply, TrainRequest
