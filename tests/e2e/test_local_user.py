@@ -152,7 +152,12 @@ def test_another_user_gets_neither_task_nor_token_nor_message(seen: Seen) -> Non
 
 RAY = """
 import json, os, ray
-ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
+for _ in range(4):  # a busy machine
+    try:
+        ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
+        break
+    except Exception:
+        ray.shutdown()
 context = ray.get_runtime_context()
 print(json.dumps([context.gcs_address, ray._private.worker._global_node.get_session_dir_path()]), flush=True)
 input()
@@ -168,7 +173,7 @@ def test_a_simulations_ray_obeys_its_own_user_alone() -> None:
     """Red: Ray as it is, which runs what whoever reaches its ports sends, and whose folder in /tmp is open to all."""
     home = Path(tempfile.mkdtemp(prefix="cogen-ray-"))
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    known = {**plain, **ray_environment(home), "RAY_raylet_start_wait_time_s": "300"}  # a busy machine
+    known = {**plain, **ray_environment(home)}
     try:
         with subprocess.Popen(
             [sys.executable, "-c", RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=known
@@ -184,4 +189,4 @@ def test_a_simulations_ray_obeys_its_own_user_alone() -> None:
         assert others.returncode != 0 and "InvalidAuthToken" in others.stderr
         assert Path(session).is_relative_to(home) and home.stat().st_mode & 0o777 == 0o700
     finally:
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)  # Ray's programs may still end

@@ -20,7 +20,7 @@ from cogen.deploy.admission import ClocksApart, greet
 from cogen.deploy.certificates import ensure_certificate
 from cogen.deploy.folder import FederationFolder
 from cogen.deploy.invites import Invite, read_invite
-from cogen.deploy.join import join, member_of, prepare_data, sole, was_refused
+from cogen.deploy.join import absolute_base, join, member_of, prepare_data, sole, was_refused
 from cogen.errors import BaseModelError, ConfigError, DataError, FederationError, FingerprintMismatch, RunError
 from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of
@@ -52,6 +52,15 @@ def home(tmp_path: Path) -> NodeHome:
 @pytest.fixture
 def invite(gateway: StubGateway, tiny_folder: Path) -> Invite:
     return gateway.invite(str(tiny_folder), describe_base(str(tiny_folder)).fingerprint, installed_app_sha256())
+
+
+def test_a_base_in_a_folder_is_kept_by_its_whole_path(
+    invite: Invite, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer works in another folder. Red: `--base ./base`, which is not there."""
+    monkeypatch.chdir(tiny_folder.parent)
+    assert member_of(invite, DATA, f"./{tiny_folder.name}").base == str(tiny_folder.resolve())
+    assert absolute_base("smollm2-135m") == "smollm2-135m"
 
 
 def test_a_key_is_made_here_and_only_its_public_half_is_sent(
