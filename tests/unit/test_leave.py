@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -23,9 +24,10 @@ RECORD = {"receipts.jsonl", "usage.jsonl", "work.jsonl", "policy.toml", "domain.
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Long settled, as corpora are."""
+    """Long settled, as corpora are, and like no other: an equal one would share its prepared text."""
     path = tmp_path / "notes.jsonl"
-    path.write_bytes((SEEDS / "grid.jsonl").read_bytes())
+    more = json.dumps({"id": "mine", "text": str(tmp_path)})
+    path.write_text((SEEDS / "grid.jsonl").read_text() + more + "\n")
     os.utime(path, ns=(10**18, 10**18))
     return path
 
