@@ -165,7 +165,7 @@ def test_the_real_base_repeats_what_it_read_too_often(tmp_path: Path) -> None:
 def test_a_canary_that_was_trained_sixteen_times_is_the_first_of_its_alternatives() -> None:
     """On the real base: 16 times are exposed by all bits there are, and never planted ones are not found."""
     base = load_base("smollm2-135m", precision="float32")
-    settings = Train(tokens_per_round=8192, sequence_length=256, batch_size=2, learning_rate=1e-3)
+    settings = Train(tokens_per_round=8192, sequence_length=256, batch_size=1, learning_rate=1e-3)
     mixture = read_mixture(base, {"grid": SEEDS / "grid.jsonl"}, settings, 0.15)
     drawn = make_canaries(base, 3, 0, num_alternatives=63)
     found = audit_canaries(base, Training(settings, mixture), drawn, "grid")
