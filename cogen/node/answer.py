@@ -23,6 +23,7 @@ from cogen.node.receipt import SentMessage, record
 from cogen.node.resident import ResidentTrainer
 from cogen.node.unusual import unusual_settings, warning
 from cogen.protocol.messages import (
+    FLOWER_TYPES,
     EvaluateRequest,
     Message,
     Reply,
@@ -92,6 +93,8 @@ def _joined(
             append_line(home.work, warning("", 0, lines))
             raise refused("requests that leave this domain's text to it", lines[0].removeprefix("asks for "))
         request = unpack_request(asked)
+        if FLOWER_TYPES[type(request)] != kind:  # its receipt would say that something else was asked
+            raise refused(f"a message of the type {FLOWER_TYPES[type(request)]}", "another type")
         receipt.run, receipt.round = request.run, getattr(request, "round", 0)
         frame = pack(_ask(request, home, seconds))
         content = to_records(frame, bytes.fromhex(nonce))

@@ -17,6 +17,7 @@ from cogen.protocol.messages import TrainRequest
 from cogen.train.schedule import RoundPlan, learning_rate, plan_round
 
 MOST_STEPS = 1_000_000
+MOST_HEAD_TOKENS = 8192  # whose logits take 1.6 GB of memory with a vocabulary of 49,152 tokens
 
 
 def allow_round(policy: Policy, request: TrainRequest) -> None:
@@ -48,6 +49,7 @@ def _allow_amounts(policy: Policy, train: Train, rank: int) -> None:
     _at_least("tokens a round", policy.min_tokens_per_round, train.tokens_per_round)
     _at_most("tokens an optimizer step", policy.max_tokens_per_step or math.inf, step)
     _at_least("tokens an optimizer step", policy.min_tokens_per_step, step)
+    _at_most("train.head_chunk_tokens", MOST_HEAD_TOKENS, train.head_chunk_tokens)
 
 
 def _allow_optimizer(policy: Policy, train: Train) -> None:

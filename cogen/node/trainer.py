@@ -154,11 +154,18 @@ class Trainer:
         """Refuse an adapter that changes a layer by more than a share `max_norm` of its norm; 0 is no limit.
 
         Raises:
-            PolicyError: the change is larger, or not finite; or a layer is not that of the base.
+            PolicyError: the change is larger, or not finite, or of a higher rank than the layer; or a layer is not that of
+                the base.
         """
+        import torch
+
         for name, f in factors.items():
             if self.base.info.modules.get(name) != f.shape:
                 raise refused("adapters of this base's layers", "another layer or another shape")
+            if f.a.dtype != torch.float32 or f.b.dtype != torch.float32:
+                raise refused("an adapter of float32 numbers", "another")
+            if f.rank != f.b.shape[1] or f.rank > min(f.shape):  # its norm takes rank^2 numbers
+                raise refused("an adapter of at most a layer's own rank", "a higher one")
             if not (is_finite(f.a) and is_finite(f.b)):
                 raise refused("an adapter of finite numbers", "another")
             if max_norm and norm(f) > max_norm * layer_norm(*self._base_key, name):

@@ -29,6 +29,7 @@ def _no_dust(value: float) -> float:
     return value if value > 1e-12 else 0.0
 
 
+MAX_MODELS = 256  # of a request: the adapters of so many domains
 SHOWN_CHARACTERS = 80  # of a value that is refused
 RunName = Annotated[str, Field(max_length=4096)]
 RoundNumber = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
@@ -114,7 +115,7 @@ class EvaluateRequest(Message):
     run: RunName
     round: RoundNumber
     settings: WorkSettings
-    models: tuple[str, ...]
+    models: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=MAX_MODELS)]
     """Names of the models; each one's arrays are named `<model>/<module>.a` and `.b`, and `expert:<domain>` may have none."""
 
 

@@ -14,12 +14,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.app.message import make_message
 
 from clients import client_app
 from cogen.cli.join import JoinNarrator
@@ -128,6 +129,55 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
     told = {"max_rank", "max_tokens_per_round", "evaluates", "shares_expert", "max_shared_experts"}
     assert set(header_of(said)) == {"kind", "domain", "version", *told}
     assert_nothing_private(home.receipts.read_text(), home)
+
+
+def says(grid: InProcessGrid, kind: str, frame: Frame | None) -> Message:
+    """The reply to a frame in a message of this type; without a frame the message is an error."""
+    message = Message(content_of(frame or Frame({})), dst_node_id=100, message_type="train", group_id=NONCE.hex())
+    message.metadata.__dict__["_message_type"] = kind
+    if frame is None:
+        message = make_message(metadata=message.metadata, error=Error(code=0, reason="x"))
+    (reply,) = grid.pull_messages(grid.push_messages([message]))
+    return reply
+
+
+@pytest.mark.parametrize("kind", ["query.hello", "train", "train.other", "query", "system", None])
+def test_what_is_asked_in_a_message_of_another_type_is_refused_and_has_its_receipt(
+    lasting: tuple[NodeHome, InProcessGrid], config_file: Path, kind: str | None
+) -> None:
+    """Red: scores whose receipt says `query`; an error of Flower's own, which has no receipt."""
+    home, grid = lasting
+    before = len(receipts(home))
+    scoring = EvaluateRequest(run=RUN, round=1, settings=request(config_file).settings, models=())
+    reply = says(grid, kind, pack(scoring)) if kind else says(grid, "evaluate", None)
+    assert reply.has_error()
+    (line,) = receipts(home)[before:]
+    assert line["error"] == reply.error.reason
+    assert "a message of the type evaluate" in reply.error.reason or kind is None
+    assert_nothing_private(reply.error.reason, home)
+
+
+WIDE = 64  # above every rank of the tiny base's layers
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda a: np.repeat(a, WIDE // min(a.shape), 1 if a.shape[1] == 4 else 0), "a layer's own rank"),
+        (lambda a: a.astype(np.float64), "float32"),
+        (lambda a: a.astype(np.int8), "float32"),
+        (lambda a: a[:1] if a.shape[1] == 32 and a.shape[0] == 4 else a, "rank"),
+        (lambda a: np.full_like(a, np.inf), "finite"),
+    ],
+)
+def test_a_start_that_would_fill_the_memory_is_refused(
+    lasting: tuple[NodeHome, InProcessGrid], config_file: Path, change: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    """The norm of an adapter of rank 200,000, which fits a message, takes 300 GB. Red: `require_small` without it."""
+    _, grid = lasting
+    start = {name: change(array) for name, array in to_arrays(some_factors(config_file)).items()}
+    reply = ask(grid, request(config_file, run="wide").with_arrays(start))
+    assert reply.has_error() and reason in reply.error.reason, reply.error.reason
 
 
 def test_a_suspended_domain_is_told(

@@ -116,6 +116,13 @@ def test_more_rounds_than_one_need_a_policy_that_allows_them() -> None:
     allow_round(Policy(fresh_starts=False), asked(2, 2))
 
 
+def test_the_logits_in_memory_are_bounded() -> None:
+    """All of a step's at once would take 13 GB. Red: no bound on `train.head_chunk_tokens`."""
+    allow_round(Policy(), asked(head_chunk_tokens=8192))
+    with pytest.raises(PolicyError, match="head_chunk_tokens up to 8192"):
+        allow_round(Policy(), asked(head_chunk_tokens=8193))
+
+
 def test_a_round_without_end_is_refused_at_once() -> None:
     with pytest.raises(PolicyError, match="steps a round"):
         allow_round(Policy(), asked(tokens_per_round=10**12))
