@@ -117,7 +117,7 @@ def test_an_ordinary_adapter_is_sent(tmp_path: Path, tiny_folder: Path, config_f
 def test_with_too_little_text_to_tell_nothing_is_trained(tmp_path: Path, tiny_folder: Path, config_file: Path) -> None:
     """The safe side. Red: a figure from a few windows."""
     few = tmp_path / "few.jsonl"
-    few.write_text("".join((SEEDS / "grid.jsonl").read_text().splitlines(keepends=True)[:6]))
+    few.write_text("".join((SEEDS / "grid.jsonl").read_text().splitlines(keepends=True)[:4]))
     home = member(tmp_path, tiny_folder, few)
     with pytest.raises(PolicyError, match="enough trained and other text for this domain's own audit, got too little"):
         node_of(home).answer(first_round(config_file, 8192))
