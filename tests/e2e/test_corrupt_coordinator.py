@@ -84,17 +84,43 @@ def test_a_corrupt_coordinator_ends_no_node(
     assert "waiting for " in made.log()
 
 
-@pytest.mark.parametrize("where", ["coordinator", "domain", "everywhere"])
-def test_a_killed_superexec_is_started_again(where: str, stage: Stage, tiny_folder: Path, simulated: RunFolder) -> None:
-    """Before a run, when nobody would notice. Red: the run waits without a word, and no domain takes up work."""
-    made = stage.federation
-    made.configure(f"killed-{where}", config_for(tiny_folder, with_data=False))
+def kill_superexec(made: FederationProcesses, where: str) -> None:
+    """SIGKILL of SuperExec at the coordinator, at the domains, or everywhere."""
     homes = [str(made.home(d)) for d in made.members]
     for process in made.processes("superexec"):
         is_domains = any(home in " ".join(process.cmdline()) for home in homes)
         if where in ("everywhere", "domain" if is_domains else "coordinator"):
             process.kill()
+
+
+@pytest.mark.parametrize("where", ["coordinator", "domain", "everywhere"])
+def test_a_killed_superexec_is_started_again(where: str, stage: Stage, tiny_folder: Path, simulated: RunFolder) -> None:
+    """Before a run, when nobody would notice. Red: the run waits without a word, and no domain takes up work."""
+    made = stage.federation
+    made.configure(f"killed-{where}", config_for(tiny_folder, with_data=False))
+    kill_superexec(made, where)
     assert made.rounds(patience_seconds=PATIENCE_SECONDS) == 0, made.log()
     assert weights(made.run) == weights(simulated)
     shown = made.log(command="serve") + "".join(made.log(d, "join") for d in made.members)
     assert "Flower's SuperExec started again" in shown
+
+
+@pytest.mark.parametrize("where", ["coordinator", "domain"])
+def test_a_superexec_killed_in_a_round_costs_no_reply(
+    where: str, stage: Stage, tiny_folder: Path, simulated: RunFolder
+) -> None:
+    """While the domains train. At the coordinator the server app ends with it, and `--resume` goes on with the same bits.
+
+    Red: a round that waits in vain.
+    """
+    made = stage.federation
+    made.configure(f"killed-in-a-round-{where}", config_for(tiny_folder, with_data=False, round_deadline_seconds=600))
+    running = made.start(made.coordinator, "run", made.config)
+    assert wait_until(lambda: bool(events(made.run, "round_started")), PATIENCE_SECONDS), made.log()
+    kill_superexec(made, where)
+    code, tries = running.wait(PATIENCE_SECONDS), 0
+    while code and where == "coordinator" and tries < 3:  # the server app ends with it
+        code, tries = made.rounds("--resume", patience_seconds=PATIENCE_SECONDS), tries + 1
+    assert code == 0, made.log()
+    assert weights(made.run) == weights(simulated)
+    assert not events(made.run, "client_dropped")
