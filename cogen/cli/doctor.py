@@ -55,6 +55,7 @@ class AskedWork:
         round: as the coordinator's config has it; None where an invite of an earlier version does not say.
         own: the domain's settings for its text: its `domain.toml`, or the defaults.
         min_tokens: the least tokens of a round that the policy allows.
+        refusal: why the policy trains no round at all; empty where it does.
         home: the member's folder; None for a config, of which this machine may be no member.
     """
 
@@ -63,6 +64,7 @@ class AskedWork:
     round: RoundSpec | None
     own: DomainSettings
     min_tokens: int
+    refusal: str = ""
     home: NodeHome | None = None
     invite: Invite | None = None
 
@@ -110,6 +112,7 @@ def _asked_work(source: Path, invite: Invite | None, home: NodeHome, is_member: 
     from cogen.config import Domain, load_config
     from cogen.node.domain_settings import own_settings, settings_of_run
     from cogen.node.policy import Policy, read_policy, within
+    from cogen.node.round_bounds import rounds_refused
     from cogen.node.round_spec import default_round_spec, round_spec
 
     has_policy = home.policy.is_file()
@@ -118,11 +121,13 @@ def _asked_work(source: Path, invite: Invite | None, home: NodeHome, is_member: 
     place = home if is_member else None
     if invite is not None:
         asked = within(policy, (invite.round or default_round_spec()).train)
-        return AskedWork(invite.base, asked, invite.round, own_settings(home), min_tokens, place, invite)
+        num_rounds = (invite.round or default_round_spec()).num_rounds
+        refusal = rounds_refused(num_rounds) if policy.fresh_starts and num_rounds > 1 else ""
+        return AskedWork(invite.base, asked, invite.round, own_settings(home), min_tokens, refusal, place, invite)
     config = load_config(source)
     own = own_settings(home) if home.settings.is_file() or is_member else settings_of_run(config)
     asked = within(policy, config.train)
-    return AskedWork(config.base.name, asked, round_spec(config, Domain(name="any")), own, min_tokens, place)
+    return AskedWork(config.base.name, asked, round_spec(config, Domain(name="any")), own, min_tokens, home=place)
 
 
 def _round_line(request: AskedWork) -> Check:
@@ -136,6 +141,8 @@ def _round_line(request: AskedWork) -> Check:
     if request.round is None:
         fix = "The invite does not say what a round asks; these are the defaults. Ask for a new one."
         return Check("round", "warning", text, fix)
+    if request.refusal:
+        return Check("round", "problem", text, f"No round will be trained: {request.refusal}.")
     if asks.tokens_per_round < request.min_tokens:
         fix = f"policy.toml allows none of less than {request.min_tokens}: no round will be trained."
         return Check("round", "problem", text, f"{fix} Ask the coordinator for more tokens, or lower the bound.")

@@ -40,6 +40,7 @@ def join(
     from cogen.deploy import join as deploy
     from cogen.deploy.invites import read_invite
     from cogen.node.policy import read_policy
+    from cogen.node.round_bounds import shortfalls
 
     max_loss_frac = 1.0 if accept_loss else max_loss_frac
     found = None if invite is None else read_invite(invite)
@@ -56,7 +57,7 @@ def join(
             prepared = deploy.prepare_data(member, home, bar.update_part)
         _tell_account(member, prepared, max_loss_frac)
         text = f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}"
-        print("\n".join([text, *deploy.shortfalls(read_policy(home.policy), prepared)]), file=sys.stderr)
+        print("\n".join([text, *shortfalls(read_policy(home.policy), prepared, member.num_rounds)]), file=sys.stderr)
         if found is None:
             home.write_member(member)
         else:

@@ -24,7 +24,7 @@ from cogen.flower.node_programs import programs_of, running
 from cogen.flower.patches.answers import REFUSED_KEY
 from cogen.node.domain_settings import own_settings, read_domain_settings
 from cogen.node.home import Membership, NodeHome, write_private
-from cogen.node.policy import Policy, read_policy
+from cogen.node.policy import read_policy
 from cogen.node.view import HomeWatcher
 
 POLL_SECONDS = 0.2
@@ -156,22 +156,6 @@ def prepare_data(member: Membership, home: NodeHome, progress: Progress | None =
     data, held = own.data.model_copy(update={"perplexity_filter": False}), own.heldout.heldout_frac
     prepared = partial(prepare, tokenizer_hash=base.fingerprint.tokenizer, base=base.name, cache_dir=home.prepared)
     return prepared(member.data, partial(load_tokenizer, base), data, held, progress=progress)
-
-
-def shortfalls(policy: Policy, prepared: Prepared) -> list[str]:
-    """In one line each, for what this corpus is too small under the domain's own policy."""
-    lines, held, few = [], prepared.card.heldout, policy.min_scored_documents
-    if held.num_tokens < policy.min_scored_tokens or held.num_documents < few:
-        lines.append(
-            f"no score will leave: held out are {held.num_tokens} tokens of {held.num_documents} documents, and"
-            f" policy.toml asks for {policy.min_scored_tokens} of {few}; raise heldout_frac in domain.toml"
-        )
-    if prepared.num_train_tokens < policy.min_tokens_per_round:
-        lines.append(
-            f"no round will be trained: {prepared.num_train_tokens} training tokens, and policy.toml asks for"
-            f" {policy.min_tokens_per_round}; add documents"
-        )
-    return lines
 
 
 def stay(home: NodeHome, member: Membership, handle: int, on_event: OnEvent, threads: int | None = None) -> None:

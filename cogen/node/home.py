@@ -63,6 +63,11 @@ class Membership(Table):
     """What a round asks for, from the invite."""
 
     @property
+    def num_rounds(self) -> int:
+        """Rounds of a run, as the invite has them."""
+        return self.round.num_rounds if self.round else 1
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """Of the base model that the federation trains."""
         return Fingerprint(self.weights, self.tokenizer, self.modules)

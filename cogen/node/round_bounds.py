@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cogen.config import Train
+from cogen.data.store import Prepared
 from cogen.merge.patterns import matching
 from cogen.node.policy import Policy, refused
 from cogen.protocol.messages import TrainRequest
@@ -93,3 +94,33 @@ def _at_most(what: str, limit: float, got: float) -> None:
 def _at_least(what: str, limit: float, got: float) -> None:
     if not got >= limit:
         raise refused(f"{what} of at least {limit:g}", f"{got:g}")
+
+
+def shortfalls(policy: Policy, prepared: Prepared, num_rounds: int) -> list[str]:
+    """In one line each, why the domain's own policy lets no figure leave or no round be trained.
+
+    Args:
+        num_rounds: of a run, as the invite has it.
+    """
+    lines, held, few = [], prepared.card.heldout, policy.min_scored_documents
+    if held.num_tokens < policy.min_scored_tokens or held.num_documents < few:
+        lines.append(
+            f"no score will leave: held out are {held.num_tokens} tokens of {held.num_documents} documents, and"
+            f" policy.toml asks for {policy.min_scored_tokens} of {few}; raise heldout_frac in domain.toml"
+        )
+    if prepared.num_train_tokens < policy.min_tokens_per_round:
+        lines.append(
+            f"no round will be trained: {prepared.num_train_tokens} training tokens, and policy.toml asks for"
+            f" {policy.min_tokens_per_round}; add documents"
+        )
+    if policy.fresh_starts and num_rounds > 1:
+        lines.append(f"no round will be trained: {rounds_refused(num_rounds)}")
+    return lines
+
+
+def rounds_refused(num_rounds: int) -> str:
+    """Why a policy with `fresh_starts` trains no run of several rounds, and what would allow it."""
+    return (
+        f"a run has {num_rounds} rounds, and policy.toml allows one: later rounds start from factors that the coordinator"
+        " makes, and crafted ones can make tokens of your text readable; fresh_starts = false allows them"
+    )

@@ -27,6 +27,7 @@ class RoundSpec(Table):
 
     rank: Count
     tokens_per_round: Count
+    num_rounds: Count = 1
     sequence_length: Annotated[int, Field(ge=8, le=131_072)]
     batch_size: Count
     gradient_accumulation_steps: Count
@@ -48,6 +49,7 @@ def round_spec(config: RunConfig, domain: Domain) -> RoundSpec:
     return RoundSpec(
         rank=config.rank_of(domain),
         tokens_per_round=config.tokens_of(domain),
+        num_rounds=config.federation.num_rounds,
         precision=config.base.precision,
         round_deadline_seconds=config.federation.round_deadline_seconds,
         **{key: getattr(config.train, key) for key in TRAIN_KEYS},

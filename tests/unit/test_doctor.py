@@ -147,7 +147,11 @@ def test_an_invite_is_measured_by_its_own_round(
     assert (code, texts(found)["round"]) == (2, "problem rank 4, 512 tokens, 2 blocks of 64 a step")  # by the policy
     (first,) = prepared_from(SEEDS / "grid.jsonl", home.prepared)
     assert texts(found)["prepared text"].endswith(f"MB in {home.prepared}")
-    home.policy.write_text("min_tokens_per_round = 512\n")
+    assert "a run has 2 rounds" in next(c["fix"] for c in found["checks"] if c["name"] == "round")
+    home.policy.write_text("fresh_starts = false\n")
+    code, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
+    assert "allows none of less than 4096" in next(c["fix"] for c in found["checks"] if c["name"] == "round")
+    home.policy.write_text("fresh_starts = false\nmin_tokens_per_round = 512\n")
     home.settings.write_text("[heldout]\nheldout_frac = 0.5\n")
     tokens = {texts(found)["corpus"]}
     code, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)

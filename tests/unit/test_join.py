@@ -26,7 +26,9 @@ from cogen.flower.bundle import installed_app_sha256
 from cogen.flower.node_programs import programs_of
 from cogen.flower.patches.answers import REFUSED_KEY
 from cogen.node.home import Membership, NodeHome
+from cogen.node.policy import Policy
 from cogen.node.receipt import SentMessage, record
+from cogen.node.round_bounds import shortfalls
 from cogen.node.round_spec import RoundSpec, default_round_spec
 from tests.conftest import SEEDS
 from tests.member import some_member
@@ -265,6 +267,10 @@ def test_prepared_text_lies_in_the_members_folder_alone(
     prepared = prepare_data(member_of(invite, str(notes)), home)
     assert prepared.num_train_tokens > 1000 and prepared_from(notes, home.prepared) == [made]
     assert (made / "card.json").stat().st_ino == before.st_ino
+    assert shortfalls(Policy(), prepared, num_rounds=1) == []
+    (line,) = shortfalls(Policy(), prepared, num_rounds=3)  # said at once, not when the others have begun
+    assert line.startswith("no round will be trained: a run has 3 rounds") and "fresh_starts = false" in line
+    assert shortfalls(Policy(fresh_starts=False), prepared, num_rounds=3) == []
     assert prepared_from(notes, common_cache()) == [] and common_cache().is_relative_to(cache)
     assert {p.stat().st_mode & 0o777 for p in (home.path, home.prepared, made)} == {0o700}
 
