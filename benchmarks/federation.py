@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,13 +33,17 @@ from typing import Any
 
 from footprint import cpu_seconds, disk, growth, is_watched, memory
 
-from cogen.flower.superlink import free_port
 from cogen.runs import RunFolder, read_lines
 from cogen.versions import versions
 
 SEEDS = Path(__file__).resolve().parents[1] / "seeds"
 DOMAINS = ("clinical", "grid", "materials")
 PATIENCE_SECONDS = 300.0
+# Rounds of one block, many of them: what a domain allows by default is longer, and one round a run.
+SHORT_ROUNDS = (
+    "min_tokens_per_round = 0\nmin_documents = 0\nmin_tokens_per_step = 0\nmin_steps = 0\nfresh_starts = false\n"
+    "max_rounds_per_day = 0\n"
+)
 
 
 def main() -> None:
@@ -63,16 +68,17 @@ def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
     config.write_text(_config(args))
     coordinator = place / "coordinator"
     coordinator.mkdir()
-    address = f"localhost:{free_port(None)}"
+    address = f"localhost:{free_port()}"
     with ExitStack() as stack:
         serving = ["serve", config, "--public-address", address, "--bind", "127.0.0.1"]
         stack.enter_context(running(coordinator, *serving))
         wait(lambda: (coordinator / "federation/serve.json").is_file(), "serve")
         for domain in DOMAINS[: args.nodes]:
             invite = place / f"{domain}.invite"
-            invite.write_text(said(coordinator, "invite", domain))
+            said(coordinator, "invite", domain, "--out", invite)
             home = place / domain
-            home.mkdir()
+            (home / "home").mkdir(parents=True, mode=0o700)
+            (home / "home/policy.toml").write_text(SHORT_ROUNDS)
             joining = [
                 "join",
                 invite,
@@ -93,6 +99,13 @@ def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
         "samples": samples,
         "versions": versions(),
     }
+
+
+def free_port() -> int:
+    """A port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def make_base(folder: Path) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cogen.flower.superlink import free_port, superlink
+from cogen.flower.superlink import connect, superlink
 from cogen.flower.superlink_client import SuperLinkClient
 from cogen.versions import versions
 
@@ -109,9 +109,10 @@ def flower_seconds() -> float:
             (place / "app" / name).write_text(text)
         nodes = "num-supernodes=5 client-resources-num-cpus=1 init-args-num-cpus=2"
         began = time.monotonic()
+        connect(place / "home")
         with (
             open(place / "lock", "w") as lock,
-            superlink(place / "home", place / "logs", free_port(None), lock.fileno()),
+            superlink(place / "home", place / "logs", lock.fileno()),
         ):
             SuperLinkClient(place / "home", place / "logs").submit(place / "app", str(place / "trained"), nodes)
             while not (place / "trained").exists():

@@ -173,7 +173,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Ite
     config = config_for(tiny_folder, with_data=False, **RULES)
     with running_federation(tmp_path_factory.mktemp("attacked"), config, tiny_folder, joining=HONEST) as made:
         invite = made.place / "grid.invite"
-        invite.write_text(made.output("invite", "grid"))
+        made.output("invite", "grid", "--out", invite)
         member = HostileMember(invite)
         member.enrol()
         folder = FederationFolder(made.coordinator / "federation")
