@@ -78,7 +78,7 @@ class Stepper:
         The result does not depend on how the blocks are divided into batches.
 
         Raises:
-            TrainingError: the norm of the gradient is not finite.
+            TrainingError: the norm of the gradient is not finite, and the loss is.
         """
         for settings in self.optimizer.param_groups:
             settings["lr"] = rate * settings.get("rate_factor", 1.0)
@@ -94,12 +94,13 @@ class Stepper:
                 self.accelerator.backward(loss)
                 sum_loss += float(loss.detach())
         self.group.sum_gradients(parameters)
+        mean_loss = self.group.sum(sum_loss)  # where it is not finite, the caller says at which step
         size = float(self.accelerator.clip_grad_norm_(parameters, self.settings.max_grad_norm))
-        if not math.isfinite(size):  # clipping has made the gradient 0 or NaN, and the step would pass in silence
-            raise _diverged(size)
+        if math.isfinite(mean_loss) and not math.isfinite(size):
+            raise _diverged(size)  # clipping has made the gradient 0 or NaN, and the step would pass in silence
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return self.group.sum(sum_loss)
+        return mean_loss
 
     def _loss_of(self, num_predicted: float) -> Callable[[Batch], Tensor]:
         """A batch's part of the mean loss over `num_predicted` tokens."""

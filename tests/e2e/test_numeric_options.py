@@ -40,6 +40,7 @@ RIGHT: dict[str, set[float]] = {
     "num": {HUGE},
     "max-terms": {HUGE},
     "threads": {HUGE},
+    "canaries": {0},
 }
 # Options that are settings of the config, whose key is named.
 KEYS = {"tokens": "train.tokens_per_round", "seeds": "evaluate.num_seeds"}
@@ -53,6 +54,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "search": ["{a}", "{b}", "--data", "{seeds}/grid.jsonl", "--base", "no/base", "--try", "dare"],
     "contributions": ["{a}", "{b}", "--data", "{seeds}/grid.jsonl", "--base", "no/base", "--method", "dare"],
     "evaluate": ["--data", "{seeds}/grid.jsonl", "--base", "no/base"],
+    "audit": ["--adapter", "a={a}", "--data", "a={seeds}/grid.jsonl", "--base", "no/base"],
     "watch": ["no run"],
     "generate": ["a prompt", "--base", "no/base"],
     "chat": ["--base", "no/base"],

@@ -17,7 +17,7 @@ from cogen.base import Base, describe_base
 from cogen.config import load_config
 from cogen.errors import PolicyError
 from cogen.node.domain_settings import read_domain_settings
-from cogen.node.home import NodeHome
+from cogen.node.home import JoinedDomain, NodeHome
 from cogen.node.node import Node, Site
 from cogen.node.own_audit import audit_windows, own_membership
 from cogen.node.receipt import read_receipts
@@ -131,7 +131,12 @@ def test_windows_are_of_the_round_and_of_documents_that_no_round_reached(
     home = member(tmp_path, tiny_folder, SEEDS / "grid.jsonl")
     node = node_of(home)
     asked = request(config_file, 2, ("train.tokens_per_round=1024", "federation.num_rounds=3"))
-    trainer = node.trainer_for(asked, tmp_path, read_domain_settings(home.settings), 7)
+    trainer = node.trainer_for(
+        asked,
+        tmp_path,
+        read_domain_settings(home.settings),
+        JoinedDomain(home.prepared, home.read_member().fingerprint, 7),
+    )
     found, plan = audit_windows(trainer, 2), plan_round(asked.settings.train, 2, 3)
     trained = range(plan.first_block, plan.first_block + plan.num_blocks)
     assert {w.block for w in found.members} <= set(trained)

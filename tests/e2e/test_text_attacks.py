@@ -23,7 +23,7 @@ from cogen.errors import MessageError, PolicyError, TrainingError
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import score_windows
 from cogen.node.domain_settings import read_domain_settings
-from cogen.node.home import NodeHome
+from cogen.node.home import JoinedDomain, NodeHome
 from cogen.node.node import Node, Site
 from cogen.node.policy import Policy
 from cogen.node.score_book import HeldoutText, ScoreBook
@@ -426,7 +426,10 @@ def test_a_step_is_at_most_half_of_the_corpus(node: Node, home: NodeHome) -> Non
     own = read_domain_settings(home.settings)
 
     def trainer(**train: object) -> Trainer:
-        return node.trainer_for(TrainRequest(run=RUN, round=1, settings=settings(1, **train)), home.run(RUN), own, 1)
+        asked = TrainRequest(run=RUN, round=1, settings=settings(1, **train))
+        return node.trainer_for(
+            asked, home.run(RUN), own, JoinedDomain(home.prepared, home.read_member().fingerprint, 1)
+        )
 
     half = trainer().data.own.epoch_tokens // 2
     for length, is_allowed in ((half, True), (half + 1, False)):
