@@ -25,6 +25,7 @@ from cogen.flower.programs import RestartedProgram, stop_all
 from cogen.flower.superexec_process import isolated, superexec_for
 from cogen.flower.superlink import AT_SOCKET, SUPERLINK, connect, coordinator_environment
 from cogen.flower.superlink_client import SuperLinkClient
+from cogen.node.round_bounds import refused_by_default
 from cogen.shipped_files import shipped_config
 from cogen.train.start import require_context, select_modules
 
@@ -100,6 +101,8 @@ def check_settings(settings: RunConfig) -> None:
 
 def next_steps(folder: FederationFolder, settings: RunConfig, config: str) -> Iterator[str]:
     """What the coordinator does next: invite the missing domains, then run."""
+    if refusal := refused_by_default(settings):
+        yield f"a domain refuses these rounds unless its administrator changes policy.toml: {refusal}"
     joined = read_members(folder.path)
     missing = [d.name for d in settings.domains if d.name not in joined]
     if joined:

@@ -10,11 +10,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cogen.config import Train
+from cogen.config import RunConfig, Train
 from cogen.data.store import Prepared
+from cogen.errors import PolicyError
 from cogen.merge.patterns import matching
 from cogen.node.policy import Policy, refused
 from cogen.protocol.messages import TrainRequest
+from cogen.protocol.settings import work_settings
 from cogen.train.schedule import RoundPlan, learning_rate, plan_round
 
 MOST_STEPS = 1_000_000
@@ -94,6 +96,16 @@ def _at_most(what: str, limit: float, got: float) -> None:
 def _at_least(what: str, limit: float, got: float) -> None:
     if not got >= limit:
         raise refused(f"{what} of at least {limit:g}", f"{got:g}")
+
+
+def refused_by_default(config: RunConfig) -> str:
+    """What the default policy refuses of the first round that `config` asks for; empty where it refuses nothing."""
+    for domain in config.domains:
+        try:
+            allow_round(Policy(), TrainRequest(run="0", round=1, settings=work_settings(config, domain)))
+        except PolicyError as error:
+            return error.reason
+    return ""
 
 
 def shortfalls(policy: Policy, prepared: Prepared, num_rounds: int) -> list[str]:

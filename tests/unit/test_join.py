@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,7 @@ def test_the_node_is_told_its_socket_and_finds_the_launcher_first(home: NodeHome
     assert node.environment["COGEN_APP_SHA256"] == invite.app_sha256
     assert node.environment["FLWR_HOME"] == str(home.flower)
     assert "--insecure" not in node.argv
-    words = dict(zip(node.argv[1::2], node.argv[2::2], strict=False))
+    words = {word: after for word, after in pairwise(node.argv) if word.startswith("--")}
     assert words["--root-certificates"] == str(home.ca)
     assert words["--superlink"] == invite.address
     assert str(home.socket) in Path(words["--node-config"]).read_text()

@@ -10,7 +10,7 @@ import pytest
 from cogen.config import load_config, parse_config
 from cogen.errors import PolicyError
 from cogen.node.policy import Policy
-from cogen.node.round_bounds import allow_round, effective_steps
+from cogen.node.round_bounds import allow_round, effective_steps, refused_by_default
 from cogen.protocol.messages import TrainRequest
 from cogen.protocol.settings import work_settings
 from cogen.shipped_files import shipped_config
@@ -107,6 +107,19 @@ def test_a_round_is_one_of_those_that_the_settings_name(number: int, num_rounds:
     """Beyond the last round a schedule goes up again, or below 0."""
     with pytest.raises(PolicyError, match="a round from 1 to"):
         allow_round(Policy(), asked(number, num_rounds))
+
+
+def test_a_coordinator_learns_what_domains_refuse_by_default() -> None:
+    """`cogen serve` says it. Red: it is first said when every domain has joined and refuses the first round."""
+    config = load_config(shipped_config("configs/quickstart.toml"))
+    assert refused_by_default(config) == ""
+    few = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 6})})
+    assert (
+        refused_by_default(few)
+        == "expected a round of at least 4 steps, got 2, which by their learning rates count as 1.1"
+    )
+    several = config.model_copy(update={"federation": config.federation.model_copy(update={"num_rounds": 3})})
+    assert "got one of 3 rounds" in refused_by_default(several)
 
 
 def test_more_rounds_than_one_need_a_policy_that_allows_them() -> None:
