@@ -18,10 +18,9 @@ from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, recorddic
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from cogen.protocol.messages import FLOWER_TYPES, TrainRequest
-from cogen.protocol.wire import MAX_PIECES, NONCE_BYTES, PIECE
+from cogen.protocol.wire import MAX_DEPTH, MAX_OBJECTS, NONCE_BYTES, PIECE
 
 SUPERLINK = 1  # Flower's node id of SuperLink
-MAX_OBJECTS, MAX_DEPTH = MAX_PIECES + 2, 3  # a message, its content, and the records in it
 SMALL_OBJECTS = 3  # of a reply without factors, which has one record
 MIN_HEARTBEAT_SECONDS, MAX_HEARTBEAT_SECONDS = 10.0, 60.0  # Flower's nodes say 30
 MAX_REASON_BYTES = 65_536

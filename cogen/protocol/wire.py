@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SIZES = struct.Struct(">QQ")
 PIECE, PIECE_BYTES = "frame", 16 << 20  # a lost piece is sent again on its own
 NONCE_BYTES, MAX_PIECES = 16, 64
+MAX_OBJECTS, MAX_DEPTH = MAX_PIECES + 2, 3  # of a message in Flower's store: itself, its content, and the records in it
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A federation among strangers: in folders with other people's packages, and beside another user of the machine who looks and tries."""
+"""A federation among strangers: in folders with other people's packages, and on a machine with another user, who looks and tries."""
 
 from __future__ import annotations
 

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cogen.flower.fleet_requests import MAX_DEPTH, MAX_OBJECTS
 from cogen.flower.patches.patch import Patch, mark, takes, uses
-from cogen.protocol.wire import PIECE_BYTES
+from cogen.protocol.wire import MAX_DEPTH, MAX_OBJECTS, PIECE_BYTES
 
 if TYPE_CHECKING:
     import httpx
