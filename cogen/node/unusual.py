@@ -74,11 +74,14 @@ def _short(train: Train, number: int, settings: WorkSettings) -> list[str]:
 
 
 def unusual_scoring(digests: Mapping[str, str], known: KnownModels, usage: Usage, policy: Policy) -> list[str]:
-    """Models that this domain has not seen before, and a day with many figures."""
+    """Models that this domain has not seen before, but for the run's combined one and those of domains that share, and a day with many figures."""
     seen = {BASE_DIGEST, *known.digests("start", "own", "combined", "other")}
+    num_new = sum(digest not in seen for digest in digests.values())
+    num_others = max(0, policy.max_shared_experts - len(known.digests("other")))
+    expected = num_others + (0 if known.digests("combined") else 1)
     lines = []
-    if new := [name for name, digest in digests.items() if digest not in seen]:
-        lines.append(f"asks for the score of {len(new)} models that this domain has not seen")
+    if num_new > expected:
+        lines.append(f"asks for the score of {num_new} models that this domain has not seen")
     past, limit = len(usage.begun("figure", "round figure")), policy.max_scorings_per_day
     if limit and past > limit // 2:
         lines.append(f"asks for figures on a day that has had {past} of {limit}")

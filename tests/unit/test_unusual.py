@@ -68,10 +68,16 @@ def test_unknown_models_and_many_figures_are_said(tmp_path: Path) -> None:
     known.add("own", "o", 1, "key")
     policy = Policy(max_scorings_per_day=2)
     assert unusual_scoring({"expert:grid": "o", "zero": "base"}, known, usage, policy) == []
+    assert unusual_scoring({"combined": "c"}, known, usage, policy) == []  # every run has one
+    sharing = policy.model_copy(update={"max_shared_experts": 2})
+    assert unusual_scoring({"combined": "c", "expert:a": "1", "expert:b": "2"}, known, usage, sharing) == []
+    new = "asks for the score of {} models that this domain has not seen"
+    assert unusual_scoring({"combined": "c", "other": "d"}, known, usage, policy) == [new.format(2)]
+    known.add("combined", "c")
     for key in ("a", "b"):
         usage.begin("figure", key)
-    assert unusual_scoring({"combined": "c"}, known, usage, policy) == [
-        "asks for the score of 1 models that this domain has not seen",
+    assert unusual_scoring({"combined": "d"}, known, usage, policy) == [
+        new.format(1),
         "asks for figures on a day that has had 2 of 2",
     ]
 
