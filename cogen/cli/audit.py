@@ -46,7 +46,7 @@ def audit(
 
     Four attacks: membership (AUC; 0.5 is chance), verbatim continuation of 50 tokens, completion of
     personal data, and planted canaries. Each model reads 256 windows of 128 tokens: with
-    smollm2-135m about two minutes on two cores, by domain. Only figures are shown and written, of a
+    smollm2-135m three to seven minutes on two cores, by domain. Only figures are shown and written, of a
     run in its report and model card, too.
 
     Example: cogen audit --adapter grid=adapters/grid --data grid=grid.jsonl
