@@ -13,7 +13,6 @@ from cogen.audit.scores import PREFIX_TOKENS, Continuation, score_continuations
 from cogen.audit.windows import AuditText
 from cogen.base import leading_id
 from cogen.data.clean.personal import personal_spans
-from cogen.data.pack import Place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,9 +38,7 @@ def personal_values(base: Base, text: AuditText, seed: int = 0) -> list[Personal
 
     Documents come in a seeded order. A value at the very beginning of a piece has no text before it and is not taken.
     """
-    pieces: dict[int, list[tuple[Place, int]]] = {}
-    for place, block in text.trained_places.items():
-        pieces.setdefault(place.document, []).append((place, block))
+    pieces = text.pieces_by_document
     found: list[PersonalValue] = []
     for number in np.random.default_rng([seed, len(pieces)]).permutation(sorted(pieces))[:MAX_DOCUMENTS]:
         tokens = text.stream.documents[number]

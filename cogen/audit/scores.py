@@ -82,7 +82,7 @@ def score_excerpts(
         nats.append(float(found.nats.mean()))
         min_k.append(float(lowest.mean()))
         first = prefix - (len(window.tokens) - len(found.nats))  # the first token may have no score
-        matched.append(num_leading(found.is_greedy[first : first + continued].tolist()))
+        matched.append(_num_first_true(found.is_greedy[first : first + continued].tolist()))
     return WindowScores(np.array(nats), np.array(min_k), np.array(matched, dtype=np.int64))
 
 
@@ -112,7 +112,7 @@ def compressed_bytes(base: Base, windows: Sequence[Excerpt]) -> NDArray[np.float
     return np.array([len(zlib.compress(text.encode())) for text in texts], dtype=np.float64)
 
 
-def num_leading(values: Sequence[bool]) -> int:
+def _num_first_true(values: Sequence[bool]) -> int:
     """How many values are true before the first that is not."""
     return next((i for i, value in enumerate(values) if not value), len(values))
 

@@ -62,6 +62,14 @@ class AuditText:
         """The pieces of documents that were trained, each token once, and the block of each."""
         return distinct_places(self.stream, self.blocks)
 
+    @cached_property
+    def pieces_by_document(self) -> dict[int, list[tuple[Place, int]]]:
+        """The same by document."""
+        found: dict[int, list[tuple[Place, int]]] = {}
+        for place, block in self.trained_places.items():
+            found.setdefault(place.document, []).append((place, block))
+        return found
+
 
 def window_tokens(sequence_length: int) -> int:
     """Tokens of a window: short enough that most blocks hold several."""
@@ -122,9 +130,7 @@ def member_windows(text: AuditText, num_tokens: int, most: int = MAX_WINDOWS, se
     Raises:
         DataError: no piece of a document is that long.
     """
-    pieces: dict[int, list[tuple[Place, int]]] = {}
-    for place, block in text.trained_places.items():
-        pieces.setdefault(place.document, []).append((place, block))
+    pieces = text.pieces_by_document
 
     def windows_of(number: int) -> list[Excerpt]:
         return _cut(text.stream, number, pieces[number], num_tokens)
@@ -142,8 +148,9 @@ def unseen_windows(text: AuditText, num_tokens: int, most: int = MAX_WINDOWS, se
     """
     stream, num = text.stream, len(text.stream.documents)
     held = PackedStream(text.heldout, stream.sequence_length, stream.seed, stream.bos) if text.heldout else stream
-    trained = {place.document for place in text.trained_places}
-    unseen = [number for number in range(num) if number not in trained and stream.lengths[number] > num_tokens]
+    unseen = [
+        number for number in range(num) if number not in text.pieces_by_document and stream.lengths[number] > num_tokens
+    ]
 
     def windows_of(number: int) -> list[Excerpt]:
         if number < num:

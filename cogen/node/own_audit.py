@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cogen.adapter import Factors
+from cogen.audit.intervals import MIN_DOCUMENTS
 from cogen.audit.membership import membership, score_both
 from cogen.audit.record import Membership
 from cogen.audit.windows import AuditText, Excerpt, member_windows, trained_blocks, unseen_windows, window_tokens
@@ -31,7 +32,6 @@ from cogen.train.schedule import plan_round
 
 MAX_WINDOWS = 64
 MIN_WINDOWS = 32
-MIN_DOCUMENTS = 3
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from cogen.data.run_metadata import RunMetadata
 from cogen.evaluate.seed_summary import SeedSummary
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.records import Record
+from cogen.runs import AUDIT, RUN_METADATA, SEED_SUMMARY
 
-SEED_SUMMARY, RUN_METADATA, MERGED = "seed_summary.json", "run_metadata.json", "merged/cogen.json"
-AUDIT = "audit.json"
+MERGED = "merged/cogen.json"
 # A merge writes these two into its own folder, the commands of a run into the run folder.
 DIAGNOSES = "diagnosis.json", "merged/diagnosis.json"
 CONTRIBUTIONS = "contributions.json", "merged/contributions.json"
