@@ -195,12 +195,15 @@ class Federation(Table):
 
     renamed: ClassVar[Mapping[str, str]] = RENAMED["federation"]
 
+    schedule: Literal["parallel", "relay"] = "parallel"
+    """parallel trains all domains side by side and merges their updates. In a relay one adapter visits the domains in turn,
+    in a new random order each round."""
     num_rounds: Count = 1
-    """Rounds of training and merging."""
+    """Rounds of training and merging; in a relay, visits to each domain."""
     min_valid_clients: Count | None = None
     """A round with fewer valid replies ends the run; without it, more than half of the domains must reply."""
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 6 * 3600.0
-    """Seconds that a round, and the scoring at the end, waits for replies."""
+    """Seconds that a round, a visit of a relay, and the scoring at the end wait for replies."""
     connect_wait_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 60.0
     """Seconds that the start waits for all domains to connect, and scoring for those of the last round; then the run goes
     on without the missing ones."""
@@ -248,8 +251,8 @@ class Federation(Table):
     max_norm_ratio: Annotated[float, Field(gt=1.0)] = 10.0
     """A client update is dropped if its norm is above so many times the median of the round; in rounds of three or more."""
     robust: Literal["auto", "none", "clip", "median", "krum"] = "auto"
-    """Protection against bad client updates: clipped norms, geometric median, or Multi-Krum; auto is clip in a real
-    federation of three or more domains, else none."""
+    """Protection against bad client updates: clipped norms, geometric median, or Multi-Krum; auto is clip where
+    three or more domains of a real federation train side by side, else none."""
     robust_clip: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """For clip: the largest norm of a client update, as a multiple of the round's median norm."""
     num_byzantine: Annotated[int, Field(ge=0)] = 1
@@ -261,6 +264,29 @@ class Federation(Table):
     """Tokens of this text that are scored."""
     validation_max_worse_bpb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.05
     """A client update is rejected if it makes this text worse by more than so many bits per byte."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.schedule == "relay":
+            for key, allowed in RELAY_HAS.items():
+                if getattr(self, key) not in allowed:
+                    raise ValueError(
+                        f"federation.{key} = {getattr(self, key)!r} combines updates of several clients, and in a relay "
+                        f'there is one at a time; take it out, or set schedule = "parallel"'
+                    )
+        return self
+
+
+RELAY_HAS: Mapping[str, tuple[object, ...]] = {
+    "method": ("mean",),
+    "server_optimizer": ("none",),
+    "server_learning_rate": (1.0,),
+    "calibrate": ("none",),
+    "robust": ("auto", "none"),
+    "stragglers": ("drop",),
+    "fraction_train": (1.0,),
+}
+"""What a relay can have of the keys of `[federation]` that are about updates of several clients."""
 
 
 class Heldout(Table):
@@ -378,8 +404,9 @@ class RunConfig(Table):
         return self.federation.min_valid_clients or max(len(self.domains) // 2 + 1, self._krum_needs)
 
     def deployed(self) -> RunConfig:
-        """The config of a real federation: `robust = "auto"` becomes clip where there are three or more domains."""
-        if self.federation.robust != "auto" or len(self.domains) < 3:
+        """The config of a real federation: `robust = "auto"` becomes clip where three or more domains train side by side."""
+        asked = self.federation
+        if asked.robust != "auto" or asked.schedule == "relay" or len(self.domains) < 3:
             return self
         return self.model_copy(update={"federation": self.federation.model_copy(update={"robust": "clip"})})
 
@@ -410,6 +437,11 @@ class RunConfig(Table):
     def tokens_of(self, domain: Domain) -> int:
         """Tokens that `domain` trains in a round, before they are rounded up to whole blocks."""
         return domain.tokens_per_round or self.train.tokens_per_round
+
+    def steps_of(self, domain: Domain) -> int:
+        """Optimizer steps that `domain` trains in a round."""
+        num_blocks = math.ceil(self.tokens_of(domain) / self.train.sequence_length)
+        return math.ceil(num_blocks / self.train.batch_size)
 
     def require_rounds(self) -> None:
         """Raise ConfigError where `[train]` has settings that work for one domain alone."""

@@ -5,6 +5,7 @@ run_metadata.json    versions and amounts of text (simulations only)
 run.json             the run's id, by which its domains recognise a resumed run
 events.jsonl         everything that happened: one JSON object per line, appended and flushed
 rounds/0001/         global/, clients/<domain>/, round.json; appears whole when the round is complete
+visits/0002/0001/    client/, global/, visit.json: of a relay's round that is not complete; each visit appears whole
 nodes/<domain>/      files of one domain, which stay at the domain: train.jsonl, optimizer state
 experts/<domain>/    each client's reply, in a run of one round
 merged/              the last global adapter
@@ -38,7 +39,7 @@ SEED_SUMMARY, RUN, RUN_METADATA, AUDIT = "seed_summary.json", "run.json", "run_m
 LOCK = ".lock"
 HEAD_BYTES = 80  # a file that starts with other bytes than before was replaced
 FILES = (CONFIG, RUN, RUN_METADATA, EVENTS, EVALUATION, REPORT, SEED_SUMMARY, AUDIT)
-ENTRIES = (*FILES, "rounds", "nodes", "experts", "merged", "logs", "baselines", "seeds", "tracking")
+ENTRIES = (*FILES, "rounds", "visits", "nodes", "experts", "merged", "logs", "baselines", "seeds", "tracking")
 
 
 class RunId(Record):
@@ -108,6 +109,10 @@ class RunFolder:
 
     def round(self, number: int) -> Path:
         return self.path / "rounds" / f"{number:04d}"
+
+    def visit(self, number: int, position: int) -> Path:
+        """Of a relay: the visit at this position, from 1, of round `number`."""
+        return self.path / "visits" / f"{number:04d}" / f"{position:04d}"
 
     def create(self, config_toml: str, *, overwrite: bool = False) -> None:
         """Make the folder and write the resolved settings and the run's id.

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from cogen.adapter import Adapter, Factors, factor_digest
 from cogen.base import BaseInfo
+from cogen.files import building_folder
+from cogen.protocol.messages import Figures
 from cogen.records import Record
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated
@@ -39,20 +41,27 @@ def save_start(run: RunFolder, base: BaseInfo, factors: Mapping[str, Factors]) -
 
 
 def save_round(
-    run: RunFolder, base: BaseInfo, number: int, replies: Sequence[ClientUpdate], result: Aggregated, *, is_only: bool
+    run: RunFolder,
+    base: BaseInfo,
+    number: int,
+    replies: Sequence[ClientUpdate],
+    result: Aggregated,
+    *,
+    has_experts: bool,
 ) -> None:
     """Write the folder of round `number`, whole.
 
     Args:
-        is_only: the run has one round, so a reply is its domain's expert.
+        has_experts: a reply is its domain's expert.
     """
+    weights: list[dict[str, float]] = [{"weight": w} for w in result.weights] or [{}] * len(replies)
     about = RoundFile(
         round=number,
         num_tokens=sum(r.num_tokens for r in replies),
         energy_cut_frac=result.energy_cut_frac,
         parents=tuple(
-            {"name": r.domain, "weight": w, "factors_sha256": factor_digest(r.factors)}
-            for r, w in zip(replies, result.weights, strict=True)
+            {"name": r.domain, **weight, "factors_sha256": factor_digest(r.factors)}
+            for r, weight in zip(replies, weights, strict=True)
         ),
     )
     with run.building_round(number) as folder:
@@ -61,7 +70,7 @@ def save_round(
         )
         for reply in replies:
             manifest: dict[str, object] = {
-                "kind": "expert" if is_only else "reply",
+                "kind": "expert" if has_experts else "reply",
                 "domain": reply.domain,
                 "round": number - reply.rounds_late,
                 "num_tokens": reply.num_tokens,
@@ -70,6 +79,52 @@ def save_round(
             Adapter(reply.factors, base.name, base.fingerprint, manifest).save(folder / "clients" / reply.domain)
         save_states(folder, result.states)
         about.write(folder / "round.json")
+
+
+class VisitFile(Record):
+    """`visit.json`: one visit of a relay, in a round that is not complete yet."""
+
+    file_name = "visit.json"
+
+    format: Literal[1] = 1
+    domain: str
+    figures: Figures
+    bytes_up: int
+    norm: float
+
+
+def save_visit(
+    run: RunFolder, base: BaseInfo, number: int, update: ClientUpdate, position: int, now: Mapping[str, Factors]
+) -> None:
+    """Write the folder of a visit, whole: what the domain sent, and the adapter that the next domain gets.
+
+    Args:
+        position: of the visit in its round, from 1.
+    """
+    manifest: dict[str, object] = {"kind": "reply", "domain": update.domain, "round": number, "parents": []}
+    with building_folder(run.visit(number, position), has_one_writer=True) as folder:
+        Adapter(update.factors, base.name, base.fingerprint, manifest).save(folder / "client")
+        Adapter(now, base.name, base.fingerprint, manifest).save(folder / "global")
+        VisitFile(domain=update.domain, figures=update.figures, bytes_up=update.bytes_up, norm=update.norm).write(
+            folder / VisitFile.file_name
+        )
+
+
+def load_visits(run: RunFolder, number: int) -> tuple[list[ClientUpdate], dict[str, Factors]]:
+    """The saved visits of round `number` in their order, and the adapter after the last one; none is an empty adapter."""
+    updates: list[ClientUpdate] = []
+    now: dict[str, Factors] = {}
+    while (folder := run.visit(number, len(updates) + 1)).is_dir():
+        about = VisitFile.load(folder / VisitFile.file_name)
+        factors = dict(Adapter.load(folder / "client").factors)
+        now = dict(Adapter.load(folder / "global").factors)
+        updates.append(ClientUpdate(about.domain, factors, about.figures, about.bytes_up, about.norm))
+    return updates, now
+
+
+def forget_visits(run: RunFolder, number: int) -> None:
+    """Remove the visits of a round that is complete."""
+    shutil.rmtree(run.visit(number, 1).parent, ignore_errors=True)
 
 
 def forget_rounds(run: RunFolder, last: int, keep: int) -> None:
@@ -86,9 +141,9 @@ def forget_rounds(run: RunFolder, last: int, keep: int) -> None:
                 path.unlink()
 
 
-def save_final(run: RunFolder, num_rounds: int) -> Adapter:
-    """Write `merged/`, and with one round `experts/`, from the folders of the rounds; returns the merged adapter."""
-    if num_rounds == 1:
+def save_final(run: RunFolder, num_rounds: int, *, has_experts: bool) -> Adapter:
+    """Write `merged/`, and with `has_experts` also `experts/`, from the folders of the rounds; returns the merged adapter."""
+    if has_experts:
         replies = {path.name: path for path in sorted((run.round(1) / "clients").iterdir())}
         for stale in set(_names(run)) - set(replies):
             shutil.rmtree(run.expert(stale))

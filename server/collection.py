@@ -10,6 +10,7 @@ from cogen.config import RunConfig
 from cogen.errors import ReplyError
 from cogen.protocol.factors import num_bytes
 from cogen.runs import RunFolder
+from cogen.train.schedule import Visit
 from server.client_registry import ClientRegistry
 from server.replies import ClientUpdate
 from server.requests import OpenRequest, no_reply, train_requests, update_from
@@ -30,6 +31,8 @@ class Collection:
     Args:
         current: the global factors that the round starts from.
         drop: called with the reason when a client failed.
+        num_needed: replies without which lost nodes are waited for; None is what the config needs of a round.
+        visit: of a relay, where in the learning rates it stands.
     """
 
     def __init__(
@@ -43,9 +46,13 @@ class Collection:
         number: int,
         current: Mapping[str, Factors],
         drop: Drop,
+        num_needed: int | None = None,
+        visit: Visit | None = None,
     ) -> None:
         self.config, self.run, self.transport, self.registry = config, run, transport, registry
         self.validation, self.fingerprint, self.number, self.current = validation, fingerprint, number, current
+        self.num_needed = config.min_valid_clients if num_needed is None else num_needed
+        self.visit = visit
         self.open: dict[str, OpenRequest] = {}
         self.updates: dict[str, ClientUpdate] = {}
         self._drop = drop
@@ -59,7 +66,7 @@ class Collection:
             seconds: of the round that are left.
         """
         clients = {node: request.client for node, request in requests.items()}
-        made = train_requests(self.config, clients, self.registry.run_name, self.number, self.current)
+        made = train_requests(self.config, clients, self.registry.run_name, self.number, self.current, self.visit)
         federation = self.config.federation
         more = federation.round_deadline_seconds if federation.stragglers == "next" else 0.0
         sent = self.transport.send(made, seconds + more) if made else {}
@@ -81,7 +88,7 @@ class Collection:
             for request in self.send(self._back(), left).values():
                 del self._lost[request]
                 self.run.append_event("client_retried", round=self.number, domain=request.domain)
-            if not self.open and (len(self.updates) >= self.config.min_valid_clients or not self._wait_for_lost()):
+            if not self.open and (len(self.updates) >= self.num_needed or not self._wait_for_lost()):
                 break
         for request, answer in self._lost.items():
             self._take(request, answer)

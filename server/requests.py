@@ -18,7 +18,7 @@ from cogen.evaluate.matrix import EXPERT_PREFIX
 from cogen.protocol.factors import to_arrays
 from cogen.protocol.messages import EvaluateRequest, TrainReply, TrainRequest
 from cogen.protocol.settings import work_settings
-from cogen.train.schedule import plan_round
+from cogen.train.schedule import Visit, plan_round
 from server.client_registry import Client
 from server.replies import ClientUpdate, Expected, check_reply
 from server.transport import Answer
@@ -38,14 +38,20 @@ class OpenRequest:
 
 
 def train_requests(
-    config: RunConfig, clients: Mapping[int, Client], run_name: str, number: int, current: Mapping[str, Factors]
+    config: RunConfig,
+    clients: Mapping[int, Client],
+    run_name: str,
+    number: int,
+    current: Mapping[str, Factors],
+    visit: Visit | None = None,
 ) -> dict[int, TrainRequest]:
     """The round's request for each node; all of them share the arrays of the global factors."""
     arrays = to_arrays(current)
-    return {
-        node: TrainRequest(run=run_name, round=number, settings=work_settings(config, client.asked)).with_arrays(arrays)
-        for node, client in clients.items()
-    }
+
+    def request(client: Client) -> TrainRequest:
+        return TrainRequest(run=run_name, round=number, settings=work_settings(config, client.asked), visit=visit)
+
+    return {node: request(client).with_arrays(arrays) for node, client in clients.items()}
 
 
 def evaluate_requests(

@@ -20,6 +20,7 @@ from cogen.protocol.factors import num_bytes
 from cogen.protocol.messages import SuspendRequest
 from cogen.runs import RunFolder
 from cogen.train.cost import round_cost
+from cogen.train.schedule import Visit
 from server.aggregate import Aggregated, aggregate, first_global
 from server.checkpoint import forget_rounds, save_final, save_round, save_start
 from server.client_registry import ClientRegistry, Members
@@ -67,6 +68,7 @@ class Coordinator:
             run=self.run.path.name,
             base=self.base.name,
             domains=self.domains,
+            schedule=self.config.federation.schedule,
             num_rounds=rounds,
             resumed=self.run.events_path.is_file(),
         )
@@ -78,7 +80,7 @@ class Coordinator:
         self._forget_rounds(done)
         for number in range(done + 1, rounds + 1):
             self._round(number)
-        final = save_final(self.run, rounds)
+        final = save_final(self.run, rounds, has_experts=has_experts(self.config))
         # A domain that lost its connection now would miss its row of the matrix: no next round asks it again.
         self.registry.update(len(self.registry.clients), self.config.federation.connect_wait_seconds)
         score_everywhere(self.run, self.config, self.transport, self.registry, final)
@@ -88,7 +90,7 @@ class Coordinator:
         began = time.monotonic()
         self.run.append_event("round_started", round=number)
         self._gather(number)
-        current = Adapter.load(self.run.round(number - 1) / "global").factors
+        current = self.global_factors(number - 1)
         collection = self._collection(number, current)
         num_asked = self._ask(collection)
         updates = self._without_outliers(number, collection.collect())
@@ -99,10 +101,13 @@ class Coordinator:
         if len(updates) < self.config.min_valid_clients:
             raise self._failed(number, "valid replies", f"{len(updates)} of {len(self.domains)}")
         result = aggregate(self.config, current, updates, number, load_states(self.run.round(number - 1)))
-        is_only = self.config.federation.num_rounds == 1
-        save_round(self.run, self.base, number, updates, result, is_only=is_only)
+        save_round(self.run, self.base, number, updates, result, has_experts=has_experts(self.config))
         self._forget_rounds(number)
         self._report_round(number, updates, result, num_bytes(current) * num_asked, time.monotonic() - began)
+
+    def global_factors(self, number: int) -> dict[str, Factors]:
+        """The global adapter after round `number`; of round 0, the start of the run."""
+        return dict(Adapter.load(self.run.round(number) / "global").factors)
 
     def _without_outliers(self, number: int, updates: Sequence[ClientUpdate]) -> list[ClientUpdate]:
         """The client updates whose norm is not far above the round's median; each of the others is dropped."""
@@ -129,14 +134,14 @@ class Coordinator:
     def _available(self) -> list[str]:
         return [d for d in self.registry.clients if d not in self.registry.suspended]
 
-    def _collection(self, number: int, current: Mapping[str, Factors]) -> Collection:
+    def _collection(
+        self, number: int, current: Mapping[str, Factors], num_needed: int | None = None, visit: Visit | None = None
+    ) -> Collection:
         def drop(error: ReplyError, domain: str) -> None:
             self._drop(number, error, domain, fails=True)
 
-        fingerprint = self.base.fingerprint
-        return Collection(
-            self.config, self.run, self.transport, self.registry, self.validation, fingerprint, number, current, drop
-        )
+        about = (self.config, self.run, self.transport, self.registry, self.validation, self.base.fingerprint)
+        return Collection(*about, number, current, drop, num_needed, visit)
 
     def _ask(self, collection: Collection) -> int:
         """Send the round's requests; returns how many. Stragglers that may still reply are not asked again."""
@@ -181,6 +186,7 @@ class Coordinator:
         self, number: int, updates: Sequence[ClientUpdate], result: Aggregated, bytes_down: int, seconds: float
     ) -> None:
         names = [u.domain for u in updates]
+        weights = {"weights": dict(zip(names, result.weights, strict=True))} if result.weights else {}
         norms = {"norms": dict(zip(names, result.norms, strict=True))} if result.norms else {}
         self.run.append_event(
             "round_finished",
@@ -193,8 +199,8 @@ class Coordinator:
             bytes_up=sum(u.bytes_up for u in updates),
             bytes_down=bytes_down,
             energy_cut_frac=result.energy_cut_frac,
-            weights=dict(zip(names, result.weights, strict=True)),
             seconds=seconds,
+            **weights,
             **norms,
         )
 
@@ -206,6 +212,11 @@ class Coordinator:
             where=str(self.run.events_path),
             fix="The reasons are there; mend them and run again with --resume.",
         )
+
+
+def has_experts(config: RunConfig) -> bool:
+    """Whether a client's reply is its domain's expert: trained from the start of the run on its own text alone."""
+    return config.federation.num_rounds == 1 and config.federation.schedule == "parallel"
 
 
 def announce_costs(run: RunFolder, base: BaseInfo, config: RunConfig) -> None:

@@ -15,6 +15,7 @@ from cogen.errors import CogenError
 from cogen.flower.patches import apply
 from cogen.runs import RunFolder
 from cogen.shipped_files import shipped_config, shipped_root
+from server.relay import RelayCoordinator
 from server.rounds import Coordinator
 
 FEDERATION = "COGEN_FEDERATION"  # the coordinator's folder, in the environment of a deployment
@@ -30,7 +31,8 @@ def main(grid: Grid, context: Context) -> None:
     began = time.monotonic()
     try:
         apply("grid_pull_checked")
-        Coordinator(grid, run, None if folder is None else lambda: _members(folder)).run_all()
+        kind = RelayCoordinator if load_config(run.config).federation.schedule == "relay" else Coordinator
+        kind(grid, run, None if folder is None else lambda: _members(folder)).run_all()
     except Exception as error:
         reason = str(error) if isinstance(error, CogenError) else f"{type(error).__name__}: {error}"
         run.append_event("run_failed", reason=reason)

@@ -121,8 +121,8 @@ def _asked_work(source: Path, invite: Invite | None, home: NodeHome, is_member: 
     place = home if is_member else None
     if invite is not None:
         asked = within(policy, (invite.round or default_round_spec()).train)
-        num_rounds = (invite.round or default_round_spec()).num_rounds
-        refusal = rounds_refused(num_rounds) if policy.fresh_starts and num_rounds > 1 else ""
+        starts = invite.round.trained_starts if invite.round else ""
+        refusal = rounds_refused(starts) if policy.fresh_starts and starts else ""
         return AskedWork(invite.base, asked, invite.round, own_settings(home), min_tokens, refusal, place, invite)
     config = load_config(source)
     own = own_settings(home) if home.settings.is_file() or is_member else settings_of_run(config)

@@ -57,7 +57,9 @@ def join(
             prepared = deploy.prepare_data(member, home, bar.update_part)
         _tell_account(member, prepared, max_loss_frac)
         text = f"domain {member.domain!r} · {prepared.num_train_tokens} training tokens · {home.path}"
-        print("\n".join([text, *shortfalls(read_policy(home.policy), prepared, member.num_rounds)]), file=sys.stderr)
+        print(
+            "\n".join([text, *shortfalls(read_policy(home.policy), prepared, member.trained_starts)]), file=sys.stderr
+        )
         if found is None:
             home.write_member(member)
         else:

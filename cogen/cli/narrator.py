@@ -60,6 +60,12 @@ class Narrator(Bars):
         self.round, self.losses, self.steps = event["round"], {}, 0
         self.began = time.monotonic()
 
+    def _on_visit_started(self, event: dict[str, Any]) -> None:
+        self.say(f"{self._title(event['domain'])} · visit {event['visit']} of {self.num_clients}")
+
+    def _on_visit_postponed(self, event: dict[str, Any]) -> None:
+        self.say(f"{self._title(event['domain'])} is passed over and visited later: {event['reason']}")
+
     def _on_step(self, event: dict[str, Any]) -> None:
         self.losses.setdefault(event["domain"], []).append(event["loss_nats"])
         self.steps += 1

@@ -37,6 +37,8 @@ class Awaited:
             self._open = {client["domain"] for client in event["clients"]} - self._done
         elif kind == "round_started":
             self._begin(f"replies to round {number}", set(self._domains) - set(self._missing))
+        elif kind == "visit_started":
+            self._begin(f"the reply to a visit in round {number}", [event["domain"]])
         elif kind in ("client_replied", "client_dropped"):
             self._done.add(event["domain"])
             self._open.discard(event["domain"])

@@ -63,9 +63,9 @@ class Membership(Table):
     """What a round asks for, from the invite."""
 
     @property
-    def num_rounds(self) -> int:
-        """Rounds of a run, as the invite has them."""
-        return self.round.num_rounds if self.round else 1
+    def trained_starts(self) -> str:
+        """As in `RoundSpec`, by the invite; empty where it says nothing."""
+        return self.round.trained_starts if self.round else ""
 
     @property
     def fingerprint(self) -> Fingerprint:

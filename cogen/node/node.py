@@ -131,7 +131,7 @@ class Node:
 def train_reply(trainer: Trainer, request: TrainRequest, scorer: Scorer, check: Check) -> TrainReply:
     """Train a round; its reply."""
     start = to_factors(request.arrays, request.settings.train.scaling)
-    trained = trainer.train(request.round, start, scorer, check)
+    trained = trainer.train(request.round, start, scorer, check, request.visit)
     figures = Figures(
         num_tokens=trained.num_tokens,
         seconds=round(trained.seconds, 4),

@@ -32,8 +32,8 @@ evaluate = true
 # Whether held-out bits per byte may be sent: those before and after a round, and those of scored models.
 evaluation_leaves = true
 
-# Whether the adapter that this domain alone has trained may be sent to other domains, which score it. And how many such
-# adapters of others are scored here, for each run.
+# Whether the adapter that this domain alone has trained may be sent to other domains, which score it, or in a relay train
+# it on. And how many such adapters of others are scored here, for each run.
 share_expert = false
 max_shared_experts = 0
 
@@ -106,7 +106,7 @@ class Policy(Table):
     evaluation_leaves: bool = True
     """Whether held-out bits per byte may be sent."""
     share_expert: bool = False
-    """Whether other domains may get this domain's own adapter, to score it."""
+    """Whether other domains may get this domain's own adapter, to score it, or in a relay to train it on."""
     max_shared_experts: Limit = 0
     """Most adapters of other domains that are scored here, for each run; 0 is none."""
     max_scorings_per_day: Limit = 24

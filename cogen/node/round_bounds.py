@@ -17,7 +17,7 @@ from cogen.merge.patterns import matching
 from cogen.node.policy import Policy, refused
 from cogen.protocol.messages import TrainRequest
 from cogen.protocol.settings import work_settings
-from cogen.train.schedule import RoundPlan, learning_rate, plan_round
+from cogen.train.schedule import RoundPlan, Visit, learning_rate, plan_round
 
 MOST_STEPS = 1_000_000
 MOST_HEAD_TOKENS = 8192  # whose logits take 1.6 GB of memory with a vocabulary of 49,152 tokens
@@ -32,11 +32,15 @@ def allow_round(policy: Policy, request: TrainRequest) -> None:
             raise refused(f"no train.{key}: what is mixed in is this domain's own choice", "a corpus")
     if not 1 <= request.round <= settings.num_rounds:
         raise refused(f"a round from 1 to {settings.num_rounds}, as the settings say", str(request.round))
+    if not policy.share_expert and request.visit is not None:
+        raise refused("rounds side by side: in a relay this domain's adapter is sent to the next one", "a visit")
+    if policy.fresh_starts and request.visit is not None and request.visit.first_step > 0:
+        raise refused("a visit that begins from fresh factors", "one after another domain's")
     if policy.fresh_starts and settings.num_rounds > 1:
         raise refused("a run of one round, which begins from fresh factors", f"one of {settings.num_rounds} rounds")
     _allow_amounts(policy, train, settings.rank)
     _allow_optimizer(policy, train)
-    plan = plan_round(train, request.round, settings.num_rounds)
+    plan = plan_round(train, request.round, settings.num_rounds, request.visit)
     _at_most("steps a round", MOST_STEPS, plan.num_steps)
     if (steps := effective_steps(train, plan)) < policy.min_steps:
         got = f"{plan.num_steps}, which by their learning rates count as {steps:.3g}"
@@ -99,20 +103,22 @@ def _at_least(what: str, limit: float, got: float) -> None:
 
 
 def refused_by_default(config: RunConfig) -> str:
-    """What the default policy refuses of the first round that `config` asks for; empty where it refuses nothing."""
+    """What the default policy refuses of a round that `config` asks for; empty where it refuses nothing."""
+    is_relay = config.federation.schedule == "relay" and len(config.domains) > 1
+    second = Visit(first_step=1, total_steps=2 * MOST_STEPS) if is_relay else None
     for domain in config.domains:
         try:
-            allow_round(Policy(), TrainRequest(run="0", round=1, settings=work_settings(config, domain)))
+            allow_round(Policy(), TrainRequest(run="0", round=1, settings=work_settings(config, domain), visit=second))
         except PolicyError as error:
             return error.reason
     return ""
 
 
-def shortfalls(policy: Policy, prepared: Prepared, num_rounds: int) -> list[str]:
+def shortfalls(policy: Policy, prepared: Prepared, trained_starts: str) -> list[str]:
     """In one line each, why the domain's own policy lets no figure leave or no round be trained.
 
     Args:
-        num_rounds: of a run, as the invite has it.
+        trained_starts: of the invite's `RoundSpec`.
     """
     lines, held, few = [], prepared.card.heldout, policy.min_scored_documents
     if held.num_tokens < policy.min_scored_tokens or held.num_documents < few:
@@ -125,14 +131,14 @@ def shortfalls(policy: Policy, prepared: Prepared, num_rounds: int) -> list[str]
             f"no round will be trained: {prepared.num_train_tokens} training tokens, and policy.toml asks for"
             f" {policy.min_tokens_per_round}; add documents"
         )
-    if policy.fresh_starts and num_rounds > 1:
-        lines.append(f"no round will be trained: {rounds_refused(num_rounds)}")
+    if policy.fresh_starts and trained_starts:
+        lines.append(f"no round will be trained: {rounds_refused(trained_starts)}")
     return lines
 
 
-def rounds_refused(num_rounds: int) -> str:
-    """Why a policy with `fresh_starts` trains no run of several rounds, and what would allow it."""
+def rounds_refused(trained_starts: str) -> str:
+    """Why a policy with `fresh_starts` does not train these rounds, and what would allow them."""
     return (
-        f"a run has {num_rounds} rounds, and policy.toml allows one: later rounds start from factors that the coordinator"
-        " makes, and crafted ones can make tokens of your text readable; fresh_starts = false allows them"
+        f"a run is {trained_starts}; policy.toml allows one round from fresh factors alone, because crafted ones can make"
+        " tokens of your text readable; fresh_starts = false allows others, and a relay needs share_expert = true as well"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ class RoundSpec(Table):
 
     rank: Count
     tokens_per_round: Count
+    schedule: Literal["parallel", "relay"] = "parallel"
     num_rounds: Count = 1
     sequence_length: Annotated[int, Field(ge=8, le=131_072)]
     batch_size: Count
@@ -36,6 +37,13 @@ class RoundSpec(Table):
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     precision: Precision
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+    @property
+    def trained_starts(self) -> str:
+        """What in a run begins from factors that others have trained, in words; empty where all rounds begin fresh."""
+        if self.schedule == "relay":
+            return "a relay, whose visits begin from what other domains trained"
+        return f"{self.num_rounds} rounds, and later ones begin from merged factors" if self.num_rounds > 1 else ""
 
     @property
     def train(self) -> Train:
@@ -49,6 +57,7 @@ def round_spec(config: RunConfig, domain: Domain) -> RoundSpec:
     return RoundSpec(
         rank=config.rank_of(domain),
         tokens_per_round=config.tokens_of(domain),
+        schedule=config.federation.schedule,
         num_rounds=config.federation.num_rounds,
         precision=config.base.precision,
         round_deadline_seconds=config.federation.round_deadline_seconds,

@@ -14,6 +14,7 @@ from pathlib import Path
 from cogen.adapter import Factors
 from cogen.errors import AlteredFile
 from cogen.node.round_start import start_digest
+from cogen.train.schedule import Visit
 from cogen.train.state import TrainState
 
 
@@ -31,9 +32,16 @@ class RoundStates:
     key: str
     are_reset: bool
 
-    def part(self, number: int, start: Mapping[str, Factors], rest: Mapping[str, Factors] | None) -> Path:
-        """The file of round `number` in the making from these factors."""
-        return self.folder / f"part-{number:04d}-{start_digest(start, rest, self.key)}.safetensors"
+    def part(
+        self,
+        number: int,
+        start: Mapping[str, Factors],
+        rest: Mapping[str, Factors] | None,
+        visit: Visit | None = None,
+    ) -> Path:
+        """The file of round `number` in the making from these factors, in a relay at this point of the learning rates."""
+        key = self.key if visit is None else f"{self.key} {visit.model_dump_json()}"
+        return self.folder / f"part-{number:04d}-{start_digest(start, rest, key)}.safetensors"
 
     def first(self, number: int, part: Path) -> TrainState | None:
         """The state from which round `number` goes on: in its middle, or from the round before it.

@@ -32,7 +32,7 @@ from cogen.train.loop import RoundResult, Step, train_round
 from cogen.train.lora import attached
 from cogen.train.memory import peak_memory_bytes
 from cogen.train.mixture import make_stream, read_mixture, state_key
-from cogen.train.schedule import plan_round
+from cogen.train.schedule import Visit, plan_round
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,12 @@ class Trainer:
         return self.base_name, self.settings.precision, None if self.joined is None else self.joined.fingerprint
 
     def train(
-        self, round_number: int, current: Mapping[str, Factors], scorer: Scorer = score_always, check: Check = go_on
+        self,
+        round_number: int,
+        current: Mapping[str, Factors],
+        scorer: Scorer = score_always,
+        check: Check = go_on,
+        visit: Visit | None = None,
     ) -> TrainedRound:
         """Train round `round_number` from the global factors `current`.
 
@@ -113,7 +118,7 @@ class Trainer:
         start, rest = split_rank(current, self.settings.rank, self.settings.train.seed + round_number)
         scored = self._round_text()
         before = self._score(start, rest, scored, scorer, check)
-        result = self._train_round(round_number, start, rest, check)
+        result = self._train_round(round_number, start, rest, check, visit)
         after = self._score(result.factors, rest, scored, scorer, check)
         return TrainedRound(result.factors, result.num_tokens, before, after, time.monotonic() - began)
 
@@ -230,17 +235,22 @@ class Trainer:
         return scorer(model_digest(train, rest), heldout, work)
 
     def _train_round(
-        self, number: int, start: Mapping[str, Factors], rest: Mapping[str, Factors] | None, check: Check
+        self,
+        number: int,
+        start: Mapping[str, Factors],
+        rest: Mapping[str, Factors] | None,
+        check: Check,
+        visit: Visit | None,
     ) -> RoundResult:
         node, data = self.folder, self.data
-        plan = plan_round(self.settings.train, number, self.settings.num_rounds)
+        plan = plan_round(self.settings.train, number, self.settings.num_rounds, visit)
 
         def log(step: Step) -> None:
             values = {**vars(step), "num_tokens": plan.first_block * data.stream.sequence_length + step.num_tokens}
             append_line(node / "train.jsonl", values)
 
         states = RoundStates(node, data.key, self.settings.optimizer_across_rounds == "reset")
-        part = states.part(number, start, rest)
+        part = states.part(number, start, rest, visit)
         result = train_round(
             self.base,
             start,

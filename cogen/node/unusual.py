@@ -17,7 +17,6 @@ from cogen.node.round_bounds import MOST_STEPS, effective_steps
 from cogen.node.round_spec import default_round_spec
 from cogen.node.usage import Usage
 from cogen.protocol.messages import TrainRequest
-from cogen.protocol.settings import WorkSettings
 from cogen.train.schedule import plan_round
 
 COMPARED = {
@@ -59,12 +58,12 @@ def unusual_round(request: TrainRequest, member: Membership, policy: Policy) -> 
             lines.append(f"asks for {text.format(got=got)} instead of {wanted} {said}")
     if settings.train.target_modules != spec.target_modules:
         lines.append(f"asks for other layers than those {said}")
-    return [*lines, *_short(settings.train, request.round, settings)]
+    return [*lines, *_short(settings.train, request)]
 
 
-def _short(train: Train, number: int, settings: WorkSettings) -> list[str]:
+def _short(train: Train, request: TrainRequest) -> list[str]:
     """Whether few steps of a round count."""
-    plan = plan_round(train, number, settings.num_rounds)
+    plan = plan_round(train, request.round, request.settings.num_rounds, request.visit)
     if not 0 < plan.num_steps <= MOST_STEPS:
         return ["asks for a round without end"]
     steps, few = effective_steps(train, plan), Policy().min_steps

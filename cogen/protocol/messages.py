@@ -22,6 +22,7 @@ from cogen.errors import MessageError
 from cogen.protocol.settings import WorkSettings
 from cogen.protocol.wire import Frame
 from cogen.records import Table
+from cogen.train.schedule import Visit
 
 
 def _no_dust(value: float) -> float:
@@ -83,6 +84,8 @@ class TrainRequest(Message):
     run: RunName
     round: RoundNumber
     settings: WorkSettings
+    visit: Visit | None = None
+    """In a relay, where in the learning rates it stands; None in a round side by side."""
 
 
 class Figures(Table):

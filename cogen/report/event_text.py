@@ -19,6 +19,8 @@ def describe(event: Mapping[str, Any]) -> str:
         "run_started": _run_started,
         "round_costs": _round_costs,
         "round_started": lambda e: f"round {e['round']} began",
+        "visit_started": lambda e: f"visit {e['visit']} of the round went to {e['domain']}",
+        "visit_postponed": lambda e: f"{e['domain']} was passed over, to be visited later: {e['reason']}",
         "client_replied": _replied,
         "client_dropped": _dropped,
         "client_retried": lambda e: f"{e['domain']} got its request again: its node is back",

@@ -20,6 +20,7 @@ class RunStarted:
     domains: list[str]
     num_rounds: int
     resumed: bool = False
+    schedule: str = "parallel"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from cogen.report.units import count, decimals, percent
 S = TypeVar("S", ProbeScore, QuestionScore, TaskScore)
 MODEL_CARD = "MODEL_CARD.md"
 SETTINGS = (
-    ("federation", ("num_rounds", "method", "server_learning_rate", "weighting")),
+    ("federation", ("schedule", "num_rounds", "method", "server_learning_rate", "weighting")),
     ("train", ("tokens_per_round", "sequence_length", "learning_rate", "rank", "seed")),
     ("evaluate", ("heldout_frac", "max_heldout_tokens")),
 )
@@ -200,6 +200,10 @@ def _method(record: RunRecord) -> str:
         config = {}
     found = [[f"{t}.{key}", str(config[t][key])] for t, keys in SETTINGS for key in keys if key in config.get(t, {})]
     rounds = "In every round each domain trains the adapter on its own text, and the server merges the updates."
+    if record.is_relay:
+        rounds = (
+            "In every round the adapter visits the domains in turn; each trains it on its own text and passes it on."
+        )
     return f"{rounds}\n\n{markdown_table(['setting', 'value'], found)}" if found else rounds
 
 

@@ -187,6 +187,7 @@ def _rounds(record: RunRecord, is_live: bool) -> Markup:
         rows=rows[first:],
         total=total_row(rows),
         replies=record.replies[first:],
+        is_relay=record.is_relay,
         dropped=record.dropped[first:],
         is_cut=is_live and max(map(len, (rows, record.replies, record.dropped))) > MAX_LIVE_ROWS,
     )

@@ -93,8 +93,14 @@ class RunRecord:
 
     @property
     def replies(self) -> tuple[ReplyEvent, ...]:
-        """All replies that count, by round and domain."""
-        return tuple(o for _, o in sorted(self.outcomes.items()) if isinstance(o, ReplyEvent))
+        """All replies that count, by round and domain; of a relay, by round in the order of the visits."""
+        by_round = sorted(self.outcomes.items(), key=lambda item: item[0][0] if self.is_relay else item[0])
+        return tuple(o for _, o in by_round if isinstance(o, ReplyEvent))
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether the adapter visits the domains in turn."""
+        return self.started is not None and self.started.schedule == "relay"
 
     @property
     def dropped(self) -> tuple[DroppedEvent, ...]:

@@ -1,11 +1,36 @@
-"""Which blocks and steps of the run a round has, and the learning rate of each step."""
+"""Which blocks and steps of the run a round has, and the learning rate of each step.
+
+In rounds side by side, every client goes through the whole schedule of learning rates. In a relay the visits share one
+schedule: each has the steps that come after those of the visits before it.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from cogen.config import Train
+from cogen.records import Table
+
+MOST_TOTAL_STEPS = 10**9
+
+
+class Visit(Table):
+    """Where in the schedule of learning rates a visit of a relay stands."""
+
+    first_step: Annotated[int, Field(strict=True, ge=0, le=MOST_TOTAL_STEPS)]
+    """Steps of the visits before it, in all rounds."""
+    total_steps: Annotated[int, Field(strict=True, ge=1, le=MOST_TOTAL_STEPS)]
+    """Steps of all visits of all rounds."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.first_step >= self.total_steps:
+            raise ValueError(f"a visit at step {self.first_step} of {self.total_steps}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -19,11 +44,7 @@ class RoundPlan:
     num_steps: int
     total_steps: int
     batch_size: int
-
-    @property
-    def total_blocks(self) -> int:
-        """Blocks of all rounds."""
-        return self.num_blocks * (self.total_steps // self.num_steps)
+    total_blocks: int
 
     def blocks_of(self, step: int) -> tuple[int, int]:
         """First block and number of blocks of the round's `step`; the last step may be smaller."""
@@ -35,8 +56,12 @@ class RoundPlan:
         return min(step * self.batch_size, self.num_blocks)
 
 
-def plan_round(settings: Train, round_number: int, num_rounds: int) -> RoundPlan:
-    """The blocks and steps of round `round_number` (from 1) of `num_rounds`."""
+def plan_round(settings: Train, round_number: int, num_rounds: int, visit: Visit | None = None) -> RoundPlan:
+    """The blocks and steps of round `round_number` (from 1) of `num_rounds`.
+
+    Args:
+        visit: of a relay; it decides the learning rates, and no block.
+    """
     num_blocks = math.ceil(settings.tokens_per_round / settings.sequence_length)
     num_steps = math.ceil(num_blocks / settings.batch_size)
     before = round_number - 1
@@ -44,10 +69,11 @@ def plan_round(settings: Train, round_number: int, num_rounds: int) -> RoundPlan
         round=round_number,
         first_block=before * num_blocks,
         num_blocks=num_blocks,
-        first_step=before * num_steps,
+        first_step=before * num_steps if visit is None else visit.first_step,
         num_steps=num_steps,
-        total_steps=num_rounds * num_steps,
+        total_steps=num_rounds * num_steps if visit is None else visit.total_steps,
         batch_size=settings.batch_size,
+        total_blocks=num_rounds * num_blocks,
     )
 
 
@@ -67,7 +93,7 @@ def learning_rate(settings: Train, step: int, total_steps: int) -> float:
     low = settings.min_lr_ratio
     if settings.schedule == "wsd":
         decay = min(total_steps - warmup, max(1, math.ceil(settings.decay_frac * total_steps - 1e-9)))
-        progress = max(0, step + 1 - (total_steps - decay)) / decay
+        progress = min(1.0, max(0, step + 1 - (total_steps - decay)) / decay)
         return settings.learning_rate * (low + (1.0 - low) * (1.0 - math.sqrt(progress)))
-    progress = (step - warmup + 1) / max(1, total_steps - warmup)
+    progress = min(1.0, (step - warmup + 1) / max(1, total_steps - warmup))
     return settings.learning_rate * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * progress)))

@@ -19,8 +19,8 @@ SMALL = (
     "train.tokens_per_round=128",
     "evaluate.round_heldout_tokens=0",
     "evaluate.max_heldout_tokens=64",
-    "federation.server_optimizer=nesterov",
 )
+SCHEDULES = {"parallel": "federation.server_optimizer=nesterov", "relay": "federation.schedule=relay"}
 
 
 def serve(run: RunFolder) -> None:
@@ -40,16 +40,29 @@ def stage(folder: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_rounds", "keep"), [(1, None), (2, None), (3, 1)])
+@pytest.mark.parametrize(
+    ("num_rounds", "keep", "schedule"),
+    [(1, None, "parallel"), (2, None, "parallel"), (3, 1, "parallel"), (2, None, "relay")],
+)
 def test_resumed_from_any_moment_it_ends_the_same(
-    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_rounds: int, keep: int | None
+    config_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_rounds: int,
+    keep: int | None,
+    schedule: str,
 ) -> None:
     """The folder is copied before each rename and each event: that is what SIGKILL would leave there.
 
     Red: round 0 is taken for complete when its folder is begun. Red: experts are only written while their round is
     (a kill between the two would leave the run without them).
     """
-    rules = [*SMALL, f"federation.num_rounds={num_rounds}", *([f"federation.keep_rounds={keep}"] if keep else [])]
+    rules = [
+        *SMALL,
+        SCHEDULES[schedule],
+        f"federation.num_rounds={num_rounds}",
+        *([f"federation.keep_rounds={keep}"] if keep else []),
+    ]
     run = RunFolder(tmp_path / "whole")
     run.create(load_config(config_file, rules).to_toml())
     stages: dict[tuple[str, ...], Path] = {}
@@ -76,7 +89,7 @@ def test_resumed_from_any_moment_it_ends_the_same(
     serve(run)
     monkeypatch.undo()
     wanted = results(run)
-    whole = {"clients", "global", "round.json", "server.safetensors"}
+    whole = {"clients", "global", "round.json", *(["server.safetensors"] if schedule == "parallel" else [])}
     for number in range(1, num_rounds + 1):
         is_kept = keep is None or number > num_rounds - keep
         assert {path.name for path in run.round(number).iterdir()} == (whole if is_kept else {"round.json"})

@@ -14,7 +14,7 @@ from cogen.node.round_bounds import allow_round, effective_steps, refused_by_def
 from cogen.protocol.messages import TrainRequest
 from cogen.protocol.settings import work_settings
 from cogen.shipped_files import shipped_config
-from cogen.train.schedule import plan_round
+from cogen.train.schedule import Visit, plan_round
 
 ORDINARY = {"tokens_per_round": 8192, "sequence_length": 512, "batch_size": 1, "rank": 16, "learning_rate": 5e-4}
 
@@ -167,3 +167,21 @@ def test_a_bound_is_not_passed_by_what_is_no_number() -> None:
     wanted = request.model_copy(update={"settings": request.settings.model_copy(update={"train": train})})
     with pytest.raises(PolicyError, match="weight_decay"):
         allow_round(Policy(), wanted)
+
+
+def test_a_visit_needs_a_domain_that_shares_its_adapter_and_allows_trained_starts() -> None:
+    """Red: a relay passes a domain's own adapter on although its policy says that it stays."""
+    first, second = (asked().model_copy(update={"visit": Visit(first_step=s, total_steps=64)}) for s in (0, 32))
+    for visit in (first, second):
+        with pytest.raises(PolicyError, match="in a relay this domain's adapter is sent to the next one"):
+            allow_round(Policy(fresh_starts=False), visit)
+    allow_round(Policy(share_expert=True), first)  # from fresh factors
+    with pytest.raises(PolicyError, match="a visit that begins from fresh factors"):
+        allow_round(Policy(share_expert=True), second)
+    allow_round(Policy(share_expert=True, fresh_starts=False), second)
+
+
+def test_a_visit_is_as_long_as_its_own_learning_rates_say() -> None:
+    """The last visit of many has small rates, all alike: its steps count. Red: those of a run of its own are taken."""
+    plan = plan_round(asked().settings.train, 1, 1, Visit(first_step=10**6, total_steps=2 * 10**6))
+    assert effective_steps(asked().settings.train, plan) == pytest.approx(plan.num_steps, rel=1e-3)

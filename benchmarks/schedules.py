@@ -1,0 +1,309 @@
+"""What a schedule of the same tokens leaves in bits per byte: alone, merged once, rounds side by side, relay, rotation, one place.
+
+    python benchmarks/schedules.py --data a=a.jsonl --data b=b.jsonl --tokens 15360 own merged relay:1 relay:3 central
+    python benchmarks/schedules.py --data a=a.jsonl --tokens 15360 --learning-rate 1e-3 --beta2 0.99 own
+
+Schedules, each from fresh factors, with one learning-rate schedule over all its steps:
+
+    own              every domain alone on its own text
+    merged           the experts of `own`, combined once by TSV-M
+    central          one adapter, a block of each domain in turn
+    central:K        the same with K blocks a step, and so as many steps as one expert has with one
+    relay:C[:M]      the adapter visits the domains in turn, C times each; Adam's moments M are kept (at each domain, for its
+                     next visit), reset at each visit, or travel with the adapter
+    parallel:R:V     R rounds side by side; V is tsv_m, mean, nesterov or momentum
+    rotation:C:E     K adapters, each at another domain, moved on after every visit of C a domain; their mean every E visits
+
+The trainer's loop and the server's aggregation are those of a run, called in this process without Flower. Every block of a
+domain is trained once. Prints one JSON object; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cogen.adapter import Factors
+from cogen.base import Base, describe_base, load_base
+from cogen.cli.options import named_paths
+from cogen.config import RunConfig, load_config
+from cogen.data.pack import InterleavedStream, Stream
+from cogen.evaluate.score import score_windows
+from cogen.node.domain_settings import settings_of_run
+from cogen.node.trainer import Trainer
+from cogen.protocol.messages import Figures
+from cogen.protocol.settings import work_settings
+from cogen.runs import RunFolder
+from cogen.train.loop import train_round
+from cogen.train.lora import attached
+from cogen.train.memory import tune_allocator
+from cogen.train.schedule import RoundPlan
+from cogen.train.state import TrainState
+from cogen.versions import versions
+from server.aggregate import aggregate, first_global
+from server.replies import ClientUpdate
+
+Model = Mapping[str, Factors]
+PARALLEL: Mapping[str, tuple[str, ...]] = {
+    "tsv_m": ("federation.method=tsv_m",),
+    "mean": (),
+    "nesterov": (
+        "federation.server_optimizer=nesterov",
+        "federation.server_momentum=0.9",
+        "federation.server_learning_rate=0.7",
+    ),
+    "momentum": ("federation.server_optimizer=momentum", "federation.server_momentum=0.5"),
+}
+
+
+@dataclass
+class Work:
+    """The base, the domains' text, and where training stands."""
+
+    base: Base
+    config: RunConfig
+    streams: Mapping[str, Stream]
+    heldout: Mapping[str, Sequence[Any]]
+    num_blocks: int
+
+    @property
+    def domains(self) -> list[str]:
+        return list(self.streams)
+
+    def fresh(self) -> dict[str, Factors]:
+        """The factors from which every schedule starts."""
+        return first_global(describe_base(self.config.base.name), self.config)
+
+    def train(
+        self,
+        start: Model,
+        stream: Stream,
+        blocks: tuple[int, int],
+        steps: tuple[int, int],
+        moments: TrainState | None = None,
+        batch_size: int = 0,
+    ) -> tuple[dict[str, Factors], TrainState]:
+        """Blocks `blocks[0]` to `blocks[1]` of a stream, from step `steps[0]` of `steps[1]` in all."""
+        size = batch_size or self.config.train.batch_size
+        count = blocks[1] - blocks[0]
+        plan = RoundPlan(1, blocks[0], count, steps[0], -(-count // size), steps[1], size)
+        settings = self.config.train.model_copy(update={"batch_size": size})
+        result = train_round(self.base, start, stream, plan, settings, state=moments)
+        return result.factors, TrainState(result.state.moments)
+
+    def scores(self, model: Model) -> dict[str, float]:
+        """Bits per byte of a model on every domain's held-out windows."""
+        with attached(self.base.model, model):
+            return {
+                d: score_windows(self.base, w, "", d, lambda _: None).bits_per_byte for d, w in self.heldout.items()
+            }
+
+    def base_scores(self) -> dict[str, float]:
+        return {d: score_windows(self.base, w, "", d, lambda _: None).bits_per_byte for d, w in self.heldout.items()}
+
+
+def own(work: Work) -> dict[str, dict[str, Factors]]:
+    """Every domain's expert."""
+    total = -(-work.num_blocks // work.config.train.batch_size)
+    return {d: work.train(work.fresh(), s, (0, work.num_blocks), (0, total))[0] for d, s in work.streams.items()}
+
+
+def central(work: Work, blocks_a_step: int = 0) -> Model:
+    """One adapter on all text."""
+    stream, num_blocks = InterleavedStream(list(work.streams.values())), work.num_blocks * len(work.streams)
+    size = blocks_a_step or work.config.train.batch_size
+    return work.train(work.fresh(), stream, (0, num_blocks), (0, -(-num_blocks // size)), None, size)[0]
+
+
+def visits(work: Work, cycles: int) -> list[tuple[int, int]]:
+    """The blocks of each of a domain's visits."""
+    edges = [round(i * work.num_blocks / cycles) for i in range(cycles + 1)]
+    return list(pairwise(edges))
+
+
+def order_of(work: Work, cycle: int) -> list[str]:
+    return random.Random(work.config.train.seed + cycle).sample(sorted(work.domains), len(work.domains))
+
+
+def relay(work: Work, cycles: int, moments: str = "keep") -> Model:
+    """One adapter, which visits the domains in turn, in a new random order each cycle."""
+    size, now = work.config.train.batch_size, dict(work.fresh())
+    plan = visits(work, cycles)
+    total = len(work.domains) * sum(-(-(b - a) // size) for a, b in plan)
+    done, kept, travelling = 0, dict[str, TrainState](), None
+    for cycle, blocks in enumerate(plan):
+        for domain in order_of(work, cycle):
+            state = {"keep": kept.get(domain), "reset": None, "travel": travelling}[moments]
+            now, state = work.train(now, work.streams[domain], blocks, (done, total), state)
+            kept[domain] = travelling = state
+            done += -(-(blocks[1] - blocks[0]) // size)
+    return now
+
+
+def parallel(work: Work, rounds: int, rule: str) -> Model:
+    """Rounds side by side, aggregated as a server does; moments stay at each domain."""
+    config = load_config_of(work, PARALLEL[rule])
+    size, now, states = config.train.batch_size, dict(work.fresh()), None
+    plan = visits(work, rounds)
+    total, done, kept = sum(-(-(b - a) // size) for a, b in plan), 0, dict[str, TrainState]()
+    for number, blocks in enumerate(plan, 1):
+        replies = []
+        for domain, stream in work.streams.items():
+            factors, kept[domain] = work.train(now, stream, blocks, (done, total), kept.get(domain))
+            replies.append(ClientUpdate(domain, factors, Figures(num_tokens=1), 0))
+        result = aggregate(config, now, replies, number, states)
+        now, states = result.factors, result.states
+        done += -(-(blocks[1] - blocks[0]) // size)
+    return now
+
+
+def rotation(work: Work, cycles: int, average_every: int) -> Model:
+    """K adapters, each at another domain; after a visit each moves on, and now and then all become their mean.
+
+    Adapter i makes visit v at domain (i + v) mod K of the cycle's order, so every domain trains one adapter at a time.
+    """
+    config = load_config_of(work, PARALLEL["mean"])
+    size, order = config.train.batch_size, order_of(work, 0)
+    count, plan = len(order), visits(work, cycles * len(order))
+    start = work.fresh()
+    now: list[Model] = [start] * count
+    total, done = sum(-(-(b - a) // size) for a, b in plan), 0
+    moments: list[TrainState | None] = [None] * count
+    for visit, blocks in enumerate(plan):
+        for i in range(count):
+            domain = order[(i + visit) % count]
+            now[i], moments[i] = work.train(now[i], work.streams[domain], blocks, (done, total), moments[i])
+        done += -(-(blocks[1] - blocks[0]) // size)
+        if (visit + 1) % average_every == 0 or visit + 1 == len(plan):
+            replies = [ClientUpdate(d, dict(m), Figures(num_tokens=1), 0) for d, m in zip(order, now, strict=True)]
+            start = aggregate(config, start, replies, visit + 1, None).factors
+            now = [start] * count
+    return start
+
+
+def load_config_of(work: Work, overrides: Sequence[str]) -> RunConfig:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "c.toml")
+        path.write_text(work.config.to_toml())
+        return load_config(path, list(overrides))
+
+
+def run(name: str, work: Work, experts: dict[str, Any]) -> dict[str, float]:
+    """Bits per byte by domain after the schedule `name`."""
+    kind, *rest = name.split(":")
+    if kind in ("own", "merged") and not experts:
+        experts |= own(work)
+    if kind == "own":
+        return {d: work.scores(experts[d])[d] for d in work.domains}
+    if kind == "merged":
+        replies = [ClientUpdate(d, f, Figures(num_tokens=1), 0) for d, f in experts.items()]
+        config = load_config_of(work, PARALLEL["tsv_m"])
+        return work.scores(aggregate(config, work.fresh(), replies, 1, None).factors)
+    made: Mapping[str, Callable[..., Model]] = {
+        "central": lambda size="0": central(work, int(size)),
+        "relay": lambda cycles, moments="keep": relay(work, int(cycles), moments),
+        "parallel": lambda rounds, rule: parallel(work, int(rounds), rule),
+        "rotation": lambda cycles, every: rotation(work, int(cycles), int(every)),
+    }
+    return work.scores(made[kind](*rest))
+
+
+def main() -> int:
+    """Run the schedules and print the table."""
+    args = _arguments()
+    tune_allocator()
+    if args.beta2 or args.epsilon:
+        betas = {"betas": (0.9, args.beta2 or 0.999), **({"eps": args.epsilon} if args.epsilon else {})}
+        torch.optim.AdamW = partial(torch.optim.AdamW, **betas)  # type: ignore[misc,assignment]
+    data = named_paths(args.data, "--data")
+    with tempfile.TemporaryDirectory(prefix="cogen-schedules-") as place:
+        work = prepare(Path(place), data, args)
+        found: dict[str, Any] = {"base": work.base_scores()}
+        experts: dict[str, Any] = {}
+        say("base", found["base"], 0.0)
+        for name in args.schedules:
+            began = time.monotonic()
+            found[name] = run(name, work, experts)
+            say(name, found[name], time.monotonic() - began)
+    print(json.dumps({"arguments": vars(args), "bits_per_byte": found, "versions": versions()}, indent=1))
+    return 0
+
+
+def prepare(place: Path, data: Mapping[str, str], args: argparse.Namespace) -> Work:
+    """Read the corpora as domains of a simulation do."""
+    source = place / "run.toml"
+    source.write_text(_toml(data, args))
+    config = load_config(source, args.set)
+    folder = RunFolder(place / "run")
+    folder.create(config.to_toml())
+    trainers = {
+        d.name: Trainer(
+            work_settings(config, d),
+            settings_of_run(config),
+            d.name,
+            str(d.data),
+            config.base.name,
+            folder.node(d.name),
+        )
+        for d in config.domains
+    }
+    base = load_base(config.base.name, precision=config.base.precision)
+    heldout = {}
+    for name, trainer in trainers.items():
+        windows = trainer.data.heldout.windows
+        half = -(-len(windows) // 2)
+        heldout[name] = windows[half:] if args.validation else windows[:half]
+    streams = {name: trainer.data.stream for name, trainer in trainers.items()}
+    return Work(base, config, streams, heldout, -(-args.tokens // args.sequence_length))
+
+
+def say(name: str, scores: Mapping[str, float], seconds: float) -> None:
+    mean = sum(scores.values()) / len(scores)
+    cells = ", ".join(f"{d} {v:.4f}" for d, v in scores.items())
+    print(f"{name}: mean {mean:.4f} ({cells}), {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def _toml(data: Mapping[str, str], args: argparse.Namespace) -> str:
+    lines = ["[base]", f"name = {json.dumps(args.base)}", "[train]", f"tokens_per_round = {args.tokens}"]
+    lines += [f"sequence_length = {args.sequence_length}", f"batch_size = {args.batch_size}", f"rank = {args.rank}"]
+    lines += [f"learning_rate = {args.learning_rate}", f"seed = {args.seed}", "[evaluate]", "round_heldout_tokens = 0"]
+    lines += [f"max_heldout_tokens = {2 * args.heldout_tokens}"]
+    for name, path in data.items():
+        lines += ["[[domains]]", f"name = {json.dumps(name)}", f"data = {json.dumps(str(Path(path).resolve()))}"]
+    return "\n".join(lines) + "\n"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("schedules", nargs="+", help="see above")
+    add("--data", action="append", default=[], required=True, help="DOMAIN=PATH of a corpus")
+    add("--base", default="smollm2-135m")
+    add("--tokens", type=int, default=15_360, help="of each domain; default: %(default)s")
+    add("--sequence-length", type=int, default=512)
+    add("--batch-size", type=int, default=1)
+    add("--learning-rate", type=float, default=5e-4)
+    add("--rank", type=int, default=16)
+    add("--beta2", type=float, help="of Adam; default: 0.999")
+    add("--epsilon", type=float, help="of Adam; default: 1e-8")
+    add("--heldout-tokens", type=int, default=4096, help="of each domain, scored; default: %(default)s")
+    add("--validation", action="store_true", help="score the windows after the held-out ones: to choose settings by")
+    add("--set", action="append", default=[], help="TABLE.KEY=VALUE of the config")
+    add("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
