@@ -110,9 +110,14 @@ class RunFolder:
     def round(self, number: int) -> Path:
         return self.path / "rounds" / f"{number:04d}"
 
+    @property
+    def visits(self) -> Path:
+        """Of a relay: the visits of a round that is not complete."""
+        return self.path / "visits"
+
     def visit(self, number: int, position: int) -> Path:
-        """Of a relay: the visit at this position, from 1, of round `number`."""
-        return self.path / "visits" / f"{number:04d}" / f"{position:04d}"
+        """The visit at this position, from 1, of round `number`."""
+        return self.visits / f"{number:04d}" / f"{position:04d}"
 
     def create(self, config_toml: str, *, overwrite: bool = False) -> None:
         """Make the folder and write the resolved settings and the run's id.

@@ -6,7 +6,7 @@ The folder of a round appears whole, by one rename. Everything outside `rounds/`
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from cogen.adapter import Adapter, Factors, factor_digest
@@ -122,18 +122,20 @@ def load_visits(run: RunFolder, number: int) -> tuple[list[ClientUpdate], dict[s
     return updates, now
 
 
-def forget_visits(run: RunFolder, number: int) -> None:
-    """Remove the visits of a round that is complete."""
-    shutil.rmtree(run.visit(number, 1).parent, ignore_errors=True)
+def forget_visits(run: RunFolder) -> None:
+    """Remove the visits of rounds that are complete."""
+    shutil.rmtree(run.visits, ignore_errors=True)
 
 
-def forget_rounds(run: RunFolder, last: int, keep: int) -> None:
-    """Remove replies, factors and states of the rounds before the last `keep`; a kill in between leaves the rest for the next call."""
+def forget_rounds(run: RunFolder, last: int, keep: int, best: Collection[int] = ()) -> None:
+    """Remove replies, factors and states of the rounds before the last `keep`; a kill in between leaves the rest for the next call.
+
+    Args:
+        best: rounds whose global adapter stays, because it may be the best.
+    """
     for number in range(last - keep, 0, -1):
-        parts = [run.round(number) / name for name in ("clients", "global", STATES)]
-        found = [path for path in parts if path.exists()]
-        if not found:
-            return
+        names = ("clients", STATES) if number in best else ("clients", "global", STATES)
+        found = [path for path in (run.round(number) / name for name in names) if path.exists()]
         for path in found:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -68,6 +68,11 @@ class ClientRegistry:
         self._strangers: set[int] = set()
         self._written: dict[str, object] = {}
 
+    @property
+    def has_members(self) -> bool:
+        """Whether this is a real federation."""
+        return self._members is not None
+
     def update(self, want: int, seconds: float) -> None:
         """Remove nodes that are gone or revoked and greet new ones, until `want` domains are there or the time is over.
 

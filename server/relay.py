@@ -21,6 +21,7 @@ from server.checkpoint import forget_visits, load_visits, save_round, save_visit
 from server.replies import DROPPED, ClientUpdate
 from server.requests import OpenRequest, draw, no_reply
 from server.rounds import Coordinator
+from server.scoring import Earlier
 
 LOOK_SECONDS = 1.0
 Model = dict[str, Factors]
@@ -56,9 +57,13 @@ class RelayCoordinator(Coordinator):
             raise self._failed(number, "visits", f"{len(updates)} of {len(self.domains)}")
         result = Aggregated(now, [], 0.0)
         save_round(self.run, self.base, number, updates, result, has_experts=False)
-        forget_visits(self.run, number)
+        forget_visits(self.run)
         self._forget_rounds(number)
         self._report_round(number, updates, result, bytes_down, time.monotonic() - began)
+
+    def _earlier(self) -> dict[int, Earlier]:
+        """The first round, in a simulation; a joined domain does not know what others trained."""
+        return {} if self.registry.has_members else super()._earlier()
 
     def _resumed_visits(self, number: int) -> tuple[list[ClientUpdate], Model]:
         """The visits of this round that an earlier start of the run has saved, and the adapter after them.

@@ -18,16 +18,17 @@ from cogen.config import RunConfig, load_config
 from cogen.errors import FederationError, ReplyError
 from cogen.protocol.factors import num_bytes
 from cogen.protocol.messages import SuspendRequest
-from cogen.runs import RunFolder
+from cogen.runs import RunFolder, read_lines
 from cogen.train.cost import round_cost
 from cogen.train.schedule import Visit
 from server.aggregate import Aggregated, aggregate, first_global
+from server.best_round import candidates, domains_that_know
 from server.checkpoint import forget_rounds, save_final, save_round, save_start
 from server.client_registry import ClientRegistry, Members
 from server.collection import Collection
 from server.replies import ClientUpdate, norm_outliers
 from server.requests import OpenRequest, choose, draw, no_reply, sample_size
-from server.scoring import score_everywhere
+from server.scoring import Earlier, score_everywhere
 from server.state import load_states
 from server.transport import Transport
 from server.validation import Validation
@@ -83,7 +84,20 @@ class Coordinator:
         final = save_final(self.run, rounds, has_experts=has_experts(self.config))
         # A domain that lost its connection now would miss its row of the matrix: no next round asks it again.
         self.registry.update(len(self.registry.clients), self.config.federation.connect_wait_seconds)
-        score_everywhere(self.run, self.config, self.transport, self.registry, final)
+        earlier = self._earlier()
+        best = score_everywhere(self.run, self.config, self.transport, self.registry, final, earlier)
+        if best in earlier:
+            earlier[best].adapter.save(self.run.merged)
+
+    def _earlier(self) -> dict[int, Earlier]:
+        """The rounds that may be better than the last one."""
+        events = read_lines(self.run.events_path)
+        found = {}
+        for number in candidates(events, self.config.federation.num_rounds):
+            domains = domains_that_know(events, number) if self.registry.has_members else self.domains
+            if (place := self.run.round(number) / "global").is_dir() and domains:
+                found[number] = Earlier(Adapter.load(place), domains)
+        return found
 
     def _round(self, number: int) -> None:
         """One round; its folder appears when it is complete."""
@@ -119,7 +133,8 @@ class Coordinator:
     def _forget_rounds(self, last: int) -> None:
         """Remove what the config does not keep of the rounds up to `last`."""
         if keep := self.config.federation.keep_rounds:
-            forget_rounds(self.run, last, keep)
+            events, rounds = read_lines(self.run.events_path), self.config.federation.num_rounds
+            forget_rounds(self.run, last, keep, candidates(events, min(last, rounds)))
 
     def _gather(self, number: int) -> None:
         """Wait, for a limited time, until enough domains for a round are connected."""

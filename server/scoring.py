@@ -6,7 +6,8 @@ was not measured is written down with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cogen.adapter import Adapter, Factors
 from cogen.config import RunConfig
@@ -15,6 +16,7 @@ from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, Cell, Evaluatio
 from cogen.node.policy import REFUSED
 from cogen.protocol.messages import EvaluateReply
 from cogen.runs import RunFolder
+from server.best_round import best_round, row_of
 from server.client_registry import Client, ClientRegistry
 from server.requests import evaluate_requests, no_reply
 from server.transport import Answer, Transport
@@ -23,47 +25,80 @@ NOT_SHARED = "not shared by its domain"
 NOT_SCORED = "the domain scores no more experts of others"
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """The global adapter of a round that may be better than the last one, and the domains that may score it."""
+
+    adapter: Adapter
+    domains: Collection[str]
+
+
 def score_everywhere(
-    run: RunFolder, config: RunConfig, transport: Transport, registry: ClientRegistry, final: Adapter
-) -> None:
+    run: RunFolder,
+    config: RunConfig,
+    transport: Transport,
+    registry: ClientRegistry,
+    final: Adapter,
+    earlier: Mapping[int, Earlier] | None = None,
+) -> int:
     """Write `evaluation.json` with the scores of all domains whose policies let them leave, if there are any.
 
+    Args:
+        final: the global adapter of the last round. earlier: of rounds that may be better, by number.
+    Returns: the round whose adapter is the combined model in the matrix.
     Raises:
         FederationError: scores might have come, and none did.
     """
-    _Scoring(run, config, registry).score(transport, final)
+    return _Scoring(run, config, registry, earlier or {}).score(transport, final)
 
 
 class _Scoring:
     """The scores that have come, and why others have not, by model and domain."""
 
-    def __init__(self, run: RunFolder, config: RunConfig, registry: ClientRegistry) -> None:
-        self.run, self.config, self.registry = run, config, registry
+    def __init__(
+        self, run: RunFolder, config: RunConfig, registry: ClientRegistry, earlier: Mapping[int, Earlier]
+    ) -> None:
+        self.run, self.config, self.registry, self.earlier = run, config, registry, earlier
         self.domains = [d.name for d in config.domains]
         self.found: dict[tuple[str, str], Cell] = {}
         self.missing: dict[tuple[str, str], str] = {}
         self.rows: list[str] = []
         self.num_failed = 0
 
-    def score(self, transport: Transport, final: Adapter) -> None:
+    def score(self, transport: Transport, final: Adapter) -> int:
         experts = [d for d in self.domains if self.run.expert(d).is_dir()]
         models = {f"{EXPERT_PREFIX}{d}": Adapter.load(self.run.expert(d)).factors for d in experts}
         models[COMBINED] = final.factors
         self.rows = [BASE, *models]
+        models |= {row_of(number): earlier.adapter.factors for number, earlier in self.earlier.items()}
         clients = self._willing()
         self.num_failed += not self.registry.clients
         chosen = {node: self._chosen(client, experts) for node, client in clients.items()}
         self._collect(transport, clients, models, chosen)
+        best = self._best()
         cells = tuple(self.found[m, d] for m in self.rows for d in self.domains if (m, d) in self.found)
         if not cells and self.num_failed == 0:
             self.run.append_event("evaluated", num_cells=0)
-            return
+            return best
         if not cells:
             raise _no_scores(self.run)
         pairs = [(m, d) for m in self.rows for d in self.domains if (m, d) in self.missing]
         missing = tuple(NotMeasured(m, d, self.missing[m, d]) for m, d in pairs)
         Evaluation(cells=cells, not_measured=missing).write(self.run.evaluation)
         self.run.append_event("evaluated", num_cells=len(cells))
+        return best
+
+    def _best(self) -> int:
+        """The round with the best adapter, whose cells become those of the combined model."""
+        last = self.config.federation.num_rounds
+        rows = {last: COMBINED, **{number: row_of(number) for number in self.earlier}}
+        found = {n: [c for (model, _), c in self.found.items() if model == row] for n, row in rows.items()}
+        best, means = best_round(found)
+        if means and len(rows) > 1:
+            self.run.append_event("round_chosen", round=best, bits_per_byte={str(n): m for n, m in means.items()})
+        if best != last:
+            self.found |= {(COMBINED, cell.domain): replace(cell, model=COMBINED) for cell in found[best]}
+        return best
 
     def _collect(
         self,
@@ -120,7 +155,7 @@ class _Scoring:
             else:
                 num_others += 1
                 chosen.append(cell[0])
-        return [*chosen, COMBINED]
+        return [*chosen, COMBINED, *(row_of(n) for n, e in self.earlier.items() if client.domain.name in e.domains)]
 
     def _drop(self, domain: str, reason: str) -> None:
         """Write down why a domain has no scores."""

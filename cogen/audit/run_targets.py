@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cogen.adapter.folder import MANIFEST_NAME, Manifest
 from cogen.audit.targets import AuditedDomain, AuditedModel, Targets, Training, audit_text
 from cogen.audit.windows import trained_blocks
 from cogen.config import Domain, RunConfig, load_config
@@ -13,7 +14,7 @@ from cogen.data.run_metadata import RunMetadata
 from cogen.data.spool import Progress
 from cogen.errors import RunError
 from cogen.evaluate.baselines import settings_alone
-from cogen.evaluate.matrix import COMBINED, EXPERT_PREFIX, NotMeasured
+from cogen.evaluate.matrix import COMBINED, EXPERT_PREFIX, ROUND_PREFIX, NotMeasured
 from cogen.runs import RUN_METADATA, RunFolder, read_lines
 from cogen.train.mixture import read_mixture
 from cogen.train.schedule import plan_round
@@ -21,7 +22,6 @@ from cogen.train.schedule import plan_round
 if TYPE_CHECKING:
     from cogen.base import Base
 
-ROUND_PREFIX = "round:"
 CHANGED = "its documents or their cleaning are not those of the run"
 
 
@@ -125,9 +125,11 @@ def _models(
 ) -> tuple[AuditedModel, ...]:
     """The models that are there: the expert, global adapters before the last one, the combined model."""
     last = run.last_complete_round()
+    about = Manifest.load_if_present(run.merged / MANIFEST_NAME) or Manifest()
+    combined = int((about.model_extra or {}).get("round", last))  # a run ends with its best round
     places = [(EXPERT_PREFIX + domain, run.expert(domain), last)]
     places += [(f"{ROUND_PREFIX}{n}", run.round(n) / "global", n) for n in range(1, num_rounds)]
-    places += [(COMBINED, run.merged, last)]
+    places += [(COMBINED, run.merged, combined)]
     found = [(name, folder, frozenset(blocks_of(number))) for name, folder, number in places if folder.is_dir()]
     return tuple(AuditedModel(name, folder, blocks) for name, folder, blocks in found if blocks)
 

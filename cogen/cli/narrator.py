@@ -107,6 +107,10 @@ class Narrator(Bars):
             self.show(SCORING, 0, None, "")
             self.say("scoring base, experts and combined on held-out text")
 
+    def _on_round_chosen(self, event: dict[str, Any]) -> None:
+        if event["round"] != self.num_rounds:
+            self.say(f"round {event['round']} gave the best model, and the run ends with it")
+
     def _on_evaluated(self, event: dict[str, Any]) -> None:
         self.end(SCORING)
         self.say(f"scored {event['num_cells']} cells{' of ' + event['model'] if 'model' in event else ''}")

@@ -17,6 +17,7 @@ COMBINED = "combined"
 CENTRALIZED = "centralized"
 EXPERT_PREFIX = "expert:"
 LOCAL_PREFIX = "local:"
+ROUND_PREFIX = "round:"
 GENERAL = "general"
 NOTHING = "-"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cogen.audit.record import Audit, AuditRow, Estimate, ScoreName, Verbatim
-from cogen.audit.run_targets import ROUND_PREFIX
-from cogen.evaluate.matrix import EXPERT_PREFIX
+from cogen.evaluate.matrix import EXPERT_PREFIX, ROUND_PREFIX
 from cogen.report.units import NOTHING, count, decimals, percent
 
 ATTACKS: dict[ScoreName, str] = {"ratio": "likelihood ratio", "min_k": "min-k%++", "zlib": "zlib", "loss": "loss"}

@@ -28,6 +28,7 @@ def describe(event: Mapping[str, Any]) -> str:
         "client_registry": _registry,
         "reply_rejected": lambda e: f"a reply was rejected: {e['reason']}",
         "round_finished": _round_finished,
+        "round_chosen": lambda e: f"the adapter of round {e['round']} is the best on the domains' text",
         "evaluated": lambda e: f"{count(e['num_cells'])} cells were scored",
         "run_finished": lambda e: f"the run finished after {duration(e['seconds'])}",
         "run_failed": lambda e: f"the run failed: {e['reason']}",

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ import numpy as np
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
 
-from cogen.adapter import Adapter
+from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
 from cogen.errors import FederationError
+from cogen.evaluate.matrix import Evaluation
 from cogen.merge.factored import leading, norm, stack
 from cogen.report.page import render
 from cogen.report.reader import read_run
 from cogen.runs import RunFolder, read_lines
+from server import rounds
+from server.aggregate import aggregate
 from server.requests import draw
 from server.server_app import app as server_app
 from server.server_app import deployment
 from tests.deployed_grid import DeployedGrid, write_members
 from tests.e2e.test_federation import edit, silence
-from tests.in_process_grid import Fault
+from tests.in_process_grid import Fault, InProcessGrid
 from tests.message_content import header_of
 
 DOMAINS = ["clinical", "grid", "materials"]
@@ -372,3 +376,30 @@ def test_only_a_bare_name_is_a_run_of_the_federation(
     assert deployment(name) is None
     monkeypatch.setenv("COGEN_FEDERATION", str(tmp_path))
     assert deployment(name) == (tmp_path if inside else None)
+
+
+def test_a_run_whose_later_rounds_do_harm_ends_with_its_best_round(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second round turns the model round. Red: merged/ is the last round's adapter."""
+
+    def ruined(config: Any, current: Any, replies: Any, number: int, states: Any = None) -> Any:
+        made = aggregate(config, current, replies, number, states)
+        factor = 1.0 if number == 1 else -1.0
+        factors = {name: replace(f, b=factor * f.b) for name, f in made.factors.items()}
+        return replace(made, factors=factors)
+
+    monkeypatch.setattr(rounds, "aggregate", ruined)
+    run = RunFolder(tmp_path / "run")
+    rules = ["train.tokens_per_round=256", "federation.num_rounds=2", "federation.keep_rounds=1"]
+    run.create(load_config(config_file, rules).to_toml())
+    server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(run.path), "config": ""}))
+    (chosen,) = events(run, "round_chosen")
+    assert chosen["round"] == 1 and chosen["bits_per_byte"]["1"] < chosen["bits_per_byte"]["2"]
+    first, last = (Adapter.load(run.round(n) / "global").factors for n in (1, 2))
+    merged = Adapter.load(run.merged)
+    assert factor_digest(merged.factors) == factor_digest(first) != factor_digest(last)
+    assert merged.manifest["round"] == 1
+    evaluation = Evaluation.load(run.evaluation)
+    mean = evaluation.mean_bits_per_byte("combined")
+    assert mean == pytest.approx(chosen["bits_per_byte"]["1"]) and "round:1" not in evaluation.models
