@@ -98,7 +98,7 @@ class Work:
         """Blocks `blocks[0]` to `blocks[1]` of a stream, from step `steps[0]` of `steps[1]` in all."""
         size = batch_size or self.config.train.batch_size
         count = blocks[1] - blocks[0]
-        plan = RoundPlan(1, blocks[0], count, steps[0], -(-count // size), steps[1], size)
+        plan = RoundPlan(1, blocks[0], count, steps[0], -(-count // size), steps[1], size, blocks[1])
         settings = self.config.train.model_copy(update={"batch_size": size})
         result = train_round(self.base, start, stream, plan, settings, state=moments)
         return result.factors, TrainState(result.state.moments)

@@ -49,7 +49,7 @@ HTML_BLOCKS += [
 HTML_BLOCKS += ["<fieldset><legend>{}</legend></fieldset>", "<blockquote>{}</blockquote>", "<article>{}</article>"]
 HTML_BLOCKS += [
     "<b>{}</b>",
-    "<a href=x>{}</a>",
+    "<a href=x>{}</a> as was said before, ",  # little but links is a menu, which is not read
     "<label>{}</label>",
     "<span>{}",
     "<button>{}</button>",
