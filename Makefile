@@ -21,8 +21,9 @@ setup: .venv/ready
 simulate: .venv/ready
 	$(BIN)/cogen simulate configs/quickstart.toml --overwrite
 
+# Two at a time: half of the tests wait for processes of their own.
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m 'slow or network'

@@ -438,6 +438,11 @@ class RunConfig(Table):
         """Tokens that `domain` trains in a round, before they are rounded up to whole blocks."""
         return domain.tokens_per_round or self.train.tokens_per_round
 
+    @property
+    def parallel_clients(self) -> int:
+        """Clients that train at the same time in a simulation; in a relay there is one."""
+        return 1 if self.federation.schedule == "relay" else min(self.federation.parallel_clients, len(self.domains))
+
     def steps_of(self, domain: Domain) -> int:
         """Optimizer steps that `domain` trains in a round."""
         num_blocks = math.ceil(self.tokens_of(domain) / self.train.sequence_length)

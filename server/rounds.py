@@ -238,8 +238,7 @@ def announce_costs(run: RunFolder, base: BaseInfo, config: RunConfig) -> None:
     """Write one event with the cost of a round by domain, on a machine like this one."""
     import torch
 
-    parallel = min(config.federation.parallel_clients, len(config.domains))
-    threads = max(1, torch.get_num_threads() // parallel)
+    threads = max(1, torch.get_num_threads() // config.parallel_clients)
     costs = {domain.name: vars(round_cost(base, config, domain, threads)) for domain in config.domains}
     run.append_event("round_costs", domains=costs)
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cogen.audit.scores import Continuation
 from cogen.audit.targets import Training
 from cogen.audit.windows import block_owners
 from cogen.data.pack import PLAIN, Stream
 from cogen.errors import ConfigError
+from cogen.evaluate.continuation import Continuation
 from cogen.train.mixture import make_stream
 from cogen.train.schedule import plan_round
 

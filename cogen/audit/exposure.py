@@ -12,9 +12,10 @@ from cogen.adapter import Factors
 from cogen.audit.canaries import REPEATS, CanarySet, plant
 from cogen.audit.intervals import wilson
 from cogen.audit.record import MAX_FALSE_POSITIVE_FRAC, CanaryFigures
-from cogen.audit.scores import Continuation, score_continuations
+from cogen.audit.scores import score_continuations
 from cogen.audit.targets import Training
 from cogen.data.pack import Stream
+from cogen.evaluate.continuation import Continuation
 from cogen.train.loop import Step, train_round
 from cogen.train.lora import attached
 from cogen.train.schedule import plan_round

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cogen.audit.record import PersonalFigures
-from cogen.audit.scores import PREFIX_TOKENS, Continuation, score_continuations
+from cogen.audit.scores import PREFIX_TOKENS, score_continuations
 from cogen.audit.windows import AuditText
 from cogen.base import leading_id
 from cogen.data.clean.personal import personal_spans
+from cogen.evaluate.continuation import Continuation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,8 +16,8 @@ import numpy as np
 
 from cogen.audit.windows import Excerpt
 from cogen.base import leading_id
-from cogen.data.pack import IGNORE, Batch
-from cogen.train.likelihood import BATCH_TOKENS, TokenScores, token_scores
+from cogen.evaluate.continuation import Continuation, batch_of, batches
+from cogen.train.likelihood import TokenScores, token_scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
 
 MIN_K_FRAC = 0.2
 PREFIX_TOKENS = CONTINUATION_TOKENS = 50
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """Token ids: `tokens` are predicted after `context`."""
-
-    context: NDArray[np.int32]
-    tokens: NDArray[np.int32]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that a model reads."""
-        return len(self.context) + len(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -91,19 +78,19 @@ def score_continuations(
 ) -> list[TokenScores]:
     """The scores of every text's `tokens`; a first token without anything before it has none."""
     bos = leading_id(base.tokenizer)
-    first = np.array([] if bos is None else [bos], dtype=np.int32)
-    found: list[TokenScores] = []
-    for some in _batches(texts):
-        batch = _batch([Continuation(np.concatenate((first, t.context)), t.tokens) for t in some])
-        scores, start = token_scores(base, batch), 0
-        for text, length in zip(some, batch.lengths, strict=True):
-            end = start + length - 1  # the last position predicts nothing
-            begin = end - min(len(text.tokens), length - 1)
-            found.append(TokenScores(scores.nats[begin:end], scores.z[begin:end], scores.is_greedy[begin:end]))
-            start += length
+    first = [] if bos is None else [bos]
+    read = [Continuation([*first, *t.context], t.tokens) for t in texts]
+    found: dict[int, TokenScores] = {}
+    for some in batches(read):
+        batch = batch_of([read[i] for i in some])
+        scores, end = token_scores(base, batch), 0
+        for i in some:
+            end += read[i].num_tokens
+            begin = end - read[i].num_predicted
+            found[i] = TokenScores(scores.nats[begin:end], scores.z[begin:end], scores.is_greedy[begin:end])
         if progress is not None:
-            progress(sum(t.num_tokens for t in some))
-    return found
+            progress(sum(len(texts[i].context) + len(texts[i].tokens) for i in some))
+    return [found[i] for i in range(len(texts))]
 
 
 def compressed_bytes(base: Base, windows: Sequence[Excerpt]) -> NDArray[np.float64]:
@@ -115,26 +102,3 @@ def compressed_bytes(base: Base, windows: Sequence[Excerpt]) -> NDArray[np.float
 def _num_first_true(values: Sequence[bool]) -> int:
     """How many values are true before the first that is not."""
     return next((i for i, value in enumerate(values) if not value), len(values))
-
-
-def _batches(texts: Sequence[Continuation]) -> list[list[Continuation]]:
-    found: list[list[Continuation]] = []
-    room = 0
-    for text in texts:
-        if text.num_tokens > room or not found:
-            found.append([])
-            room = BATCH_TOKENS
-        found[-1].append(text)
-        room -= text.num_tokens
-    return found
-
-
-def _batch(texts: Sequence[Continuation]) -> Batch:
-    """Texts end to end; only their `tokens` are predicted."""
-    tokens = [np.concatenate((t.context, t.tokens)) for t in texts]
-    targets = []
-    for text, ids in zip(texts, tokens, strict=True):
-        wanted = np.append(ids[1:], IGNORE).astype(np.int64)
-        wanted[: max(0, len(text.context) - 1)] = IGNORE
-        targets.append(wanted)
-    return Batch(np.concatenate(tokens).astype(np.int64), np.concatenate(targets), tuple(len(ids) for ids in tokens))

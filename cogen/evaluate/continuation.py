@@ -14,6 +14,7 @@ from cogen.errors import DataError
 from cogen.train.likelihood import BATCH_TOKENS, token_nats
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
     from cogen.base import Base
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids of a context and of the text after it."""
+    """Token ids of a context and of the text after it; of a text without a context, the first token is not predicted."""
 
-    context: tuple[int, ...]
-    tokens: tuple[int, ...]
+    context: Sequence[int] | NDArray[np.int32]
+    tokens: Sequence[int] | NDArray[np.int32]
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens that the model reads."""
         return len(self.context) + len(self.tokens) - 1
+
+    @property
+    def num_predicted(self) -> int:
+        """Number of tokens that the model predicts."""
+        return min(len(self.tokens), self.num_tokens)
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> Continuation:
@@ -69,8 +75,8 @@ def log_likelihoods(
     longest = max((pair.num_tokens for pair in pairs), default=0)
     base.info.require_context(longest, "a probe's context and choice", "Shorten the probe.")
     found = [0.0] * len(pairs)
-    for some in _batches(pairs):
-        batch = _batch([pairs[i] for i in some])
+    for some in batches(pairs):
+        batch = batch_of([pairs[i] for i in some])
         nats = token_nats(base, batch)
         for i, piece in zip(some, nats.split(batch.lengths), strict=True):  # type: ignore[no-untyped-call]
             found[i] = -float(piece.sum())
@@ -79,26 +85,28 @@ def log_likelihoods(
     return found
 
 
-def _batches(pairs: Sequence[Continuation]) -> Iterator[list[int]]:
-    """Indices of pairs, the longest first, so that memory runs out in the first batch or never."""
+def batches(texts: Sequence[Continuation]) -> Iterator[list[int]]:
+    """Indices of texts, the longest first, so that memory runs out in the first batch or never."""
     some: list[int] = []
     room = BATCH_TOKENS
-    for i in sorted(range(len(pairs)), key=lambda i: -pairs[i].num_tokens):
-        if some and pairs[i].num_tokens > room:
+    for i in sorted(range(len(texts)), key=lambda i: -texts[i].num_tokens):
+        if some and texts[i].num_tokens > room:
             yield some
             some, room = [], BATCH_TOKENS
         some.append(i)
-        room -= pairs[i].num_tokens
+        room -= texts[i].num_tokens
     if some:
         yield some
 
 
-def _batch(pairs: Sequence[Continuation]) -> Batch:
-    """Pairs as one batch: tokens of a context are not predicted, and the last token predicts nothing."""
-    tokens = [[*p.context, *p.tokens][:-1] for p in pairs]
-    targets = [[IGNORE] * (len(p.context) - 1) + list(p.tokens) for p in pairs]
+def batch_of(texts: Sequence[Continuation]) -> Batch:
+    """Texts as one batch, end to end: tokens of a context are not predicted, and the last token predicts nothing."""
+    whole = [np.array([*t.context, *t.tokens], dtype=np.int64) for t in texts]
+    targets = [tokens[1:].copy() for tokens in whole]
+    for text, wanted in zip(texts, targets, strict=True):
+        wanted[: len(wanted) - text.num_predicted] = IGNORE
     return Batch(
-        tokens=np.concatenate(tokens).astype(np.int64),
-        targets=np.concatenate(targets).astype(np.int64),
-        lengths=tuple(p.num_tokens for p in pairs),
+        tokens=np.concatenate([tokens[:-1] for tokens in whole]),
+        targets=np.concatenate(targets),
+        lengths=tuple(t.num_tokens for t in texts),
     )

@@ -80,7 +80,7 @@ def _trainers(settings: RunConfig, home: Path, logs: Path, handle: int) -> Itera
 
 def _parallel(settings: RunConfig) -> tuple[int, int]:
     """How many clients train at a time, and how many cores each of them has."""
-    parallel = min(settings.federation.parallel_clients, len(settings.domains))
+    parallel = settings.parallel_clients
     return parallel, max(1, (os.cpu_count() or 1) // parallel)
 
 

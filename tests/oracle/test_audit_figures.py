@@ -17,11 +17,12 @@ from sklearn.metrics import roc_auc_score, roc_curve
 import cogen.train.likelihood as likelihood
 from cogen.audit.intervals import attack_estimates, wilson
 from cogen.audit.membership import membership, membership_figures, score_both
-from cogen.audit.scores import Continuation, score_continuations, score_excerpts, split_tokens
+from cogen.audit.scores import score_continuations, score_excerpts, split_tokens
 from cogen.audit.windows import AuditText, Excerpt, distinct_places, member_windows, trained_blocks, unseen_windows
 from cogen.base import Base
 from cogen.config import Train
 from cogen.data.pack import PackedStream, Place, train_batch
+from cogen.evaluate.continuation import Continuation
 from cogen.train.isolation import use_stock_attention
 from cogen.train.lora import attached
 from tests.oracle.test_bpb import some_adapter

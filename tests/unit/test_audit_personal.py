@@ -8,12 +8,12 @@ import torch
 
 from cogen.audit.personal import PersonalValue, completed, personal_values
 from cogen.audit.record import PersonalFigures
-from cogen.audit.scores import Continuation
 from cogen.audit.windows import AuditText
 from cogen.base import Base
 from cogen.data import Document, tokenize
 from cogen.data.clean.personal import personal_data, personal_spans
 from cogen.data.pack import PackedStream
+from cogen.evaluate.continuation import Continuation
 from cogen.train.isolation import use_stock_attention
 
 TEXT = (
