@@ -64,7 +64,7 @@ def round_chart(record: RunRecord) -> Chart | None:
     series = [Series(domain, points, i) for i, (domain, points) in enumerate(curves.items()) if points]
     notes = [
         "Each line goes from the start to the end of a client's training in every round.",
-        "The vertical step between two rounds is the effect of merging.",
+        f"The vertical step between two rounds is the effect of {'other visits' if record.is_relay else 'merging'}.",
     ]
     if any(math.isnan(p[1]) for s in series for p in s.points):
         notes.append("A gap in a line is a round in which the client did not count.")
