@@ -20,6 +20,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
+Wire = Literal["float32", "int8"]
 CpuKernels = Literal["auto", "int8", "fused", "off"]
 
 
@@ -246,6 +247,8 @@ class Federation(Table):
     """Weights of the clients: by trained tokens, or equal."""
     optimizer_across_rounds: Literal["keep", "reset"] = "keep"
     """Whether clients keep their Adam moments from round to round, or reset them."""
+    wire: Wire = "float32"
+    """How factors are sent, both ways: int8 has one scale for each direction and is a quarter of the bytes."""
     max_update_norm: Annotated[float, Field(gt=0.0)] = 1000.0
     """A reply is rejected if the Frobenius norm of its client update, over all modules, is above this."""
     max_norm_ratio: Annotated[float, Field(gt=1.0)] = 10.0

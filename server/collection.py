@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from cogen.adapter import Factors, Fingerprint
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
-from cogen.protocol.factors import num_bytes
+from cogen.protocol.factors import num_bytes, wire_of_start
 from cogen.runs import RunFolder
 from cogen.train.schedule import Visit
 from server.client_registry import ClientRegistry
@@ -117,7 +117,10 @@ class Collection:
             self._drop(error, request.domain)
             return
         self.updates[update.domain] = update
-        sizes = {"rank": request.client.rank, "bytes_down": num_bytes(request.start)}
+        sizes = {
+            "rank": request.client.rank,
+            "bytes_down": num_bytes(request.start, wire_of_start(request.start, self.config.federation.wire)),
+        }
         self.run.append_event("client_replied", round=self.number, **sizes, **update.event())
 
     def _any_back(self) -> bool:

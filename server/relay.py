@@ -14,7 +14,7 @@ from statistics import median_low
 from cogen.adapter import Factors
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
-from cogen.protocol.factors import num_bytes
+from cogen.protocol.factors import through_wire
 from cogen.train.schedule import Visit
 from server.aggregate import Aggregated, aggregate
 from server.checkpoint import forget_visits, load_visits, save_round, save_visit
@@ -37,13 +37,13 @@ class RelayCoordinator(Coordinator):
         self.run.append_event("round_started", round=number, order=order)
         updates, now = self._resumed_visits(number)
         visited = {update.domain for update in updates}
-        bytes_down = num_bytes(now) * len(updates)
+        bytes_down = self._bytes_down(now) * len(updates)
         if not updates:
             self._gather(number)
         left = [domain for domain in order if domain not in visited]
         while left and (domain := self._next(number, left)) is not None:
             left.remove(domain)
-            bytes_down += num_bytes(now)
+            bytes_down += self._bytes_down(now)
             if (update := self._visit(number, domain, now, updates)) is None:
                 continue
             now = self._after(number, now, update)
@@ -73,7 +73,7 @@ class RelayCoordinator(Coordinator):
         updates, now = load_visits(self.run, number)
         for update in updates:
             rank = max(f.rank for f in update.factors.values())
-            sizes = {"rank": rank, "bytes_down": num_bytes(update.factors)}
+            sizes = {"rank": rank, "bytes_down": self._bytes_down(update.factors)}
             self.run.append_event("client_replied", round=number, **sizes, **update.event())
         return updates, now or self.global_factors(number - 1)
 
@@ -122,7 +122,7 @@ class RelayCoordinator(Coordinator):
         """
         if all(f.rank == now[name].rank for name, f in update.factors.items()):
             return dict(update.factors)
-        return aggregate(self.config, now, [update], number).factors
+        return through_wire(aggregate(self.config, now, [update], number).factors, self.wire)
 
 
 def visit_of(config: RunConfig, number: int, visited: Collection[str]) -> Visit:

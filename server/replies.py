@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from cogen.adapter import Factors, Fingerprint
+from cogen.config import Wire
 from cogen.console import safe
 from cogen.errors import ReplyError
 from cogen.merge.factored import balanced, cancellation, leading, stack
-from cogen.protocol.factors import reply_shapes
+from cogen.protocol.factors import reply_layout, to_factors
 from cogen.protocol.messages import Figures, TrainReply
 
 MAX_CANCELLATION = 1e4  # float32 then keeps three digits of a sum; factors from training have less than 10
@@ -64,6 +65,7 @@ class Expected:
     current: Mapping[str, Factors]
     max_update_norm: float
     max_tokens: int
+    wire: Wire = "float32"
 
 
 def check_reply(reply: TrainReply, expected: Expected) -> ClientUpdate:
@@ -84,10 +86,9 @@ def check_reply(reply: TrainReply, expected: Expected) -> ClientUpdate:
     _check_arrays(arrays, expected)
     if reply.figures.num_tokens > expected.max_tokens:  # tokens are weights: a client may not claim more than asked
         raise _refuse(f"num_tokens up to {expected.max_tokens}", str(reply.figures.num_tokens), expected)
-    factors = {
-        name: Factors(torch.from_numpy(arrays[f"{name}.a"]), torch.from_numpy(arrays[f"{name}.b"]), f.scaling)
-        for name, f in expected.current.items()
-    }
+    received = to_factors(arrays, 1.0)
+    factors = {name: Factors(received[name].a, received[name].b, f.scaling) for name, f in expected.current.items()}
+    _check_finite(factors, expected)
     _check_cancellation(factors, expected)
     norm = _checked_norm(factors, expected)
     factors = {name: balanced(f) for name, f in factors.items()}
@@ -113,20 +114,26 @@ def norm_outliers(updates: Sequence[ClientUpdate], max_ratio: float) -> dict[str
 
 def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
     modules = {name: (f.shape[0], f.shape[1]) for name, f in expected.current.items()}
-    shapes = reply_shapes(modules, expected.rank)
-    if arrays.keys() != shapes.keys():
-        missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+    layout = reply_layout(modules, expected.rank, expected.wire)
+    if arrays.keys() != layout.keys():
+        missing, extra = sorted(layout.keys() - arrays.keys()), sorted(arrays.keys() - layout.keys())
         got = f"{len(missing)} missing" + (f" ({missing[0]})" if missing else "")
         got += f", {len(extra)} unknown" + (f" ({extra[0]})" if extra else "")
-        raise _refuse(f"{len(shapes)} arrays", got, expected)
-    for name, shape in shapes.items():
+        raise _refuse(f"{len(layout)} arrays", got, expected)
+    for name, (dtype, shape) in layout.items():
         array = arrays[name]
-        if array.dtype != np.float32:
-            raise _refuse(f"float32 {name}", str(array.dtype), expected)
+        if array.dtype != np.dtype(dtype):
+            raise _refuse(f"{dtype} {name}", str(array.dtype), expected)
         if array.shape != shape:
             raise _refuse(f"{name} {shape}", str(array.shape), expected)
-        if not np.isfinite(array).all():
-            raise _refuse(f"finite {name}", "NaN or infinity", expected)
+
+
+def _check_finite(factors: Mapping[str, Factors], expected: Expected) -> None:
+    """Also after int8 was scaled: its product may overflow."""
+    for name, f in factors.items():
+        for side, values in (("a", f.a), ("b", f.b)):
+            if not bool(torch.isfinite(values).all()):
+                raise _refuse(f"finite {name}.{side}", "NaN or infinity", expected)
 
 
 def _check_cancellation(factors: Mapping[str, Factors], expected: Expected) -> None:

@@ -15,7 +15,7 @@ from cogen.adapter import Factors, Fingerprint
 from cogen.config import RunConfig
 from cogen.errors import ReplyError
 from cogen.evaluate.matrix import EXPERT_PREFIX
-from cogen.protocol.factors import to_arrays
+from cogen.protocol.factors import to_arrays, wire_of_start
 from cogen.protocol.messages import EvaluateRequest, TrainReply, TrainRequest
 from cogen.protocol.settings import work_settings
 from cogen.train.schedule import Visit, plan_round
@@ -46,7 +46,7 @@ def train_requests(
     visit: Visit | None = None,
 ) -> dict[int, TrainRequest]:
     """The round's request for each node; all of them share the arrays of the global factors."""
-    arrays = to_arrays(current)
+    arrays = to_arrays(current, wire=wire_of_start(current, config.federation.wire))
 
     def request(client: Client) -> TrainRequest:
         return TrainRequest(run=run_name, round=number, settings=work_settings(config, client.asked), visit=visit)
@@ -76,7 +76,9 @@ def evaluate_requests(
         own = "" if client.shares_expert else EXPERT_PREFIX + client.domain.name
         sent = tuple(name for name in rows[node] if name != own)
         if sent not in made:
-            made[sent] = {k: a for name in sent for k, a in to_arrays(models[name], f"{name}/").items()}
+            made[sent] = {
+                k: a for name in sent for k, a in to_arrays(models[name], f"{name}/", config.federation.wire).items()
+            }
         settings, number = work_settings(config, client.asked), config.federation.num_rounds
         request = EvaluateRequest(run=run_name, round=number, settings=settings, models=tuple(rows[node]))
         requests[node] = request.with_arrays(made[sent])
@@ -98,7 +100,8 @@ def update_from(
     settings = config.train.model_copy(update={"tokens_per_round": request.client.tokens_per_round})
     tokens = plan_round(settings, 1, config.federation.num_rounds).num_blocks * settings.sequence_length
     bound = config.federation.max_update_norm
-    expected = Expected(request.domain, request.client.rank, fingerprint, request.start, bound, tokens)
+    wire = config.federation.wire
+    expected = Expected(request.domain, request.client.rank, fingerprint, request.start, bound, tokens, wire)
     update = check_reply(answer.reply, expected)
     if request.round == number:
         return update

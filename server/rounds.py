@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter, Factors
 from cogen.base import BaseInfo, describe_base
 from cogen.config import RunConfig, load_config
 from cogen.errors import FederationError, ReplyError
-from cogen.protocol.factors import num_bytes
+from cogen.protocol.factors import num_bytes, through_wire, wire_of_start
 from cogen.protocol.messages import SuspendRequest
 from cogen.runs import RunFolder, read_lines
 from cogen.train.cost import round_cost
@@ -53,7 +54,7 @@ class Coordinator:
         config = load_config(run.config)
         self.config = config if members is None else config.deployed()
         self.base = describe_base(self.config.base.name)
-        self.domains = [d.name for d in self.config.domains]
+        self.domains, self.wire = [d.name for d in self.config.domains], self.config.federation.wire
         self.transport = Transport(grid, lambda reason: run.append_event("reply_rejected", reason=reason))
         hello_seconds = HELLO_SECONDS if members else SIMULATED_HELLO_SECONDS
         self.registry = ClientRegistry(self.transport, run, self.config, members, hello_seconds)
@@ -115,13 +116,18 @@ class Coordinator:
         if len(updates) < self.config.min_valid_clients:
             raise self._failed(number, "valid replies", f"{len(updates)} of {len(self.domains)}")
         result = aggregate(self.config, current, updates, number, load_states(self.run.round(number - 1)))
+        result = replace(result, factors=through_wire(result.factors, self.wire))  # what domains get is what is kept
         save_round(self.run, self.base, number, updates, result, has_experts=has_experts(self.config))
         self._forget_rounds(number)
-        self._report_round(number, updates, result, num_bytes(current) * num_asked, time.monotonic() - began)
+        self._report_round(number, updates, result, self._bytes_down(current) * num_asked, time.monotonic() - began)
 
     def global_factors(self, number: int) -> dict[str, Factors]:
         """The global adapter after round `number`; of round 0, the start of the run."""
         return dict(Adapter.load(self.run.round(number) / "global").factors)
+
+    def _bytes_down(self, start: Mapping[str, Factors]) -> int:
+        """Of one request to train from `start`."""
+        return num_bytes(start, wire_of_start(start, self.wire))
 
     def _without_outliers(self, number: int, updates: Sequence[ClientUpdate]) -> list[ClientUpdate]:
         """The client updates whose norm is not far above the round's median; each of the others is dropped."""

@@ -25,11 +25,9 @@ from cogen.node.stopping import Check, stop_after
 from cogen.node.trainer import Trainer
 from cogen.node.unusual import unusual_round, unusual_scoring, warning
 from cogen.node.usage import Usage
-from cogen.protocol.factors import reply_shapes, to_factors
+from cogen.protocol.factors import layout_bytes, reply_layout, to_factors
 from cogen.protocol.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest, WorkRequest
 from cogen.runs import append_line
-
-FLOAT_BYTES = 4
 
 
 def work_as_member(node: Node, home: NodeHome, request: WorkRequest, check: Check) -> TrainReply | EvaluateReply:
@@ -173,4 +171,4 @@ def _reply_bytes(request: TrainRequest) -> int:
     """Bytes of the factors that the reply will hold, from the shapes of the global ones."""
     shapes: Mapping[str, tuple[int, ...]] = {name: array.shape for name, array in request.arrays.items()}
     modules = {n[:-2]: (shapes[f"{n[:-2]}.b"][0], shape[1]) for n, shape in shapes.items() if n.endswith(".a")}
-    return sum(FLOAT_BYTES * rows * columns for rows, columns in reply_shapes(modules, request.settings.rank).values())
+    return layout_bytes(reply_layout(modules, request.settings.rank, request.settings.wire))

@@ -138,7 +138,8 @@ def train_reply(trainer: Trainer, request: TrainRequest, scorer: Scorer, check: 
         bits_per_byte_before=trained.bits_per_byte_before,
         bits_per_byte_after=trained.bits_per_byte_after,
     )
-    arrays, fingerprint = to_arrays(trained.factors), trainer.base.info.fingerprint
+    arrays = to_arrays(trained.factors, wire=request.settings.wire)
+    fingerprint = trainer.base.info.fingerprint
     return TrainReply(domain=trainer.domain, fingerprint=fingerprint, figures=figures, arrays=arrays)
 
 

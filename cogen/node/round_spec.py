@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cogen.config import Count, CpuKernels, Domain, Precision, RunConfig, Train
+from cogen.config import Count, CpuKernels, Domain, Precision, RunConfig, Train, Wire
 from cogen.records import Table
 
 TRAIN_KEYS = (
@@ -36,6 +36,7 @@ class RoundSpec(Table):
     cpu_kernels: CpuKernels
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     precision: Precision
+    wire: Wire = "float32"
     round_deadline_seconds: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
     @property
@@ -60,6 +61,7 @@ def round_spec(config: RunConfig, domain: Domain) -> RoundSpec:
         schedule=config.federation.schedule,
         num_rounds=config.federation.num_rounds,
         precision=config.base.precision,
+        wire=config.federation.wire,
         round_deadline_seconds=config.federation.round_deadline_seconds,
         **{key: getattr(config.train, key) for key in TRAIN_KEYS},
     )

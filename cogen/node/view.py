@@ -14,7 +14,7 @@ from cogen.node.home import Membership, NodeHome
 from cogen.node.policy import Policy, within
 from cogen.node.receipt import is_layout
 from cogen.node.round_spec import default_round_spec
-from cogen.protocol.factors import reply_shapes
+from cogen.protocol.factors import layout_bytes, reply_layout
 from cogen.protocol.messages import Figures
 from cogen.runs import Tail
 from cogen.train.start import select_modules
@@ -75,23 +75,23 @@ def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, poli
     """
     policy = policy or Policy()
     settings = within(policy, (member.round or default_round_spec()).train)
-    shapes = {
-        f"factors/{name}": shape
-        for name, shape in reply_shapes(select_modules(base.modules, settings), settings.rank).items()
-    }
+    wire = member.round.wire if member.round else "float32"
+    layout = reply_layout(select_modules(base.modules, settings), settings.rank, wire)
     said = "" if member.round else " (the invite does not say; these are the defaults)"
-    rows = [(name, "float32", f"{a} x {b}", f"{4 * a * b} bytes") for name, (a, b) in shapes.items()]
-    total = sum(4 * a * b for a, b in shapes.values())
+    rows = [
+        (f"factors/{name}", dtype, " x ".join(map(str, shape)), f"{layout_bytes({name: (dtype, shape)})} bytes")
+        for name, (dtype, shape) in layout.items()
+    ]
     numbers = [n for n in Figures.model_fields if policy.evaluation_leaves or not n.startswith("bits_per_byte")]
     texts = ["domain", *(field.name for field in fields(Fingerprint))]
     return "\n".join(
         [
             f"a round of domain {member.domain!r} would send, at rank {settings.rank} on"
-            f" {len(shapes) // 2} of {len(base.modules)} modules{said}:\n",
+            f" {sum(name.endswith('.a') for name in layout)} of {len(base.modules)} modules{said}:\n",
             table(rows, num_left=3),
             f"\nnumbers: {', '.join(numbers)}",
             f"texts: {', '.join(texts)} (the base's hashes)",
-            f"in all {len(shapes)} arrays, {total} bytes",
+            f"in all {len(layout)} arrays, {layout_bytes(layout)} bytes",
             *_own_audit(policy),
             f"never: the {num_train_tokens} training tokens, file names, paths, text",
             "nothing was sent, and nobody was asked",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cogen.config import Count, Domain, Precision, RunConfig, Train
+from cogen.config import Count, Domain, Precision, RunConfig, Train, Wire
 from cogen.records import Table
 
 MIX_KEYS = ("replay", "replay_frac", "annealing", "annealing_frac", "annealing_mix")
@@ -26,6 +26,8 @@ class WorkSettings(Table):
     """With this domain's own tokens a round, and nothing to mix in."""
     num_rounds: Count
     optimizer_across_rounds: Literal["keep", "reset"]
+    wire: Wire = "float32"
+    """How the reply's factors are sent."""
 
 
 def work_settings(config: RunConfig, domain: Domain) -> WorkSettings:
@@ -38,4 +40,5 @@ def work_settings(config: RunConfig, domain: Domain) -> WorkSettings:
         train=train,
         num_rounds=config.federation.num_rounds,
         optimizer_across_rounds=config.federation.optimizer_across_rounds,
+        wire=config.federation.wire,
     )

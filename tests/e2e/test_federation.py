@@ -19,7 +19,9 @@ from flwr.app import Context, Message, RecordDict
 from cogen.adapter import Adapter, factor_digest
 from cogen.config import load_config
 from cogen.errors import FederationError
+from cogen.evaluate.matrix import Evaluation
 from cogen.node.answer import resident
+from cogen.protocol.factors import through_wire
 from cogen.protocol.wire import Frame
 from cogen.runs import RunFolder, read_lines
 from cogen.train.single import train_adapter
@@ -315,3 +317,59 @@ def test_mixed_text_and_targets_in_rounds(start: Start) -> None:
     assert {f.scaling for f in factors.values()} == {4.0}
     assert dropped(replayed) == {} and not dropped(plain)
     assert factor_digest(factors) != factor_digest(Adapter.load(plain.merged).factors)
+
+
+def infinite_scales(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: np.full_like(v, np.inf) if k.endswith("_scale") else v for k, v in arrays.items()}
+
+
+def overflowing_scales(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: np.full_like(v, 3e38) if k.endswith("a_scale") else v for k, v in arrays.items()}
+
+
+def without_scales(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v for k, v in arrays.items() if not k.endswith("_scale")}
+
+
+def as_float32(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v.astype(np.float32) for k, v in arrays.items()}
+
+
+INT8_FAULTS = {
+    "infinite": (infinite_scales, "NaN or infinity"),
+    "overflow": (overflowing_scales, "NaN or infinity"),
+    "no scales": (without_scales, "28 missing"),
+    "float32": (as_float32, "expected int8"),
+}
+
+
+@pytest.mark.parametrize("name", INT8_FAULTS)
+def test_a_faulty_int8_reply_is_dropped(name: str, start: Start) -> None:
+    change, reason = INT8_FAULTS[name]
+    run = start("federation.num_rounds=1", "federation.wire=int8", faults={1: edit(change)})
+    assert reason in dropped(run)["grid"]
+    assert sorted(p.name for p in (run.round(1) / "clients").iterdir()) == ["clinical", "materials"]
+
+
+def test_int8_sends_a_quarter_and_loses_next_to_nothing(start: Start) -> None:
+    """Also the start of the second round; and the model that is kept is the one that the domains got and scored.
+
+    Red: the global adapter is kept as it was before it was rounded.
+    """
+    plain, small = start(name="plain"), start("federation.wire=int8", name="small")
+    replies = {
+        run.path.name: [e for e in read_lines(run.events_path) if e["event"] == "client_replied"]
+        for run in (plain, small)
+    }
+    assert not dropped(small)
+    for number, is_start in ((1, True), (2, False)):
+        exact, rounded = (sum(e["bytes_up"] for e in replies[n] if e["round"] == number) for n in ("plain", "small"))
+        assert 0.25 < rounded / exact < 0.4  # a tiny base has few numbers a scale
+        exact, rounded = (sum(e["bytes_down"] for e in replies[n] if e["round"] == number) for n in ("plain", "small"))
+        assert rounded == exact if is_start else rounded < 0.4 * exact
+    merged = Adapter.load(small.merged).factors
+    assert factor_digest(through_wire(merged, "int8")) == factor_digest(merged)
+    scores = [Evaluation.load(run.evaluation).mean_bits_per_byte("combined") for run in (plain, small)]
+    base = Evaluation.load(plain.evaluation).mean_bits_per_byte("base")
+    assert scores[0] is not None and scores[1] is not None and base is not None
+    assert abs(scores[1] - scores[0]) < 0.02 * (base - scores[0])

@@ -15,6 +15,7 @@ from cogen.config import RunConfig, load_config
 from cogen.errors import ConfigError, FederationError
 from cogen.node.domain_settings import settings_of_run
 from cogen.node.trainer import Trainer
+from cogen.protocol.factors import num_bytes, through_wire
 from cogen.protocol.settings import work_settings
 from cogen.runs import RunFolder, read_lines
 from cogen.train.schedule import Visit, learning_rate, plan_round
@@ -53,7 +54,8 @@ def trained_in_turn(
         for d in config.domains
     }
     for number, domain in visits:
-        now = trainers[domain].train(number, now, visit=Visit(first_step=done, total_steps=total)).factors
+        made = trainers[domain].train(number, now, visit=Visit(first_step=done, total_steps=total)).factors
+        now = through_wire(made, config.federation.wire)
         done += config.steps_of(next(d for d in config.domains if d.name == domain))
     return now
 
@@ -62,12 +64,13 @@ def equal(left: Any, right: Any) -> bool:
     return all(torch.equal(left[n].a, right[n].a) and torch.equal(left[n].b, right[n].b) for n in left)
 
 
-def test_each_visit_trains_on_what_the_one_before_left(config_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wire", ["float32", "int8"])
+def test_each_visit_trains_on_what_the_one_before_left(config_file: Path, tmp_path: Path, wire: str) -> None:
     """Bit for bit the training of one domain after the other, in an order drawn for each round.
 
     Red: each visit starts from the round's global adapter. Red: every visit has the learning rates of a whole schedule.
     """
-    run = made(tmp_path / "run", config_file, "train.seed=3")
+    run = made(tmp_path / "run", config_file, "train.seed=3", f"federation.wire={wire}")
     events, config = serve(run), load_config(run.config)
     visits = named(events, "visit_started")
     assert [n for n, _ in visits] == [1] * 3 + [2] * 3
@@ -81,6 +84,8 @@ def test_each_visit_trains_on_what_the_one_before_left(config_file: Path, tmp_pa
     assert not (run.path / "visits").exists() and not (run.path / "experts").exists()
     finished = [e for e in events if e["event"] == "round_finished"]
     assert [e["num_valid"] for e in finished] == [3, 3] and "weights" not in finished[0]
+    sent = {e["bytes_up"] for e in events if e["event"] == "client_replied"}
+    assert sent == {num_bytes(whole, load_config(run.config).federation.wire)}
 
 
 def test_the_visits_have_one_schedule_of_learning_rates(config_file: Path) -> None:

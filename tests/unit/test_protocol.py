@@ -7,12 +7,15 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cogen.adapter import Fingerprint
-from cogen.config import load_config
+from cogen.adapter import Factors, Fingerprint
+from cogen.config import Wire, load_config
 from cogen.errors import MessageError
 from cogen.protocol import wire
-from cogen.protocol.factors import reply_shapes, to_arrays, to_factors
+from cogen.protocol.factors import layout_bytes, num_bytes, reply_layout, through_wire, to_arrays, to_factors
 from cogen.protocol.messages import (
     FLOWER_TYPES,
     EvaluateReply,
@@ -117,7 +120,14 @@ def test_a_domain_gets_the_settings_of_its_work_and_no_others(config_file: Path)
     config = load_config(config_file, ["train.rank=6", "federation.num_rounds=3", "data.redact=true"])
     domain = config.domains[1].model_copy(update={"rank": 3, "tokens_per_round": 640})
     got = work_settings(config, domain)
-    assert set(type(got).model_fields) == {"precision", "rank", "train", "num_rounds", "optimizer_across_rounds"}
+    assert set(type(got).model_fields) == {
+        "precision",
+        "rank",
+        "train",
+        "num_rounds",
+        "optimizer_across_rounds",
+        "wire",
+    }
     assert (got.num_rounds, got.optimizer_across_rounds) == (3, "keep")
     assert got.train == config.train.model_copy(update={"tokens_per_round": 640})
     assert (got.rank, got.train.rank, got.train.scaling) == (3, 6, config.train.scaling)
@@ -144,8 +154,12 @@ def test_factors_become_arrays_and_back_without_other_models() -> None:
     back = to_factors(arrays, 0.5, "one/")
     assert list(back) == ["x.q"] and back["x.q"].scaling == 0.5
     assert torch.equal(back["x.q"].a, made["x.q"].a) and torch.equal(back["x.q"].b, made["x.q"].b)
-    assert {k: v.shape for k, v in to_arrays(made).items()} == reply_shapes({"x.q": (3, 5)}, 2)
-    assert reply_shapes({"x.q": (3, 5)}, 8) == {"x.q.a": (3, 5), "x.q.b": (3, 3)}
+    kinds: tuple[Wire, ...] = ("float32", "int8")
+    for kind in kinds:
+        arrays, layout = to_arrays(made, wire=kind), reply_layout({"x.q": (3, 5)}, 2, kind)
+        assert {k: (str(v.dtype), v.shape) for k, v in arrays.items()} == layout
+        assert sum(v.nbytes for v in arrays.values()) == layout_bytes(layout) == num_bytes(made, kind)
+    assert reply_layout({"x.q": (3, 5)}, 8) == {"x.q.a": ("float32", (3, 5)), "x.q.b": ("float32", (3, 3))}
 
 
 def test_a_frame_comes_out_of_its_records_as_it_went_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +227,34 @@ def test_bytes_that_are_no_frame_are_refused(name: str) -> None:
     }
     with pytest.raises(ValueError, match=r"frame|header"):
         from_records(broken[name])
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-30, 30), st.floats(-30, 30))
+def test_int8_keeps_each_value_to_a_127th_of_its_direction(seed: int, log_a: float, log_b: float) -> None:
+    """And rounding again changes nothing, so that all who have the factors have the same ones.
+
+    Red: a scale that is no power of two. Red: one scale for all directions: a small one is rounded to nothing.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(3, 7, generator=draw) * 2.0**log_a, torch.randn(5, 3, generator=draw) * 2.0**log_b
+    a[1] *= 1e-3  # a direction far below the others
+    b[:, 2] = 0.0
+    factors = {"x.q": Factors(a, b, 2.0), "y.k": Factors(a[:1], b[:, :1], 0.5)}
+    once = through_wire(factors, "int8")
+    for name, f in factors.items():
+        for got, wanted, axis in ((once[name].a, f.a, 1), (once[name].b, f.b, 0)):
+            bound = wanted.abs().amax(dim=axis, keepdim=True) / 127
+            assert bool(((got - wanted).abs() <= bound).all())
+        assert once[name].scaling == f.scaling
+    twice = through_wire(once, "int8")
+    assert all(torch.equal(once[n].a, twice[n].a) and torch.equal(once[n].b, twice[n].b) for n in factors)
+    assert all(through_wire(factors, "float32")[n] is f for n, f in factors.items())
+
+
+def test_int8_at_the_ends_of_float32() -> None:
+    """Values near the largest and down to the least normal number stay finite. Red: a scale of 0 or infinity."""
+    values = torch.tensor([[3.3e38, -3.3e38], [1.2e-38, 0.0], [0.0, 0.0], [127.0, 63.5], [128.0, 1.0]])
+    factors = {"x": Factors(values, values.T.contiguous(), 1.0)}
+    got = through_wire(factors, "int8")["x"]
+    assert bool(torch.isfinite(got.a).all()) and torch.equal(got.a, got.b.T)
+    assert torch.equal(got.a[2], values[2]) and got.a[3].tolist() == [127.0, 64.0] and got.a[4].tolist() == [128.0, 2.0]
