@@ -6,7 +6,7 @@
 Schedules, each from fresh factors, with one learning-rate schedule over all its steps:
 
     own              every domain alone on its own text
-    merged           the experts of `own`, combined once by TSV-M
+    merged[:METHOD[:SCALE]]  the experts of `own`, combined once; by TSV-M at scale 1
     central          one adapter, a block of each domain in turn
     central:K        the same with K blocks a step, and so as many steps as one expert has with one
     relay:C[:M]      the adapter visits the domains in turn, C times each; Adam's moments M are kept (at each domain, for its
@@ -209,7 +209,9 @@ def run(name: str, work: Work, experts: dict[str, Any]) -> dict[str, float]:
         return {d: work.scores(experts[d])[d] for d in work.domains}
     if kind == "merged":
         replies = [ClientUpdate(d, f, Figures(num_tokens=1), 0) for d, f in experts.items()]
-        config = load_config_of(work, PARALLEL["tsv_m"])
+        method, scale = [*rest, *("tsv_m", "1")[len(rest) :]]
+        rules = (f"federation.method={method}", f"federation.server_learning_rate={scale}")
+        config = load_config_of(work, rules)
         return work.scores(aggregate(config, work.fresh(), replies, 1, None).factors)
     made: Mapping[str, Callable[..., Model]] = {
         "central": lambda size="0": central(work, int(size)),
