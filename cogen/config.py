@@ -86,7 +86,7 @@ class Train(Table):
     """Tokens that each client trains in a round, rounded up to whole blocks."""
     sequence_length: Annotated[int, Field(ge=8, le=131_072)] = 512
     """Tokens of a block."""
-    batch_size: Count = 4
+    batch_size: Count = 1
     """Blocks of an optimizer step."""
     gradient_accumulation_steps: Count = 1
     """Micro-batches per optimizer step; more of them take less memory and give the same gradient."""
@@ -106,7 +106,7 @@ class Train(Table):
     cpu_kernels: CpuKernels = "auto"
     """Layers on the CPU: int8 multiplies with frozen weights in 8 bits, fused in the base's precision; auto is int8 if the
     CPU has VNNI, else fused; off uses the layers of transformers and PEFT."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
     """Highest learning rate of the schedule."""
     warmup_frac: Fraction = 0.03
     """Length of the warm-up, as a share of all steps of all rounds."""

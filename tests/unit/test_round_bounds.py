@@ -15,6 +15,7 @@ from cogen.protocol.messages import TrainRequest
 from cogen.protocol.settings import work_settings
 from cogen.shipped_files import shipped_config
 from cogen.train.schedule import Visit, plan_round
+from server import relay
 
 ORDINARY = {"tokens_per_round": 8192, "sequence_length": 512, "batch_size": 1, "rank": 16, "learning_rate": 5e-4}
 
@@ -32,11 +33,16 @@ def asked(number: int = 1, num_rounds: int = 1, names: tuple[str, ...] = ("q",),
     return TrainRequest(run="ab", round=number, settings=settings).with_arrays(arrays)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "ten", "textbooks"])
+@pytest.mark.parametrize("name", ["quickstart", "ten", "textbooks", "textbooks-one-round"])
 def test_the_shipped_configs_are_within_the_defaults(name: str) -> None:
+    """But for what a relay needs every domain's word for."""
     config = load_config(shipped_config(f"configs/{name}.toml"))
+    is_relay = config.federation.schedule == "relay"
+    policy = Policy(fresh_starts=False, share_expert=True) if is_relay else Policy()
     for domain in config.domains:
-        allow_round(Policy(), TrainRequest(run="ab", round=1, settings=work_settings(config, domain)))
+        visit = relay.visit_of(config, 1, [domain.name]) if is_relay else None
+        allow_round(policy, TrainRequest(run="ab", round=1, settings=work_settings(config, domain), visit=visit))
+    assert bool(refused_by_default(config)) == is_relay
 
 
 # A key of the policy, a round at the bound, and one just beyond it.
