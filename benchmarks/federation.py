@@ -44,6 +44,8 @@ SHORT_ROUNDS = (
     "min_tokens_per_round = 0\nmin_documents = 0\nmin_tokens_per_step = 0\nmin_steps = 0\nfresh_starts = false\n"
     "max_rounds_per_day = 0\n"
 )
+# What is held out is the domain's choice, and so is scoring it before and after each round.
+NO_SCORES = "[heldout]\nheldout_frac = 0.15\nmax_heldout_tokens = 64\nround_heldout_tokens = 0\n"
 
 
 def main() -> None:
@@ -79,6 +81,7 @@ def measure(place: Path, args: argparse.Namespace) -> dict[str, Any]:
             home = place / domain
             (home / "home").mkdir(parents=True, mode=0o700)
             (home / "home/policy.toml").write_text(SHORT_ROUNDS)
+            (home / "home/domain.toml").write_text(NO_SCORES)
             joining = [
                 "join",
                 invite,
