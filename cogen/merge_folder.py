@@ -150,7 +150,9 @@ def recipe_of(folder: Path) -> Recipe:
         return load_recipe(folder / RECIPE_NAME)
     manifest = Adapter.open(folder).manifest
     fix = "Merge its adapters again, without the one."
-    if manifest.get("kind") == "global" and manifest.get("round", 0) > 1:
+    if manifest.get("kind") == "global" and manifest.get("schedule") == "relay":
+        fix = "Every domain trained what the others had trained before it; run the relay again without it."
+    elif manifest.get("kind") == "global" and manifest.get("round", 0) > 1:
         fix = (
             "Every later round was trained on top of all domains, so no domain can be taken out exactly; "
             "run the rounds again without it."

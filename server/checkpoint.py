@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from cogen.adapter import Adapter, Factors, factor_digest
 from cogen.base import BaseInfo
+from cogen.config import RunConfig
 from cogen.files import building_folder
 from cogen.protocol.messages import Figures
 from cogen.records import Record
@@ -28,6 +29,7 @@ class RoundFile(Record):
 
     format: Literal[1] = 1
     kind: Literal["global"] = "global"
+    schedule: Literal["parallel", "relay"] = "parallel"
     round: int
     num_tokens: int
     energy_cut_frac: float
@@ -42,20 +44,16 @@ def save_start(run: RunFolder, base: BaseInfo, factors: Mapping[str, Factors]) -
 
 def save_round(
     run: RunFolder,
+    config: RunConfig,
     base: BaseInfo,
     number: int,
     replies: Sequence[ClientUpdate],
     result: Aggregated,
-    *,
-    has_experts: bool,
 ) -> None:
-    """Write the folder of round `number`, whole.
-
-    Args:
-        has_experts: a reply is its domain's expert.
-    """
+    """Write the folder of round `number`, whole."""
     weights: list[dict[str, float]] = [{"weight": w} for w in result.weights] or [{}] * len(replies)
     about = RoundFile(
+        schedule=config.federation.schedule,
         round=number,
         num_tokens=sum(r.num_tokens for r in replies),
         energy_cut_frac=result.energy_cut_frac,
@@ -70,7 +68,7 @@ def save_round(
         )
         for reply in replies:
             manifest: dict[str, object] = {
-                "kind": "expert" if has_experts else "reply",
+                "kind": "expert" if has_experts(config) else "reply",
                 "domain": reply.domain,
                 "round": number - reply.rounds_late,
                 "num_tokens": reply.num_tokens,
@@ -143,15 +141,20 @@ def forget_rounds(run: RunFolder, last: int, keep: int, best: Collection[int] = 
                 path.unlink()
 
 
-def save_final(run: RunFolder, num_rounds: int, *, has_experts: bool) -> Adapter:
-    """Write `merged/`, and with `has_experts` also `experts/`, from the folders of the rounds; returns the merged adapter."""
-    if has_experts:
+def has_experts(config: RunConfig) -> bool:
+    """Whether a client's reply is its domain's expert: trained from the start of the run on its own text alone."""
+    return config.federation.num_rounds == 1 and config.federation.schedule == "parallel"
+
+
+def save_final(run: RunFolder, config: RunConfig) -> Adapter:
+    """Write `merged/`, and where there are experts `experts/`, from the folders of the rounds; returns the merged adapter."""
+    if has_experts(config):
         replies = {path.name: path for path in sorted((run.round(1) / "clients").iterdir())}
         for stale in set(_names(run)) - set(replies):
             shutil.rmtree(run.expert(stale))
         for domain, path in replies.items():
             Adapter.load(path).save(run.expert(domain))
-    final = Adapter.load(run.round(num_rounds) / "global")
+    final = Adapter.load(run.round(config.federation.num_rounds) / "global")
     final.save(run.merged)
     return final
 

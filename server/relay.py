@@ -56,7 +56,7 @@ class RelayCoordinator(Coordinator):
         if len(updates) < self.config.min_valid_clients:
             raise self._failed(number, "visits", f"{len(updates)} of {len(self.domains)}")
         result = Aggregated(now, [], 0.0)
-        save_round(self.run, self.base, number, updates, result, has_experts=False)
+        save_round(self.run, self.config, self.base, number, updates, result)
         forget_visits(self.run)
         self._forget_rounds(number)
         self._report_round(number, updates, result, bytes_down, time.monotonic() - began)

@@ -82,7 +82,7 @@ class Coordinator:
         self._forget_rounds(done)
         for number in range(done + 1, rounds + 1):
             self._round(number)
-        final = save_final(self.run, rounds, has_experts=has_experts(self.config))
+        final = save_final(self.run, self.config)
         # A domain that lost its connection now would miss its row of the matrix: no next round asks it again.
         self.registry.update(len(self.registry.clients), self.config.federation.connect_wait_seconds)
         earlier = self._earlier()
@@ -117,7 +117,7 @@ class Coordinator:
             raise self._failed(number, "valid replies", f"{len(updates)} of {len(self.domains)}")
         result = aggregate(self.config, current, updates, number, load_states(self.run.round(number - 1)))
         result = replace(result, factors=through_wire(result.factors, self.wire))  # what domains get is what is kept
-        save_round(self.run, self.base, number, updates, result, has_experts=has_experts(self.config))
+        save_round(self.run, self.config, self.base, number, updates, result)
         self._forget_rounds(number)
         self._report_round(number, updates, result, self._bytes_down(current) * num_asked, time.monotonic() - began)
 
@@ -233,11 +233,6 @@ class Coordinator:
             where=str(self.run.events_path),
             fix="The reasons are there; mend them and run again with --resume.",
         )
-
-
-def has_experts(config: RunConfig) -> bool:
-    """Whether a client's reply is its domain's expert: trained from the start of the run on its own text alone."""
-    return config.federation.num_rounds == 1 and config.federation.schedule == "parallel"
 
 
 def announce_costs(run: RunFolder, base: BaseInfo, config: RunConfig) -> None:

@@ -16,6 +16,7 @@ class Narrator(Bars):
     def __init__(self) -> None:
         super().__init__()
         self.num_rounds = self.num_clients = self.round = 0
+        self.is_relay = False
         self.losses: dict[str, list[float]] = {}
         self.began = time.monotonic()
         self.steps = self.num_left_tokens = 0
@@ -44,6 +45,7 @@ class Narrator(Bars):
 
     def _on_run_started(self, event: dict[str, Any]) -> None:
         self.num_rounds, self.num_clients = event["num_rounds"], len(event["domains"])
+        self.is_relay = event.get("schedule") == "relay"
         how = "resumed" if event["resumed"] else "started"
         self.say(f"{how} · base {event['base']} · {self.num_clients} clients · {self.num_rounds} round(s)")
 
@@ -105,7 +107,8 @@ class Narrator(Bars):
         self.say(" · ".join(p for p in parts if p))
         if event["round"] == self.num_rounds:
             self.show(SCORING, 0, None, "")
-            self.say("scoring base, experts and combined on held-out text")
+            has_experts = self.num_rounds == 1 and not self.is_relay
+            self.say(f"scoring base, {'experts ' if has_experts else ''}and combined on held-out text")
 
     def _on_round_chosen(self, event: dict[str, Any]) -> None:
         if event["round"] != self.num_rounds:

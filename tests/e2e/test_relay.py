@@ -12,7 +12,8 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from cogen.adapter import Adapter, Factors
 from cogen.config import RunConfig, load_config
-from cogen.errors import ConfigError, FederationError
+from cogen.errors import ConfigError, FederationError, MergeError
+from cogen.merge_folder import recipe_of
 from cogen.node.domain_settings import settings_of_run
 from cogen.node.trainer import Trainer
 from cogen.protocol.factors import num_bytes, through_wire
@@ -84,6 +85,8 @@ def test_each_visit_trains_on_what_the_one_before_left(config_file: Path, tmp_pa
     assert not (run.path / "visits").exists() and not (run.path / "experts").exists()
     finished = [e for e in events if e["event"] == "round_finished"]
     assert [e["num_valid"] for e in finished] == [3, 3] and "weights" not in finished[0]
+    with pytest.raises(MergeError, match="Every domain trained what the others had trained before it"):
+        recipe_of(run.merged)
     sent = {e["bytes_up"] for e in events if e["event"] == "client_replied"}
     assert sent == {num_bytes(whole, load_config(run.config).federation.wire)}
 
