@@ -21,6 +21,7 @@ from cogen.cli.join import join
 from cogen.cli.leave import leave
 from cogen.cli.merge import merge
 from cogen.cli.nodes import nodes
+from cogen.cli.plan import plan
 from cogen.cli.probes import app as probes
 from cogen.cli.receipts import receipts
 from cogen.cli.report import report
@@ -37,7 +38,7 @@ from cogen.errors import CogenError, ConfigError
 
 MAX_ERROR_CHARACTERS = 4000
 COMMANDS = (
-    *(doctor, data, train, simulate, serve, invite, nodes, revoke, run, join, receipts, leave),
+    *(doctor, data, plan, train, simulate, serve, invite, nodes, revoke, run, join, receipts, leave),
     *(merge, diagnose, search, contributions, evaluate, audit, report, watch, generate, chat),
 )
 app = typer.Typer(
