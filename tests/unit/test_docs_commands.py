@@ -29,6 +29,7 @@ HERE = "here"
 # hands where a test is named.
 RUN = {
     "data ": HERE,
+    "plan ": "tests/unit/test_plan.py::test_the_command",
     "train --data seeds/grid.jsonl --lr-range-test": "tests/unit/test_range_test.py::test_from_the_command_line",
     "train --data seeds/grid.jsonl --domain grid --out adapters/grid --replay": (
         "tests/e2e/test_mixed_training.py::test_from_the_command_line"
