@@ -23,7 +23,7 @@ simulate: .venv/ready
 
 # Two at a time: half of the tests wait for processes of their own.
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m 'slow or network'

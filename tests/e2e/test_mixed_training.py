@@ -166,7 +166,8 @@ def test_replayed_text_that_is_held_out_is_not_trained_on(tiny: Base, corpora: d
 
 def test_from_the_command_line(cogen: Cogen, tiny_folder: Path) -> None:
     options = ["train", "--base", tiny_folder, "--data", SEEDS / "grid.jsonl", "--domain", "grid", "--tokens", 512]
-    options += ["--set", "train.sequence_length=64", "--set", "train.gradient_accumulation_steps=2"]
+    options += ["--set", "train.sequence_length=64", "--set", "train.batch_size=4"]
+    options += ["--set", "train.gradient_accumulation_steps=2"]
     mixed = ["--replay", SEEDS / "materials.jsonl", "--annealing", SEEDS / "education.jsonl"]
     code, _, err = cogen(*options, *mixed, "--out", "mixed")
     assert code == 0, err

@@ -132,7 +132,7 @@ def test_training_says_it_before_it_starts(cogen: Cogen, tiny_folder: Path, tiny
     _, said, *_ = (line for line in err.splitlines() if line.startswith("grid: "))  # after what was read
     settings = Train(tokens_per_round=64, sequence_length=32, rank=3, target_modules=("q_proj",))
     likely = load_base(str(tiny_folder))
-    assert said == f"grid: {training_cost(likely, settings)}" and " · memory about 0.6 GB · 1 steps · 64 tok" in said
+    assert said == f"grid: {training_cost(likely, settings)}" and " · memory about 0.6 GB · 2 steps · 64 tok" in said
     size = Path("grid/adapter_model.safetensors").stat().st_size
     assert 0 < size - training_cost(tiny, settings).adapter_bytes < 2000
 

@@ -147,7 +147,7 @@ def test_an_invite_is_measured_by_its_own_round(
     assert (code, texts(found)["round"]) == (2, "problem rank 4, 512 tokens, 2 blocks of 64 a step")  # by the policy
     (first,) = prepared_from(SEEDS / "grid.jsonl", home.prepared)
     assert texts(found)["prepared text"].endswith(f"MB in {home.prepared}")
-    assert "a run has 2 rounds" in next(c["fix"] for c in found["checks"] if c["name"] == "round")
+    assert "a run is 2 rounds" in next(c["fix"] for c in found["checks"] if c["name"] == "round")
     home.policy.write_text("fresh_starts = false\n")
     code, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
     assert "allows none of less than 4096" in next(c["fix"] for c in found["checks"] if c["name"] == "round")
@@ -179,7 +179,7 @@ def test_what_is_too_much_for_the_machine_is_limited_by_the_lines_to_paste(
     assert limit[0] == "max_tokens_per_round" and 64 <= limit[1] < 10**7
     (tmp_path / "member" / "policy.toml").write_text(f"{limit[0]} = {limit[1]}\n")
     _, found = examined(cogen, gateway, tiny_folder, tmp_path, asks)
-    assert texts(found)["round"] == f"ok rank 4, {limit[1]} tokens, 4 blocks of 64 a step (within policy.toml)"
+    assert texts(found)["round"] == f"ok rank 4, {limit[1]} tokens, 1 blocks of 64 a step (within policy.toml)"
     assert f"a round of {limit[1]} tokens" in texts(found)["round time"]
 
 
@@ -187,7 +187,7 @@ def test_an_invite_that_says_nothing_of_its_rounds_is_measured_by_the_defaults_a
     cogen: Cogen, gateway: StubGateway, tiny_folder: Path, tmp_path: Path
 ) -> None:
     _, found = examined(cogen, gateway, tiny_folder, tmp_path, None)
-    assert texts(found)["round"] == "warning rank 16, 20000 tokens, 4 blocks of 512 a step"
+    assert texts(found)["round"] == "warning rank 16, 20000 tokens, 1 blocks of 512 a step"
 
 
 def test_the_proposal_is_told_as_lines_of_the_policy_and_a_request() -> None:

@@ -38,7 +38,8 @@ def test_the_shipped_configs_are_within_the_defaults(name: str) -> None:
     """But for what a relay needs every domain's word for."""
     config = load_config(shipped_config(f"configs/{name}.toml"))
     is_relay = config.federation.schedule == "relay"
-    policy = Policy(fresh_starts=False, share_expert=True) if is_relay else Policy()
+    few = min(Policy().min_tokens_per_round, config.train.tokens_per_round)  # the quickstart is a simulation, and short
+    policy = Policy(fresh_starts=False, share_expert=True, min_tokens_per_round=few) if is_relay else Policy()
     for domain in config.domains:
         visit = relay.visit_of(config, 1, [domain.name]) if is_relay else None
         allow_round(policy, TrainRequest(run="ab", round=1, settings=work_settings(config, domain), visit=visit))
@@ -117,9 +118,9 @@ def test_a_round_is_one_of_those_that_the_settings_name(number: int, num_rounds:
 
 def test_a_coordinator_learns_what_domains_refuse_by_default() -> None:
     """`cogen serve` says it. Red: it is first said when every domain has joined and refuses the first round."""
-    config = load_config(shipped_config("configs/quickstart.toml"))
+    config = load_config(shipped_config("configs/ten.toml"))
     assert refused_by_default(config) == ""
-    few = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 6})})
+    few = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 8})})
     assert (
         refused_by_default(few)
         == "expected a round of at least 4 steps, got 2, which by their learning rates count as 1.1"

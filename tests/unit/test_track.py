@@ -79,7 +79,16 @@ def test_settings_are_scalars(config_file: Path) -> None:
 
 def test_training_alone_is_tracked(cogen: Cogen, tiny_folder: Path, tmp_path: Path) -> None:
     seeds = Path(__file__).parents[2] / "seeds"
-    args = ["--set", "train.sequence_length=64", "--set", 'track.to=["tensorboard"]', "--set", "track.project=p"]
+    args = [
+        "--set",
+        "train.sequence_length=64",
+        "--set",
+        'track.to=["tensorboard"]',
+        "--set",
+        "track.project=p",
+        "--set",
+        "train.batch_size=4",
+    ]
     made = ["train", "--base", tiny_folder, "--data", seeds / "grid.jsonl", "--domain", "grid", "--tokens", "512"]
     code, _, err = cogen(*made, *args, "--out", tmp_path / "out")
     assert code == 0, err
