@@ -21,9 +21,9 @@ setup: .venv/ready
 simulate: .venv/ready
 	$(BIN)/cogen simulate configs/quickstart.toml --overwrite
 
-# Two at a time: half of the tests wait for processes of their own.
+# Three at a time: many tests wait for processes of their own.
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m 'slow or network'

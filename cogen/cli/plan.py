@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,19 +15,19 @@ DEFAULT_RATE, DEFAULT_LINE = 150.0, 20.0
 
 
 def plan(
-    config: Annotated[Path, typer.Argument(help="The config of the run.")],
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped config.")],
     rate: Annotated[
         list[str], typer.Option(help="[DOMAIN=]TOKENS a second in training, as cogen doctor measures them.")
     ] = [f"{DEFAULT_RATE:g}"],  # noqa: B006
     line: Annotated[list[str], typer.Option(help="[DOMAIN=]MBIT a second of a domain's line.")] = [f"{DEFAULT_LINE:g}"],  # noqa: B006
     hours: Annotated[
         float | None,
-        typer.Option(help="Within which the run should end.", callback=in_bounds(0.0, above=True)),
+        typer.Option(help="Within which the run should end.", callback=in_bounds(0.0, 1e6, above=True)),
     ] = None,
     settings: Annotated[list[str], typer.Option("--set", help="TABLE.KEY=VALUE of the config.")] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Compare schedules: hours, bytes, and how near to one place with all text.
+    """Compare schedules: hours, bytes and what to expect.
 
     Nothing is trained and nobody is asked.
 
@@ -37,8 +36,9 @@ def plan(
     from cogen.analysis.plan import DomainRates, adapter_bytes, format_plan, make_plan
     from cogen.base import describe_base
     from cogen.config import load_config
+    from cogen.shipped_files import shipped_config
 
-    found = load_config(config, settings)
+    found = load_config(shipped_config(config), settings)
     names = [d.name for d in found.domains]
     rates, lines = _by_domain(rate, names, "--rate", DEFAULT_RATE), _by_domain(line, names, "--line", DEFAULT_LINE)
     info = describe_base(found.base.name)

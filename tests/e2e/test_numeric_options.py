@@ -46,6 +46,7 @@ RIGHT: dict[str, set[float]] = {
 KEYS = {"tokens": "train.tokens_per_round", "seeds": "evaluate.num_seeds"}
 ARGUMENTS: dict[str, list[str]] = {
     "data": ["{seeds}/grid.jsonl", "--base", "no/base"],
+    "plan": ["quickstart", "--set", "base.name=no/base"],
     "train": ["--data", "{seeds}/grid.jsonl", "--domain", "d", "--out", "out", "--base", "no/base"],
     "simulate": ["quickstart", "--set", "base.name=no/base"],
     "invite": ["grid"],
