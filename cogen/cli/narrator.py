@@ -108,7 +108,7 @@ class Narrator(Bars):
         if event["round"] == self.num_rounds:
             self.show(SCORING, 0, None, "")
             has_experts = self.num_rounds == 1 and not self.is_relay
-            self.say(f"scoring base, {'experts ' if has_experts else ''}and combined on held-out text")
+            self.say(f"scoring base{', experts' if has_experts else ''} and combined on held-out text")
 
     def _on_round_chosen(self, event: dict[str, Any]) -> None:
         if event["round"] != self.num_rounds:
