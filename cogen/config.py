@@ -21,6 +21,7 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 Wire = Literal["float32", "int8"]
+Schedule = Literal["parallel", "relay"]
 CpuKernels = Literal["auto", "int8", "fused", "off"]
 
 
@@ -196,7 +197,7 @@ class Federation(Table):
 
     renamed: ClassVar[Mapping[str, str]] = RENAMED["federation"]
 
-    schedule: Literal["parallel", "relay"] = "parallel"
+    schedule: Schedule = "parallel"
     """parallel trains all domains side by side and merges their updates. In a relay one adapter visits the domains in turn,
     in a new random order each round."""
     num_rounds: Count = 1

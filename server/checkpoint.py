@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cogen.adapter import Adapter, Factors, factor_digest
 from cogen.base import BaseInfo
-from cogen.config import RunConfig
+from cogen.config import RunConfig, Schedule
 from cogen.files import building_folder
 from cogen.protocol.messages import Figures
 from cogen.records import Record
@@ -29,7 +29,7 @@ class RoundFile(Record):
 
     format: Literal[1] = 1
     kind: Literal["global"] = "global"
-    schedule: Literal["parallel", "relay"] = "parallel"
+    schedule: Schedule = "parallel"
     round: int
     num_tokens: int
     energy_cut_frac: float

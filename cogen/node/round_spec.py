@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from cogen.config import Count, CpuKernels, Domain, Precision, RunConfig, Train, Wire
+from cogen.config import Count, CpuKernels, Domain, Precision, RunConfig, Schedule, Train, Wire
 from cogen.records import Table
 
 TRAIN_KEYS = (
@@ -27,7 +27,7 @@ class RoundSpec(Table):
 
     rank: Count
     tokens_per_round: Count
-    schedule: Literal["parallel", "relay"] = "parallel"
+    schedule: Schedule = "parallel"
     num_rounds: Count = 1
     sequence_length: Annotated[int, Field(ge=8, le=131_072)]
     batch_size: Count
