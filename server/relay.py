@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from statistics import median_low
 
 from cogen.adapter import Factors
 from cogen.config import RunConfig
@@ -18,7 +17,7 @@ from cogen.protocol.factors import through_wire
 from cogen.train.schedule import Visit
 from server.aggregate import Aggregated, aggregate
 from server.checkpoint import forget_visits, load_visits, save_round, save_visit
-from server.replies import DROPPED, ClientUpdate
+from server.replies import ClientUpdate, far_above
 from server.requests import OpenRequest, draw, no_reply
 from server.rounds import Coordinator
 from server.scoring import Earlier
@@ -140,11 +139,5 @@ def outlier(update: ClientUpdate, earlier: Sequence[ClientUpdate], max_ratio: fl
 
     Of fewer than two earlier visits nothing can be said.
     """
-    if len(earlier) < 2:
-        return None
-    middle = median_low([u.norm for u in earlier])
-    if update.norm <= max_ratio * middle:
-        return None
-    wanted = f"a client update of norm up to {max_ratio:g} times the median of the round's visits, {middle:.4g}"
-    where = f"domain {update.domain!r}"
-    return ReplyError("reply refused", expected=wanted, got=f"{update.norm:.4g}", where=where, fix=DROPPED)
+    norms = [u.norm for u in earlier]
+    return far_above(update, norms, max_ratio, "the median of the round's visits") if len(norms) > 1 else None

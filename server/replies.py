@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -102,14 +103,23 @@ def norm_outliers(updates: Sequence[ClientUpdate], max_ratio: float) -> dict[str
     """
     if len(updates) < 3:
         return {}
-    middle = sorted(u.norm for u in updates)[(len(updates) - 1) // 2]
-    expected = f"a client update of norm up to {max_ratio:g} times the round's median, {middle:.4g}"
+    norms = [u.norm for u in updates]
+    found = {u.domain: far_above(u, norms, max_ratio, "the round's median") for u in updates}
+    return {domain: error for domain, error in found.items() if error is not None}
 
-    def error(update: ClientUpdate) -> ReplyError:
-        got, where = f"{update.norm:.4g}", f"domain {update.domain!r}"
-        return ReplyError("reply refused", expected=expected, got=got, where=where, fix=DROPPED)
 
-    return {update.domain: error(update) for update in updates if update.norm > max_ratio * middle}
+def far_above(update: ClientUpdate, norms: Sequence[float], max_ratio: float, what: str) -> ReplyError | None:
+    """Why a client update is refused whose norm is above `max_ratio` times the lower median of `norms`; None where it is not.
+
+    Args:
+        what: the median, in words.
+    """
+    middle = median_low(norms)
+    if update.norm <= max_ratio * middle:
+        return None
+    expected = f"a client update of norm up to {max_ratio:g} times {what}, {middle:.4g}"
+    got, where = f"{update.norm:.4g}", f"domain {update.domain!r}"
+    return ReplyError("reply refused", expected=expected, got=got, where=where, fix=DROPPED)
 
 
 def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
