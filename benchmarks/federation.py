@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 300.0
 # Rounds of one block, many of them: what a domain allows by default is longer, and one round a run.
 SHORT_ROUNDS = (
     "min_tokens_per_round = 0\nmin_documents = 0\nmin_tokens_per_step = 0\nmin_steps = 0\nfresh_starts = false\n"
-    "max_rounds_per_day = 0\n"
+    "max_rounds_per_day = 0\nmin_scored_tokens = 0\nmin_scored_documents = 0\n"
 )
 # What is held out is the domain's choice, and so is scoring it before and after each round.
 NO_SCORES = "[heldout]\nheldout_frac = 0.15\nmax_heldout_tokens = 64\nround_heldout_tokens = 0\n"
