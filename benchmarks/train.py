@@ -109,7 +109,11 @@ def _job(tool: str, base_name: str, data: str, num_tokens: int, num_threads: int
     base = load_base(base_name, device="cpu", precision=precision)
     prepared = prepare_corpus(base, data)
     documents = [prepared.train[i] for i in range(len(prepared.train))]
-    ends, factors = (_ours if tool in OURS else _trainer)(tool, base, documents, num_tokens)
+    ends, factors = (
+        train_with_cogen(base, documents, num_tokens, cpu_kernels=OURS[tool], batch_size=BATCH, learning_rate=RATE)
+        if tool in OURS
+        else train_with_trainer(tool, base, documents, num_tokens)
+    )
     (skipped, first), (total, last) = ends[0], ends[-1]
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
     exact = load_base(base_name, device="cpu", precision="float32")
@@ -120,8 +124,8 @@ def _job(tool: str, base_name: str, data: str, num_tokens: int, num_threads: int
     return {"tokens_per_second": rate, "num_tokens": total, "peak_mb": peak, "bits_per_byte": bits}
 
 
-def _ours(
-    tool: str, base: Any, documents: list[Any], num_tokens: int
+def train_with_cogen(
+    base: Any, documents: list[Any], num_tokens: int, **values: Any
 ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
     """(tokens so far, time) after every step, and the factors."""
     from cogen.config import Train
@@ -130,8 +134,7 @@ def _ours(
     from cogen.train.lora import init_factors
     from cogen.train.schedule import plan_round
 
-    values = {"tokens_per_round": num_tokens, "cpu_kernels": OURS[tool], "rank": RANK, "learning_rate": RATE}
-    settings = Train(**values, sequence_length=SEQUENCE_LENGTH, batch_size=BATCH)  # type: ignore[arg-type]
+    settings = Train(tokens_per_round=num_tokens, rank=RANK, sequence_length=SEQUENCE_LENGTH, **values)
     ends: list[tuple[int, float]] = []
     made = train_round(
         base,
@@ -144,7 +147,7 @@ def _ours(
     return ends, made.factors
 
 
-def _trainer(
+def train_with_trainer(
     tool: str, base: Any, documents: list[Any], num_tokens: int
 ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
     """The same from transformers' Trainer with PEFT, for as many steps as `num_tokens` of text take."""
