@@ -12,7 +12,9 @@ Schedules, each from fresh factors, with one learning-rate schedule over all its
     relay:C[:M]      the adapter visits the domains in turn, C times each; Adam's moments M are kept (at each domain, for its
                      next visit), reset at each visit, or travel with the adapter
     parallel:R:V     R rounds side by side; V is tsv_m, mean, nesterov or momentum
-    rotation:C:E     K adapters, each at another domain, moved on after every visit of C a domain; their mean every E visits
+    rotation:C:E[:M] K adapters, each at another domain, moved on after every visit of C a domain; their mean every E visits;
+                     moments M travel or are kept
+    groups:G[:METHOD[:SCALE]]  a relay of one visit a domain in each of G groups side by side, their adapters combined once
 
 The trainer's loop and the server's aggregation are those of a run, called in this process without Flower. Every block of a
 domain is trained once. Prints one JSON object; progress goes to stderr.
@@ -137,19 +139,33 @@ def order_of(work: Work, cycle: int) -> list[str]:
     return random.Random(work.config.train.seed + cycle).sample(sorted(work.domains), len(work.domains))
 
 
-def relay(work: Work, cycles: int, moments: str = "keep") -> Model:
-    """One adapter, which visits the domains in turn, in a new random order each cycle."""
+def relay(work: Work, cycles: int, moments: str = "keep", among: Sequence[str] = ()) -> Model:
+    """One adapter, which visits the domains (or those of `among`) in turn, in a new random order each cycle."""
     size, now = work.config.train.batch_size, dict(work.fresh())
-    plan = visits(work, cycles)
-    total = len(work.domains) * sum(-(-(b - a) // size) for a, b in plan)
+    plan, visited = visits(work, cycles), among or work.domains
+    total = len(visited) * sum(-(-(b - a) // size) for a, b in plan)
     done, kept, travelling = 0, dict[str, TrainState](), None
     for cycle, blocks in enumerate(plan):
-        for domain in order_of(work, cycle):
+        for domain in (d for d in order_of(work, cycle) if d in visited):
             state = {"keep": kept.get(domain), "reset": None, "travel": travelling}[moments]
             now, state = work.train(now, work.streams[domain], blocks, (done, total), state)
             kept[domain] = travelling = state
             done += -(-(blocks[1] - blocks[0]) // size)
     return now
+
+
+def groups(work: Work, num_groups: int, method: str = "tsv_m", scale: str = "1") -> Model:
+    """A relay in each group; the groups' adapters are combined once."""
+    order = order_of(work, 0)
+    made = {g[0]: relay(work, 1, among=g) for g in (order[i::num_groups] for i in range(num_groups))}
+    return combined(work, made, method, scale)
+
+
+def combined(work: Work, made: Mapping[str, Model], method: str = "tsv_m", scale: str = "1") -> Model:
+    """Adapters that were trained side by side, as a server combines them after one round."""
+    replies = [ClientUpdate(name, dict(m), Figures(num_tokens=1), 0) for name, m in made.items()]
+    rules = (f"federation.method={method}", f"federation.server_learning_rate={scale}")
+    return aggregate(load_config_of(work, rules), work.fresh(), replies, 1, None).factors
 
 
 def parallel(work: Work, rounds: int, rule: str) -> Model:
@@ -169,7 +185,7 @@ def parallel(work: Work, rounds: int, rule: str) -> Model:
     return now
 
 
-def rotation(work: Work, cycles: int, average_every: int) -> Model:
+def rotation(work: Work, cycles: int, average_every: int, moments: str = "travel") -> Model:
     """K adapters, each at another domain; after a visit each moves on, and now and then all become their mean.
 
     Adapter i makes visit v at domain (i + v) mod K of the cycle's order, so every domain trains one adapter at a time.
@@ -180,11 +196,12 @@ def rotation(work: Work, cycles: int, average_every: int) -> Model:
     start = work.fresh()
     now: list[Model] = [start] * count
     total, done = sum(-(-(b - a) // size) for a, b in plan), 0
-    moments: list[TrainState | None] = [None] * count
+    states: dict[str | int, TrainState] = {}
     for visit, blocks in enumerate(plan):
         for i in range(count):
             domain = order[(i + visit) % count]
-            now[i], moments[i] = work.train(now[i], work.streams[domain], blocks, (done, total), moments[i])
+            key = i if moments == "travel" else domain
+            now[i], states[key] = work.train(now[i], work.streams[domain], blocks, (done, total), states.get(key))
         done += -(-(blocks[1] - blocks[0]) // size)
         if (visit + 1) % average_every == 0 or visit + 1 == len(plan):
             replies = [ClientUpdate(d, dict(m), Figures(num_tokens=1), 0) for d, m in zip(order, now, strict=True)]
@@ -208,16 +225,13 @@ def run(name: str, work: Work, experts: dict[str, Any]) -> dict[str, float]:
     if kind == "own":
         return {d: work.scores(experts[d])[d] for d in work.domains}
     if kind == "merged":
-        replies = [ClientUpdate(d, f, Figures(num_tokens=1), 0) for d, f in experts.items()]
-        method, scale = [*rest, *("tsv_m", "1")[len(rest) :]]
-        rules = (f"federation.method={method}", f"federation.server_learning_rate={scale}")
-        config = load_config_of(work, rules)
-        return work.scores(aggregate(config, work.fresh(), replies, 1, None).factors)
+        return work.scores(combined(work, experts, *rest))
     made: Mapping[str, Callable[..., Model]] = {
         "central": lambda size="0": central(work, int(size)),
         "relay": lambda cycles, moments="keep": relay(work, int(cycles), moments),
         "parallel": lambda rounds, rule: parallel(work, int(rounds), rule),
-        "rotation": lambda cycles, every: rotation(work, int(cycles), int(every)),
+        "rotation": lambda cycles, every, moments="travel": rotation(work, int(cycles), int(every), moments),
+        "groups": lambda count, *rule: groups(work, int(count), *rule),
     }
     return work.scores(made[kind](*rest))
 

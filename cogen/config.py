@@ -236,8 +236,9 @@ class Federation(Table):
     """beta2 of the server's adam."""
     align_factors: bool = True
     """Rotate the new global factors to lie closest to the old ones, so that the clients' Adam moments still fit."""
-    method: Literal["mean", "ties", "dare", "tsv_m", "iso_c"] = "mean"
-    """How the clients' updates are combined."""
+    method: Literal["auto", "mean", "ties", "dare", "tsv_m", "iso_c"] = "auto"
+    """How the clients' updates are combined. auto is tsv_m, and mean in a relay or with a robust rule or a server
+    optimizer; a run's config has the one that was chosen."""
     density: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of entries that ties and dare keep."""
     space: Literal["core", "knots"] = "core"
@@ -268,6 +269,16 @@ class Federation(Table):
     """Tokens of this text that are scored."""
     validation_max_worse_bpb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.05
     """A client update is rejected if it makes this text worse by more than so many bits per byte."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_method(cls, given: object) -> object:
+        """TSV-M at scale 1 beats the mean by far, in one round and in ten; the promises of the others are about the mean."""
+        if not isinstance(given, Mapping) or given.get("method", "auto") != "auto":
+            return given
+        plain = {"schedule": ("parallel",), "robust": ("auto", "none"), "server_optimizer": ("none",)}
+        usual = all(given.get(key, values[0]) in values for key, values in plain.items())
+        return {**given, "method": "tsv_m" if usual else "mean"}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -105,7 +105,7 @@ def config_file(tmp_path: Path, tiny_folder: Path) -> Path:
     path.write_text(
         f'[base]\nname = "{tiny_folder}"\nprecision = "float32"\n{domains}'
         "[train]\ntokens_per_round = 512\nsequence_length = 64\nbatch_size = 2\nlearning_rate = 0.01\nrank = 4\n"
-        "[federation]\nnum_rounds = 2\nmin_valid_clients = 2\n"
+        "[federation]\nnum_rounds = 2\nmin_valid_clients = 2\nmethod = 'mean'\n"
         "[evaluate]\nheldout_frac = 0.15\nmax_heldout_tokens = 512\nround_heldout_tokens = 128\n"
     )
     return path

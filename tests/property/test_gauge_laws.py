@@ -72,7 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(folder: Path, robust: str) -> RunConfig:
     return load_config(
-        folder / "run.toml", ["train.rank=3", "federation.server_rank=18", f"federation.robust={robust}"]
+        folder / "run.toml",
+        ["train.rank=3", "federation.server_rank=18", "federation.method=mean", f"federation.robust={robust}"],
     )
 
 

@@ -21,7 +21,7 @@ NAMES = ["a", "b", "c", "d", "e"]
 def config(folder: Path, *overrides: str) -> RunConfig:
     path = folder / "run.toml"
     path.write_text("".join(f'[[domains]]\nname = "{n}"\n' for n in NAMES))
-    return load_config(path, ["train.rank=3", "federation.server_rank=18", *overrides])
+    return load_config(path, ["train.rank=3", "federation.server_rank=18", "federation.method=mean", *overrides])
 
 
 def factors(seed: int, size: float = 1.0) -> dict[str, Factors]:
