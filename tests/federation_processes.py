@@ -67,8 +67,8 @@ def weights(run: RunFolder) -> dict[str, bytes]:
 
 
 def environment_without_ray() -> dict[str, str]:
-    """For processes that must work where Ray is not installed."""
-    paths = (str(WITHOUT_RAY), *filter(None, [os.environ.get("PYTHONPATH")]))
+    """For processes that must work where Ray is not installed; another `sitecustomize` of PYTHONPATH goes before."""
+    paths = (*filter(None, [os.environ.get("PYTHONPATH")]), str(WITHOUT_RAY))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
