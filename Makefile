@@ -1,6 +1,8 @@
 # Every target makes .venv by itself when it is missing. PYTHON names the interpreter to make it with.
 PYTHON ?= python3
 BIN := .venv/bin
+# What is imported is compiled then; pip would compile thousands of files that never are.
+INSTALL = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: setup simulate test test-slow test-gpu check bench-merge bench-train clean
 
@@ -9,13 +11,13 @@ setup: .venv/ready
 # torch first and alone, by the exact version of constraints.txt: whatever build the package index has of it is taken.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[formats,simulation]'
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[formats,simulation]'
 	touch $@
 
 # What tests and checks need besides: a newcomer's first run does not wait for it.
 .venv/dev: .venv/ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 simulate: .venv/ready
@@ -30,7 +32,7 @@ test-slow: .venv/dev
 
 # On a machine with an NVIDIA GPU; some tests need two.
 test-gpu: .venv/dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpu]'
+	$(INSTALL) --editable '.[gpu]'
 	$(BIN)/python -m pytest -m gpu
 
 check: .venv/dev
