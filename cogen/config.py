@@ -273,7 +273,7 @@ class Federation(Table):
     @model_validator(mode="before")
     @classmethod
     def _choose_method(cls, given: object) -> object:
-        """TSV-M at scale 1 beats the mean by far, in one round and in ten; the promises of the others are about the mean."""
+        """TSV-M at scale 1 beats the mean by far, in one round and in several; the promises of the others are about the mean."""
         if not isinstance(given, Mapping) or given.get("method", "auto") != "auto":
             return given
         plain = {"schedule": ("parallel",), "robust": ("auto", "none"), "server_optimizer": ("none",)}
