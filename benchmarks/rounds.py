@@ -82,7 +82,7 @@ def run(name: str, folder: Path, data: Mapping[str, str], args: argparse.Namespa
     """All rounds of one variant, then bits per byte of base and combined on every held-out part."""
     source = folder.with_suffix(".toml")
     write_file(source, _toml(data, args).encode())
-    config = load_config(source, VARIANTS[name])
+    config = load_config(source, ("federation.method=mean", *VARIANTS[name]))
     run = RunFolder(folder)
     run.create(config.to_toml())
     trainers = {d.name: _trainer(config, d, run) for d in config.domains}

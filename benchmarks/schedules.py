@@ -60,13 +60,14 @@ from server.replies import ClientUpdate
 Model = Mapping[str, Factors]
 PARALLEL: Mapping[str, tuple[str, ...]] = {
     "tsv_m": ("federation.method=tsv_m",),
-    "mean": (),
+    "mean": ("federation.method=mean",),
     "nesterov": (
+        "federation.method=mean",
         "federation.server_optimizer=nesterov",
         "federation.server_momentum=0.9",
         "federation.server_learning_rate=0.7",
     ),
-    "momentum": ("federation.server_optimizer=momentum", "federation.server_momentum=0.5"),
+    "momentum": ("federation.method=mean", "federation.server_optimizer=momentum", "federation.server_momentum=0.5"),
 }
 
 
