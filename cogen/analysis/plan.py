@@ -121,9 +121,7 @@ def _proposal(found: Sequence[ScheduleCost], budget_hours: float | None) -> str:
         best = max(relays, key=lambda c: (c.gain_share, -c.megabytes))
         return f'schedule = "relay", num_rounds = {best.visits}: {duration(best.hours * 3600)} for all domains in turn'
     one = found[0]
-    return (
-        f'schedule = "parallel", num_rounds = 1: {duration(one.hours * 3600)}; no relay ends in time'
-    )
+    return f'schedule = "parallel", num_rounds = 1: {duration(one.hours * 3600)}; no relay ends in time'
 
 
 def format_plan(plan: Plan) -> str:
