@@ -4,8 +4,8 @@
 
 Trainer + PEFT trains first, by the recipe of train.py ("padded": float32, a document a row, four rows a step, 2e-4, cosine).
 Its bits per byte at the end, on held-out text, are the target. Then CO-GEN trains with the defaults of `[train]` on ever more
-tokens, each time from the start with a whole schedule, until it gets there. Seconds are those of training alone: from the
-first to the last step. Each run is a process of its own, one after the other; run nothing else meanwhile.
+tokens, each time from the start with a whole schedule, until it gets there. Seconds are those of training with its
+preparation, without loading the base. Each run is a process of its own, one after the other; run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -43,17 +42,7 @@ def main() -> int:
 
 
 def _measured(job: str, num_tokens: int, args: argparse.Namespace) -> dict[str, Any]:
-    given = [f"--base={args.base}", f"--data={args.data}", f"--threads={args.threads}", f"--tokens={num_tokens}"]
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(args.threads),
-        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
-    }
-    command = [sys.executable, __file__, f"--job={job}", *given]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
-    values: dict[str, Any] = {"tool": job, **json.loads(done.stdout.splitlines()[-1])}
-    print(values, file=sys.stderr, flush=True)
-    return values
+    return train.job_in_process(__file__, job, args.threads, base=args.base, data=args.data, tokens=num_tokens)
 
 
 def _job(job: str, args: argparse.Namespace) -> dict[str, Any]:

@@ -60,15 +60,20 @@ def main() -> int:
 
 
 def _measured(tool: str, args: argparse.Namespace) -> dict[str, Any]:
-    given = [f"--{name}={getattr(args, name)}" for name in ("base", "data", "tokens", "threads")]
+    return job_in_process(__file__, tool, args.threads, base=args.base, data=args.data, tokens=args.tokens)
+
+
+def job_in_process(script: str, job: str, num_threads: int, **given: object) -> dict[str, Any]:
+    """What `script --job JOB` prints, a JSON object, from a process of its own; also on stderr."""
     env = {
         **os.environ,
-        "OMP_NUM_THREADS": str(args.threads),
+        "OMP_NUM_THREADS": str(num_threads),
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
     }
-    command = [sys.executable, __file__, f"--job={tool}", *given]
+    options = [f"--{name}={value}" for name, value in {**given, "threads": num_threads}.items()]
+    command = [sys.executable, script, f"--job={job}", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
-    values: dict[str, Any] = {"tool": tool, **json.loads(done.stdout.splitlines()[-1])}
+    values: dict[str, Any] = {"tool": job, **json.loads(done.stdout.splitlines()[-1])}
     print(values, file=sys.stderr, flush=True)
     return values
 
