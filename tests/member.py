@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import Message
@@ -18,11 +17,9 @@ from cogen.config import load_config
 from cogen.node.home import Membership, NodeHome
 from cogen.protocol.messages import FLOWER_TYPES, Request, TrainRequest, pack
 from cogen.protocol.settings import work_settings
+from tests.forked_program import ForkedProgram
 from tests.in_process_grid import InProcessGrid
 from tests.message_content import NONCE, content_of
-
-if TYPE_CHECKING:
-    pass
 
 RUN = "0123456789abcdef"
 TINY_ROUNDS = (
@@ -64,7 +61,7 @@ def make_home(folder: Path, base: Path, data: Path, domain: str = "grid") -> Nod
 def start_service(home: NodeHome) -> subprocess.Popen[bytes]:
     """The trainer's own process, as `cogen join` starts it."""
     with open(home.logs / "trainer.log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "cogen.node.service", str(home.path)], stdout=log, stderr=log)
+        return ForkedProgram([sys.executable, "-m", "cogen.node.service", str(home.path)], stdout=log, stderr=log)
 
 
 @contextmanager

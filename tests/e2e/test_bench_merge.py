@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forked_program import run_forked
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "merge.py"
 
@@ -19,11 +20,8 @@ def bench(tmp_path: Path, *words: str) -> tuple[str, list[dict[str, Any]]]:
     report, work = tmp_path / "merge.json", tmp_path / "work"
     work.mkdir()
     command = [sys.executable, str(SCRIPT), "--smoke", "--repeats", "1", *words]
-    done = subprocess.run(
+    done = run_forked(
         [*command, "--workdir", str(work), "--json", str(report)],
-        capture_output=True,
-        text=True,
-        check=False,
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -38,6 +36,7 @@ def cells(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+@pytest.mark.slow
 def test_the_mean_agrees_with_a_dense_svd(tmp_path: Path) -> None:
     markdown, (run,) = bench(tmp_path, "--cases", "135m", "--methods", "mean", "--tools", "cogen")
     assert [row[:3] for row in cells(markdown)] == [["135m", "5", "cogen mean"]]

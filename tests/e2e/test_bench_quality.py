@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import SEEDS
+from tests.forked_program import run_forked
 from tests.shell import Cogen
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -23,7 +23,7 @@ def bench(script: str, report: Path, *words: str) -> tuple[str, dict[str, Any]]:
     """Run it; the markdown, and what it wrote."""
     command = [sys.executable, str(BENCHMARKS / script), *words, *SMALL, "--json", str(report)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=report.parent, env=env)
+    done = run_forked(command, cwd=report.parent, env=env)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout, json.loads(report.read_text())
 

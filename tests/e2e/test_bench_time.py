@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked_program import run_forked
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "benchmarks" / "time_to_quality.py"
@@ -18,7 +19,7 @@ def test_trainer_and_cogen(tiny_folder: Path) -> None:
     """Red: ours scored on the factors of the start; a ratio although the target was not reached."""
     words = [f"--base={tiny_folder}", f"--data={ROOT / 'seeds/grid.jsonl'}", "--tokens=4096", "--budgets=1024,4096"]
     command = [sys.executable, str(SCRIPT), *words, "--threads=1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_forked(command)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     theirs, ours = found["trainer"], found["ours"]

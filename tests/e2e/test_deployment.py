@@ -29,6 +29,7 @@ from tests.federation_processes import (
 )
 
 
+@pytest.mark.slow
 def test_five_commands_give_the_simulations_model(tmp_path: Path, tiny_folder: Path, simulated: RunFolder) -> None:
     """And nothing of a domain is in what the coordinator has, but factors and numbers. No program finds Ray.
 

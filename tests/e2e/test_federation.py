@@ -276,7 +276,7 @@ def test_flwr_run_without_a_prepared_folder_makes_its_own(config_file: Path) -> 
     assert dropped(run) == {}
 
 
-@pytest.mark.parametrize("kind", ["nesterov", "adam"])
+@pytest.mark.parametrize("kind", ["nesterov", pytest.param("adam", marks=pytest.mark.slow)])
 def test_a_servers_momentum_lives_through_a_resume(start: Start, kind: str) -> None:
     """Red: server.safetensors is not read. Red: the factors are not turned after a resume (they are in the round)."""
     settings = (f"federation.server_optimizer={kind}", "federation.align_factors=true", "federation.num_rounds=3")

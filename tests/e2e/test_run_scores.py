@@ -236,6 +236,7 @@ def test_general_text_that_is_gone_is_told_on_the_live_page(
     assert run.is_finished()
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_control_and_a_resume(
     finished: Callable[..., RunFolder],
     config_file: Path,

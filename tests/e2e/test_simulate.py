@@ -18,21 +18,15 @@ from cogen.node.prefork import can_fork
 from cogen.report.model_card import MODEL_CARD
 from cogen.runs import RunFolder, read_lines
 from server.server_app import app as server_app
+from tests.forked_program import ForkedProgram
 from tests.in_process_grid import InProcessGrid
 
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 600.0
 
 
 def launch(config: Path, out: Path, *args: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cogen.cli.app", "simulate", str(config), "--out", str(out), *args]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A runner that is itself in the background hands an ignored SIGINT down; a person's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    return ForkedProgram(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(run: RunFolder, wanted: dict[str, object], process: subprocess.Popen[str]) -> None:
@@ -66,6 +60,41 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.wait()
 
 
+def without_flower(config: Path, folder: Path) -> RunFolder:
+    """The same run in this process."""
+    whole = RunFolder(folder)
+    whole.create(load_config(config).to_toml())
+    server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(whole.path), "config": ""}))
+    return whole
+
+
+def require_equal(run: RunFolder, whole: RunFolder) -> None:
+    """Every file of the rounds, the combined model and the scores."""
+    for part in ("rounds", "merged"):
+        found = [p for p in (run.path / part).rglob("*") if p.is_file() and p.name != MODEL_CARD]
+        files = {p.relative_to(run.path): p for p in found}
+        assert files
+        for name, path in files.items():
+            assert path.read_bytes() == (whole.path / name).read_bytes(), name
+    assert run.evaluation.read_bytes() == whole.evaluation.read_bytes()
+
+
+def test_a_simulation_by_flower_is_what_its_parts_give(
+    config_file: Path, tmp_path: Path, started: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Flower, Ray and two trainers; the other run has neither, and one client after the other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = RunFolder(tmp_path / "run")
+    process = launch(config_file, run.path, "--set", "federation.parallel_clients=2")
+    started.append(process)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    assert "combined" in out and "round 2/2 · clients 3/3" in err
+    assert (run.path / "report.html").is_file()
+    require_equal(run, without_flower(config_file, tmp_path / "whole"))
+
+
+@pytest.mark.slow
 def test_interrupted_killed_and_resumed_equals_uninterrupted(
     config_file: Path,
     tmp_path: Path,
@@ -114,13 +143,4 @@ def test_interrupted_killed_and_resumed_equals_uninterrupted(
     assert all(f"{d.name} · a round takes " in err for d in load_config(config_file).domains)
     assert (run.path / "report.html").is_file()
 
-    whole = RunFolder(tmp_path / "whole")
-    whole.create(load_config(config_file).to_toml())
-    server_app(InProcessGrid(3), Context(1, 0, {}, RecordDict(), {"run": str(whole.path), "config": ""}))
-    for part in ("rounds", "merged"):
-        found = [p for p in (run.path / part).rglob("*") if p.is_file() and p.name != MODEL_CARD]
-        files = {p.relative_to(run.path): p for p in found}
-        assert files
-        for name, path in files.items():
-            assert path.read_bytes() == (whole.path / name).read_bytes(), name
-    assert run.evaluation.read_bytes() == whole.evaluation.read_bytes()
+    require_equal(run, without_flower(config_file, tmp_path / "whole"))

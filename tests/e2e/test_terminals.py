@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from cogen.adapter import Adapter
 from cogen.base import Base
@@ -29,6 +30,12 @@ TERMINALS = {
     "C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
 TRAIN = ("--set", "train.tokens_per_round=64", "--set", "train.sequence_length=32", "--set", "train.batch_size=2")
+
+
+def named(*names: str, slow: str) -> list[ParameterSet]:
+    """Terminals as parameters of a test: each command imports torch, so some are left to the slow tests."""
+    marks = {name: [pytest.mark.slow] for name in slow.split()}
+    return [pytest.param(TERMINALS[name], id=name, marks=marks.get(name, [])) for name in names]
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def good(done: subprocess.CompletedProcess[bytes]) -> str:
     return done.stdout.decode("latin-1")
 
 
-@pytest.mark.parametrize("terminal", [TERMINALS["ascii"], TERMINALS["C locale"]], ids=["ascii", "C locale"])
+@pytest.mark.parametrize("terminal", named("ascii", "C locale", slow="ascii"))
 def test_training_and_its_scores_are_kept(run, corpus: Path, tiny_folder: Path, tmp_path: Path, terminal) -> None:  # type: ignore[no-untyped-def]
     """Red: stdout as Python opens it."""
     out = tmp_path / f"adapter {NAME}"
@@ -88,7 +95,7 @@ def test_training_and_its_scores_are_kept(run, corpus: Path, tiny_folder: Path, 
     assert {row["model"] for row in rows} == {"base", NAME}
 
 
-@pytest.mark.parametrize("terminal", TERMINALS.values(), ids=TERMINALS.keys())
+@pytest.mark.parametrize("terminal", named(*TERMINALS, slow="latin-1 cp1252"))
 def test_merges_and_reports_are_kept(run, adapters: list[Path], tmp_path: Path, terminal) -> None:  # type: ignore[no-untyped-def]
     good(run(terminal, "merge", *adapters, "--out", f"merged {NAME}"))
     assert Adapter.load(tmp_path / f"merged {NAME}").rank == 4
@@ -103,14 +110,21 @@ def test_errors_are_one_line_with_the_name(run, tmp_path: Path) -> None:  # type
         assert done.returncode == 2 and done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
 
 
+def test_a_generated_text_is_printed_in_ascii(run, tiny_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    options = ("generate", "--base", tiny_folder, "--max-tokens", 1)
+    piped = run(TERMINALS["ascii"], *options, "-", shell=f"printf '{NAME}\\n' | \"$@\"")
+    assert good(piped).startswith(
+        NAME.encode("ascii", "backslashreplace").decode()
+    )  # its number, for a letter it lacks
+
+
+@pytest.mark.slow
 def test_a_generated_text_is_printed_in_any_encoding(run, tiny_folder: Path) -> None:  # type: ignore[no-untyped-def]
     options = ("generate", "--base", tiny_folder, "--max-tokens", 1)
     said = good(run(TERMINALS["ascii"], *options, NAME))
-    assert said.startswith(NAME.encode("ascii", "backslashreplace").decode())  # its number, for a letter that it lacks
+    assert said.startswith(NAME.encode("ascii", "backslashreplace").decode())
     for terminal in ({}, TERMINALS["C locale"]):
         assert run(terminal, *options, NAME).stdout.decode("utf-8").startswith(NAME)
-    piped = run(TERMINALS["ascii"], *options, "-", shell=f"printf '{NAME}\\n' | \"$@\"")
-    assert good(piped).startswith(NAME.encode("ascii", "backslashreplace").decode())
 
 
 def test_input_that_is_no_text_is_one_line(run, tiny_folder: Path) -> None:  # type: ignore[no-untyped-def]

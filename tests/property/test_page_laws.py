@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cogen.data import Document
 from cogen.data.document import Item, Note
 from tests.accounted import accounted_items
+from tests.same_folder import emptied_folder
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 M = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
@@ -135,7 +136,7 @@ def test_each_word_of_a_page_is_read_once_and_in_order(tmp_path_factory: pytest.
     seen: list[str] = []
     hidden: list[str] = []
     content = made(tree, new_words(), HTML_UNSEEN, seen, hidden)
-    found = accounted_items(tmp_path_factory.mktemp("a"), ".html", content.encode())
+    found = accounted_items(emptied_folder(tmp_path_factory), ".html", content.encode())
     require_once(found, seen, hidden)
     if seen and hidden:
         assert any(isinstance(item, Note) and "not read" in item.text for item in found)
@@ -147,7 +148,7 @@ def test_no_word_of_a_broken_page_is_lost(tmp_path_factory: pytest.TempPathFacto
     """Red: the text after `</html>`; cells outside of a row."""
     seen: list[str] = []
     content = made(tree, new_words(), [], seen, [])
-    found = accounted_items(tmp_path_factory.mktemp("a"), ".html", content.encode())
+    found = accounted_items(emptied_folder(tmp_path_factory), ".html", content.encode())
     text = "".join(item.text for item in found if isinstance(item, Document))
     assert sorted(word.split("}")[0] for word in text.split("{")[1:]) == sorted(word[1:-1] for word in seen)
 
@@ -161,7 +162,7 @@ def test_each_word_of_a_document_is_read_once_and_in_order(
     seen: list[str] = []
     hidden: list[str] = []
     content = made(tree, new_words(), WORD_UNSEEN, seen, hidden)
-    found = accounted_items(tmp_path_factory.mktemp("a"), ".docx", package(content))
+    found = accounted_items(emptied_folder(tmp_path_factory), ".docx", package(content))
     text = "".join(item.text for item in found if isinstance(item, Document))
     assert [word.split("}")[0] for word in text.split("{")[1:]] == [word[1:-1] for word in seen]
 
@@ -217,7 +218,7 @@ BAD: list[Callable[[st.DataObject], tuple[str, bytes]]] = [bad_page, bad_parts, 
 def test_a_broken_file_is_a_document_or_a_reason(
     tmp_path_factory: pytest.TempPathFactory, bad: Callable[[st.DataObject], tuple[str, bytes]], data: st.DataObject
 ) -> None:
-    accounted_items(tmp_path_factory.mktemp("a"), *bad(data))
+    accounted_items(emptied_folder(tmp_path_factory), *bad(data))
 
 
 @pytest.mark.slow
@@ -227,4 +228,4 @@ def test_a_broken_file_is_a_document_or_a_reason(
 def test_ten_thousand_broken_files(
     tmp_path_factory: pytest.TempPathFactory, bad: Callable[[st.DataObject], tuple[str, bytes]], data: st.DataObject
 ) -> None:
-    accounted_items(tmp_path_factory.mktemp("a"), *bad(data))
+    accounted_items(emptied_folder(tmp_path_factory), *bad(data))

@@ -20,6 +20,7 @@ from cogen.data.formats import COMPRESSED_SUFFIXES, READERS, read_file
 from cogen.data.formats.isolated import Limits, ReaderProcess
 from tests.accounted import require_accounted
 from tests.pdfs import SCAN, book, shown
+from tests.same_folder import emptied_folder
 from tests.unit.test_formats import PAGE, docx, parquet
 
 # Lines that a reader of lines may meet: blank ones, good ones, bad ones, characters of every width, a bad encoding.
@@ -47,7 +48,7 @@ def test_lines_add_up(
 ) -> None:
     """Red: a blank line without a note; a line that is too long counted up to the limit."""
     content = mark + b"\n".join(lines) + end
-    require_accounted(items(tmp_path_factory.mktemp("a"), suffix, content), len(content))
+    require_accounted(items(emptied_folder(tmp_path_factory), suffix, content), len(content))
 
 
 @settings(max_examples=200, deadline=None)
@@ -57,17 +58,17 @@ def test_lines_in_utf16_are_counted_as_they_are_in_the_file(
 ) -> None:
     """Red: bytes of UTF-8; four bytes for a character that UTF-16 writes in two, or the other way round."""
     content = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts).encode("utf-16")
-    require_accounted(items(tmp_path_factory.mktemp("a"), ".jsonl", content), len(content))
+    require_accounted(items(emptied_folder(tmp_path_factory), ".jsonl", content), len(content))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=300))
 @pytest.mark.parametrize("suffix", sorted(READERS))
 @pytest.mark.parametrize("packing", ["", *COMPRESSED_SUFFIXES])
 def test_any_bytes_are_a_document_or_a_reason(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, packing: str, content: bytes
 ) -> None:
-    path = tmp_path_factory.mktemp("a") / f"a{suffix}{packing}"
+    path = emptied_folder(tmp_path_factory) / f"a{suffix}{packing}"
     path.write_bytes(content)
     found = list(read_file(path, path.name))
     assert found and all(isinstance(item, (Document, Skipped, Note)) for item in found)
@@ -120,7 +121,7 @@ def test_damaged_files_are_documents_or_reasons(
     kept: float,
 ) -> None:
     """Also from another process, which no file may end or confuse."""
-    require_items_of_damaged(tmp_path_factory.mktemp("a"), process, suffix, damages, kept)
+    require_items_of_damaged(emptied_folder(tmp_path_factory), process, suffix, damages, kept)
 
 
 @pytest.mark.slow

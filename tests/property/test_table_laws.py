@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from cogen.data import Document
 from cogen.data.document import Item, Skipped
 from tests.accounted import accounted_items
+from tests.same_folder import emptied_folder
 
 EXAMPLES = 600
 MARKER = re.compile("«\\d+»")
@@ -113,14 +114,14 @@ def test_a_quote_too_few_or_too_many_swallows_no_row(
     quotes = [i for i, c in enumerate(text) if c == '"' and i > text.index("text")]
     at = data.draw(st.sampled_from(quotes or [len(text)]))
     text = text[:at] + data.draw(st.sampled_from(["", '""', '"x'])) + text[at + 1 :]
-    require_one_marker(accounted_items(tmp_path_factory.mktemp("a"), ".csv", text.encode(code)))
+    require_one_marker(accounted_items(emptied_folder(tmp_path_factory), ".csv", text.encode(code)))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(written=tables())
 def test_every_text_is_whole_or_its_row_is_skipped(tmp_path_factory: pytest.TempPathFactory, written: Written) -> None:
     """Red: surplus cells cut; a quote that swallows rows; a short row read by its position."""
-    found = accounted_items(tmp_path_factory.mktemp("a"), ".csv", written.content)
+    found = accounted_items(emptied_folder(tmp_path_factory), ".csv", written.content)
     read = [item.text for item in found if isinstance(item, Document)]
     known = {MARKER.findall(text)[0]: text for text in written.texts}
     for text in read:

@@ -39,19 +39,19 @@ RUN = {
     "simulate configs/quickstart.toml --watch": (
         "tests/e2e/test_watch_browser.py::test_the_page_follows_a_run_to_its_end_and_comes_back"
     ),
-    "simulate ": "tests/e2e/test_simulate.py::test_interrupted_killed_and_resumed_equals_uninterrupted",
+    "simulate ": "tests/e2e/test_simulate.py::test_a_simulation_by_flower_is_what_its_parts_give",
     "watch ": "tests/e2e/test_watch_browser.py::test_the_page_follows_a_run_to_its_end_and_comes_back",
-    "serve ": "tests/e2e/test_deployment.py::test_five_commands_give_the_simulations_model",
+    "serve ": "tests/e2e/test_attacks.py::test_the_others_finish_with_the_same_bits",
     "invite ": "tests/e2e/test_coordinator_cli.py::test_an_invite_says_all_that_a_domain_needs_and_no_path",
     "nodes": "tests/e2e/test_coordinator_cli.py::test_nodes_and_revoke",
     "revoke ": "tests/e2e/test_coordinator_cli.py::test_nodes_and_revoke",
     "run federation.toml --resume": "tests/e2e/test_deployment.py::test_whatever_is_killed_the_model_is_the_same",
-    "run ": "tests/e2e/test_deployment.py::test_five_commands_give_the_simulations_model",
+    "run ": "tests/e2e/test_attacks.py::test_the_others_finish_with_the_same_bits",
     "doctor ": "tests/unit/test_doctor.py::test_the_command_measures_and_proposes",
     "join clinical.invite --data ./notes --dry-run": (
         "tests/unit/test_join.py::test_a_dry_run_shows_what_would_be_sent_and_asks_nobody"
     ),
-    "join ": "tests/e2e/test_deployment.py::test_five_commands_give_the_simulations_model",
+    "join ": "tests/e2e/test_attacks.py::test_the_others_finish_with_the_same_bits",
     "receipts ": "tests/unit/test_join.py::test_receipts_of_a_member_are_printed",
     "leave ": "tests/unit/test_leave.py::test_all_goes_but_the_record",
     "diagnose ": HERE,
