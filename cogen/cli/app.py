@@ -14,6 +14,7 @@ from cogen.cli.data import data
 from cogen.cli.diagnose import diagnose
 from cogen.cli.doctor import doctor
 from cogen.cli.evaluate import evaluate
+from cogen.cli.export import export
 from cogen.cli.generate import generate
 from cogen.cli.help import CONTEXT, Command, Group
 from cogen.cli.invite import invite
@@ -39,7 +40,7 @@ from cogen.errors import CogenError, ConfigError
 MAX_ERROR_CHARACTERS = 4000
 COMMANDS = (
     *(doctor, data, plan, train, simulate, serve, invite, nodes, revoke, run, join, receipts, leave),
-    *(merge, diagnose, search, contributions, evaluate, audit, report, watch, generate, chat),
+    *(merge, diagnose, search, contributions, evaluate, audit, report, watch, export, generate, chat),
 )
 app = typer.Typer(
     cls=Group,

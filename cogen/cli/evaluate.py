@@ -124,7 +124,7 @@ def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Ite
     if text.paths:
         base.info.require_context(text.sequence_length, "--sequence-length", "Lower --sequence-length.")
     say_doubts(base, adapters)
-    return _score(base, adapters, _windows(base, adapters, folders, text), items)
+    return _score(base, adapters, windows_of(base, adapters, folders, text), items)
 
 
 def _read_items(
@@ -142,7 +142,7 @@ def _read_items(
     )
 
 
-def _windows(
+def windows_of(
     base: Base, adapters: Mapping[str, Adapter], folders: Mapping[str, str], text: Text
 ) -> dict[str, list[Window]]:
     """The windows of every corpus; says on stderr which part of it is scored, and why."""

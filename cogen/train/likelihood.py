@@ -97,6 +97,20 @@ def token_scores(base: Base, batch: Batch) -> TokenScores:
     return TokenScores(nats, z, is_greedy)
 
 
+def likeliest_tokens(base: Base, windows: Sequence[Window]) -> Tensor:
+    """The most likely token at every place of all windows, end to end: `(N,)` ids on the CPU."""
+    import torch
+
+    from cogen.train.loss import head_weight
+
+    found, weight = [], head_weight(base.model)
+    for some in _batches(windows):
+        hidden = _hidden(base, window_batch(some, base.start_id)).to(weight.dtype)
+        with torch.no_grad():
+            found += [(rows @ weight.T).argmax(1).cpu() for rows in torch.split(hidden, CHUNK_TOKENS)]
+    return torch.cat(found)
+
+
 def _hidden(base: Base, batch: Batch) -> Tensor:
     """Last hidden states `(N, d)`, without gradients."""
     import torch

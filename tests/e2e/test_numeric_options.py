@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "evaluate": ["--data", "{seeds}/grid.jsonl", "--base", "no/base"],
     "audit": ["--adapter", "a={a}", "--data", "a={seeds}/grid.jsonl", "--base", "no/base"],
     "watch": ["no run"],
+    "export": ["{a}", "--out", "out", "--data", "{seeds}/grid.jsonl", "--base", "no/base"],
     "generate": ["a prompt", "--base", "no/base"],
     "chat": ["--base", "no/base"],
     "probes make": ["{seeds}/grid.jsonl", "--general", "{seeds}/clinical.jsonl", "--out", "p", "--base", "no/base"],

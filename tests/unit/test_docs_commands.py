@@ -54,6 +54,7 @@ RUN = {
     "join ": "tests/e2e/test_attacks.py::test_the_others_finish_with_the_same_bits",
     "receipts ": "tests/unit/test_join.py::test_receipts_of_a_member_are_printed",
     "leave ": "tests/unit/test_leave.py::test_all_goes_but_the_record",
+    "export ": "tests/e2e/test_export_cli.py::test_a_run_is_exported_by_its_combined_model_or_an_expert",
     "diagnose ": HERE,
     "search ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",
     "contributions ": "tests/e2e/test_merge_cli.py::test_a_search_is_merged_and_explained",
