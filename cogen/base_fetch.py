@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from cogen.errors import BaseModelError
 from cogen.files import write_folder
@@ -122,6 +122,11 @@ HUB_FILES = [
     "*.model",
     "*.jinja",
 ]  # some keep the chat template in a file of its own
+
+
+def without_path(name: str) -> str:
+    """A base's name; of an absolute path, which may tell who trained with it, the last part alone."""
+    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def cache_folder() -> Path:

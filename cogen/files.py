@@ -147,6 +147,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def free_disk_bytes(path: Path) -> int:
+    """Free space of the disk that `path` is on, or would be, in bytes."""
+    there = path.absolute()
+    return shutil.disk_usage(next(p for p in (there, *there.parents) if p.exists())).free
+
+
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The error for a full disk or a folder that cannot be written."""
     reason = "a full disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))

@@ -121,8 +121,6 @@ def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Ite
     base = load_base(base_name)
     for name, adapter in adapters.items():
         base.info.require(adapter, name)
-    if text.paths:
-        base.info.require_context(text.sequence_length, "--sequence-length", "Lower --sequence-length.")
     say_doubts(base, adapters)
     return _score(base, adapters, windows_of(base, adapters, folders, text), items)
 
@@ -150,6 +148,8 @@ def windows_of(
     from cogen.data.account import tell_losses
     from cogen.evaluate.heldout import choose_part, corpora_of
 
+    if text.paths:
+        base.info.require_context(text.sequence_length, "--sequence-length", "Lower --sequence-length.")
     frac, trained = text.heldout_frac, {}
     if frac is None and text.paths:
         trained = {name: corpora_of(base, adapter, folders[name]) for name, adapter in adapters.items()}

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogen.cli.evaluate import Text, windows_of
-from cogen.cli.options import MAX_LOSS_FRAC, AsJson, Overwrite, SequenceLength, in_bounds, named_paths, say_doubts
+from cogen.cli.options import (
+    MAX_LOSS_FRAC,
+    AsJson,
+    Overwrite,
+    SequenceLength,
+    in_bounds,
+    named_paths,
+    require_new_folder,
+    say_doubts,
+)
 from cogen.console import TOKENS, Bar, print_json, safe
-from cogen.errors import ConfigError, RunError
+from cogen.errors import ConfigError
 
 if TYPE_CHECKING:
     from cogen.export.manifest import ExportManifest
@@ -56,12 +65,13 @@ def export(
     from cogen.base import load_base
     from cogen.evaluate.models import find_models
     from cogen.export.hf import export_hf
+    from cogen.export.manifest import EXPORT_MANIFEST
     from cogen.report.model_card import MODEL_CARD
     from cogen.train.memory import tune_allocator
 
     if out is None:
         raise ConfigError("cannot export", expected="--out", got="nothing", fix="Name the folder to write.")
-    _require_free(out, overwrite)
+    require_new_folder(out, EXPORT_MANIFEST, "an exported model", overwrite)
     tune_allocator()
     model_set = find_models(source, {}, base)
     name = model or model_set.names[0]
@@ -93,19 +103,6 @@ def export(
         print_json(made.model_dump())
     else:
         _print(made, out)
-
-
-def _require_free(out: Path, overwrite: bool) -> None:
-    """Raise RunError where writing to `out` would replace anything but an export that the user gave up."""
-    from cogen.export.manifest import EXPORT_MANIFEST
-
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    is_export = (out / EXPORT_MANIFEST).is_file()
-    if not (is_export and overwrite):
-        got = "an exported model" if is_export else "a folder with other files" if out.is_dir() else "a file"
-        fix = "Replace it with --overwrite, or name another --out." if is_export else "Name another --out."
-        raise RunError("cannot export", expected="a new folder", got=got, where=str(out), fix=fix)
 
 
 def _print(made: ExportManifest, out: Path) -> None:

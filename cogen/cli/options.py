@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogen.console import safe
-from cogen.errors import ConfigError
+from cogen.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from cogen.adapter import Adapter
@@ -88,6 +88,24 @@ def named_paths(items: Iterable[str], option: str) -> dict[str, str]:
             raise ConfigError("cannot use option", expected="NAME=PATH, each name once", got=got, where=option, fix=fix)
         found[name] = path
     return found
+
+
+def require_new_folder(out: Path, marker: str, what: str, overwrite: bool) -> None:
+    """Check that writing to `out` replaces nothing but what the user gave up.
+
+    Args:
+        marker: the file by which a folder of this kind is known.
+        what: the kind, such as "an adapter"; it is replaced only with `overwrite`.
+    Raises:
+        RunError: a file, a folder with other files, or one of this kind without `overwrite`.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    is_known = (out / marker).is_file()
+    if not (is_known and overwrite):
+        got = what if is_known else "a folder with other files" if out.is_dir() else "a file"
+        fix = "Replace it with --overwrite, or name another --out." if is_known else "Name another --out."
+        raise RunError("cannot write", expected="a new folder", got=got, where=str(out), fix=fix)
 
 
 def say_account(name: str, account: Account) -> None:

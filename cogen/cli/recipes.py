@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogen.cli.options import require_new_folder
 from cogen.console import MODULES, Bar, print_json, safe, typed_text
-from cogen.errors import ConfigError, RunError, WeightError
+from cogen.errors import ConfigError, WeightError
 
 if TYPE_CHECKING:
     from cogen.adapter import Adapter
@@ -55,16 +56,7 @@ def require_new_adapter(out: Path, overwrite: bool) -> None:
     """Raise RunError where writing to `out` would replace anything but an adapter that the user gave up."""
     from cogen.adapter.peft_config import CONFIG_NAME
 
-    if out.is_file():
-        raise RunError("cannot write", expected="a folder", got="a file", where=str(out), fix="Name another --out.")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not (out / CONFIG_NAME).is_file():
-        got = "a folder with other files"
-        raise RunError("cannot write", expected="a new folder", got=got, where=str(out), fix="Name another --out.")
-    if not overwrite:
-        fix = "Replace it with --overwrite, or name another --out."
-        raise RunError("cannot write", expected="a new folder", got="an adapter", where=str(out), fix=fix)
+    require_new_folder(out, CONFIG_NAME, "an adapter", overwrite)
 
 
 def write_merge(recipe: Recipe, opened: Opened, out: Path, files: Mapping[str, bytes], as_json: bool) -> None:

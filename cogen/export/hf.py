@@ -12,18 +12,19 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter
 from cogen.base import Base
-from cogen.base_fetch import KNOWN_BASES
+from cogen.base_fetch import KNOWN_BASES, quiet_transformers, without_path
 from cogen.data import Window
 from cogen.errors import BaseModelError, RunError
 from cogen.evaluate.score import score_windows
 from cogen.export.manifest import EXPORT_MANIFEST, ExportManifest, ExportScore
 from cogen.file_hashes import file_sha256
-from cogen.files import building_folder, cannot_write
+from cogen.files import building_folder, cannot_write, free_disk_bytes, write_file
+from cogen.report.markdown import escaped, markdown_table
 from cogen.train.likelihood import likeliest_tokens
 from cogen.train.lora import attached
 from cogen.versions import versions
@@ -84,29 +85,27 @@ def export_hf(
     stored_as = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
     num_parameters = sum(p.numel() for p in base.model.parameters())
     _require_room(out, num_parameters * stored_as.itemsize + SPARE_BYTES)
-    before = _measure(base, windows, "base", progress)
+    before = _scores(base, windows, "base", progress)
     with attached(base.model, adapter.factors) if windows else nullcontext():
-        wanted = _measure(base, windows, name, progress)
+        wanted, tokens = _scores(base, windows, name, progress), _likeliest(base, windows)
     rounding_frac = _add(base, adapter, stored_as)
     base.model.to(stored_as)
     with building_folder(out) as staging:
-        _save(base, staging, out)
-        if card is not None:
-            shutil.copyfile(card, staging / ADAPTER_CARD)
+        _save(base, staging, out, card)
         stored = Base(base.info, _read_back(staging), base.tokenizer)
-        after = _measure(stored, windows, "exported", progress)
+        after, tokens_after = _scores(stored, windows, "exported", progress), _likeliest(stored, windows)
         scores = tuple(
             ExportScore(
                 domain=d,
                 num_tokens=sum(len(w.tokens) for w in windows[d]),
-                base=before[d][0],
-                adapter=wanted[d][0],
-                exported=after[d][0],
-                same_top_frac=float((wanted[d][1] == after[d][1]).double().mean()),
+                base=before[d],
+                adapter=wanted[d],
+                exported=after[d],
+                same_top_frac=float((tokens[d] == tokens_after[d]).double().mean()),
             )
             for d in windows
         )
-        (staging / CARD).write_text(_card(base, name, dtype, rounding_frac, scores, card is not None))
+        write_file(staging / CARD, _card(base, name, dtype, rounding_frac, scores, card is not None).encode())
         manifest = ExportManifest(
             dtype=dtype,
             base=_public_name(base),
@@ -137,27 +136,27 @@ def _require_own_weights(base: Base, adapter: Adapter) -> None:
 
 
 def _require_room(out: Path, num_bytes: int) -> None:
-    place = next(p for p in out.absolute().parents if p.is_dir())
-    free = shutil.disk_usage(place).free
+    free = free_disk_bytes(out)
     if free < num_bytes:
         raise RunError(
             "cannot export",
             expected=f"{num_bytes / 1e6:,.0f} MB of free disk",
             got=f"{free / 1e6:,.0f} MB",
-            where=str(place),
+            where=str(out),
             fix="Free some space, name another --out, or store in bfloat16.",
         )
 
 
-def _measure(
-    base: Base, windows: Mapping[str, Sequence[Window]], row: str, progress: Progress
-) -> dict[str, tuple[float, Tensor]]:
-    """By domain: bits per byte, and the likeliest token at every place `(N,)`."""
-    found = {}
-    for domain, some in windows.items():
-        cell = score_windows(base, some, row, domain, partial(progress, f"{row} on {domain}"))
-        found[domain] = (cell.bits_per_byte, likeliest_tokens(base, some))
-    return found
+def _scores(base: Base, windows: Mapping[str, Sequence[Window]], row: str, progress: Progress) -> dict[str, float]:
+    """Bits per byte by domain."""
+    return {
+        d: score_windows(base, some, row, d, partial(progress, f"{row} on {d}")).bits_per_byte
+        for d, some in windows.items()
+    }
+
+
+def _likeliest(base: Base, windows: Mapping[str, Sequence[Window]]) -> dict[str, Tensor]:
+    return {domain: likeliest_tokens(base, some) for domain, some in windows.items()}
 
 
 def _add(base: Base, adapter: Adapter, stored_as: torch.dtype) -> float:
@@ -178,11 +177,9 @@ def _add(base: Base, adapter: Adapter, stored_as: torch.dtype) -> float:
     return math.sqrt(rounded / changed) if changed else 0.0
 
 
-def _save(base: Base, staging: Path, out: Path) -> None:
-    """Weights in shards, configs, tokenizer and licence."""
+def _save(base: Base, staging: Path, out: Path, card: Path | None) -> None:
+    """Weights in shards, configs, tokenizer, licence and the adapter's card."""
     from safetensors import SafetensorError
-
-    from cogen.base_fetch import quiet_transformers
 
     try:
         with quiet_transformers():
@@ -190,6 +187,8 @@ def _save(base: Base, staging: Path, out: Path) -> None:
         for path in sorted(base.info.folder.iterdir()):
             if TOKENIZER_FILES.fullmatch(path.name) or LICENCE_FILES.fullmatch(path.name):
                 shutil.copyfile(path, staging / path.name)
+        if card is not None:
+            shutil.copyfile(card, staging / ADAPTER_CARD)
     except OSError as error:
         raise cannot_write(out, error) from None
     except SafetensorError as error:
@@ -201,8 +200,6 @@ def _read_back(folder: Path) -> torch.nn.Module:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from cogen.base_fetch import quiet_transformers
-
     with quiet_transformers():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()  # type: ignore[no-any-return]
 
@@ -210,8 +207,7 @@ def _read_back(folder: Path) -> torch.nn.Module:
 def _public_name(base: Base) -> str:
     """The base's id on the hub; of a folder, whose path may tell who made it, the last part alone."""
     known = KNOWN_BASES.get(base.info.name)
-    name = known.repo_id if known else base.info.name
-    return PurePath(name).name if PurePath(name).is_absolute() else name
+    return known.repo_id if known else without_path(base.info.name)
 
 
 def _card(
@@ -259,8 +255,6 @@ tokenizer = AutoTokenizer.from_pretrained(".")
 
 
 def _measured(dtype: str, rounding_frac: float, scores: Sequence[ExportScore]) -> str:
-    from cogen.report.markdown import escaped, markdown_table
-
     lost = f"Rounding to {dtype} changed the adapted layers by {rounding_frac:.1%} of the size of the update."
     if not scores:
         return f"{lost} Bits per byte were not measured: no text was given."

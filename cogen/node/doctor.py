@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from cogen.config import Train
 from cogen.data.card import CorpusCost
+from cogen.files import free_disk_bytes
 from cogen.train.cost import TrainingCost
 
 State = Literal["ok", "warning", "problem"]
@@ -60,10 +60,9 @@ def check_machine(folder: Path) -> list[Check]:
     import psutil
     import torch
 
-    cores, free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory()
-    near = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(near).free
+    free = free_disk_bytes(folder)
     state: State = "problem" if free < MIN_DISK_BYTES else "warning" if free < LOW_DISK_BYTES else "ok"
     found = [
         Check("cores", "ok", f"{cores} usable, {torch.get_num_threads()} threads of torch"),

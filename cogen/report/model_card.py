@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
-from cogen.base_fetch import KNOWN_BASES, Packaged
+from cogen.base_fetch import KNOWN_BASES, Packaged, without_path
 from cogen.evaluate.matrix import BASE, COMBINED, Evaluation
 from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
 from cogen.report.audit_box import audit_markdown
@@ -82,7 +82,7 @@ def _base(record: RunRecord) -> str:
     """The base's name; of a path, which may tell who made the run, the last part alone."""
     merged = record.artifacts.merged
     name = (merged.base if merged else "") or (record.started.base if record.started else "")
-    return PurePath(name).name if PurePath(name).is_absolute() else name
+    return without_path(name)
 
 
 def _made_of(record: RunRecord) -> str:
