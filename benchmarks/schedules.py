@@ -11,6 +11,9 @@ Schedules, each from fresh factors, with one learning-rate schedule over all its
     central:K        the same with K blocks a step, and so as many steps as one expert has with one
     relay:C[:M]      the adapter visits the domains in turn, C times each; Adam's moments M are kept (at each domain, for its
                      next visit), reset at each visit, or travel with the adapter
+    averaged:C[:M]   the same relay, and the mean of the adapters that the visits of its last cycle left
+    tails:C:FRAC:RATE  the same relay on the text without its last FRAC, then every domain alone from there on that rest, at
+                     a rate that falls from RATE to 0; each domain is scored with its own tail
     parallel:R:V     R rounds side by side; V is tsv_m, mean, nesterov or momentum
     rotation:C:E[:M] K adapters, each at another domain, moved on after every visit of C a domain; their mean every E visits;
                      moments M travel or are kept
@@ -29,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -37,10 +40,11 @@ from typing import Any
 
 import torch
 
-from cogen.adapter import Factors
+from cogen.adapter import Adapter, Factors
 from cogen.base import Base, describe_base, load_base
 from cogen.cli.options import named_paths
 from cogen.config import RunConfig, load_config
+from cogen.data import heldout_windows
 from cogen.data.pack import InterleavedStream, Stream
 from cogen.evaluate.score import score_windows
 from cogen.node.domain_settings import settings_of_run
@@ -57,6 +61,7 @@ from cogen.versions import versions
 from server.aggregate import aggregate, first_global
 from server.replies import ClientUpdate
 
+WINDOW_TOKENS = 512  # of held-out text, whatever the training blocks have
 Model = Mapping[str, Factors]
 PARALLEL: Mapping[str, tuple[str, ...]] = {
     "tsv_m": ("federation.method=tsv_m",),
@@ -80,6 +85,8 @@ class Work:
     streams: Mapping[str, Stream]
     heldout: Mapping[str, Sequence[Any]]
     num_blocks: int
+    save: Path | None = None
+    relays: dict[tuple[Any, ...], list[Model]] = field(default_factory=dict)
 
     @property
     def domains(self) -> list[str]:
@@ -142,17 +149,51 @@ def order_of(work: Work, cycle: int) -> list[str]:
 
 def relay(work: Work, cycles: int, moments: str = "keep", among: Sequence[str] = ()) -> Model:
     """One adapter, which visits the domains (or those of `among`) in turn, in a new random order each cycle."""
+    return relay_visits(work, cycles, moments, among)[-1]
+
+
+def relay_visits(work: Work, cycles: int, moments: str = "keep", among: Sequence[str] = ()) -> list[Model]:
+    """What the visits of the last cycle of a relay left. A relay that ran before is not run again."""
+    key = (cycles, moments, tuple(among), work.num_blocks)
+    if key in work.relays:
+        return work.relays[key]
     size, now = work.config.train.batch_size, dict(work.fresh())
     plan, visited = visits(work, cycles), among or work.domains
     total = len(visited) * sum(-(-(b - a) // size) for a, b in plan)
     done, kept, travelling = 0, dict[str, TrainState](), None
+    left: list[Model] = []
     for cycle, blocks in enumerate(plan):
+        left = []
         for domain in (d for d in order_of(work, cycle) if d in visited):
             state = {"keep": kept.get(domain), "reset": None, "travel": travelling}[moments]
             now, state = work.train(now, work.streams[domain], blocks, (done, total), state)
             kept[domain] = travelling = state
             done += -(-(blocks[1] - blocks[0]) // size)
-    return now
+            left.append(now)
+    work.relays[key] = left
+    return left
+
+
+def averaged(work: Work, cycles: int, moments: str = "keep") -> Model:
+    """The mean of the adapters that the visits of a relay's last cycle left."""
+    left = relay_visits(work, cycles, moments)
+    return combined(work, {str(i): m for i, m in enumerate(left)}, "mean")
+
+
+def tails(work: Work, cycles: int, frac: float, rate: float) -> dict[str, Model]:
+    """The common model of a relay (`common`), and what each domain makes of it with the last part of its text."""
+    num_tail = round(frac * work.num_blocks)
+    start = work.num_blocks - num_tail
+    common = relay(replace(work, num_blocks=start), cycles)
+    schedule = {"learning_rate": rate, "warmup_frac": 0.0, "min_lr_ratio": 0.0}
+    alone = replace(
+        work, config=work.config.model_copy(update={"train": work.config.train.model_copy(update=schedule)})
+    )
+    steps = -(-num_tail // work.config.train.batch_size)
+    made = {
+        d: alone.train(common, stream, (start, work.num_blocks), (0, steps))[0] for d, stream in work.streams.items()
+    }
+    return {"common": common, **made}
 
 
 def groups(work: Work, num_groups: int, method: str = "tsv_m", scale: str = "1") -> Model:
@@ -224,17 +265,34 @@ def run(name: str, work: Work, experts: dict[str, Any]) -> dict[str, float]:
     if kind in ("own", "merged") and not experts:
         experts |= own(work)
     if kind == "own":
+        keep(work, experts, name)
         return {d: work.scores(experts[d])[d] for d in work.domains}
     if kind == "merged":
         return work.scores(combined(work, experts, *rest))
+    if kind == "tails":
+        found = tails(work, int(rest[0]), float(rest[1]), float(rest[2]))
+        keep(work, found, name)
+        say(f"{name}, common", work.scores(found["common"]), 0.0)
+        return {d: work.scores(found[d])[d] for d in work.domains}
     made: Mapping[str, Callable[..., Model]] = {
         "central": lambda size="0": central(work, int(size)),
         "relay": lambda cycles, moments="keep": relay(work, int(cycles), moments),
+        "averaged": lambda cycles, moments="keep": averaged(work, int(cycles), moments),
         "parallel": lambda rounds, rule: parallel(work, int(rounds), rule),
         "rotation": lambda cycles, every, moments="travel": rotation(work, int(cycles), int(every), moments),
         "groups": lambda count, *rule: groups(work, int(count), *rule),
     }
-    return work.scores(made[kind](*rest))
+    model = made[kind](*rest)
+    keep(work, {kind: model}, name)
+    return work.scores(model)
+
+
+def keep(work: Work, models: Mapping[str, Model], name: str) -> None:
+    """Save models as adapter folders, where the user asked for it."""
+    for row, factors in models.items() if work.save is not None else ():
+        folder = work.save / f"{name.replace(':', '-')}-seed{work.config.train.seed}" / row
+        if not folder.exists():
+            Adapter(factors, work.config.base.name, work.base.info.fingerprint).save(folder)
 
 
 def main() -> int:
@@ -254,7 +312,16 @@ def main() -> int:
             began = time.monotonic()
             found[name] = run(name, work, experts)
             say(name, found[name], time.monotonic() - began)
-    print(json.dumps({"arguments": vars(args), "bits_per_byte": found, "versions": versions()}, indent=1))
+    print(
+        json.dumps(
+            {
+                "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+                "bits_per_byte": found,
+                "versions": versions(),
+            },
+            indent=1,
+        )
+    )
     return 0
 
 
@@ -279,11 +346,12 @@ def prepare(place: Path, data: Mapping[str, str], args: argparse.Namespace) -> W
     base = load_base(config.base.name, precision=config.base.precision)
     heldout = {}
     for name, trainer in trainers.items():
-        windows = trainer.data.heldout.windows
+        documents, tokens = trainer.data.heldout_documents, 2 * args.heldout_tokens
+        windows = heldout_windows(documents, base.tokenizer, WINDOW_TOKENS, tokens)
         half = -(-len(windows) // 2)
         heldout[name] = windows[half:] if args.validation else windows[:half]
     streams = {name: trainer.data.stream for name, trainer in trainers.items()}
-    return Work(base, config, streams, heldout, -(-args.tokens // args.sequence_length))
+    return Work(base, config, streams, heldout, -(-args.tokens // args.sequence_length), args.save)
 
 
 def say(name: str, scores: Mapping[str, float], seconds: float) -> None:
@@ -319,6 +387,7 @@ def _arguments() -> argparse.Namespace:
     add("--validation", action="store_true", help="score the windows after the held-out ones: to choose settings by")
     add("--set", action="append", default=[], help="TABLE.KEY=VALUE of the config")
     add("--seed", type=int, default=0)
+    add("--save", type=Path, help="folder for the adapters that the schedules end with")
     return parser.parse_args()
 
 
