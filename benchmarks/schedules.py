@@ -177,7 +177,7 @@ def relay_visits(work: Work, cycles: int, moments: str = "keep", among: Sequence
 def averaged(work: Work, cycles: int, moments: str = "keep") -> Model:
     """The mean of the adapters that the visits of a relay's last cycle left."""
     left = relay_visits(work, cycles, moments)
-    return combined(work, {str(i): m for i, m in enumerate(left)}, "mean")
+    return combined(work, dict(zip(order_of(work, cycles - 1), left, strict=True)), "mean")
 
 
 def tails(work: Work, cycles: int, frac: float, rate: float) -> dict[str, Model]:
