@@ -12,6 +12,7 @@ from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from cogen.adapter.factors import Factors, Gram, factor_digest, layout_of
 from cogen.adapter.fingerprint import Fingerprint
+from cogen.adapter.gate import GATE_NAME, GateStatistics, gate_bytes, gate_digest, open_gate
 from cogen.adapter.grams import GRAM_NAME, gram_bytes, gram_digest, open_grams
 from cogen.adapter.peft_config import CONFIG_NAME, WEIGHTS_NAME, config_json, malformed, read_config
 from cogen.adapter.stored import StoredFactors
@@ -31,7 +32,8 @@ class Manifest(Record):
 
     Args:
         base: the name of the base model when the adapter was made.
-        factors_sha256, gram_sha256: hashes of the two weight files; a file with another hash is refused.
+        factors_sha256, gram_sha256, gate_sha256: hashes of the weight files; a file with another hash is refused.
+        gate_tokens: tokens that the gate statistics were taken over.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -44,10 +46,13 @@ class Manifest(Record):
     fingerprint: Fingerprint | None = None
     factors_sha256: str | None = None
     gram_sha256: str | None = None
+    gate_sha256: str | None = None
+    gate_tokens: int | None = None
 
     @model_serializer(mode="wrap")
-    def _without_missing_gram(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {k: v for k, v in serialize(self).items() if k != "gram_sha256" or v is not None}
+    def _without_missing_files(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = ("gram_sha256", "gate_sha256", "gate_tokens")
+        return {k: v for k, v in serialize(self).items() if k not in optional or v is not None}
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Adapter:
         manifest: the other values of `cogen.json` (domain, tokens trained, metrics, parents, ...).
         embeddings: the modules that are embeddings, not linear layers.
         grams: second moments of the modules' inputs, for `regmean`; None if none were taken.
+        gate: statistics of the domain's text, for the gate of a routed model; None if none were taken.
 
     >>> adapter = Adapter.load("runs/quickstart/merged")  # doctest: +SKIP
     >>> adapter.save("copy")                              # doctest: +SKIP
@@ -72,6 +78,7 @@ class Adapter:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     embeddings: frozenset[str] = frozenset()
     grams: Mapping[str, Gram] | None = None
+    gate: GateStatistics | None = None
 
     @property
     def rank(self) -> int:
@@ -94,6 +101,8 @@ class Adapter:
         }
         if self.grams is not None:
             files[GRAM_NAME] = gram_bytes(self.grams)
+        if self.gate is not None:
+            files[GATE_NAME] = gate_bytes(self.gate)
         write_folder(Path(folder), files)
 
     def manifest_json(self) -> str:
@@ -103,6 +112,8 @@ class Adapter:
             "fingerprint": self.fingerprint,
             "factors_sha256": self.digest,
             "gram_sha256": None if self.grams is None else gram_digest(self.grams),
+            "gate_sha256": None if self.gate is None else gate_digest(self.gate),
+            "gate_tokens": None if self.gate is None else self.gate.num_tokens,
         }
         return Manifest(**{**self.manifest, **known}).to_json()
 
@@ -130,14 +141,20 @@ def _read(kind: type[Adapter], folder: Path, keep: bool) -> Adapter:
     known = Manifest.load_if_present(folder / MANIFEST_NAME) or Manifest()  # PEFT writes no manifest
     base_name = known.base or str(config.get("base_model_name_or_path") or "")
     grams, more = open_grams(folder), dict(known.model_extra or {})
-    adapter = kind(dict(stored) if keep else stored, base_name, known.fingerprint, more, stored.embeddings, grams)
+    gate = open_gate(folder, known.gate_tokens or 0)
+    factors = dict(stored) if keep else stored
+    adapter = kind(factors, base_name, known.fingerprint, more, stored.embeddings, grams, gate)
     if adapter.digest != (known.factors_sha256 or adapter.digest):  # half-copied or edited
         raise malformed(folder, f"factors with sha256 {str(known.factors_sha256)[:12]}", adapter.digest[:12])
-    if known.gram_sha256 is not None:
-        found = "none" if grams is None else gram_digest(grams)
-        if found != known.gram_sha256:
-            raise malformed(folder, f"a {GRAM_NAME} with sha256 {known.gram_sha256[:12]}", found[:12])
+    _require_hash(folder, GRAM_NAME, known.gram_sha256, None if grams is None else gram_digest(grams))
+    _require_hash(folder, GATE_NAME, known.gate_sha256, None if gate is None else gate_digest(gate))
     return adapter
+
+
+def _require_hash(folder: Path, file: str, expected: str | None, found: str | None) -> None:
+    """Refuse a file next to the factors that has another hash than the manifest names, or is missing."""
+    if expected is not None and found != expected:
+        raise malformed(folder, f"a {file} with sha256 {expected[:12]}", found[:12] if found else "none")
 
 
 def _to_peft(factors: Mapping[str, Factors], embeddings: frozenset[str]) -> dict[str, Tensor]:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogen.cli.generate import ModelBase, ModelFolders, ReplyTokens, SamplingSeed, Temperature, with_model
+from cogen.cli.generate import (
+    ModelBase,
+    ModelFolders,
+    ReplyTokens,
+    SamplingSeed,
+    Temperature,
+    WithoutExpert,
+    with_model,
+)
 from cogen.cli.options import named_paths
 from cogen.console import safe, safe_reply, typed_text
 
@@ -23,6 +31,7 @@ HELP = """\
 text                 is continued (with --template: answered)
 /use NAME            switch to another model: {names}
 /all                 show every model's reply side by side; /use goes back to one
+/without NAME ...    of a routed model, leave these experts aside; none ends it
 /temperature NUMBER  0 always takes the most likely token
 /tokens NUMBER       longest reply
 /keep                keep earlier turns as context, or stop keeping them
@@ -40,10 +49,12 @@ def chat(
     max_tokens: ReplyTokens = 128,
     temperature: Temperature = 0.7,
     seed: SamplingSeed = 0,
+    without: WithoutExpert = [],  # noqa: B006
 ) -> None:
     """Chat with the models of a run.
 
-    Each line of text is continued. /use switches the model, /help lists all commands.
+    Each line of text is continued. /use switches the model, /help lists all commands. Of a routed
+    model, the expert that its gate chooses answers, and is named on stderr.
 
     Example: cogen chat runs/quickstart
     """
@@ -53,12 +64,13 @@ def chat(
 
     model_set = find_models(source, named_paths(adapters, "--adapter"), base)
     first = model or model_set.names[0]
-    model_set.load(first)
+    model_set.require(first, without)
     loaded = load_base(model_set.base, precision=model_set.precision)
     if template and loaded.tokenizer.chat_template is None:
         expected, fix = "a base with a chat template", "Leave --template out."
         raise ConfigError("cannot use option", expected=expected, got="none", where="--template", fix=fix)
     session = Session(loaded, model_set, None if side_by_side else first, template, max_tokens, temperature, seed)
+    session.without = tuple(without)
     with session:
         print(f"{model_set.base} · {', '.join(map(safe, model_set.names))} · /help", file=sys.stderr)
         for line in _lines():
@@ -73,6 +85,7 @@ class Session:
     Args:
         model: the one that answers; None is all of them.
         template: use the base's chat template, and keep earlier turns as context.
+        without: experts that a routed model leaves aside.
     """
 
     base: Base
@@ -82,6 +95,7 @@ class Session:
     max_tokens: int
     temperature: float
     seed: int
+    without: tuple[str, ...] = ()
     keep: bool = False
     turns: list[tuple[str, str]] = field(default_factory=list)
     _attached: ExitStack = field(default_factory=ExitStack)
@@ -96,7 +110,7 @@ class Session:
 
     def take(self, line: str) -> bool:
         """Answer a line, or carry out its command; False after /quit."""
-        from cogen.errors import ConfigError
+        from cogen.errors import CogenError, ConfigError
 
         if line.startswith("/"):
             word, _, rest = line[1:].partition(" ")
@@ -104,7 +118,7 @@ class Session:
                 return False
             try:
                 self._command(word, rest.strip())
-            except (ConfigError, ValueError) as error:
+            except (CogenError, ValueError) as error:
                 print(error, file=sys.stderr)
         elif line.strip():
             try:
@@ -116,9 +130,15 @@ class Session:
         return True
 
     def _command(self, word: str, rest: str) -> None:
+        from cogen.evaluate.matrix import ROUTED
+
         if word == "use":
-            self.model_set.load(rest)
+            self.model_set.require(rest, self.without)
             self.model = rest
+        elif word == "without":
+            names = tuple(rest.split())
+            self.model_set.require(ROUTED, names)
+            self.without = names
         elif word == "all":
             self.model = None
         elif word == "temperature":
@@ -136,7 +156,8 @@ class Session:
 
     def _state(self) -> str:
         kept = f"{len(self.turns)} turns kept" if self.keep else "each line by itself"
-        return f"{self.model or 'all models'} · temperature {self.temperature:g} · {self.max_tokens} tokens · {kept}"
+        aside = f" without {', '.join(self.without)}" if self.without else ""
+        return f"{self.model or 'all models'}{aside} · temperature {self.temperature:g} · {self.max_tokens} tokens · {kept}"
 
     def _answer(self, line: str) -> None:
         reply = self._alone(self.model, line) if self.model is not None else self._side_by_side(line)
@@ -174,14 +195,19 @@ class Session:
         return said[self.model_set.names[0]]
 
     def _reply(self, name: str, line: str) -> Iterator[str]:
-        from cogen.evaluate.generate import stream
+        from cogen.evaluate.generate import gate_ids, stream
+        from cogen.evaluate.matrix import ROUTED
 
+        prompt = self._prompt(line)
+        if name == ROUTED and self.model_set.routed is not None:
+            name, choice = self.model_set.choose(self.base, gate_ids(self.base, prompt), self.without)
+            print(safe(f"[{choice}]"), file=sys.stderr, flush=True)
         if name != self._speaker:
             self._attached.close()
             self._attached.enter_context(with_model(self.base, self.model_set, name))
             self._speaker = name
         seed = self.seed + len(self.turns)
-        yield from stream(self.base, self._prompt(line), self.max_tokens, self.temperature, seed)
+        yield from stream(self.base, prompt, self.max_tokens, self.temperature, seed)
 
     def _prompt(self, line: str) -> str:
         """The text that the model continues."""

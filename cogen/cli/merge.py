@@ -36,17 +36,22 @@ def merge(
     calibrate: Calibrate = None,
     seed: RuleSeed = None,
     without: Without = [],  # noqa: B006
+    routed: Annotated[bool, typer.Option("--routed", help="Keep every adapter, and add a gate.")] = False,
+    common: Annotated[Path | None, typer.Option(help="Of --routed: for text of no domain.")] = None,
+    public: Annotated[Path | None, typer.Option(help="Of --routed: such text, to know it by.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge adapters of one base into one adapter.
 
     delta_W = scale * rule(delta_1 ... delta_K). The base model is not needed.
-    To take an adapter out of a merge, name the merged folder and --without.
+    To take an adapter out of a merge, name the merged folder and --without. With --routed the
+    adapters stay apart, and a gate chooses one by the text; their merge is for other text.
 
     Example: cogen merge adapters/grid adapters/clinical --out merged --rank 32
     """
     from cogen.cli.recipes import read_recipe, require_new_adapter, write_merge
+    from cogen.cli.routed import write_routed_model
     from cogen.errors import ConfigError
     from cogen.merge_folder import open_all
 
@@ -54,6 +59,14 @@ def merge(
         raise ConfigError("cannot merge", expected="--out", got="nothing", fix="Name the folder to write.")
     settings = {"method": method, "scale": scale, "rank": rank, "energy": energy, "density": density}
     settings |= {"space": space, "calibrate": calibrate, "seed": seed}
+    for option, value in (("--common", common), ("--public", public)):
+        if value is not None and not routed:
+            raise ConfigError("cannot merge", expected=f"--routed with {option}", got="none", fix="Add --routed.")
+    if routed:
+        write_routed_model(
+            inputs, weights, settings, common, public, without, out, overwrite=overwrite, as_json=as_json
+        )
+        return
     recipe = read_recipe(inputs, weights, settings, without)
     require_new_adapter(out, overwrite)
     write_merge(recipe, open_all(recipe), out, {}, as_json)

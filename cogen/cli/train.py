@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cogen.train.range_test import RateTrial
     from cogen.train.single import TrainedAdapter
 
-GRAM_TOKENS = 8192
+GRAM_TOKENS = GATE_TOKENS = 8192
 TABLES = ("train", "data", "track", "base.precision")  # that --set may change
 
 
@@ -50,6 +50,7 @@ def train(
     settings: Settings = [],  # noqa: B006
     accept_loss: AcceptLoss = False,
     gram: Annotated[bool, typer.Option("--gram", help="Keep input statistics for merging by regmean.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Keep text statistics for a routed model.")] = False,
     lr_range_test: Annotated[bool, typer.Option("--lr-range-test", help="Only find a learning rate.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the saved state.")] = False,
     overwrite: Overwrite = False,
@@ -78,11 +79,19 @@ def train(
         return
     out = _checked_out(paths, domain, out, replaced=resume or overwrite)
     config = _config(domain, paths, heldout_frac, overrides)
-    _train(base, paths, config, out, gram=gram, resume=resume, as_json=as_json)
+    statistics = {"gram_tokens": GRAM_TOKENS if gram else 0, "gate_tokens": GATE_TOKENS if gate else 0}
+    _train(base, paths, config, out, statistics, resume=resume, as_json=as_json)
 
 
 def _train(
-    base_name: str, paths: dict[str, str], config: RunConfig, out: Path, *, gram: bool, resume: bool, as_json: bool
+    base_name: str,
+    paths: dict[str, str],
+    config: RunConfig,
+    out: Path,
+    statistics: Mapping[str, Any],
+    *,
+    resume: bool,
+    as_json: bool,
 ) -> None:
     """Train with a bar, write the adapter, print a line about it; of several processes the first one does so."""
     from cogen.base import describe_base, load_base
@@ -106,7 +115,7 @@ def _train(
         data=config.data,
         state_path=state,
         resume=resume,
-        gram_tokens=GRAM_TOKENS if gram else 0,
+        **statistics,
     )
     if group.is_main:
         made = _shown(train, config, out)

@@ -44,6 +44,7 @@ def generate(
     seed: int = 0,
     *,
     stop: str | None = None,
+    numbers: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """Continue every prompt until EOS, `stop` or `max_new_tokens`.
@@ -52,6 +53,7 @@ def generate(
         temperature: 0 takes the most likely token; otherwise tokens are sampled. Samples depend on the prompt's index
             and the seed, not on the batches. `token_logprobs` are at temperature 1.
         stop: a reply ends before this text.
+        numbers: the index of each prompt, where these are some of several; from 0 without it.
         progress: called after each batch with its number of prompts.
     Returns: one reply for each prompt, in order.
     Raises:
@@ -67,7 +69,12 @@ def generate(
     for first in range(0, len(order), at_once):
         some = order[first : first + at_once]
         replies = _replies(
-            base, [encoded[i] for i in some], max_new_tokens, temperature, [(seed, i) for i in some], stop
+            base,
+            [encoded[i] for i in some],
+            max_new_tokens,
+            temperature,
+            [(seed, i if numbers is None else numbers[i]) for i in some],
+            stop,
         )
         found.update(zip(some, replies, strict=True))
         if progress is not None:
@@ -130,6 +137,12 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
     first = leading_ids(tokenizer)
     return ids if ids[: len(first)] == first else [*first, *ids]
+
+
+def gate_ids(base: Base, prompt: str) -> list[int]:
+    """Token ids of a prompt as a gate reads them: after BOS or EOS, whatever the tokenizer adds."""
+    ids = prompt_ids(base.tokenizer, prompt)
+    return ids if ids[:1] == [base.start_id] else [base.start_id, *ids]
 
 
 def _replies(

@@ -15,6 +15,7 @@ from cogen.records import Inconsistent, Name, Record
 BASE = "base"
 COMBINED = "combined"
 CENTRALIZED = "centralized"
+ROUTED = "routed"
 EXPERT_PREFIX = "expert:"
 LOCAL_PREFIX = "local:"
 ROUND_PREFIX = "round:"

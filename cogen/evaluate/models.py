@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cogen.adapter import Adapter
 from cogen.config import load_config
 from cogen.errors import AdapterError, ConfigError, RunError
-from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX
+from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, ROUTED
+from cogen.routing.folder import COMMON, ROUTED_NAME, RoutedModel, is_routed
 from cogen.runs import RunFolder
+
+if TYPE_CHECKING:
+    from cogen.base import Base
+    from cogen.routing.gate import Choice
 
 MANIFEST = "adapter_config.json"
 
@@ -23,16 +29,47 @@ class ModelSet:
         base: name or folder of the base.
         precision: precision of the base in the run.
         adapters: row name to folder; the first one is the default.
+        routed: the routed model, whose adapters are rows too; its own row is `routed`, which is then the default.
     """
 
     base: str
     precision: str
     adapters: Mapping[str, Path]
+    routed: RoutedModel | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """All row names; the base is last."""
-        return (*self.adapters, BASE)
+        return (*([] if self.routed is None else [ROUTED]), *self.adapters, BASE)
+
+    def require(self, name: str, without: Collection[str] = ()) -> None:
+        """Check that a row can answer.
+
+        Args:
+            without: experts that the routed model leaves aside.
+        Raises:
+            ConfigError: no row has this name; or an expert is to be left aside where there is none of this name.
+            AdapterError: an adapter cannot be read.
+        """
+        if without and self.routed is None:
+            fix = "Name a folder of `cogen merge --routed`."
+            raise ConfigError("cannot leave experts aside", expected="a routed model", got="none", fix=fix)
+        if self.routed is not None and name == ROUTED:
+            _ = (self.routed.without(without) if without else self.routed).gate
+        else:
+            self.load(name)
+
+    def choose(self, base: Base, tokens: Sequence[int], without: Collection[str] = ()) -> tuple[str, Choice]:
+        """The row that the gate of the routed model chooses for a text, and how sure it is.
+
+        Args:
+            tokens, without: as in `cogen.routing.choose`.
+        """
+        from cogen.routing.choose import choose
+
+        assert self.routed is not None
+        choice = choose(base, self.routed, tokens, without)
+        return (COMMON if choice.expert == COMMON else EXPERT_PREFIX + choice.expert), choice
 
     def load(self, name: str) -> Adapter | None:
         """The adapter of a row; None for the base alone.
@@ -65,7 +102,7 @@ def find_models(source: Path | None, named: Mapping[str, str], base: str | None)
     if source is None and not named and base is None:
         source = newest_run(Path("runs"))
     found = {name: Path(folder) for name, folder in named.items()}
-    precision = "auto"
+    precision, routed = "auto", None
     bases = [Adapter.load(folder).base_name for folder in found.values()]
     if source is not None:
         if (source / "config.toml").is_file():
@@ -74,18 +111,22 @@ def find_models(source: Path | None, named: Mapping[str, str], base: str | None)
             found |= _of_run(run, [d.name for d in config.domains])
             precision = config.base.precision
             bases.append(config.base.name)
+        elif is_routed(source):
+            routed = RoutedModel.open(source)
+            found |= {COMMON: routed.common, **{EXPERT_PREFIX + n: path for n, path in routed.experts.items()}}
+            bases.append(routed.manifest.base)
         elif (source / MANIFEST).is_file():
             found[source.resolve().name] = source
             bases.append(Adapter.load(source).base_name)
         else:
             raise AdapterError(
                 "nothing to talk to",
-                expected=f"a run folder (config.toml) or an adapter folder ({MANIFEST})",
-                got="neither",
+                expected=f"a run folder (config.toml), an adapter folder ({MANIFEST}) or a routed one ({ROUTED_NAME})",
+                got="none of them",
                 where=str(source),
                 fix="Name a run of `cogen simulate` or an adapter of `cogen train`.",
             )
-    return ModelSet(base or _only(bases), precision, found)
+    return ModelSet(base or _only(bases), precision, found, routed)
 
 
 def newest_run(folder: Path) -> Path:

@@ -97,6 +97,22 @@ def attached(
         model.requires_grad_(False)
 
 
+@contextmanager
+def detached(model: PreTrainedModel) -> Iterator[None]:
+    """The base alone while the block runs; what is attached stays in place, switched off."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [layer.disable_adapters for layer in layers]
+    try:
+        for layer in layers:
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer._disable_adapters = was
+
+
 def _bare(factors: Mapping[str, Factors]) -> LoraConfig:
     """A config with which PEFT draws no values: they are overwritten at once, and drawing takes seconds."""
     config = lora_config(factors, "")

@@ -96,9 +96,13 @@ def make_stream(mixture: Mixture, settings: Train, total_blocks: int) -> Stream:
     """
     pack = partial(PackedStream, sequence_length=settings.sequence_length, seed=settings.seed, bos=mixture.bos)
     replay, annealing = (None if c is None else pack(c.train) for c in (mixture.replay, mixture.annealing))
-    return mix_streams(
-        [pack(corpus.train) for corpus in mixture.corpora.values()], replay, annealing, settings, total_blocks
-    )
+    return mix_streams(own_streams(mixture, settings), replay, annealing, settings, total_blocks)
+
+
+def own_streams(mixture: Mixture, settings: Train) -> list[Stream]:
+    """The blocks of each corpus of the domain, without what is mixed in."""
+    size, seed = settings.sequence_length, settings.seed
+    return [PackedStream(corpus.train, size, seed, mixture.bos) for corpus in mixture.corpora.values()]
 
 
 def mix_streams(

@@ -12,6 +12,7 @@ from cogen.adapter import Adapter
 from cogen.config import Data, Train
 from cogen.data import heldout_windows
 from cogen.data.account import OnAccount, tell_losses
+from cogen.data.pack import InterleavedStream
 from cogen.data.spool import Progress
 from cogen.errors import ConfigError
 from cogen.train.cost import TrainingCost, adapted_frac, training_cost
@@ -19,10 +20,11 @@ from cogen.train.distributed import join_process_group
 from cogen.train.gram import collect_grams
 from cogen.train.likelihood import sum_nats
 from cogen.train.loop import RoundResult, Step, train_round
-from cogen.train.mixture import MIXED, Mixture, make_stream, read_mixture, state_key
+from cogen.train.mixture import MIXED, Mixture, make_stream, own_streams, read_mixture, state_key
 from cogen.train.schedule import plan_round
 from cogen.train.start import require_context, start_factors
 from cogen.train.state import Best, TrainState
+from cogen.train.text_states import gate_statistics
 from cogen.versions import versions
 
 if TYPE_CHECKING:
@@ -52,12 +54,12 @@ def train_adapter(
     state_path: Path | None = None,
     resume: bool = False,
     gram_tokens: int = 0,
+    gate_tokens: int = 0,
 ) -> TrainedAdapter:
     """Continue pretraining `base` on the training part of one or more corpora, as one round.
 
     Blocks of several corpora alternate, so that each gives the same number of tokens. Among several processes
-    (`accelerate launch`) each trains its share; only the first one calls back, saves the state and takes Gram
-    statistics.
+    (`accelerate launch`) each trains its share; only the first one calls back, saves the state and takes statistics.
 
     Args:
         corpora: name to path; the held-out part of each is never trained on.
@@ -66,6 +68,7 @@ def train_adapter(
         on_account: called with the name of each corpus and what became of it, once all are prepared.
         on_start: called with the cost of training, after the data are read and before the first step.
         gram_tokens: tokens of training text for the Gram statistics of `regmean`; 0 takes none.
+        gate_tokens: tokens of training text, without what is mixed in, for the gate of a routed model; 0 takes none.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
     Raises:
         DataError: a corpus has fewer than two documents, or more of it than `data.max_loss_frac` is lost.
@@ -106,8 +109,12 @@ def train_adapter(
     if num_gram_blocks > 0:
         grams = collect_grams(base, result.factors, stream, num_gram_blocks)
         manifest["gram_tokens"] = num_gram_blocks * settings.sequence_length
+    gate = None
+    if gate_tokens > 0 and group.is_main:
+        own = InterleavedStream(own_streams(mixture, settings))
+        gate = gate_statistics(base, own, plan.num_blocks, gate_tokens)
     embeddings = frozenset(base.info.embeddings) & result.factors.keys()
-    adapter = Adapter(result.factors, base.info.name, base.info.fingerprint, manifest, embeddings, grams)
+    adapter = Adapter(result.factors, base.info.name, base.info.fingerprint, manifest, embeddings, grams, gate)
     return TrainedAdapter(adapter, result)
 
 

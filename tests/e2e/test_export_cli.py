@@ -166,7 +166,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ((adapter,), "expected --out, got nothing"),
         ((adapter, "--out", taken), "expected a new folder, got a folder with other files"),
         ((adapter, "--out", taken / "thesis.txt"), "expected a new folder, got a file"),
-        ((tmp_path / "no", "--out", out), "got neither"),
+        ((tmp_path / "no", "--out", out), "got none of them"),
         ((adapter, "--out", out, "--base", other), "adapter mismatch"),
         ((adapter, "--out", out, "--model", "base"), "expected a model with an adapter, got base"),
         ((adapter, "--out", out, "--model", "expert"), "no such model"),

@@ -15,6 +15,7 @@ import torch
 from typer.main import get_command
 
 from cogen.adapter import Adapter, Factors
+from cogen.adapter.gate import GateStatistics
 from cogen.base import Base
 from cogen.cli.app import app
 from cogen.config import load_config
@@ -168,7 +169,9 @@ def expert(base: Base, folder: Path, name: str, seed: int) -> None:
     drawn = torch.Generator().manual_seed(seed)
     start = init_factors(base.info.modules, 4, 2.0, seed)
     factors = {n: Factors(f.a, 0.02 * torch.randn(f.b.shape, generator=drawn), 1.0) for n, f in start.items()}
-    Adapter(factors, base.info.name, base.info.fingerprint, {"domain": name, "num_tokens": 100}).save(folder)
+    gate = GateStatistics(torch.randn(32, generator=drawn).half().float(), torch.ones(32), 100)
+    manifest = {"domain": name, "num_tokens": 100}
+    Adapter(factors, base.info.name, base.info.fingerprint, manifest, gate=gate).save(folder)
 
 
 @pytest.fixture
