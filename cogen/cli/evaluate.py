@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cogen.evaluate.probes import Probe
     from cogen.evaluate.questions import Question
     from cogen.evaluate.tasks import Tasks
+    from cogen.routing.folder import RoutedModel
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,11 @@ class Items:
 
 def evaluate(
     base: BaseName = DEFAULT_BASE,
-    adapter: Annotated[list[str], typer.Option(help="NAME=FOLDER; may be repeated.")] = [],  # noqa: B006
+    adapter: Annotated[list[str], typer.Option(help="NAME=FOLDER, also a routed one.")] = [],  # noqa: B006
     data: Annotated[list[str], typer.Option(help="NAME=PATH of a corpus.")] = [],  # noqa: B006
     probes: Annotated[list[str], typer.Option(help="NAME=FILE of multiple-choice probes.")] = [],  # noqa: B006
     questions: Annotated[list[str], typer.Option(help="NAME=FILE of questions.")] = [],  # noqa: B006
+    posterior: Annotated[bool, typer.Option("--posterior", help="Also mix all experts of routed models.")] = False,
     tasks: Annotated[str, typer.Option(help="Names in lm-evaluation-harness, as in a,b.")] = "",
     task_folder: Annotated[Path | None, typer.Option(help="Folder of your own tasks in YAML.")] = None,
     task_limit: Annotated[
@@ -84,7 +86,8 @@ def evaluate(
     """Score a base and adapters on text, probes and tasks.
 
     A corpus of --data is scored whole; only its held-out part is scored where one of the adapters
-    was trained on it. Text is scored in bits per byte.
+    was trained on it. Text is scored in bits per byte. Of a routed model the gate reads the first
+    128 tokens of each window, and the expert that it chooses is scored on the others.
 
     Example: cogen evaluate --adapter grid=adapters/grid --data grid=grid.jsonl
     """
@@ -100,7 +103,7 @@ def evaluate(
         raise ConfigError("cannot evaluate", expected=expected, got=got, fix="See cogen evaluate --help.")
     items = _read_items(probes, questions, tasks, task_folder, task_limit)
     text = Text(paths, heldout_frac, max_heldout_tokens, sequence_length, 1.0 if accept_loss else max_loss_frac)
-    evaluation = _evaluate(base, folders, text, items)
+    evaluation = _evaluate(base, folders, text, items, posterior=posterior)
     if out is not None:
         evaluation.write(out)
     if as_json:
@@ -109,20 +112,46 @@ def evaluate(
         print(format_evaluation(evaluation))
 
 
-def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Items) -> Evaluation:
+def _evaluate(base_name: str, folders: Mapping[str, str], text: Text, items: Items, *, posterior: bool) -> Evaluation:
     """Check the input, the cheap parts first, and score it with bars."""
     from cogen.adapter import Adapter
     from cogen.base import load_base
     from cogen.data.walk import corpus_root
+    from cogen.routing.folder import RoutedModel, is_routed
 
-    adapters = {name: Adapter.load(folder) for name, folder in folders.items()}
+    routed = {name: RoutedModel.open(Path(folder)) for name, folder in folders.items() if is_routed(Path(folder))}
+    _require_text(routed, items, posterior=posterior)
+    adapters = {name: Adapter.load(folder) for name, folder in folders.items() if name not in routed}
+    experts = {f"{name}:{e}": adapter for name, model in routed.items() for e, adapter in model.opened.items()}
+    for model in routed.values():
+        _ = model.gate
     for path in text.paths.values():
         corpus_root(path)
     base = load_base(base_name)
-    for name, adapter in adapters.items():
+    everything = {**adapters, **experts}
+    for name, adapter in everything.items():
         base.info.require(adapter, name)
-    say_doubts(base, adapters)
-    return _score(base, adapters, windows_of(base, adapters, folders, text), items)
+    say_doubts(base, everything)
+    places = {**folders, **{name: str(_place(routed, name)) for name in experts}}
+    windows = windows_of(base, everything, places, text)
+    return _score(base, adapters, routed, windows, items, posterior=posterior)
+
+
+def _require_text(routed: Mapping[str, RoutedModel], items: Items, *, posterior: bool) -> None:
+    from cogen.errors import ConfigError
+
+    if routed and (items.probes or items.questions or items.tasks is not None):
+        fix = "Name its experts one by one for the others."
+        raise ConfigError("cannot evaluate", expected="--data alone for a routed model", got="other items", fix=fix)
+    if posterior and not routed:
+        fix = "Name a folder of `cogen merge --routed`, or take --posterior away."
+        raise ConfigError("cannot evaluate", expected="a routed model for --posterior", got="none", fix=fix)
+
+
+def _place(routed: Mapping[str, RoutedModel], name: str) -> Path:
+    """The folder of an adapter of a routed model, by its row."""
+    model, _, expert = name.partition(":")
+    return routed[model].experts.get(expert, routed[model].common)
 
 
 def _read_items(
@@ -166,17 +195,26 @@ def windows_of(
 
 
 def _score(
-    base: Base, adapters: Mapping[str, Adapter], windows: Mapping[str, Sequence[Window]], items: Items
+    base: Base,
+    adapters: Mapping[str, Adapter],
+    routed: Mapping[str, RoutedModel],
+    windows: Mapping[str, Sequence[Window]],
+    items: Items,
+    *,
+    posterior: bool,
 ) -> Evaluation:
     from cogen.evaluate.probes import probe_pairs
     from cogen.evaluate.questions import MAX_REPLY_TOKENS
+    from cogen.evaluate.routed import score_routed
     from cogen.evaluate.score import evaluate_adapters
 
-    tokens = sum(len(w.tokens) for some in windows.values() for w in some)
+    text_tokens = sum(len(w.tokens) for some in windows.values() for w in some)
+    tokens = text_tokens
     tokens += sum(p.num_tokens for some in items.probes.values() for p in probe_pairs(some, base.tokenizer))
     tokens += sum(MAX_REPLY_TOKENS * len(some) for some in items.questions.values())
-    with Bar("scoring", TOKENS, tokens * (len(adapters) + 1)) as bar:
-        return evaluate_adapters(
+    passes = sum(len(model.opened) if posterior else 1 for model in routed.values())
+    with Bar("scoring", TOKENS, tokens * (len(adapters) + 1) + passes * text_tokens) as bar:
+        found = evaluate_adapters(
             base,
             adapters,
             windows,
@@ -185,6 +223,11 @@ def _score(
             tasks=items.tasks,
             progress=_advance(bar),
         )
+        for name, model in routed.items():
+            more = score_routed(base, model, name, windows, posterior=posterior, progress=_advance(bar))
+            changes = {"cells": found.cells + more.cells, "routing": found.routing + more.routing}
+            found = found.model_copy(update=changes)
+    return found
 
 
 def _advance(bar: Bar) -> Callable[[str, str, int], None]:

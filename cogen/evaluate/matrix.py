@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cogen.console import table
-from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
+from cogen.evaluate.scores import ProbeScore, QuestionScore, RoutingScore, TaskScore
 from cogen.records import Inconsistent, Name, Record
 
 BASE = "base"
@@ -47,6 +47,7 @@ class Evaluation(Record):
     """`evaluation.json`: rows are models, columns are domains, and cells may be missing.
 
     `not_measured` says why cells of a federation are missing.
+    `routing` says where the gates of routed models send each domain's windows.
     `general` has one cell per model on text that no client trained on; it is part of no mean. `probes`, `questions`
     and `tasks` (of lm-evaluation-harness) are empty unless the user asked for them.
 
@@ -64,6 +65,7 @@ class Evaluation(Record):
     probes: tuple[ProbeScore, ...] = ()
     questions: tuple[QuestionScore, ...] = ()
     tasks: tuple[TaskScore, ...] = ()
+    routing: tuple[RoutingScore, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ class Evaluation(Record):
 
     def check(self) -> None:
         """Raise Inconsistent when a cell or a score is there twice."""
-        for name in ("cells", "general", "probes", "questions", "tasks"):
+        for name in ("cells", "general", "probes", "questions", "tasks", "routing"):
             seen: set[tuple[str, ...]] = set()
             for row in getattr(self, name):
                 key = tuple(value for value in vars(row).values() if isinstance(value, str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cogen.records import Count, Name
@@ -63,3 +64,18 @@ class TaskScore:
     value: float
     stderr: float | None
     num_samples: Count
+
+
+@dataclass(frozen=True)
+class RoutingScore:
+    """Where the gate of a routed model sends the held-out windows of one domain.
+
+    Args:
+        num_windows: by who was chosen: an expert, or `common`.
+        chance_frac: how sure the gate was, on average.
+    """
+
+    model: Name
+    domain: Name
+    num_windows: Mapping[str, Count]
+    chance_frac: float

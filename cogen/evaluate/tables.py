@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from cogen.console import table
 from cogen.evaluate.matrix import NOTHING, Evaluation, format_table
-from cogen.evaluate.scores import ProbeScore, QuestionScore, TaskScore
+from cogen.evaluate.scores import ProbeScore, QuestionScore, RoutingScore, TaskScore
 
 T = TypeVar("T", bound=Hashable)
 QUESTION_COLUMNS: tuple[tuple[str, Callable[[QuestionScore], float | None]], ...] = (
@@ -23,11 +23,27 @@ def format_evaluation(evaluation: Evaluation) -> str:
     """One table for each kind of score that the evaluation has, with an empty line between them."""
     tables = [
         format_table(evaluation) if evaluation.cells else "",
+        routing_table(evaluation.routing),
         probe_table(evaluation.probes),
         question_table(evaluation.questions),
         task_table(evaluation.tasks),
     ]
     return "\n".join(text for text in tables if text)
+
+
+def routing_table(scores: Sequence[RoutingScore]) -> str:
+    """The windows of each domain by who was chosen for them, and how sure the gate was: a confusion matrix."""
+    if not scores:
+        return ""
+    names = _unique(name for s in scores for name in s.num_windows)
+    known = [name for name in _unique(s.domain for s in scores) if name in names]
+    names = [*known, *(name for name in names if name not in known)]
+    header = ["sent by the gate of", "text of", *(f"to {name}" for name in names), "sure"]
+    rows = [
+        [s.model, s.domain, *(str(s.num_windows.get(name, 0)) for name in names), _percent(s.chance_frac)]
+        for s in scores
+    ]
+    return _table([header, *rows])
 
 
 def probe_table(scores: Sequence[ProbeScore]) -> str:

@@ -12,14 +12,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from cogen.adapter import Adapter
-from cogen.adapter.gate import GATE_NAME, GateStatistics
+from cogen.adapter.gate import GATE_NAME
 from cogen.base import Base
 from cogen.file_hashes import file_sha256
 from cogen.routing.folder import COMMON, ROUTED_NAME, RoutedManifest, RoutedModel
 from cogen.routing.gate import likeliest
-from cogen.train.lora import init_factors
-from cogen.train.text_states import mean_state
 from tests.conftest import SEEDS
+from tests.routed_example import save_expert
 from tests.shell import Cogen, refused
 
 TEXTS = {
@@ -31,20 +30,6 @@ TEXTS = {
 
 def files_of(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def save_expert(base: Base, folder: Path, name: str, number: int, text: str = "") -> Path:
-    """Random factors; the gate statistics say that texts like `text` are its own."""
-    factors = init_factors(base.info.modules, 4, 2.0, number)
-    for place, f in enumerate(factors.values()):
-        f.b.normal_(0, 0.3, generator=torch.Generator().manual_seed(100 * number + place))
-    gate = None
-    if text:
-        state, _ = mean_state(base, [base.start_id, *base.tokenizer(text)["input_ids"]])
-        gate = GateStatistics(state.half().float(), torch.full_like(state, 0.01).half().float(), 4096)
-    manifest = {"kind": "expert", "domain": name, "parents": []}
-    Adapter(factors, base.info.name, base.info.fingerprint, manifest, gate=gate).save(folder / name)
-    return folder / name
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from cogen.adapter.gate import GateStatistics
 from cogen.base import Base
 from cogen.cli.app import app
 from cogen.config import load_config
+from cogen.routing.folder import write_routed
 from cogen.runs import RunFolder
 from cogen.train.lora import init_factors
 from tests.shell import Cogen
@@ -176,7 +177,7 @@ def expert(base: Base, folder: Path, name: str, seed: int) -> None:
 
 @pytest.fixture
 def workplace(cogen: Cogen, tiny: Base, config_file: Path) -> Cogen:
-    """Three experts, their corpora, some questions, two folders of text and a finished run."""
+    """Three experts, a routed model of two, their corpora, some questions, two folders of text and a finished run."""
     Path("seeds").symlink_to(SEEDS)
     Path("documents").mkdir()
     for seed, name in enumerate(("grid", "clinical", "materials")):
@@ -184,6 +185,9 @@ def workplace(cogen: Cogen, tiny: Base, config_file: Path) -> Cogen:
         rows = [json.loads(line) for line in (SEEDS / f"{name}.jsonl").read_text("utf-8").splitlines()]
         parts = [part for row in rows for part in row["text"].split(". ") if len(part) > 80]
         Path(f"{name}.jsonl").write_text("".join(json.dumps({"text": part}) + "\n" for part in parts), "utf-8")
+    write_routed(
+        Path("adapters/routed"), Path("adapters/grid"), {n: Path("adapters") / n for n in ("grid", "clinical")}
+    )
     Path("general.jsonl").write_bytes((SEEDS / "education.jsonl").read_bytes())
     Path("documents/grid.jsonl").write_bytes((SEEDS / "grid.jsonl").read_bytes())
     Path("my-questions.jsonl").write_bytes(
