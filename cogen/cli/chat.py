@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,7 @@ class Session:
     turns: list[tuple[str, str]] = field(default_factory=list)
     _attached: ExitStack = field(default_factory=ExitStack)
     _speaker: str | None = None
+    _switch: Callable[[str], None] | None = None
 
     def __enter__(self) -> Session:
         self.keep = self.template
@@ -197,15 +198,23 @@ class Session:
     def _reply(self, name: str, line: str) -> Iterator[str]:
         from cogen.evaluate.generate import gate_ids, stream
         from cogen.evaluate.matrix import ROUTED
+        from cogen.routing.choose import choose
+        from cogen.train.lora import attached_all
 
         prompt = self._prompt(line)
-        if name == ROUTED and self.model_set.routed is not None:
-            name, choice = self.model_set.choose(self.base, gate_ids(self.base, prompt), self.without)
-            print(safe(f"[{choice}]"), file=sys.stderr, flush=True)
         if name != self._speaker:
             self._attached.close()
+            self._speaker = self._switch = None
+        if name == ROUTED and (routed := self.model_set.routed) is not None:
+            choice = choose(self.base, routed, gate_ids(self.base, prompt), self.without)
+            print(safe(f"[{choice}]"), file=sys.stderr, flush=True)
+            if self._switch is None:
+                models = {name: dict(adapter.factors) for name, adapter in routed.opened.items()}
+                self._switch = self._attached.enter_context(attached_all(self.base.model, models))
+            self._switch(choice.expert)
+        elif name != self._speaker:
             self._attached.enter_context(with_model(self.base, self.model_set, name))
-            self._speaker = name
+        self._speaker = name
         seed = self.seed + len(self.turns)
         yield from stream(self.base, prompt, self.max_tokens, self.temperature, seed)
 

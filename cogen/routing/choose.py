@@ -24,7 +24,10 @@ def choose(base: Base, routed: RoutedModel, tokens: Sequence[int], without: Coll
         without: experts that may not answer.
     Raises:
         ConfigError: no such expert, or none would be left.
+        FingerprintMismatch: the model is of another base.
     """
+    if routed.manifest.fingerprint is not None:
+        base.info.fingerprint.require(routed.manifest.fingerprint, "the routed model")
     gate = (routed.without(without) if without else routed).gate
     with detached(base.model):
         state, num_tokens = mean_state(base, tokens)

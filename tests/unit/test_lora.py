@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from cogen.adapter import Factors
 from cogen.base import Base
 from cogen.errors import FingerprintMismatch
-from cogen.train.lora import attached, init_factors, read_back
+from cogen.train.lora import attached, attached_all, detached, init_factors, read_back
 
 TOKENS = (torch.arange(2 * 9).reshape(2, 9) * 37 + 5) % 512
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
@@ -193,3 +193,41 @@ def test_live_factors_are_copies_both_ways(tiny: Base, model: Any) -> None:
         assert torch.equal(first[name].a, f.a) and torch.equal(first[name].b, f.b)
         assert torch.equal(second[name].a, f.a + 1.0) and torch.equal(second[name].b, f.b * 2.0)
         assert first[name].scaling == f.scaling and not first[name].a.requires_grad
+
+
+def test_of_several_one_works_at_a_time(tiny: Base, model: Any) -> None:
+    """Red: two work together; the first stays on; ranks of one are those of another; something stays behind."""
+    parts = dict(list(tiny.info.modules.items())[:5])
+    adapters = {
+        "expert:a.b": noise(tiny.info.modules, (3, 2), 0.5, 1),
+        "common": noise(tiny.info.modules, (4,), 2.0, 2),
+        "few": noise(parts, (1,), 1.0, 3),
+    }
+    before, keys = logits(model), sorted(model.state_dict())
+    with attached_all(model, adapters) as use:
+        torch.testing.assert_close(logits(model), with_added(copy_of(tiny), adapters["expert:a.b"]))
+        for name in ("few", "common", "few", "expert:a.b"):
+            use(name)
+            torch.testing.assert_close(logits(model), with_added(copy_of(tiny), adapters[name]), msg=name)
+        assert not any(p.requires_grad for p in model.parameters())
+        with detached(model):
+            assert torch.equal(logits(model), before)
+    assert torch.equal(logits(model), before)
+    assert sorted(model.state_dict()) == keys
+    assert not any(isinstance(m, BaseTunerLayer) for m in model.modules())
+
+
+def test_of_several_none_is_attached_where_one_does_not_fit(tiny: Base, model: Any) -> None:
+    bad = {"layers.9.nothing": next(iter(noise(tiny.info.modules, (2,), 1.0, 1).values()))}
+    with (
+        pytest.raises(FingerprintMismatch, match="absent"),
+        attached_all(model, {"good": noise(tiny.info.modules, (2,), 1.0, 1), "bad": bad}),
+    ):
+        pass
+    assert not any(isinstance(m, BaseTunerLayer) for m in model.modules())
+
+
+def copy_of(base: Base) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        base.info.folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
