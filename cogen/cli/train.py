@@ -43,6 +43,7 @@ def train(
     data: Annotated[list[str], typer.Option(help="[NAME=]PATH of a corpus; several take turns.")] = [],  # noqa: B006
     domain: Annotated[str, typer.Option(help="Name of the domain.")] = "",
     out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Adapter to train on; fresh without it.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens to train (train.tokens_per_round).")] = None,
     replay: Annotated[str | None, typer.Option(help="General text to mix in (train.replay).")] = None,
     annealing: Annotated[str | None, typer.Option(help="Text for the last steps (train.annealing).")] = None,
@@ -63,6 +64,7 @@ def train(
 
     Example: cogen train --data seeds/grid.jsonl --domain grid --out adapters/grid
     """
+    from cogen.adapter import Adapter
     from cogen.train.memory import tune_allocator
 
     tune_allocator()
@@ -79,8 +81,9 @@ def train(
         return
     out = _checked_out(paths, domain, out, replaced=resume or overwrite)
     config = _config(domain, paths, heldout_frac, overrides)
-    statistics = {"gram_tokens": GRAM_TOKENS if gram else 0, "gate_tokens": GATE_TOKENS if gate else 0}
-    _train(base, paths, config, out, statistics, resume=resume, as_json=as_json)
+    about: dict[str, Any] = {"gram_tokens": GRAM_TOKENS if gram else 0, "gate_tokens": GATE_TOKENS if gate else 0}
+    about |= {} if start is None else {"start": Adapter.load(start)}
+    _train(base, paths, config, out, about, resume=resume, as_json=as_json)
 
 
 def _train(
@@ -88,7 +91,7 @@ def _train(
     paths: dict[str, str],
     config: RunConfig,
     out: Path,
-    statistics: Mapping[str, Any],
+    about: Mapping[str, Any],
     *,
     resume: bool,
     as_json: bool,
@@ -115,7 +118,7 @@ def _train(
         data=config.data,
         state_path=state,
         resume=resume,
-        **statistics,
+        **about,
     )
     if group.is_main:
         made = _shown(train, config, out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogen.adapter import Adapter
+from cogen.adapter import Adapter, Factors
 from cogen.config import Data, Train
 from cogen.data import heldout_windows
 from cogen.data.account import OnAccount, tell_losses
@@ -55,6 +55,7 @@ def train_adapter(
     resume: bool = False,
     gram_tokens: int = 0,
     gate_tokens: int = 0,
+    start: Adapter | None = None,
 ) -> TrainedAdapter:
     """Continue pretraining `base` on the training part of one or more corpora, as one round.
 
@@ -69,8 +70,11 @@ def train_adapter(
         on_start: called with the cost of training, after the data are read and before the first step.
         gram_tokens: tokens of training text for the Gram statistics of `regmean`; 0 takes none.
         gate_tokens: tokens of training text, without what is mixed in, for the gate of a routed model; 0 takes none.
+        start: an adapter to train on; its modules, ranks and scalings count, not those of `settings`. Without it factors
+            are fresh.
         state_path: where the state is saved every `settings.checkpoint_seconds`, and read with `resume`.
     Raises:
+        FingerprintMismatch: `start` is of another base.
         DataError: a corpus has fewer than two documents, or more of it than `data.max_loss_frac` is lost.
         RunError: with `resume`, the saved state belongs to other data or settings.
 
@@ -79,6 +83,9 @@ def train_adapter(
     >>> made.adapter.save("grid")                                               # doctest: +SKIP
     """
     _require_linear(settings, gram_tokens)
+    if start is not None:
+        base.info.require(start, "the adapter to start from")
+        settings = settings_of_start(settings, start)
     require_context(base.info, settings)
     group = join_process_group(settings.batch_size)
     with group.main_first():
@@ -86,14 +93,14 @@ def train_adapter(
     tell_losses(mixture.accounts, (data or Data()).max_loss_frac, on_account if group.is_main else None)
     plan = plan_round(settings, 1, 1)
     stream = make_stream(mixture, settings, plan.total_blocks)
-    key = state_key(base, mixture, settings)
+    key = state_key(base, mixture, settings) + (start.digest if start is not None else "")
     state = _saved_state(state_path, key) if resume else None
     group.require_same(f"{key} {0 if state is None else state.num_steps_done}")
     if on_start is not None and group.is_main:
         on_start(training_cost(base, settings))
     result = train_round(
         base,
-        start_factors(base.info.modules, settings, base.info.embeddings),
+        _first_factors(base, settings, start),
         stream,
         plan,
         settings,
@@ -103,6 +110,8 @@ def train_adapter(
         validate=_validator(base, mixture, settings) if settings.early_stop_patience else None,
     )
     manifest = _manifest(domain, mixture, settings, data or Data(), result)
+    if start is not None:
+        manifest["parents"] = [{"name": "start", "factors_sha256": start.digest}]
     manifest["adapted_frac"] = adapted_frac(base.info, result.factors)
     num_gram_blocks = min(-(-gram_tokens // settings.sequence_length), plan.num_blocks) if group.is_main else 0
     grams = None
@@ -116,6 +125,26 @@ def train_adapter(
     embeddings = frozenset(base.info.embeddings) & result.factors.keys()
     adapter = Adapter(result.factors, base.info.name, base.info.fingerprint, manifest, embeddings, grams, gate)
     return TrainedAdapter(adapter, result)
+
+
+def settings_of_start(settings: Train, start: Adapter) -> Train:
+    """The settings with the rank and scaling of an adapter that is trained on.
+
+    Raises:
+        ConfigError: a setting asks for factors of another form.
+    """
+    for key in ("rank_pattern", "alpha_pattern", "target_modules", "rslora"):
+        if value := getattr(settings, key):
+            fix = "Take it away: what is trained on keeps its own."
+            raise ConfigError("cannot train on an adapter", expected=f"no train.{key}", got=str(value), fix=fix)
+    scaling = max(f.scaling for f in start.factors.values())
+    return settings.model_copy(update={"rank": start.rank, "alpha": scaling * start.rank})
+
+
+def _first_factors(base: Base, settings: Train, start: Adapter | None) -> dict[str, Factors]:
+    if start is not None:
+        return dict(start.factors)
+    return start_factors(base.info.modules, settings, base.info.embeddings)
 
 
 def _saved_state(path: Path | None, key: str) -> TrainState | None:
