@@ -113,12 +113,11 @@ class Work:
         result = train_round(self.base, start, stream, plan, settings, state=moments)
         return result.factors, TrainState(result.state.moments)
 
-    def scores(self, model: Model) -> dict[str, float]:
-        """Bits per byte of a model on every domain's held-out windows."""
+    def scores(self, model: Model, domains: Sequence[str] = ()) -> dict[str, float]:
+        """Bits per byte of a model on the held-out windows of some domains, or of all."""
+        chosen = {d: w for d, w in self.heldout.items() if not domains or d in domains}
         with attached(self.base.model, model):
-            return {
-                d: score_windows(self.base, w, "", d, lambda _: None).bits_per_byte for d, w in self.heldout.items()
-            }
+            return {d: score_windows(self.base, w, "", d, lambda _: None).bits_per_byte for d, w in chosen.items()}
 
     def base_scores(self) -> dict[str, float]:
         return {d: score_windows(self.base, w, "", d, lambda _: None).bits_per_byte for d, w in self.heldout.items()}
@@ -266,14 +265,14 @@ def run(name: str, work: Work, experts: dict[str, Any]) -> dict[str, float]:
         experts |= own(work)
     if kind == "own":
         keep(work, experts, name)
-        return {d: work.scores(experts[d])[d] for d in work.domains}
+        return {d: work.scores(experts[d], [d])[d] for d in work.domains}
     if kind == "merged":
         return work.scores(combined(work, experts, *rest))
     if kind == "tails":
         found = tails(work, int(rest[0]), float(rest[1]), float(rest[2]))
         keep(work, found, name)
         say(f"{name}, common", work.scores(found["common"]), 0.0)
-        return {d: work.scores(found[d])[d] for d in work.domains}
+        return {d: work.scores(found[d], [d])[d] for d in work.domains}
     made: Mapping[str, Callable[..., Model]] = {
         "central": lambda size="0": central(work, int(size)),
         "relay": lambda cycles, moments="keep": relay(work, int(cycles), moments),

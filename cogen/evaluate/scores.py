@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cogen.records import Count, Name
@@ -79,3 +79,10 @@ class RoutingScore:
     domain: Name
     num_windows: Mapping[str, Count]
     chance_frac: float
+
+
+def chosen_names(scores: Sequence[RoutingScore]) -> list[str]:
+    """Who was chosen for any window: domains in the order of the scores, then others, the common adapter among them."""
+    found = list(dict.fromkeys(name for score in scores for name in score.num_windows))
+    known = [name for name in dict.fromkeys(score.domain for score in scores) if name in found]
+    return [*known, *(name for name in found if name not in known)]

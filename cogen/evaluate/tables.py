@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from cogen.console import table
 from cogen.evaluate.matrix import NOTHING, Evaluation, format_table
-from cogen.evaluate.scores import ProbeScore, QuestionScore, RoutingScore, TaskScore
+from cogen.evaluate.scores import ProbeScore, QuestionScore, RoutingScore, TaskScore, chosen_names
 
 T = TypeVar("T", bound=Hashable)
 QUESTION_COLUMNS: tuple[tuple[str, Callable[[QuestionScore], float | None]], ...] = (
@@ -35,9 +35,7 @@ def routing_table(scores: Sequence[RoutingScore]) -> str:
     """The windows of each domain by who was chosen for them, and how sure the gate was: a confusion matrix."""
     if not scores:
         return ""
-    names = _unique(name for s in scores for name in s.num_windows)
-    known = [name for name in _unique(s.domain for s in scores) if name in names]
-    names = [*known, *(name for name in names if name not in known)]
+    names = chosen_names(scores)
     header = ["sent by the gate of", "text of", *(f"to {name}" for name in names), "sure"]
     rows = [
         [s.model, s.domain, *(str(s.num_windows.get(name, 0)) for name in names), _percent(s.chance_frac)]

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from cogen.analysis.diagnosis_text import advice
 from cogen.evaluate.matrix import Evaluation
+from cogen.evaluate.scores import chosen_names
 from cogen.evaluate.seed_summary_text import joining_lines
 from cogen.files import write_file
 from cogen.report import units
@@ -146,6 +147,8 @@ def _summary(record: RunRecord, is_live: bool) -> Markup:
         members=list(joining_lines(artifacts.seed_summary)) if artifacts.seed_summary else [],
         forgotten=forgotten(scores, record.started.domains if record.started else ()),
         scores=scores,
+        chosen=chosen_names(scores.routing),
+        routers=sorted({score.model for score in scores.routing}),
         contributions=contributions,
         contributed=list(dict.fromkeys(domain for row in adapters for domain in row)),
         diagnosis=artifacts.diagnosis,

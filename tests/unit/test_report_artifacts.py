@@ -185,6 +185,26 @@ def test_probes_questions_tasks_and_general_text(run: Path) -> None:
     assert "against the base: +0.0200 bits per byte on general (lower is better)" in text
 
 
+def test_where_the_gate_sends_text(run: Path) -> None:
+    """Shares of each domain's windows, the domains first; several models are named."""
+    sent = {"grid": {"common": 1, "grid": 3}, "clinical": {"clinical": 2}}
+    routing = [{"model": "m", "domain": d, "num_windows": n, "chance_frac": 0.876} for d, n in sent.items()]
+    add(run, routing=routing)
+    html = page(run)
+    assert (
+        "text of to grid to clinical to common windows sure grid 75% 0% 25% 4 88% clinical 0% 100% 0% 2 88%"
+        in words(html)
+    )
+    assert '<td class="own">75%</td>' in html
+    add(run, routing=[*routing, {**routing[0], "model": "<two>"}])
+    html = page(run)
+    assert "4 88% m" in words(html)
+    assert "&lt;two&gt;" in html
+    add(run, routing=[*routing, routing[0]])
+    with pytest.raises(RunError, match="routing without duplicates"):
+        page(run)
+
+
 def test_contributions_of_the_run_or_of_the_merge(run: Path) -> None:
     share = {"value": 0.021, "standard_error": 0.001, "low": 0.018, "high": 0.024}
     adapters = {"<b>": {"grid": {"leave_one_out": -0.004, "shapley": share}}}
