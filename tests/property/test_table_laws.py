@@ -22,7 +22,7 @@ from cogen.data.document import Item, Skipped
 from tests.accounted import accounted_items
 from tests.same_folder import emptied_folder
 
-EXAMPLES = 600
+EXAMPLES = 300
 MARKER = re.compile("«\\d+»")
 WORDS = [
     "pump",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,14 @@ PATTERNS = [
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def text_files() -> Iterator[Path]:
-    for path in sorted(ROOT.rglob("*")):
-        folders = path.relative_to(ROOT).parts[:-1]
-        is_hidden = any(name.startswith(".") or name in SKIPPED_FOLDERS for name in folders)
-        if not is_hidden and path.is_file() and (path.suffix in ENDINGS or path.name == "Makefile"):
-            yield path
+@functools.cache
+def text_files() -> list[Path]:
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED_FOLDERS]
+        paths = [Path(folder, name) for name in names]
+        found += [path for path in paths if path.suffix in ENDINGS or path.name == "Makefile"]
+    return sorted(path for path in found if path.is_file())
 
 
 def current_text(path: Path) -> str:
