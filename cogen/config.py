@@ -200,6 +200,9 @@ class Federation(Table):
     schedule: Schedule = "parallel"
     """parallel trains all domains side by side and merges their updates. In a relay one adapter visits the domains in turn,
     in a new random order each round."""
+    result: Literal["dense", "routed"] = "dense"
+    """dense is the combined model alone. routed also keeps every expert, with a gate that chooses one by the text; it needs
+    one round side by side, whose replies are the experts."""
     num_rounds: Count = 1
     """Rounds of training and merging; in a relay, visits to each domain."""
     min_valid_clients: Count | None = None
@@ -282,6 +285,11 @@ class Federation(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.result == "routed" and (self.schedule, self.num_rounds) != ("parallel", 1):
+            raise ValueError(
+                'federation.result = "routed" keeps experts, and only one round side by side makes them; set '
+                'num_rounds = 1 and schedule = "parallel", or route adapters of `cogen train --start` with `cogen merge`'
+            )
         if self.schedule == "relay":
             for key, allowed in RELAY_HAS.items():
                 if getattr(self, key) not in allowed:

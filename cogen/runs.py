@@ -9,6 +9,7 @@ visits/0002/0001/    client/, global/, visit.json: of a relay's round that is no
 nodes/<domain>/      files of one domain, which stay at the domain: train.jsonl, optimizer state
 experts/<domain>/    each client's reply, in a run of one round
 merged/              the last global adapter
+routed/              the experts with a common adapter and a gate, where the config asks for them
 evaluation.json      bits per byte of every model on every domain
 baselines/<seed>/    local/<domain>/ and centralized/: adapters to compare the run with
 seeds/<seed>/        the same run with another seed, in its own run folder
@@ -81,6 +82,11 @@ class RunFolder:
     @property
     def merged(self) -> Path:
         return self.path / "merged"
+
+    @property
+    def routed(self) -> Path:
+        """The routed model, where the run makes one."""
+        return self.path / "routed"
 
     @property
     def logs(self) -> Path:

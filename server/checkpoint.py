@@ -6,6 +6,7 @@ The folder of a round appears whole, by one rename. Everything outside `rounds/`
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from cogen.config import RunConfig, Schedule
 from cogen.files import building_folder
 from cogen.protocol.messages import Figures
 from cogen.records import Record
+from cogen.routing.folder import write_routed
 from cogen.runs import RunFolder
 from server.aggregate import Aggregated
 from server.replies import ClientUpdate
@@ -74,7 +76,8 @@ def save_round(
                 "num_tokens": reply.num_tokens,
                 "parents": [],
             }
-            Adapter(reply.factors, base.name, base.fingerprint, manifest).save(folder / "clients" / reply.domain)
+            adapter = Adapter(reply.factors, base.name, base.fingerprint, manifest, gate=reply.gate)
+            adapter.save(folder / "clients" / reply.domain)
         save_states(folder, result.states)
         about.write(folder / "round.json")
 
@@ -159,6 +162,31 @@ def save_final(run: RunFolder, config: RunConfig) -> Adapter:
     return final
 
 
+def save_routed(run: RunFolder, sharing: Collection[str]) -> dict[str, str]:
+    """Write `routed/` from the experts that may be in it; returns why others are not, by domain.
+
+    Args:
+        sharing: domains whose own adapter may be given to others.
+    """
+    experts, missing = {}, {}
+    for domain in _names(run):
+        adapter = Adapter.open(run.expert(domain))
+        if domain not in sharing:
+            missing[domain] = "its domain does not share its adapter"
+        elif adapter.gate is None:
+            missing[domain] = "its domain sends no statistics for the gate"
+        else:
+            experts[domain] = adapter.gate
+    sizes = Counter(len(statistics.mean) for statistics in experts.values())
+    for domain, statistics in list(experts.items()):
+        if len(statistics.mean) != sizes.most_common(1)[0][0]:  # the others decide what the base's hidden size is
+            missing[domain] = "its statistics for the gate are not of this base"
+            del experts[domain]
+    if experts:
+        write_routed(run.routed, run.merged, {domain: run.expert(domain) for domain in experts})
+    return missing
+
+
 def _names(run: RunFolder) -> list[str]:
     folder = run.path / "experts"
-    return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return [path.name for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []

@@ -23,6 +23,7 @@ class Client:
         evaluates: whether scores on its held-out text may be sent.
         shares_expert: whether its own adapter may be sent to other domains.
         max_shared_experts: how many adapters of other domains it scores.
+        shares_gate: whether statistics of its text for a gate may be sent.
     """
 
     node: int
@@ -33,6 +34,7 @@ class Client:
     version: str = ""
     shares_expert: bool = False
     max_shared_experts: int = 0
+    shares_gate: bool = False
 
     @property
     def asked(self) -> Domain:
@@ -198,5 +200,5 @@ def client_of(config: RunConfig, domain: Domain, node: int, hello: HelloReply) -
             where=f"domain {domain.name!r}",
             fix="It is not asked.",
         )
-    sharing = (hello.shares_expert, hello.max_shared_experts)
+    sharing = (hello.shares_expert, hello.max_shared_experts, hello.shares_gate)
     return Client(node, domain, rank, tokens, hello.evaluates, hello.version, *sharing)

@@ -11,14 +11,18 @@ import numpy as np
 import torch
 
 from cogen.adapter import Factors, Fingerprint
+from cogen.adapter.factors import is_finite
+from cogen.adapter.gate import GateStatistics
 from cogen.config import Wire
 from cogen.console import safe
 from cogen.errors import ReplyError
 from cogen.merge.factored import balanced, cancellation, leading, stack
-from cogen.protocol.factors import reply_layout, to_factors
+from cogen.protocol.factors import GATE_ARRAYS, reply_layout, to_factors, to_gate
 from cogen.protocol.messages import Figures, TrainReply
+from cogen.train.text_states import STATISTICS_TOKENS
 
 MAX_CANCELLATION = 1e4  # float32 then keeps three digits of a sum; factors from training have less than 10
+MAX_HIDDEN = 65_536  # numbers of a mean state
 MAX_SHOWN = 300  # characters of what a client sent, in a reason
 DROPPED = "The client is dropped from this round."
 
@@ -31,6 +35,7 @@ class ClientUpdate:
         norm: Frobenius norm of the update over all modules.
         start: the global factors that it trained from; None for those of the round that it enters.
         rounds_late: 0, or for a straggler the rounds since it was asked.
+        gate: statistics of the domain's text, where they were asked for.
     """
 
     domain: str
@@ -40,6 +45,7 @@ class ClientUpdate:
     norm: float = 0.0
     start: Mapping[str, Factors] | None = None
     rounds_late: int = 0
+    gate: GateStatistics | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -58,6 +64,7 @@ class Expected:
     Args:
         current: the global factors that the client started from.
         max_update_norm: bound on the Frobenius norm of the client update over all modules.
+        gate: whether it was asked for statistics for a gate.
     """
 
     domain: str
@@ -67,6 +74,7 @@ class Expected:
     max_update_norm: float
     max_tokens: int
     wire: Wire = "float32"
+    gate: bool = False
 
 
 def check_reply(reply: TrainReply, expected: Expected) -> ClientUpdate:
@@ -93,7 +101,8 @@ def check_reply(reply: TrainReply, expected: Expected) -> ClientUpdate:
     _check_cancellation(factors, expected)
     norm = _checked_norm(factors, expected)
     factors = {name: balanced(f) for name, f in factors.items()}
-    return ClientUpdate(expected.domain, factors, reply.figures, sum(a.nbytes for a in arrays.values()), norm)
+    num_bytes = sum(a.nbytes for a in arrays.values())
+    return ClientUpdate(expected.domain, factors, reply.figures, num_bytes, norm, gate=_checked_gate(reply, expected))
 
 
 def norm_outliers(updates: Sequence[ClientUpdate], max_ratio: float) -> dict[str, ReplyError]:
@@ -124,7 +133,11 @@ def far_above(update: ClientUpdate, norms: Sequence[float], max_ratio: float, wh
 
 def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
     modules = {name: (f.shape[0], f.shape[1]) for name, f in expected.current.items()}
-    layout = reply_layout(modules, expected.rank, expected.wire)
+    layout = dict(reply_layout(modules, expected.rank, expected.wire))
+    if expected.gate:
+        sizes = {arrays[name].shape for name in GATE_ARRAYS if name in arrays}
+        shape = max((s for s in sizes if len(s) == 1 and 0 < s[0] <= MAX_HIDDEN), default=(0,))
+        layout |= dict.fromkeys(GATE_ARRAYS, ("float16", shape))
     if arrays.keys() != layout.keys():
         missing, extra = sorted(layout.keys() - arrays.keys()), sorted(arrays.keys() - layout.keys())
         got = f"{len(missing)} missing" + (f" ({missing[0]})" if missing else "")
@@ -136,6 +149,21 @@ def _check_arrays(arrays: Mapping[str, Any], expected: Expected) -> None:
             raise _refuse(f"{dtype} {name}", str(array.dtype), expected)
         if array.shape != shape:
             raise _refuse(f"{name} {shape}", str(array.shape), expected)
+
+
+def _checked_gate(reply: TrainReply, expected: Expected) -> GateStatistics | None:
+    """The statistics for a gate, which any text may have."""
+    if (reply.gate_tokens is not None) != expected.gate:
+        wanted = "statistics for a gate" if expected.gate else "no statistics for a gate"
+        raise _refuse(wanted, "none" if expected.gate else "some", expected)
+    if reply.gate_tokens is None:
+        return None
+    if reply.gate_tokens > STATISTICS_TOKENS:
+        raise _refuse(f"gate_tokens up to {STATISTICS_TOKENS}", str(reply.gate_tokens), expected)
+    found = to_gate(reply.arrays, reply.gate_tokens)
+    if not (is_finite(found.mean) and is_finite(found.variance) and float(found.variance.min()) > 0.0):
+        raise _refuse("finite means, and variances above 0", "others", expected)
+    return found
 
 
 def _check_finite(factors: Mapping[str, Factors], expected: Expected) -> None:

@@ -17,7 +17,7 @@ from cogen.errors import ReplyError
 from cogen.evaluate.matrix import EXPERT_PREFIX
 from cogen.protocol.factors import to_arrays, wire_of_start
 from cogen.protocol.messages import EvaluateRequest, TrainReply, TrainRequest
-from cogen.protocol.settings import work_settings
+from cogen.protocol.settings import WorkSettings, work_settings
 from cogen.train.schedule import Visit, plan_round
 from server.client_registry import Client
 from server.replies import ClientUpdate, Expected, check_reply
@@ -49,9 +49,15 @@ def train_requests(
     arrays = to_arrays(current, wire=wire_of_start(current, config.federation.wire))
 
     def request(client: Client) -> TrainRequest:
-        return TrainRequest(run=run_name, round=number, settings=work_settings(config, client.asked), visit=visit)
+        return TrainRequest(run=run_name, round=number, settings=settings_for(config, client), visit=visit)
 
     return {node: request(client).with_arrays(arrays) for node, client in clients.items()}
+
+
+def settings_for(config: RunConfig, client: Client) -> WorkSettings:
+    """What a client is asked; statistics for a gate only where its domain sends them."""
+    settings = work_settings(config, client.asked)
+    return settings.model_copy(update={"gate": settings.gate and client.shares_gate})
 
 
 def evaluate_requests(
@@ -79,7 +85,7 @@ def evaluate_requests(
             made[sent] = {
                 k: a for name in sent for k, a in to_arrays(models[name], f"{name}/", config.federation.wire).items()
             }
-        settings, number = work_settings(config, client.asked), config.federation.num_rounds
+        settings, number = settings_for(config, client), config.federation.num_rounds
         request = EvaluateRequest(run=run_name, round=number, settings=settings, models=tuple(rows[node]))
         requests[node] = request.with_arrays(made[sent])
     return requests
@@ -101,7 +107,8 @@ def update_from(
     tokens = plan_round(settings, 1, config.federation.num_rounds).num_blocks * settings.sequence_length
     bound = config.federation.max_update_norm
     wire = config.federation.wire
-    expected = Expected(request.domain, request.client.rank, fingerprint, request.start, bound, tokens, wire)
+    gate = settings_for(config, request.client).gate
+    expected = Expected(request.domain, request.client.rank, fingerprint, request.start, bound, tokens, wire, gate)
     update = check_reply(answer.reply, expected)
     if request.round == number:
         return update

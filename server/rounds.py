@@ -24,7 +24,7 @@ from cogen.train.cost import round_cost
 from cogen.train.schedule import Visit
 from server.aggregate import Aggregated, aggregate, first_global
 from server.best_round import candidates, domains_that_know
-from server.checkpoint import forget_rounds, save_final, save_round, save_start
+from server.checkpoint import forget_rounds, save_final, save_round, save_routed, save_start
 from server.client_registry import ClientRegistry, Members
 from server.collection import Collection
 from server.replies import ClientUpdate, norm_outliers
@@ -89,6 +89,10 @@ class Coordinator:
         best = score_everywhere(self.run, self.config, self.transport, self.registry, final, earlier)
         if best in earlier:
             earlier[best].adapter.save(self.run.merged)
+        if self.config.federation.result == "routed":
+            missing = save_routed(self.run, self.registry.sharing)
+            kept = [d for d in self.domains if d not in missing and self.run.expert(d).is_dir()]
+            self.run.append_event("routed", domains=kept, missing=missing)
 
     def _earlier(self) -> dict[int, Earlier]:
         """The rounds that may be better than the last one."""

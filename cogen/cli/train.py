@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cogen.train.range_test import RateTrial
     from cogen.train.single import TrainedAdapter
 
-GRAM_TOKENS = GATE_TOKENS = 8192
+GRAM_TOKENS = 8192
 TABLES = ("train", "data", "track", "base.precision")  # that --set may change
 
 
@@ -66,6 +66,7 @@ def train(
     """
     from cogen.adapter import Adapter
     from cogen.train.memory import tune_allocator
+    from cogen.train.text_states import STATISTICS_TOKENS
 
     tune_allocator()
     short = {
@@ -81,7 +82,7 @@ def train(
         return
     out = _checked_out(paths, domain, out, replaced=resume or overwrite)
     config = _config(domain, paths, heldout_frac, overrides)
-    about: dict[str, Any] = {"gram_tokens": GRAM_TOKENS if gram else 0, "gate_tokens": GATE_TOKENS if gate else 0}
+    about: dict[str, Any] = {"gram_tokens": GRAM_TOKENS if gram else 0, "gate_tokens": STATISTICS_TOKENS if gate else 0}
     about |= {} if start is None else {"start": Adapter.load(start)}
     _train(base, paths, config, out, about, resume=resume, as_json=as_json)
 

@@ -109,6 +109,8 @@ def find_models(source: Path | None, named: Mapping[str, str], base: str | None)
             run = RunFolder(source)
             config = load_config(run.config)
             found |= _of_run(run, [d.name for d in config.domains])
+            routed = RoutedModel.open(run.routed) if is_routed(run.routed) else None
+            found |= {} if routed is None else {COMMON: routed.common}
             precision = config.base.precision
             bases.append(config.base.name)
         elif is_routed(source):

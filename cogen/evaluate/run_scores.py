@@ -14,9 +14,11 @@ from cogen.config import RunConfig
 from cogen.data import Window, heldout_windows
 from cogen.evaluate.baselines import Baseline, OnEvent, baselines_of, train_baselines
 from cogen.evaluate.general import general_windows
-from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, GENERAL, Evaluation
+from cogen.evaluate.matrix import BASE, COMBINED, EXPERT_PREFIX, GENERAL, ROUTED, Evaluation
+from cogen.evaluate.routed import score_routed
 from cogen.evaluate.score import score_row
 from cogen.evaluate.seed_summary import SeedSummary, summarize_seeds
+from cogen.routing.folder import RoutedModel, is_routed
 from cogen.runs import RunFolder
 from cogen.train.corpus import prepare_corpus
 
@@ -91,6 +93,34 @@ def _score(base: Base, run: RunFolder, config: RunConfig, missing: list[Unscored
         found = found.model_copy(update={"cells": found.cells + domains, "general": found.general + general})
         found.write(run.evaluation)
         show({"event": "evaluated", "num_cells": len(cells), "model": job.row})
+
+
+def score_routed_row(run: RunFolder, config: RunConfig, show: OnEvent) -> None:
+    """Score the routed model of a finished simulation on every domain and the general text, unless it was scored.
+
+    In a real federation no place has all experts and the text of all domains, so only a simulation has this row.
+    """
+    found = read_evaluation(run)
+    if not is_routed(run.routed) or ROUTED in found.models:
+        return
+    base = load_base(config.base.name, precision=config.base.precision)
+    columns = {*found.domains, *([GENERAL] if config.evaluate.general is not None else [])}
+    windows = _windows(base, config, columns)
+    left, total, began = 0, sum(len(w.tokens) for some in windows.values() for w in some), time.monotonic()
+
+    def progress(row: str, column: str, num_tokens: int) -> None:
+        nonlocal left
+        left = min(left + num_tokens, total)
+        rate = left / max(time.monotonic() - began, 1e-9)
+        values = {"num_tokens": left, "total_tokens": total, "tokens_per_second": rate}
+        show({"event": "score_step", "model": row, **values})
+
+    scores = score_routed(base, RoutedModel.open(run.routed), ROUTED, windows, progress=progress)
+    domains = tuple(c for c in scores.cells if c.domain != GENERAL)
+    general = tuple(c for c in scores.cells if c.domain == GENERAL)
+    changes = {"cells": found.cells + domains, "general": found.general + general}
+    found.model_copy(update={**changes, "routing": found.routing + scores.routing}).write(run.evaluation)
+    show({"event": "evaluated", "num_cells": len(scores.cells), "model": ROUTED})
 
 
 def _windows(base: Base, config: RunConfig, columns: set[str]) -> dict[str, list[Window]]:

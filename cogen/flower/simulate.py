@@ -20,7 +20,7 @@ from cogen.data.walk import corpus_root
 from cogen.errors import CogenError, ConfigError
 from cogen.evaluate.baselines import OnEvent, tell
 from cogen.evaluate.general import require_unseen
-from cogen.evaluate.run_scores import read_evaluation, score_seed, summarize_runs
+from cogen.evaluate.run_scores import read_evaluation, score_routed_row, score_seed, summarize_runs
 from cogen.evaluate.seed_summary_file import SeedSummaryFile
 from cogen.files import write_file
 from cogen.flower.run_events import open_run, other_settings
@@ -99,6 +99,8 @@ def _every_seed(run: RunFolder, settings: RunConfig, handle: int, show: OnEvent)
         one = run if number == 1 else _open_seed(run.seed(seed), once)
         if not _is_complete(one, once):
             simulate_rounds(one, once, handle, show)
+        if once.federation.result == "routed":
+            score_routed_row(one, once, show)
         if has_summary:
             _summarize(run, one, settings, number, show)
             tell(run, show, "seed_finished", **about, seconds=time.monotonic() - began)

@@ -171,4 +171,5 @@ def _reply_bytes(request: TrainRequest) -> int:
     """Bytes of the factors that the reply will hold, from the shapes of the global ones."""
     shapes: Mapping[str, tuple[int, ...]] = {name: array.shape for name, array in request.arrays.items()}
     modules = {n[:-2]: (shapes[f"{n[:-2]}.b"][0], shape[1]) for n, shape in shapes.items() if n.endswith(".a")}
-    return layout_bytes(reply_layout(modules, request.settings.rank, request.settings.wire))
+    num_bytes = layout_bytes(reply_layout(modules, request.settings.rank, request.settings.wire))
+    return num_bytes + (4 * max(d_in for _, d_in in modules.values()) if request.settings.gate and modules else 0)

@@ -18,7 +18,7 @@ from cogen.node.home import JoinedDomain, NodeHome
 from cogen.node.policy import read_policy
 from cogen.node.score_book import Scorer, score_always
 from cogen.node.stopping import Check, go_on
-from cogen.protocol.factors import to_arrays, to_factors
+from cogen.protocol.factors import gate_arrays, to_arrays, to_factors
 from cogen.protocol.messages import (
     EvaluateReply,
     EvaluateRequest,
@@ -81,7 +81,7 @@ class Node:
     def hello(self) -> HelloReply:
         """The domain and its limits. A simulated domain has none."""
         if self.home is None:
-            return HelloReply(domain=self.site.domain, shares_expert=True, max_shared_experts=MANY)
+            return HelloReply(domain=self.site.domain, shares_expert=True, max_shared_experts=MANY, shares_gate=True)
         policy = read_policy(self.home.policy)
         return HelloReply(
             domain=self.site.domain,
@@ -90,6 +90,7 @@ class Node:
             evaluates=policy.evaluate and policy.evaluation_leaves,
             shares_expert=policy.share_expert,
             max_shared_experts=policy.max_shared_experts,
+            shares_gate=policy.share_gate,
             version=versions()["cogen-ai"],
         )
 
@@ -139,8 +140,17 @@ def train_reply(trainer: Trainer, request: TrainRequest, scorer: Scorer, check: 
         bits_per_byte_after=trained.bits_per_byte_after,
     )
     arrays = to_arrays(trained.factors, wire=request.settings.wire)
-    fingerprint = trainer.base.info.fingerprint
-    return TrainReply(domain=trainer.domain, fingerprint=fingerprint, figures=figures, arrays=arrays)
+    gate_tokens = None
+    if request.settings.gate:
+        statistics = trainer.gate_statistics(request.round)
+        gate_tokens, arrays = statistics.num_tokens, {**arrays, **gate_arrays(statistics)}
+    return TrainReply(
+        domain=trainer.domain,
+        fingerprint=trainer.base.info.fingerprint,
+        figures=figures,
+        gate_tokens=gate_tokens,
+        arrays=arrays,
+    )
 
 
 def evaluate_reply(

@@ -37,6 +37,11 @@ evaluation_leaves = true
 share_expert = false
 max_shared_experts = 0
 
+# Whether statistics of this domain's text may be sent for the gate of a routed model: mean and variance of the base's last
+# hidden states over some 8,000 training tokens, two numbers for each hidden dimension. They tell roughly what the text is
+# about. A routed model has this domain's expert only with share_expert = true as well.
+share_gate = false
+
 # Most figures (bits per byte of one model) sent in a day; those of rounds take at most half. A figure that was sent before
 # is sent again and not counted. Each is rounded to four digits and tells at most 14 bits.
 max_scorings_per_day = 24
@@ -109,6 +114,8 @@ class Policy(Table):
     """Whether other domains may get this domain's own adapter, to score it, or in a relay to train it on."""
     max_shared_experts: Limit = 0
     """Most adapters of other domains that are scored here, for each run; 0 is none."""
+    share_gate: bool = False
+    """Whether statistics of the training text may be sent for the gate of a routed model."""
     max_scorings_per_day: Limit = 24
     """Most figures that are sent in a day, those of rounds up to half of it."""
     min_scored_tokens: Limit = 1024

@@ -32,6 +32,8 @@ def allow_round(policy: Policy, request: TrainRequest) -> None:
             raise refused(f"no train.{key}: what is mixed in is this domain's own choice", "a corpus")
     if not 1 <= request.round <= settings.num_rounds:
         raise refused(f"a round from 1 to {settings.num_rounds}, as the settings say", str(request.round))
+    if settings.gate and not policy.share_gate:
+        raise refused("no statistics of this domain's text for a gate", "a round with them")
     if not policy.share_expert and request.visit is not None:
         raise refused("rounds side by side: in a relay this domain's adapter is sent to the next one", "a visit")
     if policy.fresh_starts and request.visit is not None and request.visit.first_step > 0:

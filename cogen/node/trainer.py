@@ -11,10 +11,11 @@ from pathlib import Path
 
 from cogen.adapter import Factors, Fingerprint
 from cogen.adapter.factors import is_finite
+from cogen.adapter.gate import GateStatistics
 from cogen.base import Base
 from cogen.config import Train
 from cogen.data import Document, heldout_windows
-from cogen.data.pack import PackedStream, Stream
+from cogen.data.pack import PackedStream, Stream, train_batch
 from cogen.evaluate.matrix import Cell
 from cogen.evaluate.score import nothing_held_out, score_windows
 from cogen.merge.factored import norm
@@ -33,6 +34,7 @@ from cogen.train.lora import attached
 from cogen.train.memory import peak_memory_bytes
 from cogen.train.mixture import make_stream, read_mixture, state_key
 from cogen.train.schedule import Visit, plan_round
+from cogen.train.text_states import STATISTICS_TOKENS, gate_blocks, statistics_of
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,16 @@ class Trainer:
         }
         return {name: cell for name, cell in found.items() if cell is not None}
 
+    def gate_statistics(self, round_number: int) -> GateStatistics:
+        """Of the domain's own text in a round, for the gate of a routed model."""
+        own = self.data.own
+        return statistics_of(self.base, (train_batch(own, block, 1) for block in self._gate_blocks(round_number)))
+
+    def _gate_blocks(self, round_number: int) -> list[int]:
+        plan = plan_round(self.settings.train, round_number, self.settings.num_rounds)
+        size = self.settings.train.sequence_length
+        return [plan.first_block + i for i in gate_blocks(plan.num_blocks, STATISTICS_TOKENS, size)]
+
     def require_text(self, policy: Policy, round_number: int) -> None:
         """Refuse a round over too little text of the domain's own, or steps over most of it, whatever was asked for.
 
@@ -154,6 +166,10 @@ class Trainer:
         # Blocks of mixed-in text among those of the round only make its own blocks start earlier.
         if self.data.own.num_documents(plan.first_block, plan.num_blocks) < policy.min_documents:
             raise refused(f"a round over at least {policy.min_documents} documents", "fewer")
+        if self.settings.gate:
+            blocks = self._gate_blocks(round_number)
+            if len({p.document for block in blocks for p in self.data.own.places(block)}) < policy.min_documents:
+                raise refused(f"statistics for a gate over at least {policy.min_documents} documents", "fewer")
 
     def require_small(self, factors: Mapping[str, Factors], max_norm: float) -> None:
         """Refuse an adapter that changes a layer by more than a share `max_norm` of its norm; 0 is no limit.

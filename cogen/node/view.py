@@ -14,7 +14,7 @@ from cogen.node.home import Membership, NodeHome
 from cogen.node.policy import Policy, within
 from cogen.node.receipt import is_layout
 from cogen.node.round_spec import default_round_spec
-from cogen.protocol.factors import layout_bytes, reply_layout
+from cogen.protocol.factors import GATE_ARRAYS, layout_bytes, reply_layout
 from cogen.protocol.messages import Figures
 from cogen.runs import Tail
 from cogen.train.start import select_modules
@@ -68,6 +68,15 @@ def audit_text(line: Mapping[str, Any]) -> str:
     return f"round {line['round']} · own audit: AUC {line['auc']:.3f} ({interval}), up to {line['limit']:g}: {passed}"
 
 
+def _statistics(policy: Policy) -> list[str]:
+    """What a run that makes a routed model would get besides."""
+    if not policy.share_gate:
+        return []
+    return [
+        f"of a run that makes a routed model also {' and '.join(GATE_ARRAYS)}, float16, one number a hidden dimension"
+    ]
+
+
 def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, policy: Policy | None) -> str:
     """What a round would send: one line an array, then numbers, texts and the total bytes; from shapes of the base alone.
 
@@ -92,6 +101,7 @@ def preview_text(member: Membership, base: BaseInfo, num_train_tokens: int, poli
             f"\nnumbers: {', '.join(numbers)}",
             f"texts: {', '.join(texts)} (the base's hashes)",
             f"in all {len(layout)} arrays, {layout_bytes(layout)} bytes",
+            *_statistics(policy),
             *_own_audit(policy),
             f"never: the {num_train_tokens} training tokens, file names, paths, text",
             "nothing was sent, and nobody was asked",

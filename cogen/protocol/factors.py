@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from cogen.adapter.gate import GateStatistics
+
 SIDES = ("a", "b")
 DIRECTIONS = {"a": 0, "b": 1}  # the axis of a side along which the r directions lie
 SCALE = "_scale"
 LARGEST = 127
+SIZES = {"int8": 1, "float16": 2}
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
@@ -43,7 +46,8 @@ def to_factors(arrays: Mapping[str, NDArray[Any]], scaling: float, prefix: str =
     """The inverse of `to_arrays`, as copies that may be trained; arrays with another prefix are ignored."""
     import torch
 
-    mine = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    own = [key for key in arrays if (key.startswith(prefix) if prefix else "/" not in key)]
+    mine = {key.removeprefix(prefix): arrays[key] for key in own}
     names = sorted({key.rpartition(".")[0] for key in mine})
 
     def copied(name: str, side: str) -> Tensor:
@@ -95,9 +99,29 @@ def reply_layout(modules: Mapping[str, tuple[int, int]], rank: int, wire: Wire =
     return layout
 
 
+GATE_ARRAYS = ("gate/mean", "gate/variance")
+"""float16 `(d,)` each: what a reply tells a gate of the domain's text (`cogen.adapter.gate`)."""
+
+
+def gate_arrays(statistics: GateStatistics) -> dict[str, NDArray[Any]]:
+    """The statistics as arrays of a reply."""
+    parts = (statistics.mean, statistics.variance)
+    return {name: part.half().numpy() for name, part in zip(GATE_ARRAYS, parts, strict=True)}
+
+
+def to_gate(arrays: Mapping[str, NDArray[Any]], num_tokens: int) -> GateStatistics:
+    """The inverse of `gate_arrays`."""
+    import torch
+
+    from cogen.adapter.gate import GateStatistics
+
+    mean, variance = (torch.from_numpy(arrays[name].copy()).float() for name in GATE_ARRAYS)
+    return GateStatistics(mean, variance, num_tokens)
+
+
 def layout_bytes(layout: Layout) -> int:
     """Of all arrays."""
-    return sum(math.prod(shape) * (1 if dtype == "int8" else 4) for dtype, shape in layout.values())
+    return sum(math.prod(shape) * SIZES.get(dtype, 4) for dtype, shape in layout.values())
 
 
 def _rounded(side: Tensor, directions: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -74,6 +74,8 @@ class HelloReply(Message):
     """Whether its own adapter may be sent to other domains."""
     max_shared_experts: Limit = 0
     """How many adapters of other domains it scores; here 0 is none."""
+    shares_gate: Annotated[bool, Field(strict=True)] = False
+    """Whether the statistics of its text for a gate may be sent."""
     version: Annotated[str, Field(max_length=40)] = ""
 
 
@@ -100,12 +102,14 @@ class Figures(Table):
 
 
 class TrainReply(Message):
-    """The trained factors (in `arrays`) and the figures of the round."""
+    """The trained factors (in `arrays`) and the figures of the round; with `gate_tokens` also statistics for a gate."""
 
     kind: Literal["train_reply"] = "train_reply"
     domain: Annotated[str, Field(max_length=64)]
     fingerprint: Fingerprint
     figures: Figures
+    gate_tokens: Count | None = None
+    """Tokens of the domain's text that `gate/mean` and `gate/variance` in `arrays` were taken over."""
 
 
 class EvaluateRequest(Message):

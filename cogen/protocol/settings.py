@@ -28,6 +28,8 @@ class WorkSettings(Table):
     optimizer_across_rounds: Literal["keep", "reset"]
     wire: Wire = "float32"
     """How the reply's factors are sent."""
+    gate: bool = False
+    """Whether the reply has the statistics of the domain's text for the gate of a routed model."""
 
 
 def work_settings(config: RunConfig, domain: Domain) -> WorkSettings:
@@ -41,4 +43,5 @@ def work_settings(config: RunConfig, domain: Domain) -> WorkSettings:
         num_rounds=config.federation.num_rounds,
         optimizer_across_rounds=config.federation.optimizer_across_rounds,
         wire=config.federation.wire,
+        gate=config.federation.result == "routed",
     )

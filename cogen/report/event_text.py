@@ -29,6 +29,7 @@ def describe(event: Mapping[str, Any]) -> str:
         "reply_rejected": lambda e: f"a reply was rejected: {e['reason']}",
         "round_finished": _round_finished,
         "round_chosen": lambda e: f"the adapter of round {e['round']} is the best on the domains' text",
+        "routed": _routed,
         "evaluated": lambda e: f"{count(e['num_cells'])} cells were scored",
         "run_finished": lambda e: f"the run finished after {duration(e['seconds'])}",
         "run_failed": lambda e: f"the run failed: {e['reason']}",
@@ -57,6 +58,12 @@ def _round_costs(event: Mapping[str, Any]) -> str:
 
 def _registry(event: Mapping[str, Any]) -> str:
     there = f"connected: {', '.join(client['domain'] for client in event['clients']) or 'no domain'}"
+    missing = "; ".join(f"{domain}: {reason}" for domain, reason in event["missing"].items())
+    return f"{there}; missing: {missing}" if missing else there
+
+
+def _routed(event: Mapping[str, Any]) -> str:
+    there = f"the routed model has {', '.join(event['domains']) or 'no expert'}"
     missing = "; ".join(f"{domain}: {reason}" for domain, reason in event["missing"].items())
     return f"{there}; missing: {missing}" if missing else there
 

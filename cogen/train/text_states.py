@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from cogen.base import Base
 
+STATISTICS_TOKENS = 8192
+"""Tokens of a domain's text that its statistics are taken over, at most."""
 GATE_TOKENS = 128
 """Tokens of a prompt that the gate reads, from its start."""
 SMALLEST_VARIANCE = 2.0**-14  # float16 holds it with all its digits
@@ -51,10 +53,14 @@ def gate_statistics(
         num_tokens: tokens to read, at most; at least one block.
         on_block: called with the number of blocks done.
     """
-    size = stream.sequence_length
-    count = max(1, min(num_blocks, num_tokens // size))
-    texts = (train_batch(stream, i * num_blocks // count, 1) for i in range(count))
-    return statistics_of(base, texts, on_block)
+    blocks = gate_blocks(num_blocks, num_tokens, stream.sequence_length)
+    return statistics_of(base, (train_batch(stream, block, 1) for block in blocks), on_block)
+
+
+def gate_blocks(num_blocks: int, num_tokens: int, sequence_length: int) -> list[int]:
+    """The blocks that statistics are taken over: up to `num_tokens`, evenly from the first `num_blocks`, at least one."""
+    count = max(1, min(num_blocks, num_tokens // sequence_length))
+    return [i * num_blocks // count for i in range(count)]
 
 
 def statistics_of(base: Base, texts: Iterable[Batch], on_text: Callable[[int], None] | None = None) -> GateStatistics:

@@ -126,7 +126,7 @@ def test_what_is_handed_to_flower_is_what_the_receipts_say(
         )  # not a byte besides
         assert_nothing_private(all_text(reply), home)
     assert len(lines[1]["arrays"]) == 28  # type: ignore[arg-type]
-    told = {"max_rank", "max_tokens_per_round", "evaluates", "shares_expert", "max_shared_experts"}
+    told = {"max_rank", "max_tokens_per_round", "evaluates", "shares_expert", "max_shared_experts", "shares_gate"}
     assert set(header_of(said)) == {"kind", "domain", "version", *told}
     assert_nothing_private(home.receipts.read_text(), home)
 

@@ -127,6 +127,7 @@ def test_a_domain_gets_the_settings_of_its_work_and_no_others(config_file: Path)
         "num_rounds",
         "optimizer_across_rounds",
         "wire",
+        "gate",
     }
     assert (got.num_rounds, got.optimizer_across_rounds) == (3, "keep")
     assert got.train == config.train.model_copy(update={"tokens_per_round": 640})
